@@ -1,0 +1,1 @@
+"""The HTTP side: requests in, one call of the domain, answers out."""

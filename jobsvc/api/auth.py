@@ -1,0 +1,91 @@
+"""Who may call: API keys with scopes, or, without any keys, whoever calls from this machine."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask, Response, current_app, request
+
+from jobsvc.api.problems import problem
+from jobsvc.config import ApiKey, Scope, is_loopback, settings
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_LADDER: tuple[Scope, ...] = ("read", "write", "admin")
+
+
+def needs(scope: Scope | None) -> Callable[[View], View]:
+    """Declare the scope that a view needs; None opens it to everybody. GET needs `read` by itself."""
+
+    def declare(view: View) -> View:
+        view.__dict__["scope"] = scope
+        return view
+
+    return declare
+
+
+def _scope_needed() -> Scope | None:
+    if request.blueprint == "rq_dashboard":
+        return "admin"
+    view = current_app.view_functions.get(request.endpoint or "")
+    declared: Scope | None = getattr(view, "scope", "read" if request.method in ("GET", "HEAD", "OPTIONS") else "admin")
+    return declared if view else "read"
+
+
+def _key_sent() -> str | None:
+    """The key of the request: a bearer token (RFC 6750 §2.1), X-API-Key, or a Basic password (RFC 7617)."""
+    sent = request.authorization
+    if sent is not None and sent.type == "bearer" and sent.token:
+        return sent.token
+    if sent is not None and sent.type == "basic" and sent.password:
+        return sent.password
+    return request.headers.get("X-API-Key")
+
+
+def _owner(key: str) -> ApiKey | None:
+    """Whose key this is. Every key is compared, each in constant time."""
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    found = None
+    for known in settings().JOBSVC_API_KEYS:
+        if hmac.compare_digest(digest, _digest(known.secret)):
+            found = known
+    return found
+
+
+def _digest(secret: str) -> str:
+    marked = secret.startswith("sha256:")
+    return secret.removeprefix("sha256:") if marked else hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _check() -> Response | None:
+    needed = _scope_needed()
+    if needed is None:
+        return None
+    if settings().is_open:
+        return _check_is_local()
+    key = _key_sent()
+    owner = _owner(key) if key else None
+    if owner is None:
+        challenge = 'Basic realm="jobsvc", charset="UTF-8"' if request.blueprint == "rq_dashboard" else "Bearer"
+        detail = "This key is not known." if key else "Send a key: Authorization: Bearer …, or X-API-Key: …"
+        return problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": challenge})
+    if _LADDER.index(owner.scope) < _LADDER.index(needed):
+        return problem(403, "Forbidden", f"This needs a key of the scope {needed}; the key given has {owner.scope}.")
+    return None
+
+
+def _check_is_local() -> Response | None:
+    """Without keys, serve this machine only: also when a server was told to listen elsewhere, or a web page
+    makes a browser here call us under a name of its own (DNS rebinding)."""
+    if settings().JOBSVC_ALLOW_ANONYMOUS:
+        return None
+    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
+    if is_loopback(request.remote_addr or "") and is_loopback(host.strip("[]")):
+        return None
+    return problem(403, "Forbidden", "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only.")
+
+
+def init_app(app: Flask) -> None:
+    """Check every request of this app before its view."""
+    app.before_request(_check)

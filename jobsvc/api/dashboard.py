@@ -1,0 +1,33 @@
+"""/rq/: rq-dashboard, inside this service and behind its keys."""
+
+import rq_dashboard
+from flask import Flask, Response, request
+from rq_dashboard import web
+
+from jobsvc import rqsettings
+from jobsvc.api.problems import problem
+
+
+def _refuse_other_sites() -> Response | None:
+    """rq-dashboard changes things on GET too, so a request that another site made is refused, whatever its method.
+
+    `Sec-Fetch-Site` says so in every browser of today (W3C Fetch Metadata); Origin and Referer stand in.
+    """
+    if request.blueprint != "rq_dashboard":
+        return None
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        is_ours = site in ("same-origin", "none")
+    else:
+        source = request.headers.get("Origin") or request.headers.get("Referer")
+        is_ours = source is None or f"{source}/".startswith(request.host_url)
+    return None if is_ours else problem(403, "Forbidden", "The dashboard answers only to its own pages.")
+
+
+def init_app(app: Flask) -> None:
+    """Mount the dashboard."""
+    app.config["RQ_DASHBOARD_REDIS_URL"] = rqsettings.REDIS_URL
+    web.config.serializer = rqsettings.SERIALIZER
+    web.setup_rq_connection(app)
+    app.before_request(_refuse_other_sites)
+    app.register_blueprint(rq_dashboard.blueprint, url_prefix="/rq")

@@ -1,0 +1,74 @@
+"""Requests into schemas: each problem found is told with the pointer to it."""
+
+from typing import Any, TypeVar
+
+from flask import abort, request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from jobsvc import strictjson
+from jobsvc.errors import InvalidInput, Problem
+from jobsvc.strictjson import clean, escape
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def body(schema: type[Schema]) -> Schema:
+    """The request's JSON body as this schema; no body at all is taken as `{}`.
+
+    Aborts with 413 and 415; raises NotJson and InvalidInput.
+    """
+    raw = request.get_data(cache=False)
+    if not raw:
+        return schema()
+    media_type = request.mimetype
+    if media_type != "application/json" and not (media_type.startswith("application/") and media_type.endswith("+json")):
+        abort(415, "Send the body as application/json.")
+    value = strictjson.parse(raw)
+    problems = strictjson.unstorable(value)
+    if problems:
+        raise InvalidInput(problems)
+    if not isinstance(value, dict):
+        raise InvalidInput([Problem("", "must be an object")])
+    return validate(schema, value)
+
+
+def validate(schema: type[Schema], value: dict[str, Any]) -> Schema:
+    """The value as this schema. Raises InvalidInput with every problem."""
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(problems(error, value)) from None
+
+
+def problems(error: ValidationError, value: Any, base: str = "") -> list[Problem]:
+    """What pydantic found wrong with `value`, which stands at the pointer `base`."""
+    return [
+        Problem(base + _pointer(found, value), _detail(found))
+        for found in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _pointer(found: ErrorDetails, value: Any) -> str:
+    """pydantic's location as an RFC 6901 pointer: without the names of union members, which the value doesn't have."""
+    pointer = ""
+    for part in found["loc"]:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (found["type"] == "missing" and part == found["loc"][-1]):
+            continue
+        pointer += f"/{escape(clean(str(part)))}"
+    return pointer
+
+
+def _detail(found: ErrorDetails) -> str:
+    message = found["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def no_query() -> None:
+    """Refuse query parameters where there are none. Raises InvalidInput."""
+    if request.args:
+        raise InvalidInput([Problem("", f"there is no query parameter {name!r} here") for name in request.args])

@@ -1,0 +1,80 @@
+"""Errors as RFC 9457 problem details, whatever raised them."""
+
+import json
+import logging
+from typing import Any
+
+from flask import Flask, Response, request
+from redis import RedisError
+from werkzeug.exceptions import HTTPException
+
+from jobsvc.errors import InvalidInput, JobNotFound, JobsvcError, Problem, StoreUnavailable
+from jobsvc.strictjson import NotJson
+
+logger = logging.getLogger("jobsvc.api")
+
+RETRY_AFTER_SECONDS = 2
+
+_STATUS: dict[type[JobsvcError], int] = {NotJson: 400, JobNotFound: 404, InvalidInput: 422, StoreUnavailable: 503}
+
+
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    errors: list[Problem] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem+json answer; `type` is about:blank, since the status says what kind it is (RFC 9457 §4.2.1)."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+    }
+    if errors is not None:
+        body["errors"] = [vars(error) for error in errors]
+    # ASCII, so that a lone surrogate out of the request can't break the answer.
+    response = Response(json.dumps(body), status, content_type="application/problem+json")
+    response.headers.update(headers or {})
+    return response
+
+
+def _from_domain(error: JobsvcError) -> Response:
+    status = _STATUS[type(error)]
+    if isinstance(error, InvalidInput):
+        return problem(status, error.title, str(error), error.problems)
+    if status == 503:
+        logger.warning("%s %s: 503, %s", request.method, request.path, error)
+        return problem(status, error.title, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return problem(status, error.title, str(error))
+
+
+def _from_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    response = error.get_response()
+    if status < 400:
+        return Response(response.get_data(), status, response.headers)
+    kept = {name: value for name, value in response.headers if name in ("Allow", "Retry-After", "WWW-Authenticate")}
+    return problem(status, error.name, error.description or error.name, headers=kept)
+
+
+def _from_redis(error: RedisError) -> Response:
+    # Only the dashboard talks to Redis within a request.
+    logger.warning("%s %s: 503, %s", request.method, request.path, error)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return problem(503, "Redis can't be reached now", "The dashboard needs Redis; jobs don't.", headers=headers)
+
+
+def _from_bug(error: Exception) -> Response:
+    logger.exception("%s %s: 500", request.method, request.path)
+    return problem(500, "Internal Server Error", "This is a bug in jobsvc; its log says more.")
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of this app with a problem."""
+    app.register_error_handler(JobsvcError, _from_domain)
+    app.register_error_handler(HTTPException, _from_http)
+    app.register_error_handler(RedisError, _from_redis)
+    app.register_error_handler(Exception, _from_bug)

@@ -1,0 +1,47 @@
+"""/jobs: take one, show one."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, current_app, url_for
+
+from jobsvc import jobs
+from jobsvc.api.auth import needs
+from jobsvc.api.parsing import body, no_query
+from jobsvc.api.schemas import JobRequest, dump_attempts, dump_job
+from jobsvc.deliveries import Delivery
+from jobsvc.errors import JobNotFound
+from jobsvc.relay import Relay
+
+blueprint = Blueprint("jobs", __name__)
+blueprint.before_request(no_query)
+
+
+@blueprint.post("/jobs")
+@needs("write")
+def create() -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Store a job and answer 202; what happens to it then depends on no request."""
+    new = body(JobRequest).resolve()
+    [(job_id, due_at)] = jobs.submit([new])
+    relay: Relay = current_app.extensions["relay"]
+    relay.wake([Delivery(job_id, new.type, new.queue, new.timeout, new.retry_intervals, due_at)])
+    return {"jobId": str(job_id)}, 202, {"Location": url_for("jobs.show", job_id=job_id)}
+
+
+@blueprint.get("/jobs/<job_id>")
+def show(job_id: str) -> dict[str, Any]:
+    """Show a job."""
+    return dump_job(jobs.get(_uuid(job_id)))
+
+
+@blueprint.get("/jobs/<job_id>/attempts")
+def attempts(job_id: str) -> dict[str, Any]:
+    """Show a job's attempts."""
+    return {"attempts": dump_attempts(*jobs.history(_uuid(job_id)))}
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise JobNotFound(f"{text[:100]!a} is not the id of a job") from None

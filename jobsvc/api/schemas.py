@@ -1,0 +1,149 @@
+"""What goes over the wire: a request for a job, and a job as it is shown."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from jobsvc import handlers
+from jobsvc.api.parsing import problems
+from jobsvc.config import settings
+from jobsvc.errors import InvalidInput, Problem
+from jobsvc.handlers.policy import YEAR, RetryPolicy, Span, Wait
+from jobsvc.jobs import NewJob
+from jobsvc.models import Attempt, Ending, Job, Status
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+
+
+def _read_time(value: Any) -> Any:
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with its offset, like 2030-01-31T12:00:00Z")
+    try:
+        moment = datetime.fromisoformat(value.upper().replace("Z", "+00:00")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is no time that exists") from None
+    if moment > datetime.now(UTC) + timedelta(seconds=YEAR):
+        raise ValueError("is more than a year away")
+    return moment
+
+
+class JobRequest(BaseModel):
+    """The body of POST /jobs. Durations are seconds."""
+
+    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid")
+
+    type: str = "TEST_JOB"
+    payload: dict[str, Any] = {}
+    queue: str | None = None
+    delay: Wait | None = None
+    run_at: Annotated[datetime, BeforeValidator(_read_time)] | None = None
+    retry: RetryPolicy | None = None
+    timeout: Span | None = None
+    expires_in: Span | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "JobRequest":
+        if self.delay is not None and self.run_at is not None:
+            raise ValueError("give delay or runAt, not both")
+        return self
+
+    def resolve(self) -> NewJob:
+        """The job to store, its handler's defaults filled in.
+
+        Raises InvalidInput when there is no such type or queue, or the payload doesn't fit its handler.
+        """
+        handler = handlers.find(self.type)
+        if handler is None:
+            known = ", ".join(handlers.names())
+            raise InvalidInput([Problem("/type", f"there is no type {self.type!a}; there are {known}")])
+        queues = settings().JOBSVC_QUEUES
+        if self.queue is not None and self.queue not in queues:
+            raise InvalidInput([Problem("/queue", f"there is no queue {self.queue!a}; there are {', '.join(queues)}")])
+        try:
+            handler.parse(self.payload)
+        except ValidationError as error:
+            raise InvalidInput(problems(error, self.payload, "/payload")) from None
+        return NewJob(
+            type=self.type,
+            queue=self.queue or handler.queue or settings().default_queue,
+            payload=self.payload,
+            timeout=self.timeout if self.timeout is not None else handler.timeout,
+            retry_intervals=(self.retry or handler.retry).intervals(handler.retry),
+            delay=self.delay,
+            run_at=self.run_at,
+            expires_in=self.expires_in,
+        )
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
+
+
+def _number(value: float) -> float:
+    """The number as it was most likely written: 5, not 5.0."""
+    return int(value) if value.is_integer() else value
+
+
+def dump_job(job: Job) -> dict[str, Any]:
+    """A job as GET /jobs/:id shows it."""
+    waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
+    return {
+        "id": str(job.id),
+        "type": job.type,
+        "payload": job.payload,
+        "status": job.status,
+        "createdAt": _time(job.created_at),
+        "queue": job.queue,
+        "runAt": _time(job.run_at),
+        "startedAt": _time(job.started_at),
+        "finishedAt": _time(job.finished_at),
+        "attempts": job.attempts,
+        "maxAttempts": job.max_attempts,
+        "retryIntervals": [_number(interval) for interval in job.retry_intervals],
+        "nextAttemptAt": _time(job.due_at) if waits_for_its_time else None,
+        "timeout": _number(job.timeout),
+        "expiresAt": _time(job.expires_at),
+        "progress": job.progress,
+        "result": job.result,
+        "error": job.error,
+    }
+
+
+def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
+
+    The attempt that runs, or that succeeded, has no row of its own: the job's row says all of it.
+    """
+    shown = [
+        {
+            "number": attempt.number,
+            "startedAt": _time(attempt.started_at),
+            "finishedAt": _time(attempt.finished_at),
+            "worker": attempt.worker,
+            "outcome": attempt.outcome,
+            "error": {
+                "type": attempt.error_type,
+                "message": attempt.error_message,
+                "traceback": attempt.traceback,
+            }
+            if attempt.error_type
+            else None,
+        }
+        for attempt in ended
+    ]
+    if job.status in (Status.PROCESSING, Status.COMPLETED):
+        shown.append(
+            {
+                "number": job.attempts,
+                "startedAt": _time(job.started_at),
+                "finishedAt": _time(job.finished_at),
+                "worker": job.worker,
+                "outcome": Ending.COMPLETED if job.status == Status.COMPLETED else None,
+                "error": None,
+            }
+        )
+    return shown

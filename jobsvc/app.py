@@ -1,0 +1,44 @@
+"""The application, put together."""
+
+import sys
+from pathlib import Path
+
+from flask import Flask
+from flask_migrate import Migrate
+
+from jobsvc import logs
+from jobsvc.config import settings
+from jobsvc.errors import JobsvcError
+from jobsvc.models import Base
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def create_app() -> Flask:
+    """The Flask application, with its relay running beside it.
+
+    Ends the process with one line when a setting is wrong or a handler can't be loaded.
+    """
+    try:
+        app = Flask("jobsvc", static_folder=None)
+        app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES
+        logs.set_up()
+        _wire(app)
+    except JobsvcError as error:
+        sys.exit(f"jobsvc: {error}")
+    return app
+
+
+def _wire(app: Flask) -> None:
+    # Imported here, since these modules read the settings and load the handlers as they come in.
+    from jobsvc.api import auth, dashboard, problems
+    from jobsvc.api.routes import jobs, ops
+    from jobsvc.relay import Relay
+
+    for part in (problems, auth, dashboard):
+        part.init_app(app)
+    app.register_blueprint(jobs.blueprint)
+    app.register_blueprint(ops.blueprint)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    Migrate(app, Base, directory=str(MIGRATIONS))
+    app.extensions["relay"] = Relay().start()

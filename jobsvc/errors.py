@@ -1,0 +1,46 @@
+"""What can go wrong, in the domain's words; no HTTP here.
+
+The first line of an error's docstring is its title for people, the text it is raised with is the detail.
+"""
+
+from dataclasses import dataclass
+
+
+class JobsvcError(Exception):
+    """Something went wrong in jobsvc."""
+
+    @property
+    def title(self) -> str:
+        return (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+class ConfigError(JobsvcError):
+    """A setting is wrong."""
+
+
+class HandlerError(JobsvcError):
+    """A handler can't be registered."""
+
+
+class JobNotFound(JobsvcError):
+    """There is no such job."""
+
+
+class StoreUnavailable(JobsvcError):
+    """The database can't be reached now."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a body: where (an RFC 6901 JSON pointer) and what."""
+
+    pointer: str
+    detail: str
+
+
+class InvalidInput(JobsvcError):
+    """The request doesn't fit its schema."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{p.pointer or 'body'}: {p.detail}" for p in problems))
+        self.problems = problems

@@ -1,0 +1,66 @@
+"""What a handler holds while it runs: its context, and the exceptions that say how to go on."""
+
+import logging
+from collections.abc import Callable
+
+logger = logging.getLogger("jobsvc.handler")
+
+
+class Discard(Exception):
+    """Raised by a handler: fail the job now, without another attempt."""
+
+
+class Snooze(Exception):
+    """Raised by a handler: run the job again in `seconds`; this start doesn't count as an attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"again in {seconds} s")
+        self.seconds = _not_negative(seconds)
+
+
+class RetryIn(Exception):
+    """Raised by a handler: this attempt failed, and the next comes in `seconds`, not at its interval."""
+
+    def __init__(self, seconds: float, message: str) -> None:
+        super().__init__(message)
+        self.seconds = _not_negative(seconds)
+
+
+def _not_negative(seconds: float) -> float:
+    if not 0 <= seconds <= 366 * 86400:
+        raise ValueError(f"a job can wait for 0 seconds to a year, not {seconds!r}")
+    return seconds
+
+
+class Context:
+    """One attempt, as its handler sees it.
+
+    job_id: the job's id, a UUID as text.
+    attempt, max_attempts: which attempt this is, from 1, and how many there may be.
+    fence: a number that grows with every start of the job and never comes twice: pass it on to
+        what you write to, and let that refuse a smaller one.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        attempt: int,
+        max_attempts: int,
+        fence: int,
+        report: Callable[[float, str | None], None],
+    ) -> None:
+        self.job_id = job_id
+        self.attempt = attempt
+        self.max_attempts = max_attempts
+        self.fence = fence
+        self._report = report
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        """Show how far the job is: `percent` from 0 to 100 and a text for people."""
+        if not 0 <= percent <= 100:
+            raise ValueError(f"progress goes from 0 to 100, not {percent!r}")
+        self._report(percent, message)
+
+    def log(self, message: str) -> None:
+        """Write a line to the worker's log, with the job's id and attempt."""
+        logger.info("%s attempt %d: %s", self.job_id, self.attempt, message)

@@ -1,0 +1,129 @@
+"""Which handlers there are: `@handler` adds one, `load` brings in the modules that hold them."""
+
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from jobsvc.errors import HandlerError
+from jobsvc.handlers.context import Context
+from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, RetryPolicy, Span
+
+BUILT_IN = ("jobsvc.handlers.test_job", "jobsvc.handlers.http_request")
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A registered handler and its defaults. `queue` is None where it named none."""
+
+    name: str
+    function: Callable[..., Any]
+    payload: TypeAdapter[Any]
+    takes_context: bool
+    queue: str | None
+    timeout: float
+    retry: RetryPolicy
+
+    def parse(self, payload: dict[str, Any]) -> Any:
+        """The payload as the handler's annotation has it. Raises pydantic's ValidationError."""
+        # By way of JSON, so that strict means JSON's types: a date may come as text, a number not.
+        return self.payload.validate_json(to_json(payload), strict=True)
+
+    def __call__(self, payload: dict[str, Any], context: Context) -> Any:
+        """Run the handler; what it returns and raises passes through."""
+        arguments = (self.parse(payload), context) if self.takes_context else (self.parse(payload),)
+        return self.function(*arguments)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_handlers: dict[str, Handler] = {}
+
+
+def handler(
+    name: str,
+    *,
+    queue: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    retry: dict[str, Any] | RetryPolicy = DEFAULT_RETRY,
+) -> Callable[[F], F]:
+    """Register a function as the handler of the job type `name`.
+
+    The function takes the payload, whose annotation is its schema, and a Context if it wants one.
+    `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list}.
+
+    Raises HandlerError when the name is taken or a default makes no sense.
+    """
+
+    def register(function: F) -> F:
+        if name in _handlers:
+            raise HandlerError(f"{name}: there are two handlers of this name")
+        try:
+            _handlers[name] = Handler(
+                name=name,
+                function=function,
+                payload=TypeAdapter(_payload_type(function)),
+                takes_context=_takes_context(function),
+                queue=queue,
+                timeout=TypeAdapter(Span).validate_python(timeout),
+                retry=RetryPolicy.model_validate(retry),
+            )
+        except (ValidationError, TypeError, NameError) as error:
+            raise HandlerError(f"{name}: {error}") from error
+        return function
+
+    return register
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    if inspect.iscoroutinefunction(function):
+        raise TypeError("an async function can't be a handler; wrap it with asyncio.run")
+    parameters = list(inspect.signature(function).parameters)
+    if len(parameters) not in (1, 2):
+        raise TypeError("a handler takes the payload and, if it wants it, the context")
+    return parameters
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    return len(_parameters(function)) == 2
+
+
+def _payload_type(function: Callable[..., Any]) -> Any:
+    first = _parameters(function)[0]
+    return typing.get_type_hints(function, include_extras=True).get(first, dict[str, Any])
+
+
+def load(modules: Sequence[str], queues: Sequence[str]) -> None:
+    """Import the built-in handlers and these modules, found from the working directory.
+
+    Raises HandlerError when one can't be imported, or a handler's queue is not among `queues`.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for module in (*BUILT_IN, *modules):
+        try:
+            importlib.import_module(module)
+        except HandlerError:
+            raise
+        except Exception as error:
+            raise HandlerError(f"JOBSVC_HANDLERS: {module} can't be imported: {error!r}") from error
+    for known in _handlers.values():
+        if known.queue is not None and known.queue not in queues:
+            raise HandlerError(f"{known.name}: its queue {known.queue!r} is not among JOBSVC_QUEUES")
+
+
+def find(name: str) -> Handler | None:
+    """The handler of this job type, or None."""
+    return _handlers.get(name)
+
+
+def names() -> list[str]:
+    """The known job types, in order."""
+    return sorted(_handlers)

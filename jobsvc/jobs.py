@@ -1,0 +1,326 @@
+"""The state machine: every move of a job is made here, each by one statement over a list of jobs.
+
+A job's row is the truth. `start` lets one delivery through and raises the job's fence; `finish` is
+the gate that every attempt leaves by, and it opens only to the fence of the job's last start.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, Connection, Double, Row, Text, Uuid, case, func, insert, null, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from jobsvc.db import transaction
+from jobsvc.errors import JobNotFound
+from jobsvc.models import WAITING, Attempt, Ending, Job, Moment, Status
+from jobsvc.sql import now, rows, seconds
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job as a client asks for it, with the defaults filled in. Durations are seconds."""
+
+    type: str
+    queue: str
+    payload: dict[str, Any]
+    timeout: float
+    retry_intervals: list[float]
+    delay: float | None = None
+    run_at: datetime | None = None
+    expires_in: float | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """An attempt that was begun: what its worker needs to run it, and the fence to finish it with."""
+
+    job_id: UUID
+    type: str
+    payload: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    fence: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended. `delay` (seconds) stands in for the job's own interval."""
+
+    job_id: UUID
+    fence: int
+    ending: Ending
+    result: Any = None
+    failure: Failure | None = None
+    delay: float | None = None
+    progress: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where an outcome put its job: the status, and while it waits for another start, when and how often still."""
+
+    job_id: UUID
+    status: Status
+    due_at: datetime
+    intervals_left: list[float]
+
+
+def intervals_left(job: Any, retries: int) -> list[float]:
+    """The intervals of a job's last `retries` retries."""
+    return list(job.retry_intervals[-retries:]) if retries > 0 else []
+
+
+_new = rows(
+    "new",
+    id=Uuid,
+    type=Text,
+    queue=Text,
+    payload=JSONB,
+    timeout=Double,
+    retry_intervals=ARRAY(Double),
+    delay=Double,
+    run_at=Moment,
+    expires_in=Double,
+)
+_asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
+_is_later = _asked > now()
+# A job that is due counts as delivered from the start, which saves every job a second write: its
+# process hands it to RQ next, and where that failed the sweep finds it missing there.
+_insert = (
+    insert(Job)
+    .from_select(
+        [
+            *("id", "type", "queue", "payload", "timeout", "retry_intervals", "max_attempts"),
+            *("status", "run_at", "due_at", "delivered_at", "expires_at"),
+        ],
+        select(
+            *(_new.c[name] for name in ("id", "type", "queue", "payload", "timeout", "retry_intervals")),
+            func.cardinality(_new.c.retry_intervals) + 1,
+            case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
+            _asked,
+            func.coalesce(_asked, now()),
+            case((_is_later, null()), else_=now()),
+            now() + seconds(_new.c.expires_in),
+        ),
+    )
+    .returning(Job.id, Job.due_at)
+)
+
+
+def submit(new: Sequence[NewJob]) -> list[tuple[UUID, datetime]]:
+    """Store these jobs, all or none, in one transaction.
+
+    Returns each one's id, a UUIDv7 (RFC 9562), and when it is due, in the order given.
+    Raises StoreUnavailable, and then nothing was promised.
+    """
+    ids = [uuid7() for _ in new]
+    parameters = [{"id": str(job_id), **_json(job)} for job_id, job in zip(ids, new, strict=True)]
+    with transaction() as connection:
+        due = {row.id: row.due_at for row in connection.execute(_insert, {"rows": parameters})}
+    return [(job_id, due[job_id]) for job_id in ids]
+
+
+def _json(job: NewJob) -> dict[str, Any]:
+    return {**vars(job), "run_at": job.run_at.isoformat() if job.run_at else None}
+
+
+def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
+    """Begin an attempt of each of these jobs that waits, is due and has not expired.
+
+    The others are left as they are: another delivery was first, or they have ended. Each started
+    job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
+    """
+    begin = (
+        update(Job)
+        .where(Job.id.in_(job_ids), Job.status.in_(WAITING), Job.due_at <= now())
+        .where(Job.expires_at.is_(None) | (Job.expires_at > now()))
+        .values(
+            status=Status.PROCESSING,
+            attempts=Job.attempts + 1,
+            fence=Job.fence + 1,
+            worker=worker,
+            started_at=now(),
+            lease_expires_at=now() + seconds(lease_seconds),
+            progress=null(),
+        )
+        .returning(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout)
+    )
+    with transaction() as connection:
+        return [Started(*row) for row in connection.execute(begin)]
+
+
+def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
+    """Keep the leases of these attempts for `lease_seconds` from now; returns the jobs whose attempt still holds."""
+    with transaction() as connection:
+        held = connection.execute(
+            update(Job)
+            .where(Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
+            .values(lease_expires_at=now() + seconds(lease_seconds))
+            .returning(Job.id),
+            {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]},
+        )
+        return set(held.scalars())
+
+
+_held = rows("held", id=Uuid, fence=BigInteger)
+
+
+def report(started: Started, progress: dict[str, Any]) -> None:
+    """Store an attempt's progress, {percent, message}; nothing where the attempt doesn't hold any more."""
+    with transaction() as connection:
+        connection.execute(
+            update(Job)
+            .where(Job.id == started.job_id, Job.fence == started.fence, Job.status == Status.PROCESSING)
+            .values(progress=progress)
+        )
+
+
+_done = rows(
+    "done", id=Uuid, fence=BigInteger, ending=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB
+)
+_attempts_left = Job.max_attempts - Job.attempts
+_failed = _done.c.ending.in_((Ending.FAILED, Ending.TIMEOUT, Ending.LOST))
+_snoozed = _done.c.ending == Ending.SNOOZED
+_goes_on = _snoozed | (_failed & (_attempts_left > 0))
+_own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
+_finish = (
+    update(Job)
+    .where(Job.id == _done.c.id, Job.fence == _done.c.fence, Job.status == Status.PROCESSING)
+    .values(
+        status=case(
+            (_done.c.ending == Ending.COMPLETED, Status.COMPLETED),
+            (_snoozed, Status.SCHEDULED),
+            (_goes_on, Status.RETRYING),
+            else_=Status.FAILED,
+        ),
+        attempts=case((_snoozed, Job.attempts - 1), else_=Job.attempts),
+        due_at=case((_goes_on, now() + seconds(func.coalesce(_done.c.delay, _own_interval))), else_=Job.due_at),
+        finished_at=case((_goes_on, null()), else_=now()),
+        result=_done.c.result,
+        error=func.coalesce(_done.c.error.op("||")(func.jsonb_build_object("attempt", Job.attempts)), Job.error),
+        progress=func.coalesce(_done.c.progress, Job.progress),
+        lease_expires_at=null(),
+    )
+    .returning(Job)
+)
+
+
+def finish(outcomes: Sequence[Outcome]) -> list[Verdict]:
+    """End these attempts, all in one transaction.
+
+    Returns a verdict on each one that still held its job. The others are not stored: their worker
+    had lost the job, and somebody else has decided since.
+    """
+    with transaction() as connection:
+        return _end_attempts(connection, outcomes)
+
+
+def _end_attempts(connection: Connection, outcomes: Sequence[Outcome]) -> list[Verdict]:
+    by_start = {(outcome.job_id, outcome.fence): outcome for outcome in outcomes}
+    ended = connection.execute(_finish, {"rows": [_done_row(outcome) for outcome in outcomes]}).all()
+    told = [(row, by_start[row.id, row.fence]) for row in ended]
+    history = [_attempt(row, outcome) for row, outcome in told if outcome.ending != Ending.COMPLETED]
+    if history:
+        connection.execute(insert(Attempt), history)
+    return [
+        Verdict(row.id, Status(row.status), row.due_at, intervals_left(row, row.max_attempts - row.attempts))
+        for row in ended
+    ]
+
+
+def _done_row(outcome: Outcome) -> dict[str, Any]:
+    failure = outcome.failure
+    return {
+        "id": str(outcome.job_id),
+        "fence": outcome.fence,
+        "ending": outcome.ending,
+        "result": outcome.result,
+        "error": {"type": failure.type, "message": failure.message} if failure else None,
+        "delay": outcome.delay,
+        "progress": outcome.progress,
+    }
+
+
+def _attempt(job: Row[Any], outcome: Outcome) -> dict[str, Any]:
+    failure = outcome.failure
+    return {
+        "job_id": job.id,
+        "fence": job.fence,
+        "number": job.attempts + (outcome.ending == Ending.SNOOZED),
+        "worker": job.worker,
+        "started_at": job.started_at,
+        "outcome": outcome.ending,
+        "error_type": failure.type if failure else None,
+        "error_message": failure.message if failure else None,
+        "traceback": failure.traceback if failure else None,
+    }
+
+
+def recover(limit: int, *, job_id: UUID | None = None, worker: str | None = None) -> int:
+    """End up to `limit` attempts whose lease has lapsed as lost; returns how many.
+
+    Given `job_id` and `worker`, the one attempt that this worker is known to have lost, at once.
+    """
+    lost = select(Job.id, Job.fence).where(Job.status == Status.PROCESSING).limit(limit).with_for_update(skip_locked=True)
+    if worker is None:
+        lost = lost.where(Job.lease_expires_at < now())
+    else:
+        lost = lost.where(Job.id == job_id, Job.worker == worker)
+    failure = Failure("WorkerLost", "the worker died, or was cut off, before the attempt ended")
+    with transaction() as connection:
+        found = connection.execute(lost).all()
+        if found:
+            _end_attempts(connection, [Outcome(row.id, row.fence, Ending.LOST, failure=failure) for row in found])
+        return len(found)
+
+
+def expire(limit: int) -> int:
+    """Fail up to `limit` jobs that were not started by their expiry; returns how many."""
+    late = (
+        select(Job.id)
+        .where(Job.status.in_(WAITING), Job.expires_at <= now())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    error = func.jsonb_build_object(
+        "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
+    )
+    with transaction() as connection:
+        return connection.execute(
+            update(Job).where(Job.id.in_(late)).values(status=Status.FAILED, finished_at=now(), error=error)
+        ).rowcount
+
+
+def get(job_id: UUID) -> Job:
+    """The job. Raises JobNotFound."""
+    with transaction() as connection:
+        job = Session(connection).get(Job, job_id)
+    if job is None:
+        raise JobNotFound(f"no job has the id {job_id}")
+    return job
+
+
+def history(job_id: UUID) -> tuple[Job, list[Attempt]]:
+    """The job, and its attempts that ended other than by plain success, in the order they began. Raises JobNotFound."""
+    with transaction() as connection:
+        session = Session(connection)
+        job = session.get(Job, job_id)
+        attempts = session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)).all()
+    if job is None:
+        raise JobNotFound(f"no job has the id {job_id}")
+    return job, list(attempts)

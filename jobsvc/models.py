@@ -1,0 +1,153 @@
+"""What stands in Postgres: the tables, the statuses of a job, and the moves between them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Status(StrEnum):
+    """Where a job stands."""
+
+    PENDING = "PENDING"  # waits for a worker
+    SCHEDULED = "SCHEDULED"  # made for a later time, or snoozed by its handler
+    RETRYING = "RETRYING"  # an attempt failed, the next comes at due_at
+    PROCESSING = "PROCESSING"  # an attempt runs, under a lease
+    COMPLETED = "COMPLETED"  # its handler returned
+    FAILED = "FAILED"  # no attempt is left, or it was discarded, or it expired
+    CANCELLED = "CANCELLED"  # somebody called it off
+
+
+MOVES: dict[Status, frozenset[Status]] = {
+    **dict.fromkeys(
+        (Status.PENDING, Status.SCHEDULED, Status.RETRYING),
+        frozenset({Status.PROCESSING, Status.CANCELLED, Status.FAILED}),
+    ),
+    Status.PROCESSING: frozenset(Status) - {Status.PROCESSING},
+    Status.COMPLETED: frozenset(),
+    **dict.fromkeys((Status.FAILED, Status.CANCELLED), frozenset({Status.PENDING})),
+}
+"""The moves that a job may make. A test holds every row that the suites leave behind against them."""
+
+WAITING = tuple(status for status in Status if Status.PROCESSING in MOVES[status])
+"""The statuses from which a worker may start a job."""
+
+ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+"""The statuses in which nothing happens any more unless somebody asks for it."""
+
+
+class Ending(StrEnum):
+    """How an attempt ended."""
+
+    COMPLETED = "completed"  # the handler returned
+    FAILED = "failed"  # it raised; tried again while attempts are left
+    DISCARDED = "discarded"  # it raised Discard; not tried again
+    TIMEOUT = "timeout"  # it was stopped at its timeout; tried again while attempts are left
+    LOST = "lost"  # its worker let the lease lapse; tried again while attempts are left
+    SNOOZED = "snoozed"  # it raised Snooze; runs again later, and this start doesn't count
+
+
+def _one_of(column: str, values: type[StrEnum]) -> str:
+    return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
+
+
+_IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
+_TO_DELIVER = "(delivered_at IS NULL OR delivered_at < due_at)"
+
+Moment = TIMESTAMP(timezone=True)
+
+
+class Base(DeclarativeBase):
+    """All tables. Constraints are named, so that an error can be told by its name."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s",
+            "ck": "%(table_name)s_%(constraint_name)s",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: Moment, dict[str, Any]: JSONB}
+
+
+class Job(Base):
+    """A job: what a client asked for, and how far it has come. Only `jobs.py` writes here."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    queue: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    status: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    run_at: Mapped[datetime | None] = mapped_column(comment="not before, as the client asked")
+    expires_at: Mapped[datetime | None] = mapped_column(comment="to be started by then, or failed")
+    timeout: Mapped[float] = mapped_column(Double, comment="seconds, for one attempt")
+    retry_intervals: Mapped[list[float]] = mapped_column(ARRAY(Double), comment="seconds, one for each retry")
+    max_attempts: Mapped[int] = mapped_column(Integer)
+
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    due_at: Mapped[datetime] = mapped_column(comment="while it waits: when it may start")
+    delivered_at: Mapped[datetime | None] = mapped_column(
+        comment="when it was last handed to RQ; before due_at: not for this turn"
+    )
+    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="the number of its last start")
+    worker: Mapped[str | None] = mapped_column(comment="RQ's name of the worker that started it last")
+    lease_expires_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None] = mapped_column(comment="when its last attempt began")
+    finished_at: Mapped[datetime | None] = mapped_column(comment="when it ended")
+
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    error: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True), comment="type, message and attempt of the last one that failed"
+    )
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", Status), name="status"),
+        # The sweep's reads, each over the few rows that it may find:
+        Index("jobs_to_deliver", "due_at", postgresql_where=text(f"{_IS_WAITING} AND {_TO_DELIVER}")),
+        Index("jobs_in_rq", "queue", "delivered_at", postgresql_where=text(f"{_IS_WAITING} AND delivered_at >= due_at")),
+        Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
+        # By id, not by lease, so that renewing a lease touches no index.
+        Index("jobs_running", "id", postgresql_where=text("status = 'PROCESSING'")),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )
+
+
+class Attempt(Base):
+    """An attempt that ended in another way than plain success, of which the job's own row says all."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(Integer, comment="what the handler saw as ctx.attempt")
+    worker: Mapped[str | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    outcome: Mapped[str]
+    error_type: Mapped[str | None]
+    error_message: Mapped[str | None]
+    traceback: Mapped[str | None]
+
+    __table_args__ = (CheckConstraint(_one_of("outcome", Ending), name="outcome"),)

@@ -1,0 +1,45 @@
+"""RQ as jobsvc uses it: the connection, the queues, the serializer.
+
+It is also the settings file of a stock worker: `rq worker -c jobsvc.rqsettings -S json -s`.
+The handlers are imported here, once, so that RQ's forks inherit them.
+"""
+
+from functools import lru_cache
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from jobsvc import execution, handlers
+from jobsvc.config import settings
+
+REDIS_URL = settings().REDIS_URL
+QUEUES = settings().JOBSVC_QUEUES
+
+# JSON, not RQ's default pickle: with that, whoever can write to Redis can run any code in a worker.
+SERIALIZER = JSONSerializer
+
+RUN = f"{execution.__name__}.{execution.run.__name__}"
+"""The one function that RQ calls, by name."""
+
+RESULT_TTL = 500
+"""Seconds for which RQ shows a job that succeeded; Postgres keeps it."""
+
+FAILURE_TTL = 86400
+"""Seconds for which RQ shows a job that failed; Postgres keeps it."""
+
+handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
+
+
+@lru_cache(maxsize=1)
+def connection() -> Redis:
+    """A connection pool for whoever must not wait: it gives up within a second, and does not try again by itself."""
+    return Redis.from_url(REDIS_URL, socket_connect_timeout=1, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+
+
+@lru_cache
+def queue(name: str) -> Queue:
+    """The RQ queue of this name."""
+    return Queue(name, connection=connection(), serializer=SERIALIZER)

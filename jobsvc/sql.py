@@ -1,0 +1,32 @@
+"""Three small words of SQL that the statements share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import TIMESTAMP, ColumnElement, TableValuedAlias, bindparam, column, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+
+def rows(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:
+    """A table made of the parameter `rows`, a list of dicts with these columns.
+
+    One statement with one parameter serves one row and a thousand alike.
+    """
+    fields = [column(key, type_) for key, type_ in columns.items()]
+    source = func.jsonb_to_recordset(bindparam("rows", type_=JSONB))
+    return source.table_valued(*fields, name=name).render_derived(with_types=True)
+
+
+def seconds(amount: Any) -> ColumnElement[Any]:
+    """A number of seconds as an interval."""
+    # make_interval's arguments are years, months, weeks, days, hours, minutes, seconds.
+    return func.make_interval(0, 0, 0, 0, 0, 0, amount)
+
+
+def now() -> ColumnElement[Any]:
+    """The transaction's time, by Postgres' clock: the only one that decides anything."""
+    return func.now(type_=TIMESTAMP(timezone=True))
+
+
+__all__: Sequence[str] = ("now", "rows", "seconds")

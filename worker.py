@@ -1,0 +1,6 @@
+"""`python worker.py`: a worker, as `make worker` starts it."""
+
+from jobsvc.worker import main
+
+if __name__ == "__main__":
+    main()
