@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -39,7 +39,7 @@ def _api_key(value: Any) -> Any:
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             raise ValueError(f"the sha256 of key {name!r} must have 64 hexadecimal digits")
         secret = f"sha256:{digest}"
-    return ApiKey(name, scope, secret)
+    return ApiKey(name, cast(Scope, scope), secret)
 
 
 def _network(value: Any) -> Any:
@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     JOBSVC_WORKERS: int = Field(2, ge=1, le=512)
     JOBSVC_LEASE_SECONDS: float = Field(15, ge=1, le=3600)
     JOBSVC_SWEEP_SECONDS: float = Field(2, gt=0, le=60)
+    JOBSVC_SHUTDOWN_SECONDS: float = Field(30, ge=0, le=3600)
     JOBSVC_MAX_BODY_BYTES: int = Field(1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = []
     JOBSVC_ALLOW_ANONYMOUS: bool = False

@@ -37,7 +37,9 @@ _is_not_delivered = Job.delivered_at.is_(None) | (Job.delivered_at < Job.due_at)
 
 def claim_due(limit: int) -> list[Delivery]:
     """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one."""
-    return _claim(select(Job.id).where(_waits, _is_not_delivered, Job.due_at <= now()).order_by(Job.due_at).limit(limit))
+    return _claim(
+        select(Job.id).where(_waits, _is_not_delivered, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
+    )
 
 
 def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: int) -> list[Delivery]:
@@ -47,7 +49,9 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
     so what was delivered well before its head, and still waits, is not in it any more; nor is
     anything, when it is empty. `grace_seconds` is how long a job may be on its way.
     """
-    served_until = func.now() if head is None else select(Job.delivered_at).where(Job.id == head, _waits).scalar_subquery()
+    served_until = (
+        func.now() if head is None else select(Job.delivered_at).where(Job.id == head, _waits).scalar_subquery()
+    )
     return _claim(
         select(Job.id)
         .where(_waits, _is_delivered, Job.queue == queue)
@@ -59,14 +63,10 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
 
 def _claim(ids: Select[Any]) -> list[Delivery]:
     claim = (
-        update(Job)
-        .where(Job.id.in_(ids.with_for_update(skip_locked=True)))
-        .values(delivered_at=now())
-        .returning(Job)
+        update(Job).where(Job.id.in_(ids.with_for_update(skip_locked=True))).values(delivered_at=now()).returning(Job)
     )
     with transaction() as connection:
-        claimed = connection.execute(claim).all()
-    claimed.sort(key=lambda row: row.due_at)
+        claimed = sorted(connection.execute(claim), key=lambda row: row.due_at)
     return [
         Delivery(
             row.id,

@@ -5,7 +5,8 @@ import logging
 import math
 import time
 import traceback
-from datetime import UTC, datetime
+from datetime import datetime
+from types import TracebackType
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,12 @@ from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
 from jobsvc import handlers, jobs
-from jobsvc.attempt import AttemptTimeout, Watch
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Failure, Outcome, Started, Verdict
 from jobsvc.models import Ending, Status
 from jobsvc.strictjson import clean, unstorable
+from jobsvc.watch import AttemptTimeout, Watch
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -52,7 +53,7 @@ def run(job_id: str) -> Any:
     if verdict is None:
         return None
     if outcome.ending == Ending.SNOOZED:
-        return Retry(max=2**31, interval=[_until(verdict.due_at)])
+        return Retry(max=2**31, interval=_until(verdict.due_at))
     if error is None:
         return outcome.result
     _plan_retries(rq_job, verdict)
@@ -100,13 +101,21 @@ def _failed(started: Started, error: BaseException, progress: dict[str, Any] | N
         ending = Ending.TIMEOUT
     elif isinstance(error, handlers.RetryIn):
         delay = error.seconds
-    lines = "".join(traceback.format_exception(error))
+    lines = "".join(traceback.format_exception(type(error), error, _from_handler(error.__traceback__)))
     failure = Failure(
         "Timeout" if ending == Ending.TIMEOUT else type(error).__name__,
         clean(_text(error)[:MAX_MESSAGE]),
         clean(lines[-MAX_TRACEBACK:]),
     )
     return Outcome(started.job_id, started.fence, ending, failure=failure, delay=delay, progress=progress)
+
+
+def _from_handler(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without our own frames at its top; all of it where the handler has none."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_globals.get("__name__") in (__name__, handlers.Handler.__module__):
+        inner = inner.tb_next
+    return inner or trace
 
 
 def _text(error: BaseException) -> str:
@@ -143,14 +152,13 @@ def _log(started: Started, outcome: Outcome, verdict: Verdict | None) -> None:
 
 def _plan_retries(rq_job: RQJob, verdict: Verdict) -> None:
     """Give RQ's Retry the plan that Postgres holds: how many are left, and when the next is due."""
-    left = verdict.intervals_left if verdict.status == Status.RETRYING else []
-    rq_job.retries_left = len(left)
-    rq_job.retry_intervals = [_until(verdict.due_at), *left[1:]] if left else None
+    left = [math.ceil(interval) for interval in verdict.intervals_left]
+    if verdict.status == Status.RETRYING:
+        rq_job.retries_left, rq_job.retry_intervals = len(left), [_until(verdict.due_at), *left[1:]]
+    else:
+        rq_job.retries_left, rq_job.retry_intervals = 0, None
 
 
-def _until(due_at: datetime) -> float:
-    """The seconds until `due_at`, rounded up: RQ's scheduled registry cuts a time to whole seconds, and would ring early."""
-    wait = due_at - datetime.now(UTC)
-    if wait.total_seconds() <= 0:
-        return 0
-    return math.ceil(due_at.timestamp()) - datetime.now(UTC).timestamp() + 0.05
+def _until(due_at: datetime) -> int:
+    """The seconds until `due_at`, up to the whole second after it: RQ keeps no others, and must not ring early."""
+    return max(math.ceil(due_at.timestamp()) - math.floor(time.time()), 0)

@@ -126,7 +126,9 @@ class Job(Base):
         CheckConstraint(_one_of("status", Status), name="status"),
         # The sweep's reads, each over the few rows that it may find:
         Index("jobs_to_deliver", "due_at", postgresql_where=text(f"{_IS_WAITING} AND {_TO_DELIVER}")),
-        Index("jobs_in_rq", "queue", "delivered_at", postgresql_where=text(f"{_IS_WAITING} AND delivered_at >= due_at")),
+        Index(
+            "jobs_in_rq", "queue", "delivered_at", postgresql_where=text(f"{_IS_WAITING} AND delivered_at >= due_at")
+        ),
         Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
         # By id, not by lease, so that renewing a lease touches no index.
         Index("jobs_running", "id", postgresql_where=text("status = 'PROCESSING'")),

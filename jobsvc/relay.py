@@ -17,13 +17,12 @@ from uuid import UUID
 
 from redis import RedisError
 from rq import Queue, Retry
-from rq.registry import ScheduledJobRegistry
 
 from jobsvc import deliveries, jobs, rqsettings
-from jobsvc.attempt import GRACE_SECONDS
 from jobsvc.config import settings
 from jobsvc.deliveries import Delivery
 from jobsvc.errors import StoreUnavailable
+from jobsvc.watch import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.relay")
 
@@ -47,7 +46,7 @@ class Relay:
         self._postgres = _Server("Postgres")
 
     def wake(self, news: Iterable[Delivery]) -> None:
-        """Deliver these jobs, which are stored and, if due, count as delivered. Returns at once, whatever Redis does."""
+        """Deliver these jobs, which are stored and, if due, count as delivered. Returns at once."""
         self._inbox.extend(news)
         self._bell.set()
 
@@ -195,14 +194,14 @@ def _push(batch: Sequence[Delivery]) -> None:
                 else:
                     due.append(Queue.prepare_data(**_rq_job(delivery)))
             if due:
-                pipeline.zrem(ScheduledJobRegistry(queue=queue).key, *(job.job_id for job in due))
+                pipeline.zrem(queue.scheduled_job_registry.key, *(job.job_id for job in due))
                 queue.enqueue_many(due, pipeline=pipeline)
         pipeline.execute()
 
 
 def _rq_job(delivery: Delivery) -> dict[str, Any]:
     """A delivery in RQ's words."""
-    retries = delivery.retry_intervals
+    retries = [math.ceil(interval) for interval in delivery.retry_intervals]  # RQ counts whole seconds
     return {
         "func": rqsettings.RUN,
         "args": (str(delivery.job_id),),

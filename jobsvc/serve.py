@@ -4,6 +4,7 @@ import sys
 
 from granian import Granian
 from granian.constants import Interfaces
+from granian.log import LogLevels
 
 from jobsvc.config import settings
 from jobsvc.errors import ConfigError
@@ -24,7 +25,7 @@ def main() -> None:
         port=port,
         interface=Interfaces.WSGI,
         blocking_threads=THREADS,
-        log_level="warning",
+        log_level=LogLevels.error,
     ).serve()
 
 

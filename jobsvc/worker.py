@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 from uuid import UUID
 
+from redis import Redis
 from rq import Worker
 from rq.job import Job as RQJob
 from rq.worker_pool import WorkerPool
@@ -36,7 +37,7 @@ class JobsvcWorker(Worker):
 
     def handle_work_horse_killed(self, job: RQJob, retpid: int | None, ret_val: int | None, rusage: Any) -> None:
         """End the attempt as lost, without waiting for its lease to lapse."""
-        super().handle_work_horse_killed(job, retpid, ret_val, rusage)
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
         try:
             if jobs.recover(1, job_id=UUID(job.id), worker=self.name):
                 logger.warning("%s lost: its process died", job.id)
@@ -58,7 +59,7 @@ class Pool(WorkerPool):
 
     def stop_workers(self) -> None:
         """As RQ's, and the relay with them."""
-        super().stop_workers()
+        super().stop_workers()  # type: ignore[no-untyped-call]
         if self._relay is not None and self._relay.pid is not None and self._relay.is_alive():
             os.kill(self._relay.pid, signal.SIGTERM)
 
@@ -91,7 +92,7 @@ def main() -> None:
     print("Worker Started", flush=True)
     pool = Pool(
         rqsettings.QUEUES,
-        connection=rqsettings.Redis.from_url(rqsettings.REDIS_URL),
+        connection=Redis.from_url(rqsettings.REDIS_URL),
         num_workers=settings().JOBSVC_WORKERS,
         worker_class=JobsvcWorker,
         serializer=rqsettings.SERIALIZER,

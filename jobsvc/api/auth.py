@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, request
 
+from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.problems import problem
 from jobsvc.config import ApiKey, Scope, is_loopback, settings
 
@@ -26,7 +27,7 @@ def needs(scope: Scope | None) -> Callable[[View], View]:
 
 
 def _scope_needed() -> Scope | None:
-    if request.blueprint == "rq_dashboard":
+    if is_dashboard(request.path):
         return "admin"
     view = current_app.view_functions.get(request.endpoint or "")
     declared: Scope | None = getattr(view, "scope", "read" if request.method in ("GET", "HEAD", "OPTIONS") else "admin")
@@ -67,7 +68,7 @@ def _check() -> Response | None:
     key = _key_sent()
     owner = _owner(key) if key else None
     if owner is None:
-        challenge = 'Basic realm="jobsvc", charset="UTF-8"' if request.blueprint == "rq_dashboard" else "Bearer"
+        challenge = 'Basic realm="jobsvc", charset="UTF-8"' if is_dashboard(request.path) else "Bearer"
         detail = "This key is not known." if key else "Send a key: Authorization: Bearer …, or X-API-Key: …"
         return problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": challenge})
     if _LADDER.index(owner.scope) < _LADDER.index(needed):
@@ -83,7 +84,9 @@ def _check_is_local() -> Response | None:
     host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
     if is_loopback(request.remote_addr or "") and is_loopback(host.strip("[]")):
         return None
-    return problem(403, "Forbidden", "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only.")
+    return problem(
+        403, "Forbidden", "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only."
+    )
 
 
 def init_app(app: Flask) -> None:

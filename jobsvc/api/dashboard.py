@@ -7,13 +7,15 @@ from rq_dashboard import web
 from jobsvc import rqsettings
 from jobsvc.api.problems import problem
 
+PREFIX = "/rq"
+
 
 def _refuse_other_sites() -> Response | None:
     """rq-dashboard changes things on GET too, so a request that another site made is refused, whatever its method.
 
     `Sec-Fetch-Site` says so in every browser of today (W3C Fetch Metadata); Origin and Referer stand in.
     """
-    if request.blueprint != "rq_dashboard":
+    if not is_dashboard(request.path):
         return None
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -24,10 +26,18 @@ def _refuse_other_sites() -> Response | None:
     return None if is_ours else problem(403, "Forbidden", "The dashboard answers only to its own pages.")
 
 
+def is_dashboard(path: str) -> bool:
+    """Whether a path belongs to the dashboard."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
 def init_app(app: Flask) -> None:
     """Mount the dashboard."""
     app.config["RQ_DASHBOARD_REDIS_URL"] = rqsettings.REDIS_URL
     web.config.serializer = rqsettings.SERIALIZER
     web.setup_rq_connection(app)
     app.before_request(_refuse_other_sites)
-    app.register_blueprint(rq_dashboard.blueprint, url_prefix="/rq")
+    # Its base template asks for the icon of the app that it thinks is its own.
+    app.static_folder = rq_dashboard.blueprint.static_folder
+    app.add_url_rule(f"{PREFIX}/static/<path:filename>", endpoint="static", view_func=app.send_static_file)
+    app.register_blueprint(rq_dashboard.blueprint, url_prefix=PREFIX)

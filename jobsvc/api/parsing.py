@@ -22,7 +22,9 @@ def body(schema: type[Schema]) -> Schema:
     if not raw:
         return schema()
     media_type = request.mimetype
-    if media_type != "application/json" and not (media_type.startswith("application/") and media_type.endswith("+json")):
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
         abort(415, "Send the body as application/json.")
     value = strictjson.parse(raw)
     problems = strictjson.unstorable(value)
@@ -53,12 +55,11 @@ def _pointer(found: ErrorDetails, value: Any) -> str:
     """pydantic's location as an RFC 6901 pointer: without the names of union members, which the value doesn't have."""
     pointer = ""
     for part in found["loc"]:
-        if isinstance(value, dict) and part in value:
+        try:
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif not (found["type"] == "missing" and part == found["loc"][-1]):
-            continue
+        except (TypeError, LookupError):
+            if found["type"] != "missing":
+                continue
         pointer += f"/{escape(clean(str(part)))}"
     return pointer
 

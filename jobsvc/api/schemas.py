@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from jobsvc import handlers
@@ -88,6 +88,11 @@ def _number(value: float) -> float:
     return int(value) if value.is_integer() else value
 
 
+def _in_order(value: dict[str, Any] | None, *keys: str) -> dict[str, Any] | None:
+    """The object with its keys in the documented order, which jsonb doesn't keep."""
+    return None if value is None else {key: value[key] for key in keys}
+
+
 def dump_job(job: Job) -> dict[str, Any]:
     """A job as GET /jobs/:id shows it."""
     waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
@@ -107,9 +112,9 @@ def dump_job(job: Job) -> dict[str, Any]:
         "nextAttemptAt": _time(job.due_at) if waits_for_its_time else None,
         "timeout": _number(job.timeout),
         "expiresAt": _time(job.expires_at),
-        "progress": job.progress,
+        "progress": _in_order(job.progress, "percent", "message"),
         "result": job.result,
-        "error": job.error,
+        "error": _in_order(job.error, "type", "message", "attempt"),
     }
 
 

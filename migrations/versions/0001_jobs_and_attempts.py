@@ -31,7 +31,11 @@ def upgrade() -> None:
         sa.Column("due_at", moment, nullable=False, comment="while it waits: when it may start"),
         sa.Column("delivered_at", moment, comment="when it was last handed to RQ; before due_at: not for this turn"),
         sa.Column(
-            "fence", sa.BigInteger(), server_default=sa.text("0"), nullable=False, comment="the number of its last start"
+            "fence",
+            sa.BigInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="the number of its last start",
         ),
         sa.Column("worker", sa.Text(), comment="RQ's name of the worker that started it last"),
         sa.Column("lease_expires_at", moment),

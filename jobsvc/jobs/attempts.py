@@ -1,8 +1,4 @@
-"""The state machine: every move of a job is made here, each by one statement over a list of jobs.
-
-A job's row is the truth. `start` lets one delivery through and raises the job's fence; `finish` is
-the gate that every attempt leaves by, and it opens only to the fence of the job's last start.
-"""
+"""Attempts: begun under a lease, and ended through one gate, which opens only to the fence of the job's last start."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,29 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Connection, Double, Row, Text, Uuid, case, func, insert, null, select, update
+from sqlalchemy import BigInteger, Connection, Double, Row, Text, Uuid, case, func, insert, null, select, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
-from uuid_utils.compat import uuid7
 
 from jobsvc.db import transaction
-from jobsvc.errors import JobNotFound
-from jobsvc.models import WAITING, Attempt, Ending, Job, Moment, Status
+from jobsvc.models import WAITING, Attempt, Ending, Job, Status
 from jobsvc.sql import now, rows, seconds
-
-
-@dataclass(frozen=True)
-class NewJob:
-    """A job as a client asks for it, with the defaults filled in. Durations are seconds."""
-
-    type: str
-    queue: str
-    payload: dict[str, Any]
-    timeout: float
-    retry_intervals: list[float]
-    delay: float | None = None
-    run_at: datetime | None = None
-    expires_in: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,60 +62,6 @@ class Verdict:
 def intervals_left(job: Any, retries: int) -> list[float]:
     """The intervals of a job's last `retries` retries."""
     return list(job.retry_intervals[-retries:]) if retries > 0 else []
-
-
-_new = rows(
-    "new",
-    id=Uuid,
-    type=Text,
-    queue=Text,
-    payload=JSONB,
-    timeout=Double,
-    retry_intervals=ARRAY(Double),
-    delay=Double,
-    run_at=Moment,
-    expires_in=Double,
-)
-_asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
-_is_later = _asked > now()
-# A job that is due counts as delivered from the start, which saves every job a second write: its
-# process hands it to RQ next, and where that failed the sweep finds it missing there.
-_insert = (
-    insert(Job)
-    .from_select(
-        [
-            *("id", "type", "queue", "payload", "timeout", "retry_intervals", "max_attempts"),
-            *("status", "run_at", "due_at", "delivered_at", "expires_at"),
-        ],
-        select(
-            *(_new.c[name] for name in ("id", "type", "queue", "payload", "timeout", "retry_intervals")),
-            func.cardinality(_new.c.retry_intervals) + 1,
-            case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
-            _asked,
-            func.coalesce(_asked, now()),
-            case((_is_later, null()), else_=now()),
-            now() + seconds(_new.c.expires_in),
-        ),
-    )
-    .returning(Job.id, Job.due_at)
-)
-
-
-def submit(new: Sequence[NewJob]) -> list[tuple[UUID, datetime]]:
-    """Store these jobs, all or none, in one transaction.
-
-    Returns each one's id, a UUIDv7 (RFC 9562), and when it is due, in the order given.
-    Raises StoreUnavailable, and then nothing was promised.
-    """
-    ids = [uuid7() for _ in new]
-    parameters = [{"id": str(job_id), **_json(job)} for job_id, job in zip(ids, new, strict=True)]
-    with transaction() as connection:
-        due = {row.id: row.due_at for row in connection.execute(_insert, {"rows": parameters})}
-    return [(job_id, due[job_id]) for job_id in ids]
-
-
-def _json(job: NewJob) -> dict[str, Any]:
-    return {**vars(job), "run_at": job.run_at.isoformat() if job.run_at else None}
 
 
 def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
@@ -190,9 +115,7 @@ def report(started: Started, progress: dict[str, Any]) -> None:
         )
 
 
-_done = rows(
-    "done", id=Uuid, fence=BigInteger, ending=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB
-)
+_done = rows("done", id=Uuid, fence=BigInteger, ending=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB)
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.ending.in_((Ending.FAILED, Ending.TIMEOUT, Ending.LOST))
 _snoozed = _done.c.ending == Ending.SNOOZED
@@ -276,7 +199,9 @@ def recover(limit: int, *, job_id: UUID | None = None, worker: str | None = None
 
     Given `job_id` and `worker`, the one attempt that this worker is known to have lost, at once.
     """
-    lost = select(Job.id, Job.fence).where(Job.status == Status.PROCESSING).limit(limit).with_for_update(skip_locked=True)
+    lost = (
+        select(Job.id, Job.fence).where(Job.status == Status.PROCESSING).limit(limit).with_for_update(skip_locked=True)
+    )
     if worker is None:
         lost = lost.where(Job.lease_expires_at < now())
     else:
@@ -287,40 +212,3 @@ def recover(limit: int, *, job_id: UUID | None = None, worker: str | None = None
         if found:
             _end_attempts(connection, [Outcome(row.id, row.fence, Ending.LOST, failure=failure) for row in found])
         return len(found)
-
-
-def expire(limit: int) -> int:
-    """Fail up to `limit` jobs that were not started by their expiry; returns how many."""
-    late = (
-        select(Job.id)
-        .where(Job.status.in_(WAITING), Job.expires_at <= now())
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    error = func.jsonb_build_object(
-        "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
-    )
-    with transaction() as connection:
-        return connection.execute(
-            update(Job).where(Job.id.in_(late)).values(status=Status.FAILED, finished_at=now(), error=error)
-        ).rowcount
-
-
-def get(job_id: UUID) -> Job:
-    """The job. Raises JobNotFound."""
-    with transaction() as connection:
-        job = Session(connection).get(Job, job_id)
-    if job is None:
-        raise JobNotFound(f"no job has the id {job_id}")
-    return job
-
-
-def history(job_id: UUID) -> tuple[Job, list[Attempt]]:
-    """The job, and its attempts that ended other than by plain success, in the order they began. Raises JobNotFound."""
-    with transaction() as connection:
-        session = Session(connection)
-        job = session.get(Job, job_id)
-        attempts = session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)).all()
-    if job is None:
-        raise JobNotFound(f"no job has the id {job_id}")
-    return job, list(attempts)

@@ -1,0 +1,53 @@
+# jobsvc. `make up` is all it takes; `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+# Postgres and Redis: those of DATABASE_URL and REDIS_URL (set, or in .env), else embedded ones.
+SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
+MIGRATE = $(BIN)/flask --app wsgi db upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: up run worker services services-down migrate demo test lint format clean help
+
+up: $(READY)  ## everything in one terminal: servers, migrations, API, worker, dashboard; Ctrl-C stops it all
+	@exec $(BIN)/python -m jobsvc.devservices up
+
+run: $(READY)  ## the API on http://localhost:3000
+	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python -m jobsvc.serve
+
+worker: $(READY)  ## a worker
+	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python worker.py
+
+demo: $(READY)  ## against a running service: post jobs with curl and watch them, one of them over retries
+	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+
+services: $(READY)  ## the embedded Postgres and Valkey alone; prints their URLs as export lines
+	@$(BIN)/python -m jobsvc.devservices start
+
+services-down: $(READY)  ## stop them
+	@$(BIN)/python -m jobsvc.devservices stop
+
+migrate: $(READY)  ## bring the tables up to date
+	@$(SERVICES) && $(MIGRATE)
+
+test: $(READY)  ## the whole test suite, against real servers
+	@$(BIN)/pytest
+
+lint: $(READY)  ## style, types and import layers
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: $(READY)  ## put the code into shape
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: services-down  ## stop the servers and remove what was made here, their data too
+	rm -rf .venv .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobsvc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "jobsvc: setting up .venv, once" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt >&2
+	@touch $@

@@ -1,0 +1,24 @@
+"""Moves of jobs that wait, other than to be started."""
+
+from sqlalchemy import func, select, update
+
+from jobsvc.db import transaction
+from jobsvc.models import WAITING, Job, Status
+from jobsvc.sql import now
+
+
+def expire(limit: int) -> int:
+    """Fail up to `limit` jobs that were not started by their expiry; returns how many."""
+    late = (
+        select(Job.id)
+        .where(Job.status.in_(WAITING), Job.expires_at <= now())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    error = func.jsonb_build_object(
+        "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
+    )
+    with transaction() as connection:
+        return connection.execute(
+            update(Job).where(Job.id.in_(late)).values(status=Status.FAILED, finished_at=now(), error=error)
+        ).rowcount
