@@ -21,7 +21,9 @@ def create_app() -> Flask:
     """
     try:
         app = Flask("jobsvc", static_folder=None)
-        app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES
+        # One more than the limit, since Werkzeug cuts a body of unknown length there, in silence.
+        app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES + 1
+        app.url_map.merge_slashes = False
         logs.set_up()
         _wire(app)
     except JobsvcError as error:

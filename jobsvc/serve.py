@@ -1,5 +1,6 @@
 """`make run`: the API under granian, as the settings say."""
 
+import socket
 import sys
 
 from granian import Granian
@@ -18,6 +19,8 @@ def main() -> None:
         host, port = settings().HOST, settings().PORT
     except ConfigError as error:
         sys.exit(f"jobsvc: {error}")
+    if _is_taken(host, port):
+        sys.exit(f"jobsvc: PORT: {port} is taken on {host}")
     print(f"jobsvc listens on http://{'localhost' if host == '127.0.0.1' else host}:{port}", flush=True)
     Granian(
         "wsgi:app",
@@ -27,6 +30,15 @@ def main() -> None:
         blocking_threads=THREADS,
         log_level=LogLevels.error,
     ).serve()
+
+
+def _is_taken(host: str, port: int) -> bool:
+    # granian would share the port with whoever has it, or try for ever.
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return False
+    except OSError:
+        return True
 
 
 if __name__ == "__main__":

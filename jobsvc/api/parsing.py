@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from jobsvc import strictjson
+from jobsvc.config import settings
 from jobsvc.errors import InvalidInput, Problem
 from jobsvc.strictjson import clean, escape
 
@@ -21,6 +22,8 @@ def body(schema: type[Schema]) -> Schema:
     raw = request.get_data(cache=False)
     if not raw:
         return schema()
+    if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
+        abort(413)
     media_type = request.mimetype
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
@@ -55,11 +58,11 @@ def _pointer(found: ErrorDetails, value: Any) -> str:
     """pydantic's location as an RFC 6901 pointer: without the names of union members, which the value doesn't have."""
     pointer = ""
     for part in found["loc"]:
-        try:
-            value = value[part]
-        except (TypeError, LookupError):
-            if found["type"] != "missing":
-                continue
+        inside = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        if part in inside:
+            value = inside[part]
+        elif found["type"] != "missing" or part != found["loc"][-1]:
+            continue
         pointer += f"/{escape(clean(str(part)))}"
     return pointer
 

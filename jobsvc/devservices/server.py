@@ -26,6 +26,7 @@ class Server:
     """One embedded server. A subclass says how it is made, called and asked."""
 
     root: Path
+    _process: "subprocess.Popen[bytes] | None" = None
     name = ""
     stop_signal = signal.SIGTERM
 
@@ -60,6 +61,13 @@ class Server:
             return None
         return descriptor
 
+    def runs(self) -> bool:
+        """Whether a server runs on this folder, or somebody is starting one."""
+        lock = self._lock() if self.root.exists() else -1
+        if lock is not None and lock >= 0:
+            os.close(lock)
+        return lock is None
+
     def start(self) -> tuple[str, bool]:
         """Start the server unless it runs; returns its URL, and whether this call started it."""
         self.root.mkdir(parents=True, exist_ok=True)
@@ -85,7 +93,7 @@ class Server:
         self._keep({key: value for key, value in state.items() if key != "pid"})
         self.prepare(state)
         with open(self.root / f"{self.name}.log", "a") as log:
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 self.command(state),
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -104,11 +112,9 @@ class Server:
         deadline = time.monotonic() + STOP_SECONDS
         told = False
         while time.monotonic() < deadline:
-            if not self.root.exists():
-                return told
-            lock = self._lock()
-            if lock is not None:
-                os.close(lock)
+            if not self.runs():
+                if self._process is not None:
+                    self._process.wait()
                 return told
             pid = self._state().get("pid")
             if pid is not None and not told:

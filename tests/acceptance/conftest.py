@@ -1,0 +1,25 @@
+"""One running service for the suites that only look at it from outside; once for each kind of worker."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import WORKERS, Service
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[Service]:
+    """A running API without a worker."""
+    service = Service()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session", params=sorted(WORKERS))
+def stack(request: pytest.FixtureRequest) -> Iterator[Service]:
+    """A running API with a worker: ours, then a stock `rq worker`."""
+    service = Service({"JOBSVC_LEASE_SECONDS": "3"})
+    worker = service.worker(request.param)
+    yield service
+    assert service.alive(worker), worker.output
+    service.close()

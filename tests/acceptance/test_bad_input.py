@@ -1,0 +1,218 @@
+"""What is refused: with a clear problem, nothing stored, and never a 5xx or a page of HTML."""
+
+import json
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from jobsvc.db import transaction
+from tests.support import Service
+
+JSON = {"Content-Type": "application/json"}
+YEAR = 366 * 86400
+
+
+def count() -> int:
+    with transaction() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM jobs")).scalar_one())
+
+
+def refused(reply: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem, after checking that it is one by RFC 9457."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    problem: dict[str, Any] = reply.json()
+    assert {"type", "title", "status", "detail", "instance"} <= set(problem)
+    assert problem["status"] == status
+    assert problem["instance"] == httpx.URL(reply.url).path
+    for leak in ("Traceback", "SELECT", "INSERT", "psycopg", "<html", "127.0.0.1:"):
+        assert leak not in reply.text
+    return problem
+
+
+def post(api: Service, body: bytes | str, headers: dict[str, str] | None = None) -> httpx.Response:
+    before = count()
+    reply = api.client.post("/jobs", content=body, headers=JSON if headers is None else headers)
+    assert count() == before + (reply.status_code == 202)
+    return reply
+
+
+def test_no_body_is_an_empty_object(api: Service) -> None:
+    reply = api.client.post("/jobs")
+    assert reply.status_code == 202
+    assert api.job(reply.json()["jobId"])["type"] == "TEST_JOB"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"{", "line 1"),
+        (b"{} {}", "line 1"),
+        (b" ", "line 1"),
+        (b'{"delay": NaN}', "NaN is no JSON number"),
+        (b'{"delay": -Infinity}', "-Infinity is no JSON number"),
+        (b'{"type": "\xff"}', "not UTF-8 at byte 10"),
+        (b"\xef\xbb\xbf{}", ""),
+        ('{"type": "TEST_JOB"}'.encode("utf-16"), "UTF-8"),
+        (b'{"type": "TEST_JOB", "type": "TEST_JOB"}', "the key 'type' is there twice"),
+        (b'{"payload": {"result": {"a": 1, "a": 1}}}', "the key 'a' is there twice"),
+        (b'{"payload": {"result": ' + b"[" * 10_000 + b"]" * 10_000 + b"}}", "nested"),
+        (b"[" * 200_000, "nested"),
+        (b'{"payload": {"result": ' + b"1" * 5000 + b"}}", "digits"),
+    ],
+)
+def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
+    assert detail in refused(post(api, body), 400)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ("[]", ""),
+        ("null", ""),
+        ('"text"', ""),
+        ("1", ""),
+        ('{"unknown": 1}', "/unknown"),
+        ('{"a/b~c": 1}', "/a~1b~0c"),
+        ('{"type": "NO_SUCH"}', "/type"),
+        ('{"type": 1}', "/type"),
+        ('{"type": null}', "/type"),
+        ('{"type": "TEST\\u0000JOB"}', "/type"),
+        ('{"payload": []}', "/payload"),
+        ('{"payload": null}', "/payload"),
+        ('{"payload": {"result": "a\\u0000"}}', "/payload/result"),
+        ('{"payload": {"result": {"a\\u0000": 1}}}', "/payload/result/a\ufffd"),
+        ('{"payload": {"result": ["\\ud800"]}}', "/payload/result/0"),
+        ('{"payload": {"result": 1e999}}', "/payload/result"),
+        ('{"payload": {"result": ' + "[" * 200 + "]" * 200 + "}}", "/payload/result" + "/0" * 98),
+        ('{"payload": {"durationMs": "5"}}', "/payload/durationMs"),
+        ('{"payload": {"durationMs": -1}}', "/payload/durationMs"),
+        ('{"payload": {"durationMs": 99999999999999999999}}', "/payload/durationMs"),
+        ('{"payload": {"nope": 1}}', "/payload/nope"),
+        ('{"type": "SUM", "payload": {}}', "/payload/numbers"),
+        ('{"type": "SUM", "payload": {"numbers": [1, "2"]}}', "/payload/numbers/1"),
+        ('{"type": "SUM", "payload": {"numbers": [1, true]}}', "/payload/numbers/1"),
+        ('{"queue": "nope"}', "/queue"),
+        ('{"delay": -1}', "/delay"),
+        ('{"delay": "1"}', "/delay"),
+        ('{"delay": true}', "/delay"),
+        (f'{{"delay": {YEAR + 1}}}', "/delay"),
+        ('{"delay": 1e308}', "/delay"),
+        ('{"delay": ' + "9" * 4000 + "}", "/delay"),
+        ('{"delay": 1, "runAt": "2026-12-01T00:00:00Z"}', ""),
+        ('{"runAt": "tomorrow"}', "/runAt"),
+        ('{"runAt": 1798761600}', "/runAt"),
+        ('{"runAt": "1798761600"}', "/runAt"),
+        ('{"runAt": "2026-12-01"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:00:00"}', "/runAt"),
+        ('{"runAt": "2026-02-30T00:00:00Z"}', "/runAt"),
+        ('{"runAt": "0001-01-01T00:00:00+14:00"}', "/runAt"),
+        ('{"runAt": "9999-12-31T23:59:59Z"}', "/runAt"),
+        ('{"retry": 3}', "/retry"),
+        ('{"retry": {"max": -1}}', "/retry/max"),
+        ('{"retry": {"max": 101}}', "/retry/max"),
+        ('{"retry": {"max": 1.5}}', "/retry/max"),
+        ('{"retry": {"interval": -1}}', "/retry/interval"),
+        ('{"retry": {"interval": []}}', "/retry/interval"),
+        ('{"retry": {"interval": [1, -1]}}', "/retry/interval/1"),
+        ('{"retry": {"interval": "1"}}', "/retry/interval"),
+        ('{"retry": {"interval": [' + "1," * 100 + "1]}}", "/retry/interval"),
+        ('{"retry": {"maximum": 1}}', "/retry/maximum"),
+        ('{"timeout": 0}', "/timeout"),
+        ('{"timeout": -5}', "/timeout"),
+        (f'{{"timeout": {YEAR + 1}}}', "/timeout"),
+        ('{"expiresIn": 0}', "/expiresIn"),
+        ('{"expiresIn": "soon"}', "/expiresIn"),
+        ('{"type": "HTTP_REQUEST"}', "/payload/url"),
+        ('{"type": "HTTP_REQUEST", "payload": {"url": "ftp://example.com/"}}', "/payload/url"),
+        ('{"type": "HTTP_REQUEST", "payload": {"url": "http://10.0.0.1/"}}', "/payload/url"),
+    ],
+)
+def test_what_does_not_fit_the_schema(api: Service, body: str, pointer: str) -> None:
+    problem = refused(post(api, body), 422)
+    assert pointer in [error["pointer"] for error in problem["errors"]]
+    assert all(error["detail"] for error in problem["errors"])
+
+
+def test_every_problem_is_told_at_once(api: Service) -> None:
+    problem = refused(post(api, '{"delay": -1, "queue": 5, "x": 1}'), 422)
+    assert {error["pointer"] for error in problem["errors"]} == {"/delay", "/queue", "/x"}
+
+
+def test_an_unknown_type_lists_the_known(api: Service) -> None:
+    detail = refused(post(api, '{"type": "NO_SUCH"}'), 422)["errors"][0]["detail"]
+    assert "HTTP_REQUEST" in detail
+    assert "TEST_JOB" in detail
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -0.0, 10**400, 1.5e-7, "\U0001f600", "\ufffe", {"": None}, [[[]]], "x" * 100_000, {"__proto__": 1}],
+    ids=lambda value: str(value)[:12],
+)
+def test_what_json_can_hold_comes_back(api: Service, value: Any) -> None:
+    job_id = api.post(payload={"result": value})
+    assert api.job(job_id)["payload"] == {"result": value}
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/xml"])
+def test_another_media_type(api: Service, media_type: str) -> None:
+    refused(post(api, "{}", {"Content-Type": media_type}), 415)
+
+
+@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "application/merge-patch+json"])
+def test_a_json_media_type(api: Service, media_type: str) -> None:
+    assert post(api, "{}", {"Content-Type": media_type}).status_code == 202
+
+
+def test_a_body_too_large(api: Service) -> None:
+    body = json.dumps({"payload": {"result": "x" * 2_000_000}})
+    refused(post(api, body), 413)
+
+
+def test_a_chunked_body_too_large(api: Service) -> None:
+    before = count()
+    chunks = (b" " * 100_000 for _ in range(20))
+    refused(api.client.post("/jobs", content=chunks, headers=JSON), 413)
+    assert count() == before
+
+
+def test_a_chunked_body(api: Service) -> None:
+    reply = api.client.post("/jobs", content=iter([b'{"payload"', b": {}}"]), headers=JSON)
+    assert reply.status_code == 202
+
+
+@pytest.mark.parametrize("job_id", ["1", "not-a-uuid", "%00", str(uuid.UUID(int=0)), "🙂", "x" * 5000])
+@pytest.mark.parametrize("path", ["/jobs/{}", "/jobs/{}/attempts"])
+def test_a_job_that_does_not_exist(api: Service, job_id: str, path: str) -> None:
+    refused(api.client.get(path.format(job_id)), 404)
+
+
+@pytest.mark.parametrize("path", ["/", "/nope", "/jobs/", "/jobs//attempts", "/static/x"])
+def test_a_path_that_does_not_exist(api: Service, path: str) -> None:
+    refused(api.client.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "/jobs"), ("DELETE", "/healthz"), ("PATCH", f"/jobs/{uuid.uuid4()}")]
+)
+def test_a_wrong_method(api: Service, method: str, path: str) -> None:
+    reply = api.client.request(method, path)
+    refused(reply, 405)
+    assert reply.headers["Allow"]
+
+
+def test_an_unknown_query_parameter(api: Service) -> None:
+    before = count()
+    refused(api.client.post("/jobs?dry=1", json={}), 422)
+    refused(api.client.get(f"/jobs/{uuid.uuid4()}?verbose=1"), 422)
+    assert count() == before
+
+
+def test_healthz_and_readyz(api: Service) -> None:
+    assert api.client.get("/healthz").json() == {"status": "ok"}
+    reply = api.client.get("/readyz")
+    assert (reply.status_code, reply.json()) == (200, {"status": "ok", "postgres": "up", "redis": "up"})

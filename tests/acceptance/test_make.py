@@ -1,0 +1,189 @@
+"""The Makefile's own commands, as a user types them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobsvc.devservices import Postgres, Valkey
+from tests.support import ROOT, Process, Service, eventually, free_port
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """An environment in which make uses embedded servers with a data folder of this test's own."""
+    return {
+        "PORT": str(free_port(None)),
+        "JOBSVC_DEV_DIR": str(tmp_path / "data"),
+        "DATABASE_URL": "",
+        "REDIS_URL": "",
+        "JOBSVC_WORKERS": "1",
+        "MAKEFLAGS": "",
+    }
+
+
+@pytest.fixture
+def make(env: dict[str, str]) -> Iterator[object]:
+    started: list[Process] = []
+
+    def make(*targets: str, **more: str) -> Process:
+        process = Process("make", *targets, env={**env, **more})
+        started.append(process)
+        return process
+
+    yield make
+    for process in started:
+        process.kill()
+    subprocess.run(["make", "-s", "services-down"], env={**os.environ, **env}, cwd=ROOT, check=True)
+
+
+def answers(url: str, process: Process) -> bool:
+    assert process.popen.poll() is None, process.output
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def curl(*arguments: str) -> str:
+    return subprocess.run(["curl", "-s", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def running(env: dict[str, str]) -> list[str]:
+    """Which of the embedded servers run on this test's folder."""
+    root = Path(env["JOBSVC_DEV_DIR"])
+    return [server.name for server in (Postgres(root), Valkey(root)) if server.runs()]
+
+
+def test_up_serves_everything_and_leaves_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    url = f"http://localhost:{env['PORT']}"
+    up = make("up")
+    eventually(lambda: answers(url, up), 60)
+    job_id = re.search(
+        r'"jobId": ?"([0-9a-f-]{36})"',
+        curl("-X", "POST", f"{url}/jobs", "-H", "Content-Type: application/json", "-d", "{}"),
+    ).group(1)  # type: ignore[union-attr]
+    eventually(lambda: '"status":"COMPLETED"' in curl(f"{url}/jobs/{job_id}"))
+    assert "RQ dashboard" in curl(f"{url}/rq/")
+    assert '"name":"default"' in curl(f"{url}/rq/0/data/queues.json")
+    for line in ("jobsvc is up", f"{url}/jobs", f"{url}/rq/", "postgresql://", "redis://", "worker | Worker Started"):
+        assert line in up.output
+    assert running(env) == ["postgres", "valkey"]
+    up.signal(signal.SIGINT)
+    up.wait(30)
+    assert "all stopped" in up.output
+    assert running(env) == []
+    eventually(lambda: not up.tree())
+    assert "Traceback" not in up.output
+
+    again = make("up")
+    eventually(lambda: answers(url, again), 60)
+    assert '"status":"COMPLETED"' in curl(f"{url}/jobs/{job_id}")
+    again.signal(signal.SIGTERM)
+    again.wait(30)
+    assert running(env) == []
+
+
+def test_run_and_worker_in_two_terminals_share_their_servers(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    url = f"http://localhost:{env['PORT']}"
+    worker, api = make("worker"), make("run")
+    eventually(lambda: answers(url, api), 60)
+    eventually(lambda: "Worker Started" in worker.output, 60)
+    demo = make("demo", JOBSVC_URL=url)
+    assert demo.wait(60) == 0, demo.output
+    for status in ("PENDING", "PROCESSING", "RETRYING", "COMPLETED"):
+        assert status in demo.output
+    for process in (api, worker):
+        process.signal(signal.SIGINT)
+        process.wait(30)
+        eventually(lambda process=process: not process.tree())
+
+
+def test_services_prints_urls_that_stock_commands_use(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    command = (
+        'eval "$(make -s services)" && .venv/bin/flask --app wsgi db upgrade && .venv/bin/flask --app wsgi db check'
+        ' && .venv/bin/rq info -u "$REDIS_URL"'
+    )
+    # make's own .venv is this test's interpreter; another one would hide a missing requirement.
+    done = subprocess.run(
+        ["sh", "-c", command], env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No new upgrade operations detected" in done.stdout + done.stderr
+    assert "0 queues" in done.stdout or "0 workers" in done.stdout
+
+
+def test_help_lists_the_commands() -> None:
+    listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in (
+        "up",
+        "run",
+        "worker",
+        "test",
+        "demo",
+        "services",
+        "services-down",
+        "migrate",
+        "lint",
+        "format",
+        "clean",
+    ):
+        assert f"make {name} " in listing
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PORT", "many", "PORT:"),
+        ("JOBSVC_LEASE_SECONDS", "0", "JOBSVC_LEASE_SECONDS:"),
+        ("JOBSVC_API_KEYS", "me:root:x", "JOBSVC_API_KEYS"),
+        ("JOBSVC_QUEUES", "a,a", "JOBSVC_QUEUES:"),
+        ("JOBSVC_HTTP_ALLOW", "300.0.0.0/8", "JOBSVC_HTTP_ALLOW"),
+        ("HOST", "0.0.0.0", "HOST:"),
+        ("DATABASE_URL", "mysql://x", "DATABASE_URL:"),
+        ("REDIS_URL", "localhost:6379", "REDIS_URL:"),
+        ("JOBSVC_HANDLERS", "no.such.module", "JOBSVC_HANDLERS: no.such.module"),
+        ("JOBSVC_HANDLERS", "tests.bad_handlers", "TEST_JOB: there are two handlers of this name"),
+        ("JOBSVC_QUEUES", "slow", "SUM: its queue 'high' is not among JOBSVC_QUEUES"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [("-m", "jobsvc.serve"), ("worker.py",), ("-m", "flask", "--app", "wsgi", "routes")]
+)
+def test_a_wrong_setting_stops_the_start_with_one_line(
+    variable: str, value: str, says: str, command: tuple[str, ...]
+) -> None:
+    handlers = {"JOBSVC_HANDLERS": "tests.handlers"} if "SUM" in says else {}
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, **handlers, variable: value},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("jobsvc: ")]
+    assert says in line
+
+
+def test_a_port_that_is_taken(api: Service) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobsvc.serve"],
+        env={**os.environ, "PORT": str(api.port)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"jobsvc: PORT: {api.port} is taken" in done.stderr

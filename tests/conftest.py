@@ -1,0 +1,55 @@
+"""Real servers for the whole run, and an empty database for each test that asks."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.support import ROOT, Servers, Service
+
+_servers: Servers | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers before any test module is imported: jobsvc reads its settings as it comes in."""
+    global _servers
+    _servers = Servers()
+    os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
+    for name in [name for name in os.environ if name.startswith("JOBSVC_") and name != "JOBSVC_DEV_DIR"]:
+        del os.environ[name]
+    subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"], cwd=ROOT, check=True, capture_output=True
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _servers is not None:
+        from jobsvc.db import engine
+
+        if engine.cache_info().currsize:
+            engine().dispose()
+        _servers.stop()
+
+
+@pytest.fixture
+def clean() -> None:
+    """Empty tables, and an empty Redis."""
+    from sqlalchemy import text
+
+    from jobsvc.db import transaction
+
+    with transaction() as connection:
+        connection.execute(text("TRUNCATE jobs CASCADE"))
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        client.flushdb()
+
+
+@pytest.fixture
+def service(clean: None) -> Iterator[Service]:
+    """An API of this test's own; it adds the workers that it wants."""
+    service = Service()
+    yield service
+    service.close()

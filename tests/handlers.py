@@ -1,0 +1,96 @@
+"""Handlers that behave badly, each in one way, and one that notes its runs."""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobsvc import Context, Discard, Snooze, handler
+
+
+class Note(BaseModel):
+    path: str
+    seconds: float = 0
+
+
+class Sum(BaseModel):
+    numbers: list[int]
+
+
+@handler("NOTE")
+def note(payload: Note, ctx: Context) -> int:
+    """Append a line for every run, so that a test can count them."""
+    with Path(payload.path).open("a") as file:
+        file.write(f"{ctx.job_id} {ctx.attempt} {ctx.fence}\n")
+    time.sleep(payload.seconds)
+    return ctx.fence
+
+
+@handler("SUM", queue="high", timeout=9, retry={"max": 1, "interval": 2})
+def sum_up(payload: Sum) -> int:
+    return sum(payload.numbers)
+
+
+@handler("DISCARD")
+def discard(payload: dict[str, Any]) -> None:
+    raise Discard("not worth another try")
+
+
+@handler("SNOOZE")
+def snooze(payload: dict[str, Any], ctx: Context) -> str:
+    if ctx.fence <= payload["times"]:
+        raise Snooze(payload.get("seconds", 0.5))
+    return "awake"
+
+
+@handler("RETURN")
+def give_back(payload: dict[str, Any]) -> Any:
+    return {
+        "set": {1, 2},
+        "nan": float("nan"),
+        "nul": "a\x00b",
+        "surrogate": "\ud800",
+        "tuple": (1, 2),
+    }[payload["what"]]
+
+
+@handler("RAISE")
+def raise_it(payload: dict[str, Any]) -> None:
+    raise ValueError("a\x00b\ud800" + "x" * 10_000)
+
+
+@handler("STUBBORN")
+def stubborn(payload: dict[str, Any]) -> None:
+    """Swallow every Exception, as careless code does."""
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+
+@handler("DEAF")
+def deaf(payload: dict[str, Any]) -> None:
+    """Sit in one C call that lets other threads run but never returns to the interpreter."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    ctypes.CDLL(None).sleep(600)
+
+
+@handler("CRASH")
+def crash(payload: dict[str, Any], ctx: Context) -> str:
+    if ctx.attempt == 1:
+        os._exit(1)
+    return "survived"
+
+
+@handler("COMPUTE")
+def compute(payload: dict[str, Any]) -> int:
+    """Compute without ever waiting."""
+    total, end = 0, time.monotonic() + payload["seconds"]
+    while time.monotonic() < end:
+        total += 1
+    return total

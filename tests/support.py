@@ -1,0 +1,212 @@
+"""What the tests share: servers of their own, processes of the real service, and patience with a deadline."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+import psycopg2
+import redis
+
+from jobsvc.devservices import Postgres, Server, Valkey
+from jobsvc.devservices.server import _free_port
+
+ROOT = Path(__file__).parent.parent
+T = TypeVar("T")
+
+free_port = _free_port
+
+
+def eventually(look: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:
+    """What `look` returns once that is true; fails with its last answer at the deadline."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = look()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s; last seen: {answer!r}")
+        time.sleep(pause)
+
+
+class Servers:
+    """A database and a Redis database for the tests alone: on embedded servers, or beside the data of given ones."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-tests-"))
+        self.embedded: list[Server] = []
+        self._drop: Callable[[], None] = lambda: None
+        self.database_url = self._database(os.environ.get("DATABASE_URL") or self.start(Postgres))
+        self.redis_url = self._empty_redis(os.environ.get("REDIS_URL") or self.start(Valkey))
+
+    def start(self, kind: type[Server]) -> str:
+        server = kind(self.folder)
+        url, _ = server.start()
+        self.embedded.append(server)
+        return url
+
+    def _database(self, url: str) -> str:
+        name = f"jobsvc_test_{uuid4().hex[:8]}"
+        base, _, _ = url.replace("postgresql+psycopg2://", "postgresql://").rpartition("/")
+
+        def say(statement: str) -> None:
+            with contextlib.closing(psycopg2.connect(f"{base}/postgres")) as connection:
+                connection.autocommit = True
+                connection.cursor().execute(statement)
+
+        say(f"CREATE DATABASE {name}")
+        self._drop = lambda: say(f"DROP DATABASE {name} WITH (FORCE)")
+        return f"{base}/{name}"
+
+    def _empty_redis(self, url: str) -> str:
+        """A database number on this Redis that holds nothing, so that nobody's keys are flushed."""
+        base = url.rpartition("/")[0] if url.rpartition("/")[2].isdigit() else url.rstrip("/")
+        for number in range(15, 0, -1):
+            with redis.Redis.from_url(f"{base}/{number}") as client:
+                if client.dbsize() == 0:
+                    return f"{base}/{number}"
+        raise RuntimeError("the given Redis has no empty database among 1 to 15")
+
+    def stop(self) -> None:
+        self._drop()
+        for server in reversed(self.embedded):
+            server.stop()
+
+
+class Process:
+    """A process of the service, its output in a file; killed with all that it started when the test is over."""
+
+    def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+        self.log = Path(tempfile.mkstemp(prefix="jobsvc-log-")[1])
+        with self.log.open("w") as out:
+            self.popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def tree(self) -> list[int]:
+        """The ids of the processes of this one's session, itself included, that live."""
+        return [pid for pid, session in _sessions() if session == self.popen.pid]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal as a terminal would, to the whole foreground group."""
+        os.killpg(self.popen.pid, number)
+
+    def wait(self, timeout: float = 30) -> int:
+        return self.popen.wait(timeout)
+
+    def kill(self) -> None:
+        for pid in self.tree():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.popen.wait()
+        self.log.unlink(missing_ok=True)
+
+
+def _sessions() -> Iterator[tuple[int, int]]:
+    """(pid, session id) of every process that lives, zombies left out."""
+    listing = subprocess.run(["ps", "-eo", "pid=,sid=,stat="], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines():
+        pid, session, state = line.split()
+        if not state.startswith("Z"):
+            yield int(pid), int(session)
+
+
+POOL = (sys.executable, "worker.py")
+STOCK = (str(Path(sys.executable).parent / "rq"), "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-s")
+WORKERS = {"pool": POOL, "stock": STOCK}
+
+
+class Service:
+    """A running API, and the workers that a test adds to it."""
+
+    def __init__(self, env: dict[str, str] | None = None, *, key: str | None = None) -> None:
+        self.port = free_port(None)
+        self.env = {
+            "PORT": str(self.port),
+            "JOBSVC_HANDLERS": "tests.handlers",
+            "JOBSVC_HTTP_ALLOW": "127.0.0.1/32",
+            **(env or {}),
+        }
+        self.processes: list[Process] = []
+        self.url = f"http://127.0.0.1:{self.port}"
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = httpx.Client(base_url=self.url, timeout=30, headers=headers)
+        self.api = self.run(sys.executable, "-m", "jobsvc.serve")
+        eventually(self.answers, 20)
+
+    def run(self, *command: str, env: dict[str, str] | None = None) -> Process:
+        process = Process(*command, env={**self.env, **(env or {})})
+        self.processes.append(process)
+        return process
+
+    def worker(self, kind: str = "pool", **env: str) -> Process:
+        """Start a worker, and wait until RQ knows it."""
+        before = self._workers()
+        process = self.run(*WORKERS[kind], env={"JOBSVC_WORKERS": "1", **env})
+        eventually(lambda: self._workers() - before or not self.alive(process), 20)
+        assert self.alive(process), process.output
+        return process
+
+    def alive(self, process: Process) -> bool:
+        return process.popen.poll() is None
+
+    def _workers(self) -> set[bytes]:
+        with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+            return set(client.smembers("rq:workers"))
+
+    def answers(self) -> bool:
+        try:
+            return self.client.get("/healthz").status_code == 200
+        except httpx.TransportError:
+            assert self.alive(self.api), self.api.output
+            return False
+
+    def post(self, type: str = "TEST_JOB", payload: dict[str, Any] | None = None, **body: Any) -> str:
+        """Post a job that has to be accepted; returns its id."""
+        reply = self.client.post("/jobs", json={"type": type, "payload": payload or {}, **body})
+        assert reply.status_code == 202, reply.text
+        return str(reply.json()["jobId"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        reply = self.client.get(f"/jobs/{job_id}")
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    def attempts(self, job_id: str) -> list[dict[str, Any]]:
+        return list(self.client.get(f"/jobs/{job_id}/attempts").json()["attempts"])
+
+    def until(self, job_id: str, *statuses: str, timeout: float = 20) -> dict[str, Any]:
+        """The job, once it has one of these statuses."""
+        seen: dict[str, Any] = {}
+
+        def look() -> dict[str, Any] | None:
+            seen.update(self.job(job_id))
+            return seen if seen["status"] in statuses else None
+
+        try:
+            return eventually(look, timeout)
+        except AssertionError:
+            raise AssertionError(f"not {statuses} within {timeout} s but {seen}") from None
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.client.close()
