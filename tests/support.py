@@ -169,8 +169,12 @@ class Service:
         return process.popen.poll() is None
 
     def _workers(self) -> set[bytes]:
-        with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        with self.redis() as client:
             return set(client.smembers("rq:workers"))
+
+    def redis(self) -> "redis.Redis":
+        """A client of the service's own Redis."""
+        return redis.Redis.from_url(self.env.get("REDIS_URL") or os.environ["REDIS_URL"])
 
     def answers(self) -> bool:
         try:

@@ -78,10 +78,16 @@ def literal(host: str) -> Address | None:
 
 def is_allowed(address: Address, allow: Sequence[Network]) -> bool:
     """Whether the address is a public one, or in one of the networks `allow`."""
-    forms = [address, *_embedded(address)]
-    if any(form in network for form in forms for network in allow):
+    reached = list(_embedded(address)) or [address]
+    if any(form in network for form in (address, *reached) for network in allow):
         return True
-    return all(form.is_global and not form.is_multicast and not form.is_reserved for form in forms)
+    return all(map(_is_public, reached))
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _embedded(address: Address) -> Iterator[IPv4Address]:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_two_failures_then_success_at_the_intervals_given(stack: Service) -> Non
     attempts = stack.attempts(job_id)
     assert [attempt["outcome"] for attempt in attempts] == ["failed", "failed", "completed"]
     assert [attempt["number"] for attempt in attempts] == [1, 2, 3]
-    gaps = [seconds(a["finishedAt"], b["startedAt"]) for a, b in zip(attempts, attempts[1:], strict=False)]
+    gaps = [seconds(one["finishedAt"], next_one["startedAt"]) for one, next_one in pairwise(attempts)]
     assert 1 <= gaps[0] < 4
     assert 1.5 <= gaps[1] < 4.5
 
@@ -154,7 +155,8 @@ def test_progress_is_shown(stack: Service) -> None:
     while seen["progress"] is None and seen["status"] == "PROCESSING":
         seen = stack.job(job_id)
     assert seen["status"] == "PROCESSING"
-    assert list(seen["progress"].items())[0] == ("percent", 25)
+    assert list(seen["progress"]) == ["percent", "message"]
+    assert seen["progress"]["percent"] >= 25
     assert stack.until(job_id, "COMPLETED")["progress"] == {"percent": 100, "message": "step 4 of 4"}
 
 
@@ -217,8 +219,8 @@ def test_every_move_was_an_allowed_one(stack: Service) -> None:
     with transaction() as connection:
         odd: Any = connection.execute(
             text(
-                "SELECT id, status, attempts, n FROM jobs, LATERAL (SELECT count(*) FILTER (WHERE outcome <> 'snoozed') n"
-                " FROM attempts WHERE job_id = id) a"
+                "SELECT id, status, attempts, n FROM jobs,"
+                " LATERAL (SELECT count(*) FILTER (WHERE outcome <> 'snoozed') n FROM attempts WHERE job_id = id) a"
                 " WHERE attempts <> n + (status IN ('PROCESSING', 'COMPLETED'))::int OR attempts > max_attempts"
             )
         ).all()

@@ -1,0 +1,113 @@
+"""What RQ and its tools see: the same jobs, in RQ's own keys, as JSON."""
+
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.registry import BaseRegistry
+from rq.serializers import JSONSerializer
+
+from tests.support import ROOT, Service, eventually
+
+
+def queue(service: Service) -> Queue:
+    return Queue("default", connection=service.redis(), serializer=JSONSerializer)
+
+
+def fetch(service: Service, job_id: str) -> Job:
+    return Job.fetch(job_id, connection=service.redis(), serializer=JSONSerializer)
+
+
+def is_in(registry: BaseRegistry, job_id: str) -> bool:
+    return job_id in registry.get_job_ids()
+
+
+def test_retries_wait_in_the_scheduled_registry_with_rqs_own_retry(stack: Service) -> None:
+    job_id = stack.post(payload={"failAttempts": 9}, retry={"max": 4, "interval": [3, 50, 60]})
+    eventually(lambda: Job.exists(job_id, connection=stack.redis()))
+    rq_job = fetch(stack, job_id)
+    assert (rq_job.retries_left, rq_job.retry_intervals) in [(4, [3, 50, 60, 60]), (3, [4, 50, 60, 60])]
+    stack.until(job_id, "RETRYING")
+    eventually(lambda: is_in(queue(stack).scheduled_job_registry, job_id))
+    rq_job = fetch(stack, job_id)
+    assert rq_job.get_status() == JobStatus.SCHEDULED
+    assert rq_job.retries_left == 3
+    assert (rq_job.retry_intervals or [])[1:] == [50, 60, 60]
+    shown = stack.client.get("/rq/0/data/jobs/default/scheduled/50/asc/1.json").json()
+    assert job_id in [job["id"] for job in shown["jobs"]]
+
+
+def test_a_delayed_job_waits_in_the_scheduled_registry(stack: Service) -> None:
+    job_id = stack.post(delay=3600)
+    eventually(lambda: is_in(queue(stack).scheduled_job_registry, job_id))
+
+
+def test_success_and_failure_are_in_their_registries(stack: Service) -> None:
+    done = stack.post(payload={"result": {"a": 1}})
+    failed = stack.post(payload={"failAttempts": 1}, retry={"max": 0})
+    discarded = stack.post("DISCARD")
+    eventually(lambda: is_in(queue(stack).finished_job_registry, done))
+    eventually(lambda: is_in(queue(stack).failed_job_registry, failed))
+    eventually(lambda: is_in(queue(stack).failed_job_registry, discarded))
+    assert fetch(stack, done).return_value() == {"a": 1}
+    result = fetch(stack, failed).latest_result()
+    assert result is not None
+    assert "RuntimeError: attempt 1 fails, as asked" in (result.exc_string or "")
+
+
+def test_nothing_in_redis_is_a_pickle(stack: Service) -> None:
+    """A snoozed, a retried and a finished job leave only JSON behind."""
+    for job_id in (
+        stack.post("SNOOZE", {"times": 1, "seconds": 0.1}),
+        stack.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0}),
+    ):
+        stack.until(job_id, "COMPLETED")
+        data = stack.redis().hget(f"rq:job:{job_id}", "data")
+        assert data is not None
+        function, _, arguments, _ = json.loads(zlib.decompress(data))  # type: ignore[arg-type]
+        assert (function, arguments) == ("jobsvc.execution.run", [job_id])
+
+
+def test_a_second_entry_of_a_job_runs_nothing(stack: Service, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    job_id = stack.post("NOTE", {"path": str(notes), "seconds": 0.5})
+    stack.until(job_id, "PROCESSING")
+    for _ in range(3):
+        stack.redis().rpush("rq:queue:default", job_id)
+    stack.until(job_id, "COMPLETED")
+    after = stack.post()  # behind the entries, so they were taken when this has run
+    stack.until(after, "COMPLETED")
+    assert len(notes.read_text().splitlines()) == 1
+    assert stack.job(job_id)["attempts"] == 1
+
+
+def test_a_requeue_from_the_dashboard_runs_no_ended_job(stack: Service) -> None:
+    job_id = stack.post("DISCARD")
+    eventually(lambda: is_in(queue(stack).failed_job_registry, job_id))
+    assert stack.client.post(f"/rq/job/{job_id}/requeue").status_code == 200
+    stack.until(stack.post(), "COMPLETED")
+    assert (stack.job(job_id)["status"], stack.job(job_id)["attempts"]) == ("FAILED", 1)
+
+
+def test_rq_info(stack: Service) -> None:
+    rq = Path(sys.executable).parent / "rq"
+    shown: Any = subprocess.run(
+        [rq, "info", "-c", "jobsvc.rqsettings"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert " workers, " in shown
+    assert "0 workers" not in shown
+    assert "default" in shown
+
+
+def test_a_worker_loads_no_http_code() -> None:
+    code = (
+        "import sys; import jobsvc.worker, jobsvc.rqsettings, jobsvc.relay;"
+        "print([m for m in ('flask', 'werkzeug', 'granian', 'jobsvc.api') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,152 @@
+"""What a 202 is worth when something goes away: Redis, Postgres, a worker."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.faults.conftest import Ground
+from tests.support import Process, eventually
+
+
+def horses(worker: Process) -> list[int]:
+    """The processes below this worker's that run a job: each leads a group of its own."""
+    tree = set(worker.tree())
+    listing = subprocess.run(["ps", "-eo", "pid=,pgid=,ppid="], capture_output=True, text=True, check=True).stdout
+    rows = [tuple(map(int, line.split())) for line in listing.splitlines()]
+    return [
+        pid
+        for pid, group, parent in rows
+        if pid in tree and pid == group and parent in tree and pid != worker.popen.pid
+    ]
+
+
+def test_redis_away_then_back_with_what_it_had(ground: Ground) -> None:
+    service = ground.service
+    service.worker()
+    ground.valkey.stop()
+    begun = time.monotonic()
+    accepted = [service.post() for _ in range(20)]
+    later, failing = service.post(delay=1), service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 1})
+    assert time.monotonic() - begun < 5  # no waiting for a connect timeout on each
+    ready = service.client.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "postgres": "up", "redis": "down"})
+    assert service.client.get("/rq/").status_code in (200, 503)
+    assert {service.job(job_id)["status"] for job_id in accepted} == {"PENDING"}
+    ground.valkey.start()
+    for job_id in [*accepted, later, failing]:
+        service.until(job_id, "COMPLETED", timeout=60)
+    assert service.job(failing)["attempts"] == 2
+    assert {service.job(job_id)["attempts"] for job_id in accepted} == {1}
+    assert service.api.output.count("Redis can't be reached") == 1
+
+
+def test_redis_wiped_while_jobs_wait_retry_and_run(ground: Ground, tmp_path: Path) -> None:
+    service = ground.service
+    waiting = [service.post() for _ in range(10)]
+    later = service.post(delay=4)
+    eventually(lambda: service.redis().llen("rq:queue:default") == 10)
+    service.redis().flushall()
+    service.worker()
+    retrying = service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 4})
+    running = service.post("NOTE", {"path": str(tmp_path / "notes"), "seconds": 2})
+    service.until(running, "PROCESSING")
+    assert service.job(retrying)["status"] in ("RETRYING", "COMPLETED")
+    service.redis().flushall()
+    for job_id in [*waiting, later, retrying, running]:
+        service.until(job_id, "COMPLETED", timeout=60)
+    assert len((tmp_path / "notes").read_text().splitlines()) == 1
+
+
+def test_an_api_that_dies_right_after_its_202(ground: Ground) -> None:
+    """Committed, answered, and not pushed: another process' sweep delivers it."""
+    service = ground.service
+    ground.valkey.stop()
+    job_id = service.post()
+    for pid in service.api.tree():
+        os.kill(pid, signal.SIGKILL)
+    service.api.popen.wait()
+    ground.valkey.start()
+    service.worker()
+    service.api = service.run(*service.api.popen.args)  # type: ignore[misc]
+    eventually(service.answers)
+    assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 1
+
+
+def test_a_worker_killed_with_its_job(ground: Ground) -> None:
+    service = ground.service
+    worker = service.worker()
+    job_id = service.post(payload={"durationMs": 1500}, retry={"max": 2, "interval": 0})
+    service.until(job_id, "PROCESSING")
+    died = time.monotonic()
+    worker.kill()
+    service.worker()
+    # The bound of promise 3: lease + sweep + 5 s.
+    eventually(
+        lambda: service.job(job_id)["attempts"] == 2, ground.LEASE + ground.SWEEP + 5 - (time.monotonic() - died)
+    )
+    job = service.until(job_id, "COMPLETED")
+    assert job["error"]["type"] == "WorkerLost"
+    assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["lost", "completed"]
+
+
+def test_a_killed_process_of_one_job_is_known_at_once(ground: Ground) -> None:
+    service = ground.service
+    worker = service.worker()
+    job_id = service.post(payload={"durationMs": 60_000}, retry={"max": 0}, timeout=600)
+    service.until(job_id, "PROCESSING")
+    [horse] = eventually(lambda: horses(worker))
+    os.kill(horse, signal.SIGKILL)
+    job = service.until(job_id, "FAILED", timeout=ground.LEASE)
+    assert job["error"]["type"] == "WorkerLost"
+    service.until(service.post(), "COMPLETED")
+
+
+def test_a_frozen_worker_overwrites_nothing(ground: Ground) -> None:
+    service = ground.service
+    frozen = service.worker()
+    job_id = service.post(payload={"durationMs": 1000, "result": "mine"}, retry={"max": 3, "interval": 0})
+    service.until(job_id, "PROCESSING")
+    stopped = frozen.tree()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    service.worker()
+    done = service.until(job_id, "COMPLETED", timeout=30)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: "too late" in frozen.output)
+    assert service.job(job_id) == done
+    assert done["attempts"] == 2
+
+
+def test_postgres_away(ground: Ground) -> None:
+    service = ground.service
+    service.worker()
+    running = service.post(payload={"durationMs": 2500, "result": "kept"})
+    service.until(running, "PROCESSING")
+    ground.postgres.stop()
+    for reply in (service.client.post("/jobs"), service.client.get(f"/jobs/{running}")):
+        assert reply.status_code == 503
+        assert reply.headers["Content-Type"] == "application/problem+json"
+        assert int(reply.headers["Retry-After"]) > 0
+        assert "5432" not in reply.text
+    assert service.client.get("/readyz").status_code == 503
+    assert service.client.get("/healthz").status_code == 200
+    ground.postgres.start()
+    eventually(lambda: service.client.get("/readyz").status_code == 200)
+    assert service.until(service.post(), "COMPLETED", timeout=30)
+    job = service.until(running, "COMPLETED", timeout=30)
+    assert job["result"] == "kept"
+
+
+def test_missing_tables_are_said_to_be_missing(ground: Ground) -> None:
+    subprocess.run(
+        ["python", "-m", "flask", "--app", "wsgi", "db", "downgrade", "base"],
+        env={**os.environ, **ground.env},
+        check=True,
+        capture_output=True,
+    )
+    reply = ground.service.client.post("/jobs")
+    assert reply.status_code == 503
+    assert "make migrate" in reply.json()["detail"]

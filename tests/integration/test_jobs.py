@@ -1,0 +1,269 @@
+"""The state machine on a real Postgres: moves, fences, counts, and races with one side holding the row."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from jobsvc import jobs
+from jobsvc.db import engine
+from jobsvc.errors import JobNotFound
+from jobsvc.models import Ending, Status
+from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.support import eventually
+
+
+def test_one_statement_stores_many_in_order() -> None:
+    asked = [new(payload={"n": n}) for n in range(500)]
+    stored = jobs.submit(asked)
+    assert [jobs.get(job_id).payload["n"] for job_id, _ in stored[::100]] == [0, 100, 200, 300, 400]
+    assert sorted(stored, key=lambda pair: pair[0]) == stored  # ids grow with time
+
+
+def test_a_job_that_is_due_and_one_that_is_not() -> None:
+    now, later, at = submit(), submit(delay=60), submit(run_at=datetime.now(UTC) + timedelta(hours=1))
+    assert jobs.get(now).status == Status.PENDING
+    assert jobs.get(now).delivered_at == jobs.get(now).due_at
+    assert jobs.get(now).run_at is None
+    for waiting in (later, at):
+        assert jobs.get(waiting).status == Status.SCHEDULED
+        assert jobs.get(waiting).delivered_at is None
+    assert jobs.start([later, at], "w", LEASE) == []
+
+
+def test_a_run_at_in_the_past_counts_as_delivered() -> None:
+    job = jobs.get(submit(run_at=datetime(2020, 1, 1, tzinfo=UTC)))
+    assert job.status == Status.PENDING
+    assert job.delivered_at is not None
+    assert job.delivered_at >= job.due_at
+
+
+def test_unknown_jobs() -> None:
+    with pytest.raises(JobNotFound):
+        jobs.get(uuid4())
+    with pytest.raises(JobNotFound):
+        jobs.history(uuid4())
+    assert jobs.start([uuid4()], "w", LEASE) == []
+
+
+def test_start_takes_a_list_and_raises_each_fence() -> None:
+    ids = [submit() for _ in range(3)]
+    first = jobs.start(ids, "w", LEASE)
+    assert {one.job_id for one in first} == set(ids)
+    assert {(one.attempt, one.max_attempts, one.fence) for one in first} == {(1, 4, 1)}
+    assert jobs.start(ids, "w", LEASE) == []
+
+
+def test_finish_takes_a_list_of_all_kinds() -> None:
+    endings = [Ending.COMPLETED, Ending.FAILED, Ending.TIMEOUT, Ending.DISCARDED, Ending.SNOOZED, Ending.LOST]
+    begun = [started() for _ in endings]
+    more: list[dict[str, Any]] = [{"result": {"a": 1}}, {}, {}, {}, {"delay": 9}, {}]
+    verdicts = jobs.finish([outcome(s, e, **m) for s, e, m in zip(begun, endings, more, strict=True)])
+    statuses = {verdict.job_id: verdict.status for verdict in verdicts}
+    assert [statuses[s.job_id] for s in begun] == [
+        *(Status.COMPLETED, Status.RETRYING, Status.RETRYING, Status.FAILED, Status.SCHEDULED, Status.RETRYING),
+    ]
+    done, attempts = jobs.history(begun[0].job_id)
+    assert (done.result, attempts, done.lease_expires_at) == ({"a": 1}, [], None)
+    for start, ending in list(zip(begun, endings, strict=True))[1:]:
+        _, [attempt] = jobs.history(start.job_id)
+        assert (attempt.outcome, attempt.number, attempt.worker) == (ending, 1, "worker")
+    snoozed = jobs.get(begun[4].job_id)
+    assert (snoozed.attempts, snoozed.fence) == (0, 1)
+    assert (snoozed.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(9, abs=2)
+
+
+def test_each_failure_waits_its_own_interval_and_the_last_one_ends_it() -> None:
+    job_id = submit(retry_intervals=[10.0, 20.0])
+    waits, left = [], []
+    for _ in range(3):
+        make_due(job_id)
+        [start] = jobs.start([job_id], "w", LEASE)
+        [verdict] = jobs.finish([outcome(start, Ending.FAILED)])
+        waits.append(round((verdict.due_at - datetime.now(UTC)).total_seconds()))
+        left.append((verdict.status, verdict.intervals_left))
+    assert waits[:2] == [10, 20]
+    assert left == [(Status.RETRYING, [10.0, 20.0]), (Status.RETRYING, [20.0]), (Status.FAILED, [])]
+    job, attempts = jobs.history(job_id)
+    assert [attempt.number for attempt in attempts] == [1, 2, 3]
+    assert job.error == {"type": "ValueError", "message": "no", "attempt": 3}
+    assert job.finished_at is not None
+
+
+def test_a_delay_stands_in_for_the_interval() -> None:
+    start = started()
+    [verdict] = jobs.finish([outcome(start, Ending.FAILED, delay=100)])
+    assert (verdict.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=2)
+
+
+def test_a_success_keeps_the_last_error() -> None:
+    start = started()
+    jobs.finish([outcome(start, Ending.FAILED)])
+    make_due(start.job_id)
+    [again] = jobs.start([start.job_id], "w", LEASE)
+    jobs.finish([outcome(again, Ending.COMPLETED)])
+    assert jobs.get(start.job_id).error == {"type": "ValueError", "message": "no", "attempt": 1}
+
+
+def test_a_retry_does_not_start_before_its_time() -> None:
+    start = started()
+    jobs.finish([outcome(start, Ending.FAILED)])
+    assert jobs.start([start.job_id], "w", LEASE) == []
+
+
+@pytest.mark.parametrize("ending", list(Ending))
+def test_a_late_outcome_changes_nothing(ending: Ending) -> None:
+    """The worker was frozen, the job taken over: what it brings now is not stored."""
+    old = started(retry_intervals=[0.0])
+    lapse(old.job_id)
+    assert jobs.recover(10) == 1
+    [new_start] = jobs.start([old.job_id], "other", LEASE)
+    before = jobs.history(old.job_id)
+    assert new_start.fence == old.fence + 1
+    assert jobs.finish([outcome(old, ending)]) == []
+    assert jobs.renew([old], LEASE) == set()
+    jobs.report(old, {"percent": 99, "message": None})
+    after = jobs.history(old.job_id)
+    assert [(j.status, j.fence, j.worker, j.progress, len(a)) for j, a in (before, after)] == [
+        (Status.PROCESSING, 2, "other", None, 1)
+    ] * 2
+    assert [v.status for v in jobs.finish([outcome(new_start, Ending.COMPLETED)])] == [Status.COMPLETED]
+
+
+def test_an_outcome_counts_once() -> None:
+    start = started()
+    assert jobs.finish([outcome(start, Ending.COMPLETED, result=1)])
+    assert jobs.finish([outcome(start, Ending.COMPLETED, result=2)]) == []
+    assert jobs.get(start.job_id).result == 1
+
+
+def test_a_lease_is_renewed_and_only_a_lapsed_one_is_taken() -> None:
+    start, lapsed = started(), started()
+    lapse(lapsed.job_id)
+    assert jobs.renew([start], 60) == {start.job_id}
+    assert jobs.recover(10) == 1
+    assert jobs.get(start.job_id).status == Status.PROCESSING
+    job, [attempt] = jobs.history(lapsed.job_id)
+    assert (job.status, attempt.outcome, attempt.error_type) == (Status.RETRYING, Ending.LOST, "WorkerLost")
+
+
+def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
+    start = started(retry_intervals=[])
+    lapse(start.job_id)
+    jobs.recover(10)
+    job = jobs.get(start.job_id)
+    assert job.status == Status.FAILED
+    assert job.error is not None
+    assert job.error["type"] == "WorkerLost"
+
+
+def test_a_known_loss_is_taken_at_once_and_only_from_its_worker() -> None:
+    start = started()
+    assert jobs.recover(1, job_id=start.job_id, worker="somebody else") == 0
+    assert jobs.recover(1, job_id=start.job_id, worker="worker") == 1
+
+
+def test_expiry() -> None:
+    late, in_time, running = submit(expires_in=0.001), submit(expires_in=60), started(expires_in=60)
+    sql("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id", id=running.job_id)
+    sql("SELECT pg_sleep(0.01)")
+    assert jobs.start([late], "w", LEASE) == []
+    assert jobs.expire(10) == 1
+    assert jobs.get(late).status == Status.FAILED
+    assert jobs.get(in_time).status == Status.PENDING
+    assert jobs.get(running.job_id).status == Status.PROCESSING
+
+
+@pytest.mark.parametrize("duty", [jobs.expire, jobs.recover])
+def test_duties_are_bounded(duty: Callable[[int], int]) -> None:
+    begun = [started(expires_in=60) for _ in range(3)]
+    waiting = [submit(expires_in=60) for _ in range(3)]
+    for job_id in [*waiting, *(start.job_id for start in begun)]:
+        sql("UPDATE jobs SET expires_at = now(), lease_expires_at = now() - interval '1 s' WHERE id = :id", id=job_id)
+    assert [duty(2), duty(2), duty(2)] == [2, 1, 0]
+
+
+def in_parallel(count: int, act: Callable[[], Any]) -> list[Any]:
+    gate = threading.Barrier(count)
+
+    def run() -> Any:
+        gate.wait()
+        return act()
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(run) for _ in range(count)]]
+
+
+def test_fifteen_starts_at_once_make_one() -> None:
+    job_id = submit()
+    assert sum(len(begun) for begun in in_parallel(15, lambda: jobs.start([job_id], "w", LEASE))) == 1
+    assert jobs.get(job_id).attempts == 1
+
+
+def test_fifteen_sweeps_at_once_recover_each_once() -> None:
+    begun = [started() for _ in range(20)]
+    for start in begun:
+        lapse(start.job_id)
+    assert sum(in_parallel(15, lambda: jobs.recover(1000))) == 20
+    assert all(jobs.get(start.job_id).attempts == 1 for start in begun)
+
+
+def waits_for_a_lock() -> bool:
+    return bool(sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"))
+
+
+def behind_the_lock(first: str, then: Callable[[], Any], **parameters: Any) -> Any:
+    """What `then` says when `first` holds the row, and commits only once `then` waits for it."""
+    with ThreadPoolExecutor(1) as pool, engine().begin() as holder:
+        holder.execute(text(first), parameters)
+        answer = pool.submit(then)
+        eventually(waits_for_a_lock)
+        holder.commit()
+        return answer.result()
+
+
+TAKE = "UPDATE jobs SET status = 'PROCESSING', fence = fence + 1, attempts = attempts + 1 WHERE id = :id"
+
+
+def test_start_behind_another_start() -> None:
+    job_id = submit()
+    assert behind_the_lock(TAKE, lambda: jobs.start([job_id], "w", LEASE), id=job_id) == []
+
+
+def test_finish_behind_a_take_over() -> None:
+    start = started()
+    take_over = "UPDATE jobs SET fence = fence + 1, worker = 'other' WHERE id = :id"
+    assert behind_the_lock(take_over, lambda: jobs.finish([outcome(start, Ending.COMPLETED)]), id=start.job_id) == []
+    assert jobs.get(start.job_id).status == Status.PROCESSING
+
+
+def test_recover_passes_by_a_row_that_is_being_finished() -> None:
+    """The other direction: the finish holds the row, so the sweep does not wait, and does not take it."""
+    start = started()
+    lapse(start.job_id)
+    with engine().begin() as holder:
+        holder.execute(text("UPDATE jobs SET status = 'COMPLETED' WHERE id = :id"), {"id": start.job_id})
+        assert jobs.recover(10) == 0
+    assert jobs.recover(10) == 0
+    assert jobs.get(start.job_id).status == Status.COMPLETED
+
+
+def test_renew_behind_a_recover() -> None:
+    start = started()
+    lose = "UPDATE jobs SET status = 'RETRYING', lease_expires_at = NULL WHERE id = :id"
+    assert behind_the_lock(lose, lambda: jobs.renew([start], LEASE), id=start.job_id) == set()
+
+
+def test_expire_behind_a_start() -> None:
+    job_id = submit(expires_in=60)
+    sql("UPDATE jobs SET expires_at = now() WHERE id = :id", id=job_id)
+    with engine().begin() as holder:
+        holder.execute(text(TAKE), {"id": job_id})
+        assert jobs.expire(10) == 0
+    assert jobs.expire(10) == 0
+    assert jobs.get(job_id).status == Status.PROCESSING

@@ -1,0 +1,45 @@
+"""The migrations: they lead to the models, and back."""
+
+import os
+import subprocess
+import sys
+
+from tests.integration.making import sql
+from tests.support import ROOT
+
+
+def flask_db(*command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", "db", *command],
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_models_and_the_migrations_agree() -> None:
+    assert "No new upgrade operations detected" in flask_db("check")
+
+
+def test_down_and_up_again() -> None:
+    flask_db("downgrade", "base")
+    assert sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == [("alembic_version",)]
+    flask_db("upgrade")
+    assert "No new upgrade operations detected" in flask_db("check")
+
+
+def test_offline_sql() -> None:
+    assert "CREATE TABLE jobs" in flask_db("upgrade", "--sql")
+
+
+def test_two_at_once_do_not_collide() -> None:
+    flask_db("downgrade", "base")
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors

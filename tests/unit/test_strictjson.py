@@ -1,0 +1,69 @@
+"""JSON: what is refused, and where it stands."""
+
+import pytest
+
+from jobsvc.strictjson import MAX_DEPTH, NotJson, clean, parse, unstorable
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "null", "1", '"\\u0000"', '"\\ud800"', '{"a": {"a": 1}}', '"\\ud83d\\ude00"']
+)
+def test_json(text: str) -> None:
+    parse(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "line 1, column 1"),
+        (b"{'a': 1}", "line 1, column 2"),
+        (b"\xff", "not UTF-8 at byte 0"),
+        (b"[NaN]", "NaN is no JSON number"),
+        (b"[-Infinity]", "-Infinity is no JSON number"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is there twice"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\\ud800' is there twice"),
+        (b"[" * 100_000, "nested"),
+        (b"9" * 5000, "digits"),
+    ],
+)
+def test_not_json(raw: bytes, says: str) -> None:
+    with pytest.raises(NotJson) as caught:
+        parse(raw)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [
+        ("a\x00", ""),
+        ({"a": ["x", "\ud800"]}, "/a/1"),
+        ({"a/b": {"~": float("inf")}}, "/a~1b/~0"),
+        ({"\x00": 1}, "/\ufffd"),
+        ({"\udfff": 1}, "/\ufffd"),
+    ],
+)
+def test_what_jsonb_cannot_hold(value: object, pointer: str) -> None:
+    [problem] = unstorable(value)
+    assert problem.pointer == pointer
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 1.5, "ü\U0001f600", {"": []}, 10**4000])
+def test_what_jsonb_can_hold(value: object) -> None:
+    assert unstorable(value) == []
+
+
+def test_depth() -> None:
+    value: list[object] = []
+    for _ in range(MAX_DEPTH - 1):
+        value = [value]
+    assert unstorable(value) == []
+    assert unstorable([value])[0].detail == "is nested more than 100 levels deep"
+
+
+@pytest.mark.parametrize(
+    ("dirty", "cleaned"),
+    [("a\x00b", "a\ufffdb"), ("\ud800", "\ufffd"), ("x\udfffy", "x\ufffdy"), ("\U0001f600", "\U0001f600"), ("", "")],
+)
+def test_clean(dirty: str, cleaned: str) -> None:
+    assert clean(dirty) == cleaned
+    clean(dirty).encode()
