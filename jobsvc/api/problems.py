@@ -36,7 +36,7 @@ def problem(
     if errors is not None:
         body["errors"] = [vars(error) for error in errors]
     # ASCII, so that a lone surrogate out of the request can't break the answer.
-    response = Response(json.dumps(body), status, content_type="application/problem+json")
+    response = Response(f"{json.dumps(body)}\n", status, content_type="application/problem+json")
     response.headers.update(headers or {})
     return response
 
