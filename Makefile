@@ -39,7 +39,8 @@ lint: $(READY)  ## style, types and import layers
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-clean: services-down  ## stop the servers and remove what was made here, their data too
+clean:  ## stop the servers and remove what was made here, their data too
+	@test ! -e $(READY) || $(BIN)/python -m jobsvc.devservices stop
 	rm -rf .venv .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
 help:  ## this list

@@ -24,7 +24,12 @@ class ApiKey(NamedTuple):
 
 def _split(value: Any) -> Any:
     """A comma-separated setting as a list of its non-empty parts."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ValueError("names nothing")
+    return parts
 
 
 def _api_key(value: Any) -> Any:
@@ -60,7 +65,7 @@ class Settings(BaseSettings):
     DATABASE_URL: str
     REDIS_URL: str
     HOST: str = "127.0.0.1"
-    PORT: int = Field(3000, ge=0, le=65535)
+    PORT: int = Field(3000, ge=1, le=65535)
     JOBSVC_HANDLERS: CommaSeparated[str] = []
     JOBSVC_QUEUES: CommaSeparated[QueueName] = Field(["high", "default", "low"], min_length=1)
     JOBSVC_WORKERS: int = Field(2, ge=1, le=512)
@@ -93,7 +98,7 @@ class Settings(BaseSettings):
     def _no_name_twice(cls, values: list[Any]) -> list[Any]:
         names = [value.name if isinstance(value, ApiKey) else value for value in values]
         if len(set(names)) < len(names):
-            raise ValueError("a name is there twice")
+            raise ValueError("a name appears more than once")
         return values
 
     @model_validator(mode="after")
@@ -104,6 +109,11 @@ class Settings(BaseSettings):
             f"HOST: {self.HOST} can be reached from other machines: set JOBSVC_API_KEYS, "
             "or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in"
         )
+
+    @property
+    def address(self) -> str:
+        """Where people find the API."""
+        return f"http://{'localhost' if self.HOST == '127.0.0.1' else self.HOST}:{self.PORT}"
 
     @property
     def is_open(self) -> bool:

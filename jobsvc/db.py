@@ -22,7 +22,8 @@ def engine() -> Engine:
         pool_size=10,
         max_overflow=10,
         pool_timeout=5,
-        connect_args={"connect_timeout": 3, "application_name": "jobsvc"},
+        # A server that has vanished from the network is given up after 10 s (milliseconds here).
+        connect_args={"connect_timeout": 3, "tcp_user_timeout": 10_000, "application_name": "jobsvc"},
     )
 
 
@@ -36,14 +37,19 @@ def transaction() -> Iterator[Connection]:
     try:
         with engine().begin() as connection:
             yield connection
-    except (OperationalError, PoolTimeout) as error:
-        raise StoreUnavailable("Postgres can't be reached; try again soon") from error
+    except PoolTimeout as error:
+        raise StoreUnavailable("Postgres is too slow to answer; try again soon") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailable("Postgres went away; try again soon") from error
         if isinstance(error.orig, UndefinedTable):
             raise StoreUnavailable("The tables are missing; run `make migrate`") from error
+        if error.connection_invalidated or (isinstance(error, OperationalError) and not _is_final(error)):
+            raise StoreUnavailable("Postgres can't be reached; try again soon") from error
         raise
+
+
+def _is_final(error: OperationalError) -> bool:
+    """Whether trying again can't help: what was sent is more than Postgres can hold (class 54 of its error codes)."""
+    return (getattr(error.orig, "pgcode", None) or "").startswith("54")
 
 
 def _forget_pool() -> None:

@@ -16,14 +16,15 @@ from rq.job import Job as RQJob
 from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs import Failure, Outcome, Started, Verdict
-from jobsvc.models import Ending, Status
+from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
+from jobsvc.models import Outcome, Status
 from jobsvc.strictjson import clean, unstorable
 from jobsvc.watch import AttemptTimeout, Watch
 
 logger = logging.getLogger("jobsvc.worker")
 
 MAX_MESSAGE = 4 * 1024
+MAX_RESULT = 16 * 1024 * 1024
 MAX_TRACEBACK = 64 * 1024
 
 
@@ -36,32 +37,36 @@ class UnknownType(Exception):
 
 
 def run(job_id: str) -> Any:
-    """Make an attempt of this job, if it waits and is due; else do nothing: another delivery was first.
+    """Make an attempt of this job, if it waits and is due; else do nothing: another dispatch was first.
 
-    Returns the handler's result, for RQ to show. Raises what the handler raised, after handing RQ
-    the retry plan that Postgres holds, so that RQ's own Retry brings the next attempt.
+    Returns the handler's result, for RQ to show. Raises what the handler raised, after giving RQ's
+    Retry the plan that Postgres holds: RQ schedules the next attempt, shows it meanwhile, and
+    starts it if no relay was there to do so at the exact time.
     """
     rq_job = get_current_job()
     assert rq_job is not None
-    started = jobs.start([UUID(job_id)], rq_job.worker_name or "", settings().JOBSVC_LEASE_SECONDS)
+    try:
+        started = jobs.start([UUID(job_id)], rq_job.worker_name or "", settings().JOBSVC_LEASE_SECONDS)
+    except StoreUnavailable as away:
+        logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
+        raise
     if not started:
-        logger.debug("%s is not waiting, nothing to do", job_id)
         return None
-    outcome, error = attempt(started[0])
-    verdict = record(outcome)
-    _log(started[0], outcome, verdict)
+    end, error = attempt(started[0])
+    verdict = record(end)
+    _log(started[0], end, verdict)
     if verdict is None:
         return None
-    if outcome.ending == Ending.SNOOZED:
+    if end.outcome == Outcome.SNOOZED:
         return Retry(max=2**31, interval=_until(verdict.due_at))
     if error is None:
-        return outcome.result
+        return end.result
     _plan_retries(rq_job, verdict)
     raise error
 
 
-def attempt(started: Started) -> tuple[Outcome, BaseException | None]:
-    """Run the handler under its timeout, its lease renewed meanwhile; what it raised comes along with the outcome."""
+def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
+    """Run the handler under its timeout, its lease renewed meanwhile; returns how it ended, and what it raised."""
     watch = Watch(started, give_up=lambda: record(_failed(started, AttemptTimeout(started.timeout))))
     context = handlers.Context(
         str(started.job_id), started.attempt, started.max_attempts, started.fence, watch.progress
@@ -72,8 +77,8 @@ def attempt(started: Started) -> tuple[Outcome, BaseException | None]:
             if handler is None:
                 raise UnknownType(f"no handler of the type {started.type} here; there are {handlers.names()}")
             result = _storable(handler(started.payload, context))
-        return Outcome(started.job_id, started.fence, Ending.COMPLETED, result, progress=watch.last_progress), None
-    except (Exception, AttemptTimeout, SystemExit) as error:
+        return AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result, progress=watch.last_progress), None
+    except BaseException as error:
         return _failed(started, error, watch.last_progress), error
     finally:
         watch.close()
@@ -81,33 +86,30 @@ def attempt(started: Started) -> tuple[Outcome, BaseException | None]:
 
 def _storable(result: Any) -> Any:
     try:
-        plain = json.loads(json.dumps(result, allow_nan=False))
+        text = json.dumps(result, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnserializableResult(f"the result is not JSON: {error}") from error
-    problems = unstorable(plain)
-    if problems:
-        raise UnserializableResult(f"the result{problems[0].pointer} {problems[0].detail}")
+    if len(text) > MAX_RESULT:
+        raise UnserializableResult(f"the result takes more than {MAX_RESULT} bytes of JSON")
+    plain = json.loads(text)
+    for problem in unstorable(plain):
+        raise UnserializableResult(f"the result{problem.pointer} {problem.detail}")
     return plain
 
 
-def _failed(started: Started, error: BaseException, progress: dict[str, Any] | None = None) -> Outcome:
-    """The outcome of an attempt that ended by an exception."""
-    ending, delay = Ending.FAILED, None
+def _failed(started: Started, error: BaseException, progress: dict[str, Any] | None = None) -> AttemptEnd:
+    """The end of an attempt whose handler raised."""
     if isinstance(error, handlers.Snooze):
-        return Outcome(started.job_id, started.fence, Ending.SNOOZED, delay=error.seconds, progress=progress)
+        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds, progress=progress)
+    outcome, name = Outcome.FAILED, type(error).__name__
     if isinstance(error, handlers.Discard):
-        ending = Ending.DISCARDED
+        outcome = Outcome.DISCARDED
     elif isinstance(error, AttemptTimeout):
-        ending = Ending.TIMEOUT
-    elif isinstance(error, handlers.RetryIn):
-        delay = error.seconds
+        outcome, name = Outcome.TIMEOUT, "Timeout"
     lines = "".join(traceback.format_exception(type(error), error, _from_handler(error.__traceback__)))
-    failure = Failure(
-        "Timeout" if ending == Ending.TIMEOUT else type(error).__name__,
-        clean(_text(error)[:MAX_MESSAGE]),
-        clean(lines[-MAX_TRACEBACK:]),
-    )
-    return Outcome(started.job_id, started.fence, ending, failure=failure, delay=delay, progress=progress)
+    failure = Failure(name, clean(_text(error)[:MAX_MESSAGE]), clean(lines[-MAX_TRACEBACK:]))
+    delay = error.seconds if isinstance(error, handlers.RetryIn) else None
+    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay, progress=progress)
 
 
 def _from_handler(trace: TracebackType | None) -> TracebackType | None:
@@ -125,29 +127,29 @@ def _text(error: BaseException) -> str:
         return f"its message can't be shown: {type(broken).__name__}"
 
 
-def record(outcome: Outcome) -> Verdict | None:
-    """Store the outcome, waiting for Postgres as long as that takes; None when the attempt had lost its job."""
+def record(end: AttemptEnd) -> Verdict | None:
+    """Store how an attempt ended, waiting for Postgres as long as that takes; None when it had lost its job."""
     pause = 0.1
     while True:
         try:
-            verdicts = jobs.finish([outcome])
+            verdicts = jobs.finish([end])
             return verdicts[0] if verdicts else None
         except StoreUnavailable as error:
             if pause == 0.1:
-                logger.warning("%s: its outcome waits for Postgres: %s", outcome.job_id, error)
+                logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
             time.sleep(pause)
-            pause = min(pause * 2, 5)
+            pause = min(pause * 2, 1)
 
 
-def _log(started: Started, outcome: Outcome, verdict: Verdict | None) -> None:
+def _log(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
     name = f"{started.type} {started.job_id} attempt {started.attempt} of {started.max_attempts}"
-    reason = f" ({outcome.failure.type}: {outcome.failure.message})" if outcome.failure else ""
+    reason = f" ({end.failure.type}: {end.failure.message})" if end.failure else ""
     if verdict is None:
-        logger.warning("%s %s too late: the job had been taken over", name, outcome.ending)
+        logger.warning("%s %s, but the job was no longer this worker's", name, end.outcome)
     elif verdict.status in (Status.RETRYING, Status.SCHEDULED):
-        logger.info("%s %s, again at %s%s", name, outcome.ending, verdict.due_at.isoformat(" ", "milliseconds"), reason)
+        logger.info("%s %s, again at %s%s", name, end.outcome, verdict.due_at.isoformat(" ", "milliseconds"), reason)
     else:
-        logger.info("%s %s%s", name, outcome.ending, reason)
+        logger.info("%s %s%s", name, end.outcome, reason)
 
 
 def _plan_retries(rq_job: RQJob, verdict: Verdict) -> None:

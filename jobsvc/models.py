@@ -43,16 +43,13 @@ MOVES: dict[Status, frozenset[Status]] = {
     Status.COMPLETED: frozenset(),
     **dict.fromkeys((Status.FAILED, Status.CANCELLED), frozenset({Status.PENDING})),
 }
-"""The moves that a job may make. A test holds every row that the suites leave behind against them."""
+"""The moves that a job may make, as the contract has them."""
 
 WAITING = tuple(status for status in Status if Status.PROCESSING in MOVES[status])
 """The statuses from which a worker may start a job."""
 
-ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-"""The statuses in which nothing happens any more unless somebody asks for it."""
 
-
-class Ending(StrEnum):
+class Outcome(StrEnum):
     """How an attempt ended."""
 
     COMPLETED = "completed"  # the handler returned
@@ -68,7 +65,7 @@ def _one_of(column: str, values: type[StrEnum]) -> str:
 
 
 _IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
-_TO_DELIVER = "(delivered_at IS NULL OR delivered_at < due_at)"
+_TO_DISPATCH = "(dispatched_at IS NULL OR dispatched_at < due_at)"
 
 Moment = TIMESTAMP(timezone=True)
 
@@ -88,7 +85,7 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """A job: what a client asked for, and how far it has come. Only `jobs.py` writes here."""
+    """A job: what a client asked for, and how far it has come. Only the package `jobs` writes here."""
 
     __tablename__ = "jobs"
 
@@ -107,8 +104,8 @@ class Job(Base):
 
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     due_at: Mapped[datetime] = mapped_column(comment="while it waits: when it may start")
-    delivered_at: Mapped[datetime | None] = mapped_column(
-        comment="when it was last handed to RQ; before due_at: not for this turn"
+    dispatched_at: Mapped[datetime | None] = mapped_column(
+        comment="when it was last pushed to RQ; before due_at: not for this turn"
     )
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="the number of its last start")
     worker: Mapped[str | None] = mapped_column(comment="RQ's name of the worker that started it last")
@@ -125,9 +122,9 @@ class Job(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), name="status"),
         # The sweep's reads, each over the few rows that it may find:
-        Index("jobs_to_deliver", "due_at", postgresql_where=text(f"{_IS_WAITING} AND {_TO_DELIVER}")),
+        Index("jobs_to_dispatch", "due_at", postgresql_where=text(f"{_IS_WAITING} AND {_TO_DISPATCH}")),
         Index(
-            "jobs_in_rq", "queue", "delivered_at", postgresql_where=text(f"{_IS_WAITING} AND delivered_at >= due_at")
+            "jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(f"{_IS_WAITING} AND dispatched_at >= due_at")
         ),
         Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
         # By id, not by lease, so that renewing a lease touches no index.
@@ -152,4 +149,4 @@ class Attempt(Base):
     error_message: Mapped[str | None]
     traceback: Mapped[str | None]
 
-    __table_args__ = (CheckConstraint(_one_of("outcome", Ending), name="outcome"),)
+    __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)

@@ -21,7 +21,7 @@ def main() -> None:
         sys.exit(f"jobsvc: {error}")
     if _is_taken(host, port):
         sys.exit(f"jobsvc: PORT: {port} is taken on {host}")
-    print(f"jobsvc listens on http://{'localhost' if host == '127.0.0.1' else host}:{port}", flush=True)
+    print(f"jobsvc serves {settings().address}", flush=True)
     Granian(
         "wsgi:app",
         address=host,

@@ -1,6 +1,5 @@
-"""Three small words of SQL that the statements share."""
+"""A few words of SQL that the statements share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import TIMESTAMP, ColumnElement, TableValuedAlias, bindparam, column, func
@@ -24,9 +23,11 @@ def seconds(amount: Any) -> ColumnElement[Any]:
     return func.make_interval(0, 0, 0, 0, 0, 0, amount)
 
 
+def seconds_until(moment: Any) -> ColumnElement[Any]:
+    """The seconds from now until `moment`, below 0 if it is past."""
+    return func.extract("epoch", moment - now())
+
+
 def now() -> ColumnElement[Any]:
     """The transaction's time, by Postgres' clock: the only one that decides anything."""
     return func.now(type_=TIMESTAMP(timezone=True))
-
-
-__all__: Sequence[str] = ("now", "rows", "seconds")

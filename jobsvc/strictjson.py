@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from jobsvc.errors import JobsvcError, Problem
@@ -28,48 +29,44 @@ def parse(raw: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!a} is there twice")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!a} appears more than once")
+        result[key] = value
     return result
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
-def unstorable(value: Any, pointer: str = "", depth: int = 1) -> list[Problem]:
-    """What jsonb can't hold of a JSON value, each with the pointer to it; an empty list if it can hold it all."""
+def unstorable(value: Any, depth: int = 1) -> Iterator[Problem]:
+    """What jsonb can't hold of a JSON value, each with the pointer to it."""
     if depth > MAX_DEPTH:
-        return [Problem(pointer, f"is nested more than {MAX_DEPTH} levels deep")]
-    if isinstance(value, str):
-        return [Problem(pointer, detail) for detail in _text(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return [Problem(pointer, "is a number too large")]
-    problems = []
-    if isinstance(value, dict):
-        for key, item in value.items():
-            here = f"{pointer}/{escape(key)}"
-            problems += [Problem(clean(here), f"its key {detail}") for detail in _text(key)]
-            problems += unstorable(item, clean(here), depth + 1)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            problems += unstorable(item, f"{pointer}/{index}", depth + 1)
-    return problems
+        yield Problem("", f"is nested more than {MAX_DEPTH} levels deep")
+    elif isinstance(value, str):
+        yield from _in_text(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem("", "is a number too large")
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            found = _in_text(key, "has a key that ") if isinstance(key, str) else []
+            for problem in (*found, *unstorable(item, depth + 1)):
+                yield Problem(f"/{escape(str(key))}{problem.pointer}", problem.detail)
 
 
-def _text(text: str) -> list[str]:
+def _in_text(text: str, prefix: str = "") -> list[Problem]:
     if "\x00" in text:
-        return ["holds U+0000"]
+        return [Problem("", f"{prefix}contains U+0000")]
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        return ["holds a lone surrogate"]
+        return [Problem("", f"{prefix}contains a lone surrogate")]
     return []
 
 
 def escape(key: str) -> str:
-    """A key as it stands in a JSON pointer (RFC 6901 §3)."""
-    return key.replace("~", "~0").replace("/", "~1")
+    """A key as it stands in a JSON pointer (RFC 6901 §3), cleaned."""
+    return clean(key).replace("~", "~0").replace("/", "~1")
 
 
 def clean(text: str) -> str:

@@ -22,31 +22,32 @@ from rq.worker_pool import WorkerPool
 
 from jobsvc import jobs, logs
 from jobsvc.config import settings
-from jobsvc.errors import JobsvcError
+from jobsvc.errors import JobsvcError, StoreUnavailable
 
 logger = logging.getLogger("jobsvc.worker")
 
 
 class JobsvcWorker(Worker):
-    """RQ's forking worker, which besides tells Postgres at once when the process of an attempt died."""
+    """RQ's forking worker, which tells Postgres at once when the process of an attempt died."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """As RQ's, at the log level that this process has set up, which RQ's pool would change."""
-        kwargs["logging_level"] = logging.getLogger("rq.worker").level
-        return bool(super().work(*args, **kwargs))
+        """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
+        return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
+
+    def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
+        """Nothing: the attempt has logged how it ended, and Postgres keeps the traceback."""
 
     def handle_work_horse_killed(self, job: RQJob, retpid: int | None, ret_val: int | None, rusage: Any) -> None:
         """End the attempt as lost, without waiting for its lease to lapse."""
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
         try:
-            if jobs.recover(1, job_id=UUID(job.id), worker=self.name):
-                logger.warning("%s lost: its process died", job.id)
-        except JobsvcError as error:
+            jobs.recover_killed(UUID(job.id), self.name)
+        except StoreUnavailable as error:
             logger.warning("%s: its process died; its lease will lapse: %s", job.id, error)
 
 
 class Pool(WorkerPool):
-    """RQ's pool, with one process more: the relay, which is started again like the workers."""
+    """RQ's pool, with one process more: the relay's, which is started again like the workers."""
 
     _relay: BaseProcess | None = None
 
@@ -54,51 +55,39 @@ class Pool(WorkerPool):
         """As RQ's, once a second, and the relay with them."""
         super().check_workers(respawn)
         if self.status != self.Status.STOPPED and (self._relay is None or not self._relay.is_alive()):
-            self._relay = get_context("fork").Process(target=_relay, args=(os.getpid(),), name="relay")
+            # A daemon: multiprocessing ends it when the pool ends. A claim it hasn't pushed yet, a sweep finds.
+            self._relay = get_context("fork").Process(target=run_relay, args=(os.getpid(),), daemon=True)
             self._relay.start()
 
-    def stop_workers(self) -> None:
-        """As RQ's, and the relay with them."""
-        super().stop_workers()  # type: ignore[no-untyped-call]
-        if self._relay is not None and self._relay.pid is not None and self._relay.is_alive():
-            os.kill(self._relay.pid, signal.SIGTERM)
 
-
-def _relay(parent: int) -> None:
-    """The relay's process: sweeps until it is told to stop, or its parent has died."""
+def run_relay(parent: int) -> None:
+    """The relay's process, which ends when it is told to, and with the process `parent`."""
     from jobsvc.relay import Relay
 
-    relay = Relay()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: relay.stop())
-    threading.Thread(target=_stop_without, args=(parent, relay.stop), daemon=True).start()
-    relay.run()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the pool's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    Relay().run()
 
 
-def _stop_without(parent: int, stop: Any) -> None:
+def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    stop()
+    os._exit(0)
 
 
 def main() -> None:
     """Run the worker until SIGTERM or Ctrl-C; print `Worker Started` first."""
     try:
-        settings()
-        from jobsvc import rqsettings  # loads the handlers, before anything forks
+        from jobsvc import rqsettings  # reads the settings and loads the handlers, before anything forks
     except JobsvcError as error:
         sys.exit(f"jobsvc: {error}")
     logs.set_up()
     print("Worker Started", flush=True)
-    pool = Pool(
+    Pool(
         rqsettings.QUEUES,
         connection=Redis.from_url(rqsettings.REDIS_URL),
         num_workers=settings().JOBSVC_WORKERS,
         worker_class=JobsvcWorker,
         serializer=rqsettings.SERIALIZER,
-    )
-    pool.start(logging_level="WARNING")
-
-
-if __name__ == "__main__":
-    main()
+    ).start(logging_level=logs.RQ_LEVEL)

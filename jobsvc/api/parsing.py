@@ -1,5 +1,6 @@
 """Requests into schemas: each problem found is told with the pointer to it."""
 
+from itertools import islice
 from typing import Any, TypeVar
 
 from flask import abort, request
@@ -9,7 +10,10 @@ from pydantic_core import ErrorDetails
 from jobsvc import strictjson
 from jobsvc.config import settings
 from jobsvc.errors import InvalidInput, Problem
-from jobsvc.strictjson import clean, escape
+from jobsvc.strictjson import escape
+
+MAX_PROBLEMS = 20
+"""A body has at most this many problems told."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -30,16 +34,11 @@ def body(schema: type[Schema]) -> Schema:
     ):
         abort(415, "Send the body as application/json.")
     value = strictjson.parse(raw)
-    problems = strictjson.unstorable(value)
-    if problems:
-        raise InvalidInput(problems)
+    unstorable = list(islice(strictjson.unstorable(value), MAX_PROBLEMS))
+    if unstorable:
+        raise InvalidInput(unstorable)
     if not isinstance(value, dict):
         raise InvalidInput([Problem("", "must be an object")])
-    return validate(schema, value)
-
-
-def validate(schema: type[Schema], value: dict[str, Any]) -> Schema:
-    """The value as this schema. Raises InvalidInput with every problem."""
     try:
         return schema.model_validate(value)
     except ValidationError as error:
@@ -47,11 +46,9 @@ def validate(schema: type[Schema], value: dict[str, Any]) -> Schema:
 
 
 def problems(error: ValidationError, value: Any, base: str = "") -> list[Problem]:
-    """What pydantic found wrong with `value`, which stands at the pointer `base`."""
-    return [
-        Problem(base + _pointer(found, value), _detail(found))
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
+    """What pydantic found wrong with `value`, which stands at the pointer `base`; the first MAX_PROBLEMS of it."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_PROBLEMS]
+    return [Problem(base + _pointer(one, value), _detail(one)) for one in found]
 
 
 def _pointer(found: ErrorDetails, value: Any) -> str:
@@ -63,7 +60,7 @@ def _pointer(found: ErrorDetails, value: Any) -> str:
             value = inside[part]
         elif found["type"] != "missing" or part != found["loc"][-1]:
             continue
-        pointer += f"/{escape(clean(str(part)))}"
+        pointer += f"/{escape(str(part))}"
     return pointer
 
 
@@ -75,4 +72,5 @@ def _detail(found: ErrorDetails) -> str:
 def no_query() -> None:
     """Refuse query parameters where there are none. Raises InvalidInput."""
     if request.args:
-        raise InvalidInput([Problem("", f"there is no query parameter {name!r} here") for name in request.args])
+        unknown = islice(request.args, MAX_PROBLEMS)
+        raise InvalidInput([Problem("", f"there is no query parameter {name[:100]!a} here") for name in unknown])

@@ -46,9 +46,13 @@ def _from_domain(error: JobsvcError) -> Response:
     if isinstance(error, InvalidInput):
         return problem(status, error.title, str(error), error.problems)
     if status == 503:
-        logger.warning("%s %s: 503, %s", request.method, request.path, error)
-        return problem(status, error.title, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return _unavailable(error, error.title, str(error))
     return problem(status, error.title, str(error))
+
+
+def _unavailable(error: Exception, title: str, detail: str) -> Response:
+    logger.warning("%s %s: 503, %s", request.method, request.path, error)
+    return problem(503, title, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _from_http(error: HTTPException) -> Response:
@@ -62,9 +66,7 @@ def _from_http(error: HTTPException) -> Response:
 
 def _from_redis(error: RedisError) -> Response:
     # Only the dashboard talks to Redis within a request.
-    logger.warning("%s %s: 503, %s", request.method, request.path, error)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return problem(503, "Redis can't be reached now", "The dashboard needs Redis; jobs don't.", headers=headers)
+    return _unavailable(error, "Redis can't be reached now", "The dashboard needs Redis; jobs don't.")
 
 
 def _from_bug(error: Exception) -> Response:

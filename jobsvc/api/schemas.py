@@ -12,10 +12,11 @@ from jobsvc import handlers
 from jobsvc.api.parsing import problems
 from jobsvc.config import settings
 from jobsvc.errors import InvalidInput, Problem
-from jobsvc.handlers.policy import YEAR, RetryPolicy, Span, Wait
+from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.jobs import NewJob
-from jobsvc.models import Attempt, Ending, Job, Status
+from jobsvc.models import Attempt, Job, Outcome, Status
 
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -25,9 +26,9 @@ def _read_time(value: Any) -> Any:
     try:
         moment = datetime.fromisoformat(value.upper().replace("Z", "+00:00")).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("is no time that exists") from None
-    if moment > datetime.now(UTC) + timedelta(seconds=YEAR):
-        raise ValueError("is more than a year away")
+        raise ValueError("is not a valid date and time") from None
+    if not _EARLIEST <= moment <= datetime.now(UTC) + timedelta(seconds=YEAR):
+        raise ValueError("must be after 1970 and within a year from now")
     return moment
 
 
@@ -39,11 +40,11 @@ class JobRequest(BaseModel):
     type: str = "TEST_JOB"
     payload: dict[str, Any] = {}
     queue: str | None = None
-    delay: Wait | None = None
+    delay: Delay | None = None
     run_at: Annotated[datetime, BeforeValidator(_read_time)] | None = None
     retry: RetryPolicy | None = None
-    timeout: Span | None = None
-    expires_in: Span | None = None
+    timeout: Duration | None = None
+    expires_in: Duration | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> "JobRequest":
@@ -59,10 +60,12 @@ class JobRequest(BaseModel):
         handler = handlers.find(self.type)
         if handler is None:
             known = ", ".join(handlers.names())
-            raise InvalidInput([Problem("/type", f"there is no type {self.type!a}; there are {known}")])
+            raise InvalidInput([Problem("/type", f"there is no type {self.type[:100]!a}; known types: {known}")])
         queues = settings().JOBSVC_QUEUES
         if self.queue is not None and self.queue not in queues:
-            raise InvalidInput([Problem("/queue", f"there is no queue {self.queue!a}; there are {', '.join(queues)}")])
+            raise InvalidInput(
+                [Problem("/queue", f"there is no queue {self.queue[:100]!a}; known queues: {', '.join(queues)}")]
+            )
         try:
             handler.parse(self.payload)
         except ValidationError as error:
@@ -72,7 +75,7 @@ class JobRequest(BaseModel):
             queue=self.queue or handler.queue or settings().default_queue,
             payload=self.payload,
             timeout=self.timeout if self.timeout is not None else handler.timeout,
-            retry_intervals=(self.retry or handler.retry).intervals(handler.retry),
+            retry_intervals=(self.retry.over(handler.retry) if self.retry else handler.retry).intervals(),
             delay=self.delay,
             run_at=self.run_at,
             expires_in=self.expires_in,
@@ -140,14 +143,15 @@ def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
         }
         for attempt in ended
     ]
-    if job.status in (Status.PROCESSING, Status.COMPLETED):
+    # `ended` may be newer than `job`, and hold what was running a moment ago.
+    if job.status in (Status.PROCESSING, Status.COMPLETED) and job.fence not in {attempt.fence for attempt in ended}:
         shown.append(
             {
                 "number": job.attempts,
                 "startedAt": _time(job.started_at),
                 "finishedAt": _time(job.finished_at),
                 "worker": job.worker,
-                "outcome": Ending.COMPLETED if job.status == Status.COMPLETED else None,
+                "outcome": Outcome.COMPLETED if job.status == Status.COMPLETED else None,
                 "error": None,
             }
         )

@@ -1,5 +1,6 @@
 """What the embedded servers have in common: a folder, a lock, a port, a password, a start and a stop."""
 
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -81,6 +82,8 @@ class Server:
                     started = True
                 finally:
                     os.close(lock)
+            if started and self._process is not None and self._process.poll() is not None:
+                break
             url = self.url(self._state())
             if url is not None and self.answers(url):
                 return url, started
@@ -118,7 +121,8 @@ class Server:
                 return told
             pid = self._state().get("pid")
             if pid is not None and not told:
-                os.kill(pid, self.stop_signal)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, self.stop_signal)
                 told = True
             time.sleep(0.02)
         raise ServiceError(f"{self.name} does not stop; see {self.root}/{self.name}.log")

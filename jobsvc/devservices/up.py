@@ -24,6 +24,7 @@ class Child:
 
     def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
+        self.was_told = False
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
@@ -33,8 +34,8 @@ class Child:
             start_new_session=True,
         )
         assert self.process.stdout is not None
-        self._reader = threading.Thread(target=self._copy, args=(self.process.stdout,), daemon=True)
-        self._reader.start()
+        self.reader = threading.Thread(target=self._copy, args=(self.process.stdout,), daemon=True)
+        self.reader.start()
 
     def _copy(self, lines: IO[str]) -> None:
         for line in lines:
@@ -43,64 +44,58 @@ class Child:
     def runs(self) -> bool:
         return self.process.poll() is None
 
-    def wait_until(self, deadline: float) -> bool:
-        """Whether the process has ended by `deadline`."""
-        try:
-            self.process.wait(max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            return False
-        self._reader.join(1)
-        return True
+    def tell(self) -> None:
+        """Tell it to stop. Told twice, RQ's workers end at once, and the jobs that they run with them."""
+        self.was_told = True
+        if self.runs():
+            self.process.send_signal(signal.SIGTERM)
 
 
 class Up:
-    """What `make up` started, and how it is told to stop."""
+    """What `make up` started, and how it is stopped."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
         self._servers: list[devservices.Server] = []
         self._signals = 0
+        self._patience = 0.0
 
     def run(self) -> int:
         """Start everything, wait for Ctrl-C, stop everything; returns the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._told_to_stop)
+            signal.signal(number, self._signalled)
         try:
             self._start()
             while not self._signals:
-                ended = next((child for child in self._children if not child.runs()), None)
-                if ended is not None:
-                    print(f"jobsvc: the {ended.name} ended by itself; stopping the rest", file=sys.stderr)
+                if ended := [child.name for child in self._children if not child.runs()]:
+                    print(f"jobsvc: the {ended[0]} ended by itself; stopping the rest", file=sys.stderr)
                     return 1
                 time.sleep(0.1)
             return 0
         finally:
             self._stop()
 
-    def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
         for child in self._children:
-            if child.runs():
-                # The second one makes RQ's workers end at once, with the jobs that they run.
-                child.process.send_signal(signal.SIGTERM)
+            child.tell()
 
     def _start(self) -> None:
         urls, self._servers = devservices.start()
         os.environ.update(urls)
-        settings()
-        migration = subprocess.run(
-            [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"], capture_output=True, text=True
-        )
+        self._patience = settings().JOBSVC_SHUTDOWN_SECONDS
+        migrate = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
+        migration = subprocess.run(migrate, capture_output=True, text=True)
         if migration.returncode:
             raise ServiceError(f"the migrations failed:\n{migration.stderr}")
-        self._children = [Child("api", "-m", "jobsvc.serve"), Child("worker", "worker.py")]
-        address = f"http://{'localhost' if settings().HOST == '127.0.0.1' else settings().HOST}:{settings().PORT}"
-        while (
-            not _answers(f"{address}/healthz") and not self._signals and all(child.runs() for child in self._children)
-        ):
-            time.sleep(0.05)
-        if self._signals or not all(child.runs() for child in self._children):
+        if self._signals:
             return
+        self._children = [Child("api", "-m", "jobsvc.serve"), Child("worker", "worker.py")]
+        address = settings().address
+        while not _answers(f"{address}/healthz"):
+            if self._signals or not all(child.runs() for child in self._children):
+                return
+            time.sleep(0.05)
         print(
             f"\njobsvc is up; Ctrl-C stops all of it.\n"
             f"  API        {address}/jobs\n"
@@ -112,17 +107,19 @@ class Up:
         )
 
     def _stop(self) -> None:
-        if not self._signals:
-            self._told_to_stop(signal.SIGTERM, None)
-        deadline = time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS
         for child in self._children:
-            while not child.wait_until(min(deadline, time.monotonic() + 0.5)):
-                if time.monotonic() >= deadline:
-                    self._told_to_stop(signal.SIGTERM, None)
-                    deadline = time.monotonic() + LAST_RESORT_SECONDS
-                    if child.wait_until(deadline):
-                        break
-                    child.process.kill()
+            if not child.was_told:
+                child.tell()
+        for patience in (self._patience, LAST_RESORT_SECONDS):
+            deadline = time.monotonic() + patience
+            while any(child.runs() for child in self._children) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            for child in self._children:
+                child.tell()
+        for child in self._children:
+            if child.runs():
+                os.killpg(child.process.pid, signal.SIGKILL)
+            child.reader.join(1)
         for server in reversed(self._servers):
             server.stop()
         print("jobsvc: all stopped", flush=True)

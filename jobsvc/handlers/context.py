@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable
 
+from jobsvc.handlers.policy import YEAR
+
 logger = logging.getLogger("jobsvc.handler")
 
 
@@ -27,7 +29,7 @@ class RetryIn(Exception):
 
 
 def _not_negative(seconds: float) -> float:
-    if not 0 <= seconds <= 366 * 86400:
+    if not 0 <= seconds <= YEAR:
         raise ValueError(f"a job can wait for 0 seconds to a year, not {seconds!r}")
     return seconds
 

@@ -78,7 +78,7 @@ def literal(host: str) -> Address | None:
 
 def is_allowed(address: Address, allow: Sequence[Network]) -> bool:
     """Whether the address is a public one, or in one of the networks `allow`."""
-    reached = list(_embedded(address)) or [address]
+    reached: list[Address] = [*_embedded(address)] or [address]
     if any(form in network for form in (address, *reached) for network in allow):
         return True
     return all(map(_is_public, reached))

@@ -23,11 +23,12 @@ MAX_RETRY_AFTER = 86400.0
 CONNECT_SECONDS = 10.0
 
 _OURS = {"host", "content-length", "transfer-encoding", "connection"}
+_REDIRECTS = (301, 302, 303, 307, 308)
 _SECRET = {"authorization", "cookie", "proxy-authorization"}
 
 
 class UnexpectedStatus(Exception):
-    """The answer's status is no success."""
+    """The answer's status is not a success."""
 
 
 class Refused(Discard):
@@ -72,27 +73,28 @@ def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
     if payload.body is not None:
         body = json.dumps(payload.body).encode()
         headers.setdefault("content-type", "application/json")
-    response = _follow(payload.url, payload.method, headers, body)
+    response = _follow(payload, headers, body)
     try:
         return _judge(response, payload.expect_status)
     finally:
         response.close()
 
 
-def _follow(url: str, method: str, headers: dict[str, str], body: bytes | None) -> urllib3.BaseHTTPResponse:
+def _follow(payload: HttpRequest, headers: dict[str, str], body: bytes | None) -> urllib3.BaseHTTPResponse:
     """Send, and follow redirects as RFC 9110 §15.4 has it, each hop checked anew."""
+    url, method = payload.url, payload.method
     for _ in range(MAX_REDIRECTS + 1):
         here = _read(url)
         response = _send(here, method, headers, body)
         location = response.headers.get("location")
-        if response.status not in (301, 302, 303, 307, 308) or not location:
+        if response.status not in _REDIRECTS or response.status in payload.expect_status or not location:
             return response
         response.close()
         url = urljoin(url, location)
         if _read(url).origin != here.origin:
             headers = {name: value for name, value in headers.items() if name not in _SECRET}
         if response.status == 303 or (response.status in (301, 302) and method == "POST"):
-            method, body = ("HEAD" if method == "HEAD" else "GET"), None
+            method, body = "HEAD" if method == "HEAD" else "GET", None
             headers = {name: value for name, value in headers.items() if name != "content-type"}
     raise UnexpectedStatus(f"more than {MAX_REDIRECTS} redirects")
 
@@ -160,7 +162,7 @@ def _body(response: urllib3.BaseHTTPResponse) -> Any:
     if len(raw) <= MAX_BODY and "json" in response.headers.get("content-type", ""):
         try:
             decoded = json.loads(raw)
-            if not unstorable(decoded):
+            if not any(unstorable(decoded)):
                 return decoded
         except (ValueError, RecursionError):
             pass

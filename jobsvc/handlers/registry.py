@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
 from jobsvc.handlers.context import Context
-from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, RetryPolicy, Span
+from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 
 BUILT_IN = ("jobsvc.handlers.test_job", "jobsvc.handlers.http_request")
 
@@ -66,14 +66,15 @@ def handler(
         if name in _handlers:
             raise HandlerError(f"{name}: there are two handlers of this name")
         try:
+            payload, takes_context = _signature(function)
             _handlers[name] = Handler(
                 name=name,
                 function=function,
-                payload=TypeAdapter(_payload_type(function)),
-                takes_context=_takes_context(function),
+                payload=TypeAdapter(payload),
+                takes_context=takes_context,
                 queue=queue,
-                timeout=TypeAdapter(Span).validate_python(timeout),
-                retry=RetryPolicy.model_validate(retry),
+                timeout=TypeAdapter(Duration).validate_python(timeout),
+                retry=RetryPolicy.model_validate(retry).over(DEFAULT_RETRY),
             )
         except (ValidationError, TypeError, NameError) as error:
             raise HandlerError(f"{name}: {error}") from error
@@ -82,22 +83,15 @@ def handler(
     return register
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
+    """The annotation of the payload, any object if there is none, and whether the function takes a context."""
     if inspect.iscoroutinefunction(function):
         raise TypeError("an async function can't be a handler; wrap it with asyncio.run")
     parameters = list(inspect.signature(function).parameters)
     if len(parameters) not in (1, 2):
         raise TypeError("a handler takes the payload and, if it wants it, the context")
-    return parameters
-
-
-def _takes_context(function: Callable[..., Any]) -> bool:
-    return len(_parameters(function)) == 2
-
-
-def _payload_type(function: Callable[..., Any]) -> Any:
-    first = _parameters(function)[0]
-    return typing.get_type_hints(function, include_extras=True).get(first, dict[str, Any])
+    hints = typing.get_type_hints(function, include_extras=True)
+    return hints.get(parameters[0], dict[str, Any]), len(parameters) == 2
 
 
 def load(modules: Sequence[str], queues: Sequence[str]) -> None:

@@ -1,39 +1,45 @@
 """The state machine: every move of a job is made here, each by one statement over a list of jobs.
 
-A job's row is the truth. `submit` makes it, `start` lets one delivery through and raises the job's
-fence, and `finish` is the gate that every attempt leaves by. Nothing else writes a job's status.
+A job's row is the truth. `submit` makes it, `start` lets one dispatch through and raises the job's
+fence, and `finish` is the gate that every attempt leaves by. Nothing else writes a job's row.
 """
 
 from jobsvc.jobs.attempts import (
+    AttemptEnd,
     Failure,
-    Outcome,
     Started,
     Verdict,
     finish,
-    intervals_left,
-    recover,
+    recover_killed,
+    recover_lapsed,
     renew,
     report,
     start,
 )
+from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
+from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.submission import NewJob, submit
-from jobsvc.jobs.waiting import expire
 
 __all__ = [
+    "AttemptEnd",
+    "Dispatch",
     "Failure",
     "NewJob",
-    "Outcome",
     "Started",
     "Verdict",
+    "claim_due",
+    "claim_missing",
     "expire",
     "finish",
     "get",
     "history",
-    "intervals_left",
-    "recover",
+    "recover_killed",
+    "recover_lapsed",
+    "release",
     "renew",
     "report",
+    "seconds_to_next",
     "start",
     "submit",
 ]

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, Double, Row, Text, Uuid, case, func, insert, null, select, update
+from sqlalchemy import BigInteger, Connection, Double, Row, Select, Text, Uuid, case, func, insert, null, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
-from jobsvc.models import WAITING, Attempt, Ending, Job, Status
+from jobsvc.models import WAITING, Attempt, Job, Outcome, Status
 from jobsvc.sql import now, rows, seconds
 
 
@@ -37,12 +37,12 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttemptEnd:
     """How an attempt ended. `delay` (seconds) stands in for the job's own interval."""
 
     job_id: UUID
     fence: int
-    ending: Ending
+    outcome: Outcome
     result: Any = None
     failure: Failure | None = None
     delay: float | None = None
@@ -59,15 +59,15 @@ class Verdict:
     intervals_left: list[float]
 
 
-def intervals_left(job: Any, retries: int) -> list[float]:
-    """The intervals of a job's last `retries` retries."""
+def last_intervals(job: Any, retries: int) -> list[float]:
+    """The intervals (seconds) of a job's last `retries` retries."""
     return list(job.retry_intervals[-retries:]) if retries > 0 else []
 
 
 def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
     """Begin an attempt of each of these jobs that waits, is due and has not expired.
 
-    The others are left as they are: another delivery was first, or they have ended. Each started
+    The others are left as they are: another dispatch was first, or they have ended. Each started
     job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
     """
     begin = (
@@ -115,10 +115,10 @@ def report(started: Started, progress: dict[str, Any]) -> None:
         )
 
 
-_done = rows("done", id=Uuid, fence=BigInteger, ending=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB)
+_done = rows("done", id=Uuid, fence=BigInteger, outcome=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB)
 _attempts_left = Job.max_attempts - Job.attempts
-_failed = _done.c.ending.in_((Ending.FAILED, Ending.TIMEOUT, Ending.LOST))
-_snoozed = _done.c.ending == Ending.SNOOZED
+_failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
+_snoozed = _done.c.outcome == Outcome.SNOOZED
 _goes_on = _snoozed | (_failed & (_attempts_left > 0))
 _own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
 _finish = (
@@ -126,7 +126,7 @@ _finish = (
     .where(Job.id == _done.c.id, Job.fence == _done.c.fence, Job.status == Status.PROCESSING)
     .values(
         status=case(
-            (_done.c.ending == Ending.COMPLETED, Status.COMPLETED),
+            (_done.c.outcome == Outcome.COMPLETED, Status.COMPLETED),
             (_snoozed, Status.SCHEDULED),
             (_goes_on, Status.RETRYING),
             else_=Status.FAILED,
@@ -143,72 +143,71 @@ _finish = (
 )
 
 
-def finish(outcomes: Sequence[Outcome]) -> list[Verdict]:
+def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
     """End these attempts, all in one transaction.
 
     Returns a verdict on each one that still held its job. The others are not stored: their worker
     had lost the job, and somebody else has decided since.
     """
     with transaction() as connection:
-        return _end_attempts(connection, outcomes)
+        return _end(connection, ends)
 
 
-def _end_attempts(connection: Connection, outcomes: Sequence[Outcome]) -> list[Verdict]:
-    by_start = {(outcome.job_id, outcome.fence): outcome for outcome in outcomes}
-    ended = connection.execute(_finish, {"rows": [_done_row(outcome) for outcome in outcomes]}).all()
-    told = [(row, by_start[row.id, row.fence]) for row in ended]
-    history = [_attempt(row, outcome) for row, outcome in told if outcome.ending != Ending.COMPLETED]
-    if history:
-        connection.execute(insert(Attempt), history)
+def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
+    by_start = {(end.job_id, end.fence): end for end in ends}
+    ended = connection.execute(_finish, {"rows": [_done_row(end) for end in ends]}).all()
+    history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
+    if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED]:
+        connection.execute(insert(Attempt), worth_a_row)
     return [
-        Verdict(row.id, Status(row.status), row.due_at, intervals_left(row, row.max_attempts - row.attempts))
-        for row in ended
+        Verdict(job.id, Status(job.status), job.due_at, last_intervals(job, job.max_attempts - job.attempts))
+        for job in ended
     ]
 
 
-def _done_row(outcome: Outcome) -> dict[str, Any]:
-    failure = outcome.failure
-    return {
-        "id": str(outcome.job_id),
-        "fence": outcome.fence,
-        "ending": outcome.ending,
-        "result": outcome.result,
-        "error": {"type": failure.type, "message": failure.message} if failure else None,
-        "delay": outcome.delay,
-        "progress": outcome.progress,
-    }
+def _done_row(end: AttemptEnd) -> dict[str, Any]:
+    error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
+    return {**vars(end), "id": str(end.job_id), "job_id": None, "failure": None, "error": error}
 
 
-def _attempt(job: Row[Any], outcome: Outcome) -> dict[str, Any]:
-    failure = outcome.failure
+def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "fence": job.fence,
-        "number": job.attempts + (outcome.ending == Ending.SNOOZED),
+        "number": job.attempts + (end.outcome == Outcome.SNOOZED),
         "worker": job.worker,
         "started_at": job.started_at,
-        "outcome": outcome.ending,
-        "error_type": failure.type if failure else None,
-        "error_message": failure.message if failure else None,
-        "traceback": failure.traceback if failure else None,
+        "outcome": end.outcome,
+        "error_type": end.failure.type if end.failure else None,
+        "error_message": end.failure.message if end.failure else None,
+        "traceback": end.failure.traceback if end.failure else None,
     }
 
 
-def recover(limit: int, *, job_id: UUID | None = None, worker: str | None = None) -> int:
+def recover_lapsed(limit: int, lease_seconds: float) -> int:
     """End up to `limit` attempts whose lease has lapsed as lost; returns how many.
 
-    Given `job_id` and `worker`, the one attempt that this worker is known to have lost, at once.
+    None while Postgres has been up for less than `lease_seconds`: no lease could be renewed before.
     """
-    lost = (
-        select(Job.id, Job.fence).where(Job.status == Status.PROCESSING).limit(limit).with_for_update(skip_locked=True)
+    return _recover(
+        select(Job.id, Job.fence)
+        .where(Job.status == Status.PROCESSING, Job.lease_expires_at < now())
+        .where(func.pg_postmaster_start_time() < now() - seconds(lease_seconds))
+        .limit(limit)
     )
-    if worker is None:
-        lost = lost.where(Job.lease_expires_at < now())
-    else:
-        lost = lost.where(Job.id == job_id, Job.worker == worker)
+
+
+def recover_killed(job_id: UUID, worker: str) -> int:
+    """End the attempt of this job that `worker` is known to have lost, at once; returns 1, or 0 if there is none."""
+    return _recover(
+        select(Job.id, Job.fence).where(Job.status == Status.PROCESSING, Job.id == job_id, Job.worker == worker)
+    )
+
+
+def _recover(lost: Select[UUID, int]) -> int:
     failure = Failure("WorkerLost", "the worker died, or was cut off, before the attempt ended")
     with transaction() as connection:
-        found = connection.execute(lost).all()
+        found = connection.execute(lost.with_for_update(skip_locked=True)).all()
         if found:
-            _end_attempts(connection, [Outcome(row.id, row.fence, Ending.LOST, failure=failure) for row in found])
-        return len(found)
+            _end(connection, [AttemptEnd(job.id, job.fence, Outcome.LOST, failure=failure) for job in found])
+    return len(found)

@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from uuid_utils.compat import uuid7
 
 from jobsvc.db import transaction
+from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.models import Job, Moment, Status
-from jobsvc.sql import now, rows, seconds
+from jobsvc.sql import now, rows, seconds, seconds_until
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ _new = rows(
 )
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
-# A job that is due counts as delivered from the start, which saves every job a second write: its
-# process hands it to RQ next, and where that failed the sweep finds it missing there.
+# A job that is due counts as dispatched from the start, which saves every job a second write: its
+# process pushes it to RQ next, and where that failed the sweep finds it missing there.
 _insert = (
     insert(Job)
     .from_select(
         [
             *("id", "type", "queue", "payload", "timeout", "retry_intervals", "max_attempts"),
-            *("status", "run_at", "due_at", "delivered_at", "expires_at"),
+            *("status", "run_at", "due_at", "dispatched_at", "expires_at"),
         ],
         select(
             *(_new.c[name] for name in ("id", "type", "queue", "payload", "timeout", "retry_intervals")),
@@ -62,22 +63,25 @@ _insert = (
             now() + seconds(_new.c.expires_in),
         ),
     )
-    .returning(Job.id, Job.due_at)
+    .returning(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait"))
 )
 
 
-def submit(new: Sequence[NewJob]) -> list[tuple[UUID, datetime]]:
+def submit(new: Sequence[NewJob]) -> list[Dispatch]:
     """Store these jobs, all or none, in one transaction.
 
-    Returns each one's id, a UUIDv7 (RFC 9562), and when it is due, in the order given.
+    Returns what is to be dispatched, in the order given; each job's id is a UUIDv7 (RFC 9562).
     Raises StoreUnavailable, and then nothing was promised.
     """
-    ids = [uuid7() for _ in new]
-    parameters = [{"id": str(job_id), **_json(job)} for job_id, job in zip(ids, new, strict=True)]
+    jobs = {uuid7(): job for job in new}
     with transaction() as connection:
-        due = {row.id: row.due_at for row in connection.execute(_insert, {"rows": parameters})}
-    return [(job_id, due[job_id]) for job_id in ids]
+        stored = connection.execute(_insert, {"rows": [_row(*item) for item in jobs.items()]}).all()
+    times = {row.id: (row.due_at, float(row.wait)) for row in stored}
+    return [
+        Dispatch(job_id, job.type, job.queue, job.timeout, job.retry_intervals, *times[job_id])
+        for job_id, job in jobs.items()
+    ]
 
 
-def _json(job: NewJob) -> dict[str, Any]:
-    return {**vars(job), "run_at": job.run_at.isoformat() if job.run_at else None}
+def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
+    return {**vars(job), "id": str(job_id), "run_at": job.run_at.isoformat() if job.run_at else None}

@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("due_at", moment, nullable=False, comment="while it waits: when it may start"),
-        sa.Column("delivered_at", moment, comment="when it was last handed to RQ; before due_at: not for this turn"),
+        sa.Column("dispatched_at", moment, comment="when it was last pushed to RQ; before due_at: not for this turn"),
         sa.Column(
             "fence",
             sa.BigInteger(),
@@ -52,16 +52,16 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "80"},
     )
     op.create_index(
-        "jobs_to_deliver",
+        "jobs_to_dispatch",
         "jobs",
         ["due_at"],
-        postgresql_where=sa.text(f"{WAITING} AND (delivered_at IS NULL OR delivered_at < due_at)"),
+        postgresql_where=sa.text(f"{WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"),
     )
     op.create_index(
         "jobs_in_rq",
         "jobs",
-        ["queue", "delivered_at"],
-        postgresql_where=sa.text(f"{WAITING} AND delivered_at >= due_at"),
+        ["queue", "dispatched_at"],
+        postgresql_where=sa.text(f"{WAITING} AND dispatched_at >= due_at"),
     )
     op.create_index(
         "jobs_to_expire",

@@ -7,7 +7,7 @@ import pytest
 from tests.support import WORKERS, Service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api() -> Iterator[Service]:
     """A running API without a worker."""
     service = Service()
@@ -15,7 +15,7 @@ def api() -> Iterator[Service]:
     service.close()
 
 
-@pytest.fixture(scope="session", params=sorted(WORKERS))
+@pytest.fixture(scope="package", params=sorted(WORKERS))
 def stack(request: pytest.FixtureRequest) -> Iterator[Service]:
     """A running API with a worker: ours, then a stock `rq worker`."""
     service = Service({"JOBSVC_LEASE_SECONDS": "3"})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.test_life_of_a_job import seconds
 from tests.support import Service
 
 
@@ -112,7 +113,7 @@ def test_what_is_sent_and_what_comes_back(call: Call, target: Target) -> None:
     assert (headers["x-test"], headers["jobsvc-job-id"]) == ("yes", job["id"])
     assert (headers["jobsvc-attempt"], headers["jobsvc-fence"]) == ("1", "1")
     assert job["status"] == "COMPLETED"
-    assert list(job["result"]) == ["status", "headers", "body"] or set(job["result"]) == {"status", "headers", "body"}
+    assert set(job["result"]) == {"status", "headers", "body"}
     assert job["result"]["status"] == 200
     assert job["result"]["headers"]["content-type"] == "application/json"
     assert job["result"]["body"] == {"a": [1, "ü"]}
@@ -149,6 +150,7 @@ def test_other_answers(http: Service, target: Target, status: int, outcome: str)
 def test_an_expected_status_is_success(call: Call, target: Target) -> None:
     assert call(f"{target.url}/status/404", expectStatus=[404, 410])["status"] == "COMPLETED"
     assert call(f"{target.url}/status/204", expectStatus=[404])["status"] == "COMPLETED"
+    assert call(f"{target.url}/redirect/302/json", expectStatus=[302])["result"]["status"] == 302
 
 
 def test_retry_after_is_honoured(http: Service, target: Target) -> None:
@@ -157,9 +159,6 @@ def test_retry_after_is_honoured(http: Service, target: Target) -> None:
     job = http.until(job_id, "COMPLETED")
     assert job["attempts"] == 2
     first, second = http.attempts(job_id)
-    assert second["startedAt"] >= first["finishedAt"][:-5]
-    from tests.acceptance.test_life_of_a_job import seconds
-
     assert seconds(first["finishedAt"], second["startedAt"]) >= 2
 
 

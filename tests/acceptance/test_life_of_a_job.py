@@ -210,8 +210,8 @@ def test_error_texts_are_cleaned_and_cut(stack: Service) -> None:
     assert len(message) == 4096
 
 
-def test_every_move_was_an_allowed_one(stack: Service) -> None:
-    """The attempts of all jobs so far agree with the jobs' own numbers."""
+def test_the_numbers_of_all_jobs_agree_with_their_attempts(stack: Service) -> None:
+    stack.until(stack.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0}), "COMPLETED")
     from sqlalchemy import text
 
     from jobsvc.db import transaction

@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from jobsvc import jobs
 from jobsvc.db import transaction
-from jobsvc.jobs import Failure, NewJob, Outcome, Started
-from jobsvc.models import Ending
+from jobsvc.jobs import AttemptEnd, Failure, NewJob, Started
+from jobsvc.models import Outcome
 
 LEASE = 15.0
 
@@ -25,8 +25,8 @@ def new(**changes: Any) -> NewJob:
 
 
 def submit(**changes: Any) -> UUID:
-    [(job_id, _)] = jobs.submit([new(**changes)])
-    return job_id
+    [job] = jobs.submit([new(**changes)])
+    return job.job_id
 
 
 def started(**changes: Any) -> Started:
@@ -34,9 +34,9 @@ def started(**changes: Any) -> Started:
     return one
 
 
-def outcome(start: Started, ending: Ending, **more: Any) -> Outcome:
-    failure = None if ending in (Ending.COMPLETED, Ending.SNOOZED) else Failure("ValueError", "no", "trace")
-    return Outcome(start.job_id, start.fence, ending, failure=failure, **more)
+def outcome(start: Started, ending: Outcome, **more: Any) -> AttemptEnd:
+    failure = None if ending in (Outcome.COMPLETED, Outcome.SNOOZED) else Failure("ValueError", "no", "trace")
+    return AttemptEnd(start.job_id, start.fence, ending, failure=failure, **more)
 
 
 def sql(statement: str, **parameters: Any) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db import engine
 from jobsvc.errors import JobNotFound
-from jobsvc.models import Ending, Status
+from jobsvc.models import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.support import eventually
 
@@ -21,26 +21,26 @@ from tests.support import eventually
 def test_one_statement_stores_many_in_order() -> None:
     asked = [new(payload={"n": n}) for n in range(500)]
     stored = jobs.submit(asked)
-    assert [jobs.get(job_id).payload["n"] for job_id, _ in stored[::100]] == [0, 100, 200, 300, 400]
-    assert sorted(stored, key=lambda pair: pair[0]) == stored  # ids grow with time
+    assert [jobs.get(job.job_id).payload["n"] for job in stored[::100]] == [0, 100, 200, 300, 400]
+    assert sorted(stored, key=lambda job: job.job_id) == stored  # ids grow with time
 
 
 def test_a_job_that_is_due_and_one_that_is_not() -> None:
     now, later, at = submit(), submit(delay=60), submit(run_at=datetime.now(UTC) + timedelta(hours=1))
     assert jobs.get(now).status == Status.PENDING
-    assert jobs.get(now).delivered_at == jobs.get(now).due_at
+    assert jobs.get(now).dispatched_at == jobs.get(now).due_at
     assert jobs.get(now).run_at is None
     for waiting in (later, at):
         assert jobs.get(waiting).status == Status.SCHEDULED
-        assert jobs.get(waiting).delivered_at is None
+        assert jobs.get(waiting).dispatched_at is None
     assert jobs.start([later, at], "w", LEASE) == []
 
 
-def test_a_run_at_in_the_past_counts_as_delivered() -> None:
+def test_a_run_at_in_the_past_counts_as_dispatched() -> None:
     job = jobs.get(submit(run_at=datetime(2020, 1, 1, tzinfo=UTC)))
     assert job.status == Status.PENDING
-    assert job.delivered_at is not None
-    assert job.delivered_at >= job.due_at
+    assert job.dispatched_at is not None
+    assert job.dispatched_at >= job.due_at
 
 
 def test_unknown_jobs() -> None:
@@ -60,7 +60,7 @@ def test_start_takes_a_list_and_raises_each_fence() -> None:
 
 
 def test_finish_takes_a_list_of_all_kinds() -> None:
-    endings = [Ending.COMPLETED, Ending.FAILED, Ending.TIMEOUT, Ending.DISCARDED, Ending.SNOOZED, Ending.LOST]
+    endings = [Outcome.COMPLETED, Outcome.FAILED, Outcome.TIMEOUT, Outcome.DISCARDED, Outcome.SNOOZED, Outcome.LOST]
     begun = [started() for _ in endings]
     more: list[dict[str, Any]] = [{"result": {"a": 1}}, {}, {}, {}, {"delay": 9}, {}]
     verdicts = jobs.finish([outcome(s, e, **m) for s, e, m in zip(begun, endings, more, strict=True)])
@@ -84,7 +84,7 @@ def test_each_failure_waits_its_own_interval_and_the_last_one_ends_it() -> None:
     for _ in range(3):
         make_due(job_id)
         [start] = jobs.start([job_id], "w", LEASE)
-        [verdict] = jobs.finish([outcome(start, Ending.FAILED)])
+        [verdict] = jobs.finish([outcome(start, Outcome.FAILED)])
         waits.append(round((verdict.due_at - datetime.now(UTC)).total_seconds()))
         left.append((verdict.status, verdict.intervals_left))
     assert waits[:2] == [10, 20]
@@ -97,31 +97,31 @@ def test_each_failure_waits_its_own_interval_and_the_last_one_ends_it() -> None:
 
 def test_a_delay_stands_in_for_the_interval() -> None:
     start = started()
-    [verdict] = jobs.finish([outcome(start, Ending.FAILED, delay=100)])
+    [verdict] = jobs.finish([outcome(start, Outcome.FAILED, delay=100)])
     assert (verdict.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=2)
 
 
 def test_a_success_keeps_the_last_error() -> None:
     start = started()
-    jobs.finish([outcome(start, Ending.FAILED)])
+    jobs.finish([outcome(start, Outcome.FAILED)])
     make_due(start.job_id)
     [again] = jobs.start([start.job_id], "w", LEASE)
-    jobs.finish([outcome(again, Ending.COMPLETED)])
+    jobs.finish([outcome(again, Outcome.COMPLETED)])
     assert jobs.get(start.job_id).error == {"type": "ValueError", "message": "no", "attempt": 1}
 
 
 def test_a_retry_does_not_start_before_its_time() -> None:
     start = started()
-    jobs.finish([outcome(start, Ending.FAILED)])
+    jobs.finish([outcome(start, Outcome.FAILED)])
     assert jobs.start([start.job_id], "w", LEASE) == []
 
 
-@pytest.mark.parametrize("ending", list(Ending))
-def test_a_late_outcome_changes_nothing(ending: Ending) -> None:
+@pytest.mark.parametrize("ending", list(Outcome))
+def test_a_late_outcome_changes_nothing(ending: Outcome) -> None:
     """The worker was frozen, the job taken over: what it brings now is not stored."""
     old = started(retry_intervals=[0.0])
     lapse(old.job_id)
-    assert jobs.recover(10) == 1
+    assert jobs.recover_lapsed(10, 0) == 1
     [new_start] = jobs.start([old.job_id], "other", LEASE)
     before = jobs.history(old.job_id)
     assert new_start.fence == old.fence + 1
@@ -132,13 +132,13 @@ def test_a_late_outcome_changes_nothing(ending: Ending) -> None:
     assert [(j.status, j.fence, j.worker, j.progress, len(a)) for j, a in (before, after)] == [
         (Status.PROCESSING, 2, "other", None, 1)
     ] * 2
-    assert [v.status for v in jobs.finish([outcome(new_start, Ending.COMPLETED)])] == [Status.COMPLETED]
+    assert [v.status for v in jobs.finish([outcome(new_start, Outcome.COMPLETED)])] == [Status.COMPLETED]
 
 
 def test_an_outcome_counts_once() -> None:
     start = started()
-    assert jobs.finish([outcome(start, Ending.COMPLETED, result=1)])
-    assert jobs.finish([outcome(start, Ending.COMPLETED, result=2)]) == []
+    assert jobs.finish([outcome(start, Outcome.COMPLETED, result=1)])
+    assert jobs.finish([outcome(start, Outcome.COMPLETED, result=2)]) == []
     assert jobs.get(start.job_id).result == 1
 
 
@@ -146,16 +146,16 @@ def test_a_lease_is_renewed_and_only_a_lapsed_one_is_taken() -> None:
     start, lapsed = started(), started()
     lapse(lapsed.job_id)
     assert jobs.renew([start], 60) == {start.job_id}
-    assert jobs.recover(10) == 1
+    assert jobs.recover_lapsed(10, 0) == 1
     assert jobs.get(start.job_id).status == Status.PROCESSING
     job, [attempt] = jobs.history(lapsed.job_id)
-    assert (job.status, attempt.outcome, attempt.error_type) == (Status.RETRYING, Ending.LOST, "WorkerLost")
+    assert (job.status, attempt.outcome, attempt.error_type) == (Status.RETRYING, Outcome.LOST, "WorkerLost")
 
 
 def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
     start = started(retry_intervals=[])
     lapse(start.job_id)
-    jobs.recover(10)
+    jobs.recover_lapsed(10, 0)
     job = jobs.get(start.job_id)
     assert job.status == Status.FAILED
     assert job.error is not None
@@ -164,8 +164,8 @@ def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
 
 def test_a_known_loss_is_taken_at_once_and_only_from_its_worker() -> None:
     start = started()
-    assert jobs.recover(1, job_id=start.job_id, worker="somebody else") == 0
-    assert jobs.recover(1, job_id=start.job_id, worker="worker") == 1
+    assert jobs.recover_killed(start.job_id, "somebody else") == 0
+    assert jobs.recover_killed(start.job_id, "worker") == 1
 
 
 def test_expiry() -> None:
@@ -179,7 +179,7 @@ def test_expiry() -> None:
     assert jobs.get(running.job_id).status == Status.PROCESSING
 
 
-@pytest.mark.parametrize("duty", [jobs.expire, jobs.recover])
+@pytest.mark.parametrize("duty", [jobs.expire, lambda limit: jobs.recover_lapsed(limit, 0)])
 def test_duties_are_bounded(duty: Callable[[int], int]) -> None:
     begun = [started(expires_in=60) for _ in range(3)]
     waiting = [submit(expires_in=60) for _ in range(3)]
@@ -209,7 +209,7 @@ def test_fifteen_sweeps_at_once_recover_each_once() -> None:
     begun = [started() for _ in range(20)]
     for start in begun:
         lapse(start.job_id)
-    assert sum(in_parallel(15, lambda: jobs.recover(1000))) == 20
+    assert sum(in_parallel(15, lambda: jobs.recover_lapsed(1000, 0))) == 20
     assert all(jobs.get(start.job_id).attempts == 1 for start in begun)
 
 
@@ -238,7 +238,7 @@ def test_start_behind_another_start() -> None:
 def test_finish_behind_a_take_over() -> None:
     start = started()
     take_over = "UPDATE jobs SET fence = fence + 1, worker = 'other' WHERE id = :id"
-    assert behind_the_lock(take_over, lambda: jobs.finish([outcome(start, Ending.COMPLETED)]), id=start.job_id) == []
+    assert behind_the_lock(take_over, lambda: jobs.finish([outcome(start, Outcome.COMPLETED)]), id=start.job_id) == []
     assert jobs.get(start.job_id).status == Status.PROCESSING
 
 
@@ -248,8 +248,8 @@ def test_recover_passes_by_a_row_that_is_being_finished() -> None:
     lapse(start.job_id)
     with engine().begin() as holder:
         holder.execute(text("UPDATE jobs SET status = 'COMPLETED' WHERE id = :id"), {"id": start.job_id})
-        assert jobs.recover(10) == 0
-    assert jobs.recover(10) == 0
+        assert jobs.recover_lapsed(10, 0) == 0
+    assert jobs.recover_lapsed(10, 0) == 0
     assert jobs.get(start.job_id).status == Status.COMPLETED
 
 

@@ -68,6 +68,8 @@ def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ign
         ("DATABASE_URL", "h"),
         ("REDIS_URL", "h:6379"),
         ("PORT", "70000"),
+        ("PORT", "0"),
+        ("JOBSVC_API_KEYS", ","),
         ("PORT", "x"),
         ("JOBSVC_QUEUES", ","),
         ("JOBSVC_QUEUES", "a,a"),

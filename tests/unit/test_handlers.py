@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
 from jobsvc.handlers import RetryIn, find, load, names, registry
-from jobsvc.handlers.policy import RetryPolicy
+from jobsvc.handlers.policy import DEFAULT_RETRY, RetryPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_a_queue_that_is_not_served() -> None:
 )
 def test_intervals(given: dict[str, Any], base: dict[str, Any] | None, expected: list[float]) -> None:
     policy = RetryPolicy.model_validate(given)
-    assert policy.intervals(RetryPolicy.model_validate(base) if base is not None else None) == expected
+    assert policy.over(RetryPolicy.model_validate(base or {}).over(DEFAULT_RETRY)).intervals() == expected
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**9])

@@ -18,10 +18,10 @@ def test_json(text: str) -> None:
         (b"", "line 1, column 1"),
         (b"{'a': 1}", "line 1, column 2"),
         (b"\xff", "not UTF-8 at byte 0"),
-        (b"[NaN]", "NaN is no JSON number"),
-        (b"[-Infinity]", "-Infinity is no JSON number"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is there twice"),
-        (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\\ud800' is there twice"),
+        (b"[NaN]", "NaN is not valid JSON"),
+        (b"[-Infinity]", "-Infinity is not valid JSON"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' appears more than once"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\\ud800' appears more than once"),
         (b"[" * 100_000, "nested"),
         (b"9" * 5000, "digits"),
     ],
@@ -49,15 +49,15 @@ def test_what_jsonb_cannot_hold(value: object, pointer: str) -> None:
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "ü\U0001f600", {"": []}, 10**4000])
 def test_what_jsonb_can_hold(value: object) -> None:
-    assert unstorable(value) == []
+    assert list(unstorable(value)) == []
 
 
 def test_depth() -> None:
     value: list[object] = []
     for _ in range(MAX_DEPTH - 1):
         value = [value]
-    assert unstorable(value) == []
-    assert unstorable([value])[0].detail == "is nested more than 100 levels deep"
+    assert list(unstorable(value)) == []
+    assert next(unstorable([value])).detail == "is nested more than 100 levels deep"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from jobsvc import jobs
 from jobsvc.api.auth import needs
 from jobsvc.api.parsing import body, no_query
 from jobsvc.api.schemas import JobRequest, dump_attempts, dump_job
-from jobsvc.deliveries import Delivery
 from jobsvc.errors import JobNotFound
 from jobsvc.relay import Relay
 
@@ -21,11 +20,10 @@ blueprint.before_request(no_query)
 @needs("write")
 def create() -> tuple[dict[str, Any], int, dict[str, str]]:
     """Store a job and answer 202; what happens to it then depends on no request."""
-    new = body(JobRequest).resolve()
-    [(job_id, due_at)] = jobs.submit([new])
+    [job] = jobs.submit([body(JobRequest).resolve()])
     relay: Relay = current_app.extensions["relay"]
-    relay.wake([Delivery(job_id, new.type, new.queue, new.timeout, new.retry_intervals, due_at)])
-    return {"jobId": str(job_id)}, 202, {"Location": url_for("jobs.show", job_id=job_id)}
+    relay.wake([job])
+    return {"jobId": str(job.job_id)}, 202, {"Location": url_for("jobs.show", job_id=job.job_id)}
 
 
 @blueprint.get("/jobs/<job_id>")

@@ -18,7 +18,7 @@ blueprint.before_request(no_query)
 @blueprint.get("/healthz")
 @needs(None)
 def healthz() -> dict[str, str]:
-    """The process lives."""
+    """The process is running."""
     return {"status": "ok"}
 
 

@@ -5,113 +5,113 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from jobsvc import deliveries, jobs
-from jobsvc.models import Ending
+from jobsvc import jobs
+from jobsvc.models import Outcome
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
 
 def age(job_id: UUID, seconds: float) -> None:
-    """Make the delivery of a job so many seconds old."""
+    """Make the dispatch of a job so many seconds old."""
     then = "now() - :s * interval '1 s'"
-    sql(f"UPDATE jobs SET delivered_at = {then}, due_at = {then} WHERE id = :id", s=seconds, id=job_id)
+    sql(f"UPDATE jobs SET dispatched_at = {then}, due_at = {then} WHERE id = :id", s=seconds, id=job_id)
 
 
-def ids(claimed: list[deliveries.Delivery]) -> list[UUID]:
-    return [delivery.job_id for delivery in claimed]
+def ids(claimed: list[jobs.Dispatch]) -> list[UUID]:
+    return [dispatch.job_id for dispatch in claimed]
 
 
-def test_a_fresh_job_is_delivered_and_one_for_later_is_not() -> None:
+def test_a_fresh_job_is_dispatched_and_one_for_later_is_not() -> None:
     submit()
     later = submit(delay=60)
-    assert deliveries.claim_due(10) == []
+    assert jobs.claim_due(10) == []
     make_due(later)
-    assert ids(deliveries.claim_due(10)) == [later]
-    assert deliveries.claim_due(10) == []
+    assert ids(jobs.claim_due(10)) == [later]
+    assert jobs.claim_due(10) == []
 
 
-def test_a_failed_attempt_is_to_be_delivered_anew_at_its_time() -> None:
+def test_a_failed_attempt_is_to_be_dispatched_anew_at_its_time() -> None:
     start = started(retry_intervals=[30.0, 40.0])
-    jobs.finish([outcome(start, Ending.FAILED)])
-    assert deliveries.claim_due(10) == []
+    jobs.finish([outcome(start, Outcome.FAILED)])
+    assert jobs.claim_due(10) == []
     make_due(start.job_id)
-    [delivery] = deliveries.claim_due(10)
-    assert (delivery.job_id, delivery.retry_intervals) == (start.job_id, [40.0])
+    [dispatch] = jobs.claim_due(10)
+    assert (dispatch.job_id, dispatch.retry_intervals) == (start.job_id, [40.0])
 
 
 def test_a_claim_that_was_taken_back_is_due_again() -> None:
     job_id, running = submit(), started()
-    deliveries.release([job_id, running.job_id])
-    assert ids(deliveries.claim_due(10)) == [job_id]
+    jobs.release([job_id, running.job_id])
+    assert ids(jobs.claim_due(10)) == [job_id]
 
 
 def test_the_longest_due_come_first_and_the_limit_holds() -> None:
     waiting = [submit(delay=60) for _ in range(4)]
     for seconds, job_id in enumerate(waiting):
         sql("UPDATE jobs SET due_at = now() - :s * interval '1 s' WHERE id = :id", s=seconds, id=job_id)
-    assert ids(deliveries.claim_due(3)) == waiting[:0:-1]
+    assert ids(jobs.claim_due(3)) == waiting[:0:-1]
 
 
 def test_claims_in_parallel_never_share_a_job() -> None:
     waiting = {submit(delay=60) for _ in range(200)}
     sql("UPDATE jobs SET due_at = now()")
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda _: deliveries.claim_due(30), range(16)))
+        claims = list(pool.map(lambda _: jobs.claim_due(30), range(16)))
     claimed = [job_id for claim in claims for job_id in ids(claim)]
     assert len(claimed) == len(set(claimed)) == len(waiting)
 
 
-def test_with_an_empty_queue_what_was_delivered_a_while_ago_is_missing() -> None:
+def test_with_an_empty_queue_what_was_dispatched_a_while_ago_is_missing() -> None:
     old, fresh, elsewhere = submit(), submit(), submit(queue="low")
     age(old, 20)
     age(elsewhere, 20)
-    assert ids(deliveries.claim_missing("default", None, 15, 10)) == [old]
-    assert deliveries.claim_missing("default", None, 15, 10) == []
+    assert ids(jobs.claim_missing("default", None, 15, 10)) == [old]
+    assert jobs.claim_missing("default", None, 15, 10) == []
     assert jobs.get(fresh).status == "PENDING"
 
 
-def test_what_was_delivered_well_before_the_head_of_the_queue_is_missing() -> None:
+def test_what_was_dispatched_well_before_the_head_of_the_queue_is_missing() -> None:
     lost, on_its_way, head, behind = submit(), submit(), submit(), submit()
     for job_id, seconds in ((lost, 100), (on_its_way, 55), (head, 50), (behind, 40)):
         age(job_id, seconds)
-    assert ids(deliveries.claim_missing("default", head, 15, 10)) == [lost]
+    assert ids(jobs.claim_missing("default", head, 15, 10)) == [lost]
 
 
 @pytest.mark.parametrize("what", ["unknown", "running"])
 def test_a_head_that_does_not_wait_says_nothing(what: str) -> None:
     age(submit(), 100)
     head = uuid4() if what == "unknown" else started().job_id
-    assert deliveries.claim_missing("default", head, 15, 10) == []
+    assert jobs.claim_missing("default", head, 15, 10) == []
 
 
 def test_what_runs_or_has_ended_is_never_missing() -> None:
     running, done = started(), started()
-    jobs.finish([outcome(done, Ending.COMPLETED)])
+    jobs.finish([outcome(done, Outcome.COMPLETED)])
     for start in (running, done):
         age(start.job_id, 1000)
-    assert deliveries.claim_missing("default", None, 15, 10) == []
+    assert jobs.claim_missing("default", None, 15, 10) == []
 
 
 def test_the_time_to_the_next() -> None:
-    assert deliveries.seconds_to_next() is None
+    assert jobs.seconds_to_next() is None
     submit()
-    assert deliveries.seconds_to_next() is None
+    assert jobs.seconds_to_next() is None
     first = submit(delay=30)
     submit(delay=90)
-    assert deliveries.seconds_to_next() == pytest.approx(30, abs=2)
+    assert jobs.seconds_to_next() == pytest.approx(30, abs=2)
     make_due(first)
-    assert deliveries.seconds_to_next() == 0
+    assert jobs.seconds_to_next() == 0
 
 
 def test_a_job_cannot_be_started_from_a_claim_alone() -> None:
     job_id = submit(delay=60)
-    assert deliveries.claim_due(10) == []
+    assert jobs.claim_due(10) == []
     assert jobs.start([job_id], "w", LEASE) == []
 
 
 def test_the_sweeps_reads_use_their_indexes() -> None:
     sql(
         "INSERT INTO jobs"
-        " (id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at, delivered_at)"
+        " (id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at, dispatched_at)"
         " SELECT gen_random_uuid(), 'T', 'default', '{}', 'COMPLETED', 1, '{}', 1, now(), now()"
         " FROM generate_series(1, 20000)"
     )
@@ -124,22 +124,22 @@ def test_the_sweeps_reads_use_their_indexes() -> None:
     plans: list[str] = []
 
     def explain(connection, cursor, statement, parameters, context, many):  # type: ignore[no-untyped-def]
-        if statement.startswith(("UPDATE", "SELECT")):
+        if statement.startswith(("UPDATE", "SELECT", "WITH")):
             cursor.execute("EXPLAIN " + statement, parameters)
             plans.append("\n".join(row[0] for row in cursor.fetchall()))
 
     event.listen(engine(), "before_cursor_execute", explain)
     try:
-        deliveries.claim_due(10)
-        deliveries.claim_missing("default", None, 15, 10)
-        deliveries.seconds_to_next()
+        jobs.claim_due(10)
+        jobs.claim_missing("default", None, 15, 10)
+        jobs.seconds_to_next()
         jobs.expire(10)
-        jobs.recover(10)
+        jobs.recover_lapsed(10, 0)
     finally:
         event.remove(engine(), "before_cursor_execute", explain)
     assert len(plans) == 5
     for plan, index in zip(
-        plans, ["jobs_to_deliver", "jobs_in_rq", "jobs_to_deliver", "jobs_to_expire", "jobs_running"], strict=True
+        plans, ["jobs_to_dispatch", "jobs_in_rq", "jobs_to_dispatch", "jobs_to_expire", "jobs_running"], strict=True
     ):
         assert index in plan
         assert "Seq Scan" not in plan

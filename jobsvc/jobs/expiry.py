@@ -1,4 +1,4 @@
-"""Moves of jobs that wait, other than to be started."""
+"""Jobs that were not started in time."""
 
 from sqlalchemy import func, select, update
 
@@ -14,11 +14,12 @@ def expire(limit: int) -> int:
         .where(Job.status.in_(WAITING), Job.expires_at <= now())
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("late")
     )
     error = func.jsonb_build_object(
         "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
     )
     with transaction() as connection:
         return connection.execute(
-            update(Job).where(Job.id.in_(late)).values(status=Status.FAILED, finished_at=now(), error=error)
+            update(Job).where(Job.id == late.c.id).values(status=Status.FAILED, finished_at=now(), error=error)
         ).rowcount
