@@ -42,14 +42,18 @@ def transaction() -> Iterator[Connection]:
     except DBAPIError as error:
         if isinstance(error.orig, UndefinedTable):
             raise StoreUnavailable("The tables are missing; run `make migrate`") from error
-        if error.connection_invalidated or (isinstance(error, OperationalError) and not _is_final(error)):
+        if _is_passing(error):
             raise StoreUnavailable("Postgres can't be reached; try again soon") from error
         raise
 
 
-def _is_final(error: OperationalError) -> bool:
-    """Whether trying again can't help: what was sent is more than Postgres can hold (class 54 of its error codes)."""
-    return (getattr(error.orig, "pgcode", None) or "").startswith("54")
+def _is_passing(error: DBAPIError) -> bool:
+    """Whether trying again can help, by PostgreSQL's error codes."""
+    code = getattr(error.orig, "pgcode", None) or ""
+    if code.startswith("54"):  # more was sent than Postgres can hold
+        return False
+    read_only = "25006"  # as after a failover, until the standby is promoted
+    return error.connection_invalidated or code == read_only or isinstance(error, OperationalError)
 
 
 def _forget_pool() -> None:

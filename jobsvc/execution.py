@@ -123,12 +123,15 @@ def _from_handler(trace: TracebackType | None) -> TracebackType | None:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:
+    except BaseException as broken:
         return f"its message can't be shown: {type(broken).__name__}"
 
 
 def record(end: AttemptEnd) -> Verdict | None:
-    """Store how an attempt ended, waiting for Postgres as long as that takes; None when it had lost its job."""
+    """Store how an attempt ended, waiting for Postgres as long as that takes; None when it had lost its job.
+
+    An end that Postgres refuses to hold is stored as a failure of its own.
+    """
     pause = 0.1
     while True:
         try:
@@ -139,6 +142,12 @@ def record(end: AttemptEnd) -> Verdict | None:
                 logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
             time.sleep(pause)
             pause = min(pause * 2, 1)
+        except Exception as error:
+            logger.exception("%s: its outcome can't be stored", end.job_id)
+            refused = Failure(UnserializableResult.__name__, f"the outcome can't be stored: {type(error).__name__}")
+            if end.failure == refused:
+                raise
+            end = AttemptEnd(end.job_id, end.fence, Outcome.FAILED, failure=refused)
 
 
 def _log(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:

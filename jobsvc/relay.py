@@ -19,6 +19,7 @@ from uuid import UUID
 
 from redis import RedisError
 from rq import Queue, Retry
+from rq.job import Job as RQJob
 
 from jobsvc import jobs, rqsettings
 from jobsvc.config import settings
@@ -94,7 +95,9 @@ class Relay:
         wait = None
         if self._redis_answers():
             with self._postgres:
-                if self._dispatch(jobs.claim_due(BATCH)) == BATCH:
+                claimed = jobs.claim_due(BATCH)
+                self._dispatch(self._not_queued(claimed))
+                if len(claimed) == BATCH:
                     return 0.0
                 wait = jobs.seconds_to_next()
         return math.inf if wait is None else wait
@@ -108,6 +111,15 @@ class Relay:
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
         return BATCH in counts
 
+    def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
+        """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
+        with self._redis, rqsettings.connection().pipeline(transaction=False) as pipeline:
+            for one in claimed:
+                pipeline.hget(RQJob.key_for(str(one.job_id)), "status")
+            statuses = pipeline.execute()
+            return [one for one, status in zip(claimed, statuses, strict=True) if status != b"queued"]
+        return claimed
+
     def _missing(self, name: str) -> list[Dispatch]:
         with self._redis:
             ids = rqsettings.queue(name).get_job_ids(0, 1)
@@ -115,7 +127,9 @@ class Relay:
                 head = UUID(ids[0]) if ids else None
             except ValueError:
                 return []  # somebody else's job; ours are looked for when it has gone
-            return jobs.claim_missing(name, head, settings().JOBSVC_LEASE_SECONDS, BATCH)
+            # RQ's scheduler may have queued a job two sweeps before we claimed it.
+            grace = settings().JOBSVC_LEASE_SECONDS + 2 * settings().JOBSVC_SWEEP_SECONDS
+            return jobs.claim_missing(name, head, grace, BATCH)
         return []
 
     def _dispatch(self, batch: Sequence[Dispatch]) -> int:

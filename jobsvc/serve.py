@@ -1,7 +1,10 @@
 """`make run`: the API under granian, as the settings say."""
 
+import os
+import signal
 import socket
 import sys
+import threading
 
 from granian import Granian
 from granian.constants import Interfaces
@@ -11,6 +14,7 @@ from jobsvc.config import settings
 from jobsvc.errors import ConfigError
 
 THREADS = 8
+STOP_SECONDS = 10
 
 
 def main() -> None:
@@ -22,12 +26,15 @@ def main() -> None:
     if _is_taken(host, port):
         sys.exit(f"jobsvc: PORT: {port} is taken on {host}")
     print(f"jobsvc serves {settings().address}", flush=True)
+    _take_ctrl_c_as_sigterm()
     Granian(
         "wsgi:app",
         address=host,
         port=port,
         interface=Interfaces.WSGI,
         blocking_threads=THREADS,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
     ).serve()
 
@@ -39,6 +46,21 @@ def _is_taken(host: str, port: int) -> bool:
             return False
     except OSError:
         return True
+
+
+def _take_ctrl_c_as_sigterm() -> None:
+    """A terminal sends SIGINT to granian's worker too, and that one hangs when its parent's SIGTERM comes on top.
+
+    So SIGINT is blocked, which the worker inherits, and one thread here takes it up.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def take() -> None:
+        while True:
+            signal.sigwait({signal.SIGINT})
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=take, daemon=True).start()
 
 
 if __name__ == "__main__":

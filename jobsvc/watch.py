@@ -13,6 +13,7 @@ from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Started
+from jobsvc.strictjson import clean
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -82,12 +83,13 @@ class Watch:
                 if holds and not jobs.renew([self._started], lease):
                     holds = False
                     logger.warning("%s lost its lease; its outcome will not count", self._started.job_id)
-            except StoreUnavailable as error:
+            except Exception as error:
+                # Whatever it is, the next time may go well, and the lease be held.
                 logger.warning("%s can't renew its lease: %s", self._started.job_id, error)
 
     def progress(self, percent: float, message: str | None) -> None:
         """Take note of the handler's progress, and store it now and then."""
-        self.last_progress = {"percent": percent, "message": message}
+        self.last_progress = {"percent": float(percent), "message": None if message is None else clean(str(message))}
         if time.monotonic() - self._progress_stored < PROGRESS_SECONDS:
             return
         self._progress_stored = time.monotonic()

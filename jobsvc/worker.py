@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import time
-from multiprocessing import get_context
+from collections.abc import Callable
+from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
 from uuid import UUID
@@ -28,10 +29,17 @@ logger = logging.getLogger("jobsvc.worker")
 
 
 class JobsvcWorker(Worker):
-    """RQ's forking worker, which tells Postgres at once when the process of an attempt died."""
+    """RQ's forking worker, which tells Postgres at once when the process of an attempt died.
+
+    It stops when the pool that started it has died, and its own children die with it: the process
+    of an attempt, and RQ's scheduler.
+    """
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
+        if parent_process() is not None:
+            _when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        os.register_at_fork(after_in_child=lambda: _when_orphaned(lambda: os._exit(1)))
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
 
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
@@ -56,24 +64,30 @@ class Pool(WorkerPool):
         super().check_workers(respawn)
         if self.status != self.Status.STOPPED and (self._relay is None or not self._relay.is_alive()):
             # A daemon: multiprocessing ends it when the pool ends. A claim it hasn't pushed yet, a sweep finds.
-            self._relay = get_context("fork").Process(target=run_relay, args=(os.getpid(),), daemon=True)
+            self._relay = get_context("fork").Process(target=run_relay, daemon=True)
             self._relay.start()
 
 
-def run_relay(parent: int) -> None:
-    """The relay's process, which ends when it is told to, and with the process `parent`."""
+def run_relay() -> None:
+    """The relay's process, which ends when it is told to, and with its parent."""
     from jobsvc.relay import Relay
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the pool's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _when_orphaned(lambda: os._exit(0))
     Relay().run()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(0)
+def _when_orphaned(act: Callable[[], None]) -> None:
+    """Call `act`, from a thread, once this process' parent has died."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        act()
+
+    threading.Thread(target=watch, name="orphan", daemon=True).start()
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,15 @@ def compute(payload: dict[str, Any]) -> int:
     while time.monotonic() < end:
         total += 1
     return total
+
+
+@handler("INTERRUPT")
+def interrupt(payload: dict[str, Any]) -> None:
+    raise KeyboardInterrupt
+
+
+@handler("ODD_PROGRESS")
+def odd_progress(payload: dict[str, Any], ctx: Context) -> str:
+    ctx.progress(Decimal(5), "a\x00b\ud800")  # type: ignore[arg-type]
+    ctx.progress(50, {"not": "text"})  # type: ignore[arg-type]
+    raise Snooze(Decimal("0.1")) if ctx.fence == 1 else Discard("done")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
+import psutil
 import psycopg2
 import redis
 
@@ -113,6 +114,11 @@ class Process:
         return self.popen.wait(timeout)
 
     def kill(self) -> None:
+        """Kill it with everything that it started, also what has a session of its own."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.popen.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         for pid in self.tree():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -122,11 +128,10 @@ class Process:
 
 def _sessions() -> Iterator[tuple[int, int]]:
     """(pid, session id) of every process that lives, zombies left out."""
-    listing = subprocess.run(["ps", "-eo", "pid=,sid=,stat="], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines():
-        pid, session, state = line.split()
-        if not state.startswith("Z"):
-            yield int(pid), int(session)
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if process.info["status"] != psutil.STATUS_ZOMBIE:
+                yield process.pid, os.getsid(process.pid)
 
 
 POOL = (sys.executable, "worker.py")

@@ -13,6 +13,7 @@ from jobsvc.config import ApiKey, Scope, is_loopback, settings
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _LADDER: tuple[Scope, ...] = ("read", "write", "admin")
 
 
@@ -30,7 +31,7 @@ def _scope_needed() -> Scope | None:
     if is_dashboard(request.path):
         return "admin"
     view = current_app.view_functions.get(request.endpoint or "")
-    declared: Scope | None = getattr(view, "scope", "read" if request.method in ("GET", "HEAD", "OPTIONS") else "admin")
+    declared: Scope | None = getattr(view, "scope", "read" if request.method in _SAFE else "admin")
     return declared if view else "read"
 
 
@@ -57,6 +58,24 @@ def _owner(key: str) -> ApiKey | None:
 def _digest(secret: str) -> str:
     marked = secret.startswith("sha256:")
     return secret.removeprefix("sha256:") if marked else hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _check_site() -> Response | None:
+    """Refuse what a page of another site makes a browser send.
+
+    That is every request to the dashboard, which changes things on GET too and whose password the
+    browser adds by itself; and without keys, every request that could change something.
+    `Sec-Fetch-Site` tells in every browser of today (W3C Fetch Metadata); Origin and Referer stand in.
+    """
+    if not is_dashboard(request.path) and (not settings().is_open or request.method in _SAFE):
+        return None
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        is_ours = site in ("same-origin", "none")
+    else:
+        source = request.headers.get("Origin") or request.headers.get("Referer")
+        is_ours = source is None or f"{source}/".startswith(request.host_url)
+    return None if is_ours else problem(403, "Forbidden", "A page of another site sent this request.")
 
 
 def _check() -> Response | None:
@@ -91,4 +110,5 @@ def _check_is_local() -> Response | None:
 
 def init_app(app: Flask) -> None:
     """Check every request of this app before its view."""
+    app.before_request(_check_site)
     app.before_request(_check)

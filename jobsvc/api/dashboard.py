@@ -23,20 +23,8 @@ def _no_such_job(error: NoSuchJobError) -> Response:
     return problem(404, "Not Found", "RQ doesn't hold this job; GET /jobs/:id shows it.")
 
 
-def _refuse_other_sites() -> Response | None:
-    """rq-dashboard changes things on GET too, so a request that another site made is refused, whatever its method.
-
-    `Sec-Fetch-Site` says so in every browser of today (W3C Fetch Metadata); Origin and Referer stand in.
-    """
-    if not is_dashboard(request.path):
-        return None
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        is_ours = site in ("same-origin", "none")
-    else:
-        source = request.headers.get("Origin") or request.headers.get("Referer")
-        is_ours = source is None or f"{source}/".startswith(request.host_url)
-    return None if is_ours else problem(403, "Forbidden", "The dashboard answers only to its own pages.")
+def _no_such_page(error: ArithmeticError) -> Response:
+    return problem(404, "Not Found", "There is no such page of jobs.")
 
 
 def is_dashboard(path: str) -> bool:
@@ -51,9 +39,11 @@ def init_app(app: Flask) -> None:
     # Some of its pages fetch jobs without naming a serializer; RQ's default, pickle, would run what it reads.
     rq.serializers.PickleSerializer = rqsettings.SERIALIZER  # type: ignore[assignment]
     web.setup_rq_connection(app)
-    app.before_request(_refuse_other_sites)
     app.before_request(_refuse_other_instances)
     app.register_error_handler(NoSuchJobError, _no_such_job)
+    if not rq_dashboard.blueprint.error_handler_spec[None]:
+        # It divides by the page size of the path.
+        rq_dashboard.blueprint.register_error_handler(ZeroDivisionError, _no_such_page)
     # Its base template asks for the icon of the app that it thinks is its own.
     app.static_folder = rq_dashboard.blueprint.static_folder
     app.add_url_rule(f"{PREFIX}/static/<path:filename>", endpoint="static", view_func=app.send_static_file)

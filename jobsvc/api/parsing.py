@@ -23,11 +23,9 @@ def body(schema: type[Schema]) -> Schema:
 
     Aborts with 413 and 415; raises NotJson and InvalidInput.
     """
-    raw = request.get_data(cache=False)
+    raw = _whole_body()
     if not raw:
         return schema()
-    if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
-        abort(413)
     media_type = request.mimetype
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
@@ -43,6 +41,20 @@ def body(schema: type[Schema]) -> Schema:
         return schema.model_validate(value)
     except ValidationError as error:
         raise InvalidInput(problems(error, value)) from None
+
+
+def _whole_body() -> bytes:
+    """The body's bytes; never a part of them, which could be taken for another request."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        abort(415, "Send the body without a content coding.")
+    raw = request.get_data(cache=False)
+    if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
+        abort(413)
+    # A connection that was cut off looks like the end of a body: so no body at all has to be announced as none.
+    announced = request.content_length
+    if (announced is not None and announced != len(raw)) or ("Transfer-Encoding" in request.headers and not raw):
+        abort(400, "The body is shorter than announced.")
+    return raw
 
 
 def problems(error: ValidationError, value: Any, base: str = "") -> list[Problem]:

@@ -35,7 +35,12 @@ def start() -> tuple[dict[str, str], list[Server]]:
             urls[variable] = str(given[variable])
             continue
         server = kind(data_dir())
-        urls[variable], is_ours = server.start()
+        try:
+            urls[variable], is_ours = server.start()
+        except ServiceError:
+            for one in started:
+                one.stop()
+            raise
         if is_ours:
             started.append(server)
     return urls, started

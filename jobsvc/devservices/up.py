@@ -1,5 +1,6 @@
 """Everything in one terminal, from the servers to a worker, and all of it gone after Ctrl-C."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import urllib.error
 import urllib.request
 from types import FrameType
 from typing import IO
+
+import psutil
 
 from jobsvc import devservices
 from jobsvc.config import settings
@@ -50,6 +53,13 @@ class Child:
         if self.runs():
             self.process.send_signal(signal.SIGTERM)
 
+    def kill_rest(self) -> None:
+        """End what is left of its session, such as a job's process whose worker was killed."""
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) == self.process.pid:
+                    os.kill(pid, signal.SIGKILL)
+
 
 class Up:
     """What `make up` started, and how it is stopped."""
@@ -62,7 +72,7 @@ class Up:
 
     def run(self) -> int:
         """Start everything, wait for Ctrl-C, stop everything; returns the exit status."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._signalled)
         try:
             self._start()
@@ -117,8 +127,7 @@ class Up:
             for child in self._children:
                 child.tell()
         for child in self._children:
-            if child.runs():
-                os.killpg(child.process.pid, signal.SIGKILL)
+            child.kill_rest()
             child.reader.join(1)
         for server in reversed(self._servers):
             server.stop()

@@ -31,7 +31,7 @@ class RetryIn(Exception):
 def _not_negative(seconds: float) -> float:
     if not 0 <= seconds <= YEAR:
         raise ValueError(f"a job can wait for 0 seconds to a year, not {seconds!r}")
-    return seconds
+    return float(seconds)
 
 
 class Context:

@@ -8,13 +8,14 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from jobsvc.config import Network
 
 Address = IPv4Address | IPv6Address
 
+_6TO4_RELAYS = IPv4Network("192.88.99.0/24")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 
@@ -85,7 +86,7 @@ def is_allowed(address: Address, allow: Sequence[Network]) -> bool:
 
 
 def _is_public(address: Address) -> bool:
-    if isinstance(address, IPv6Address) and address.is_site_local:
+    if address in _6TO4_RELAYS or (isinstance(address, IPv6Address) and address.is_site_local):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 

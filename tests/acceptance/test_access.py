@@ -100,6 +100,11 @@ def test_the_dashboard_refuses_other_sites(api: Service, method: str, path: str,
     refused(api.client.request(method, path, headers=headers), 403)
 
 
+def test_a_page_of_another_site_can_post_no_job(api: Service) -> None:
+    refused(api.client.post("/jobs", headers={"Sec-Fetch-Site": "cross-site"}), 403)
+    refused(api.client.post("/jobs", headers={"Origin": "http://evil.example"}), 403)
+
+
 def test_the_dashboard_answers_to_its_own_pages(api: Service) -> None:
     for headers in ({"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {"Origin": api.url}):
         assert api.client.get("/rq/", headers=headers).status_code == 200
@@ -109,6 +114,7 @@ def test_an_unknown_page_of_the_dashboard(api: Service) -> None:
     refused(api.client.get("/rq/nope"), 404)
     refused(api.client.get("/rq/0/view/job/nope"), 404)
     refused(api.client.get("/rq/7/view"), 404)
+    refused(api.client.get("/rq/0/data/jobs/default/queued/0/asc/0.json"), 404)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:3000", "localhost.evil.example", "10.0.0.1"])

@@ -1,6 +1,8 @@
 """What is refused: with a clear problem, nothing stored, and never a 5xx or a page of HTML."""
 
+import gzip
 import json
+import socket
 import uuid
 from typing import Any
 
@@ -183,6 +185,39 @@ def test_a_chunked_body_too_large(api: Service) -> None:
 def test_a_chunked_body(api: Service) -> None:
     reply = api.client.post("/jobs", content=iter([b'{"payload"', b": {}}"]), headers=JSON)
     assert reply.status_code == 202
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"Content-Length: 200\r\n\r\n",
+        b"Content-Length: 200\r\n\r\n{}",
+        b"Content-Length: 200\r\n\r\n" + b'{"delay": 1',
+        b"Transfer-Encoding: chunked\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+    ],
+)
+def test_an_upload_that_was_cut_off(api: Service, sent: bytes) -> None:
+    before = count()
+    with socket.create_connection(("127.0.0.1", api.port)) as connection:
+        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + sent)
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(10)
+        answer = connection.recv(10_000)
+    assert answer == b"" or b" 400 " in answer.partition(b"\r\n")[0]
+    assert count() == before
+
+
+def test_a_content_coding(api: Service) -> None:
+    refused(post(api, gzip.compress(b"{}"), {**JSON, "Content-Encoding": "gzip"}), 415)
+
+
+def test_many_problems_are_told_in_part_and_soon(api: Service) -> None:
+    body = {"type": "HTTP_REQUEST", "payload": {"url": "http://1.1.1.1/", "expectStatus": [""] * 50_000}}
+    assert len(refused(post(api, json.dumps(body)), 422)["errors"]) <= 20
+    keys = ",".join(f'"{number}":1' for number in range(50_000))
+    refused(post(api, f'{{"payload": {{"result": {{{keys},"49999":1}}}}}}'), 400)
+    assert len(refused(post(api, f"{{{keys}}}"), 422)["errors"]) == 20
 
 
 @pytest.mark.parametrize("job_id", ["1", "not-a-uuid", "%00", str(uuid.UUID(int=0)), "🙂", "x" * 5000])

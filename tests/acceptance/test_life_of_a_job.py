@@ -203,6 +203,19 @@ def test_a_tuple_is_json(stack: Service) -> None:
     assert stack.until(stack.post("RETURN", {"what": "tuple"}), "COMPLETED")["result"] == [1, 2]
 
 
+def test_any_exception_is_a_failed_attempt(stack: Service) -> None:
+    job_id = stack.post("INTERRUPT", retry={"max": 0})
+    assert stack.until(job_id, "FAILED")["error"]["type"] == "KeyboardInterrupt"
+    assert stack.attempts(job_id)[0]["outcome"] == "failed"
+
+
+def test_odd_progress_is_made_storable(stack: Service) -> None:
+    job_id = stack.post("ODD_PROGRESS")
+    job = stack.until(job_id, "FAILED")
+    assert job["progress"] == {"percent": 50, "message": "{'not': 'text'}"}
+    assert [attempt["outcome"] for attempt in stack.attempts(job_id)] == ["snoozed", "discarded"]
+
+
 def test_error_texts_are_cleaned_and_cut(stack: Service) -> None:
     job_id = stack.post("RAISE", retry={"max": 0})
     message = stack.until(job_id, "FAILED")["error"]["message"]

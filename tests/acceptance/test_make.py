@@ -5,10 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from jobsvc.devservices import Postgres, Valkey
@@ -87,6 +89,38 @@ def test_up_serves_everything_and_leaves_nothing(make, env: dict[str, str]) -> N
     assert '"status":"COMPLETED"' in curl(f"{url}/jobs/{job_id}")
     again.signal(signal.SIGTERM)
     again.wait(30)
+    assert running(env) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_up_leaves_nothing_when_it_is_told_twice_in_the_midst_of_a_job(
+    make, env: dict[str, str], number: signal.Signals
+) -> None:  # type: ignore[no-untyped-def]
+    """Nor when a worker was killed before, and its job's process left alone."""
+    url = f"http://localhost:{env['PORT']}"
+    up = make("up")
+    eventually(lambda: answers(url, up), 60)
+    body = '{"payload": {"durationMs": 60000}}'
+    job_id = httpx.post(f"{url}/jobs", content=body, headers={"Content-Type": "application/json"}).json()["jobId"]
+    eventually(lambda: httpx.get(f"{url}/jobs/{job_id}").json()["status"] == "PROCESSING")
+    everything = psutil.Process(up.popen.pid).children(recursive=True)
+    for process in everything:
+        if os.getpgid(process.pid) == process.pid and process.ppid() not in (up.popen.pid, everything[0].pid):
+            process.parent().kill()  # the RQ worker of the process that runs the job
+    up.signal(number)
+    time.sleep(1.2)  # RQ takes a second signal within a second for the first one
+    up.signal(number)
+    up.wait(30)
+    assert running(env) == []
+    for process in everything:
+        eventually(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_up_with_a_wrong_setting_leaves_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    up = make("up", PORT="99999")
+    assert up.wait(60) != 0
+    assert "jobsvc: PORT: " in up.output
+    assert "Traceback" not in up.output
     assert running(env) == []
 
 

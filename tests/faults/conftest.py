@@ -17,13 +17,14 @@ class Ground:
 
     LEASE, SWEEP = 3.0, 0.5
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **env: str) -> None:
         self.postgres, self.valkey = Postgres(folder), Valkey(folder)
         self.env = {
             "DATABASE_URL": self.postgres.start()[0],
             "REDIS_URL": self.valkey.start()[0],
             "JOBSVC_LEASE_SECONDS": str(self.LEASE),
             "JOBSVC_SWEEP_SECONDS": str(self.SWEEP),
+            **env,
         }
         upgrade = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
         subprocess.run(upgrade, cwd=ROOT, env={**os.environ, **self.env}, check=True, capture_output=True)

@@ -8,19 +8,7 @@ import time
 from pathlib import Path
 
 from tests.faults.conftest import Ground
-from tests.support import Process, eventually
-
-
-def horses(worker: Process) -> list[int]:
-    """The processes below this worker's that run a job: each leads a group of its own."""
-    tree = set(worker.tree())
-    listing = subprocess.run(["ps", "-eo", "pid=,pgid=,ppid="], capture_output=True, text=True, check=True).stdout
-    rows = [tuple(map(int, line.split())) for line in listing.splitlines()]
-    return [
-        pid
-        for pid, group, parent in rows
-        if pid in tree and pid == group and parent in tree and pid != worker.popen.pid
-    ]
+from tests.support import eventually
 
 
 def test_redis_away_then_back_with_what_it_had(ground: Ground) -> None:
@@ -90,18 +78,6 @@ def test_a_worker_killed_with_its_job(ground: Ground) -> None:
     job = service.until(job_id, "COMPLETED")
     assert job["error"]["type"] == "WorkerLost"
     assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["lost", "completed"]
-
-
-def test_a_killed_process_of_one_job_is_known_at_once(ground: Ground) -> None:
-    service = ground.service
-    worker = service.worker()
-    job_id = service.post(payload={"durationMs": 60_000}, retry={"max": 0}, timeout=600)
-    service.until(job_id, "PROCESSING")
-    [horse] = eventually(lambda: horses(worker))
-    os.kill(horse, signal.SIGKILL)
-    job = service.until(job_id, "FAILED", timeout=ground.LEASE)
-    assert job["error"]["type"] == "WorkerLost"
-    service.until(service.post(), "COMPLETED")
 
 
 def test_a_frozen_worker_overwrites_nothing(ground: Ground) -> None:

@@ -1,0 +1,113 @@
+"""Processes that die alone: what depended on them ends too, and their jobs go on elsewhere."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.conftest import Ground
+from tests.support import Process, Service, eventually
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Service]:
+    """A service with leases so long that none lapses within a test."""
+    ground = Ground(tmp_path, JOBSVC_LEASE_SECONDS="600")
+    yield ground.service
+    ground.stop()
+
+
+def children(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children()
+
+
+def horse_of(worker: Process) -> tuple[psutil.Process, psutil.Process]:
+    """The RQ worker below this pool that runs a job, and the process of the job, which leads a group of its own."""
+
+    def look() -> tuple[psutil.Process, psutil.Process] | None:
+        for one in children(worker.popen.pid):
+            for child in one.children():
+                if os.getpgid(child.pid) == child.pid:
+                    return one, child
+        return None
+
+    return eventually(look)  # type: ignore[return-value]
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_killed_process_of_a_job_is_known_at_once(patient: Service) -> None:
+    worker = patient.worker()
+    job_id = patient.post(payload={"durationMs": 60_000}, retry={"max": 1, "interval": 600}, timeout=600)
+    patient.until(job_id, "PROCESSING")
+    _, horse = horse_of(worker)
+    horse.kill()
+    job = patient.until(job_id, "RETRYING", timeout=5)
+    assert job["error"]["type"] == "WorkerLost"
+    patient.until(patient.post(), "COMPLETED")
+
+
+def test_the_process_of_a_job_dies_with_its_worker(ground: Ground) -> None:
+    service = ground.service
+    worker = service.worker()
+    job_id = service.post(payload={"durationMs": 4000}, retry={"max": 1, "interval": 0})
+    service.until(job_id, "PROCESSING")
+    rq_worker, horse = horse_of(worker)
+    scheduler = [child for child in rq_worker.children() if child.pid != horse.pid]
+    rq_worker.kill()
+    for orphan in [horse, *scheduler]:
+        eventually(lambda orphan=orphan: ended(orphan), 5)
+    service.until(job_id, "COMPLETED", timeout=30)  # on the worker that the pool started instead
+    assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["lost", "completed"]
+
+
+def test_workers_stop_when_their_pool_has_died(patient: Service) -> None:
+    worker = patient.worker(JOBSVC_WORKERS="2")
+    job_id = patient.post(payload={"durationMs": 1500})
+    patient.until(job_id, "PROCESSING")
+    left = psutil.Process(worker.popen.pid).children(recursive=True)
+    os.kill(worker.popen.pid, signal.SIGKILL)
+    worker.popen.wait()
+    for process in left:
+        eventually(lambda process=process: ended(process), 15)
+    assert patient.job(job_id)["status"] == "COMPLETED"  # what ran was finished first
+
+
+def test_the_relay_beside_a_pool_is_started_again(ground: Ground) -> None:
+    service = ground.service
+    worker = service.worker()
+    for pid in service.api.tree():
+        os.kill(pid, signal.SIGSTOP)  # so that no other relay helps
+
+    def relay() -> psutil.Process | None:
+        return next((one for one in children(worker.popen.pid) if not one.children() and not ended(one)), None)
+
+    before = eventually(relay)
+    before.kill()
+    eventually(lambda: (now := relay()) and now.pid != before.pid)
+    for pid in service.api.tree():
+        os.kill(pid, signal.SIGCONT)
+    service.until(service.post(delay=0.5), "COMPLETED")
+
+
+def test_an_api_process_that_dies_is_replaced(ground: Ground) -> None:
+    service = ground.service
+    [one] = children(service.api.popen.pid)
+    one.kill()
+    eventually(lambda: ended(one))
+
+    def post() -> bool:
+        try:
+            return service.client.post("/jobs").status_code == 202
+        except Exception:
+            return False
+
+    eventually(post, 15)
