@@ -13,7 +13,7 @@ from granian.log import LogLevels
 from jobsvc.config import settings
 from jobsvc.errors import ConfigError
 
-THREADS = 8
+THREADS = 32
 STOP_SECONDS = 10
 
 
