@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from jobsvc import handlers
 from jobsvc.api.parsing import problems
 from jobsvc.config import settings
-from jobsvc.errors import InvalidInput, Problem
+from jobsvc.errors import InvalidInput
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.jobs import NewJob
 from jobsvc.models import Attempt, Job, Outcome, Status
@@ -52,20 +52,25 @@ class JobRequest(BaseModel):
             raise ValueError("give delay or runAt, not both")
         return self
 
-    def resolve(self) -> NewJob:
-        """The job to store, its handler's defaults filled in.
+    @field_validator("type")
+    @classmethod
+    def _known_type(cls, name: str) -> str:
+        if handlers.find(name) is None:
+            raise ValueError(f"there is no type {name[:100]!a}; known types: {', '.join(handlers.names())}")
+        return name
 
-        Raises InvalidInput when there is no such type or queue, or the payload doesn't fit its handler.
-        """
-        handler = handlers.find(self.type)
-        if handler is None:
-            known = ", ".join(handlers.names())
-            raise InvalidInput([Problem("/type", f"there is no type {self.type[:100]!a}; known types: {known}")])
+    @field_validator("queue")
+    @classmethod
+    def _known_queue(cls, name: str | None) -> str | None:
         queues = settings().JOBSVC_QUEUES
-        if self.queue is not None and self.queue not in queues:
-            raise InvalidInput(
-                [Problem("/queue", f"there is no queue {self.queue[:100]!a}; known queues: {', '.join(queues)}")]
-            )
+        if name is not None and name not in queues:
+            raise ValueError(f"there is no queue {name[:100]!a}; known queues: {', '.join(queues)}")
+        return name
+
+    def resolve(self) -> NewJob:
+        """The job to store, its handler's defaults filled in. Raises InvalidInput when the payload doesn't fit it."""
+        handler = handlers.find(self.type)
+        assert handler is not None
         try:
             handler.parse(self.payload)
         except ValidationError as error:

@@ -140,8 +140,8 @@ def test_what_does_not_fit_the_schema(api: Service, body: str, pointer: str) -> 
 
 
 def test_every_problem_is_told_at_once(api: Service) -> None:
-    problem = refused(post(api, '{"delay": -1, "queue": 5, "x": 1}'), 422)
-    assert {error["pointer"] for error in problem["errors"]} == {"/delay", "/queue", "/x"}
+    problem = refused(post(api, '{"delay": -1, "queue": "nope", "type": "NOPE", "x": 1}'), 422)
+    assert {error["pointer"] for error in problem["errors"]} == {"/delay", "/queue", "/type", "/x"}
 
 
 def test_an_unknown_type_lists_the_known(api: Service) -> None:
