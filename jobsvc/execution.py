@@ -17,9 +17,9 @@ from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
-from jobsvc.models import Outcome, Status
+from jobsvc.models import WAITING, Outcome, Status
 from jobsvc.strictjson import clean, unstorable
-from jobsvc.watch import AttemptTimeout, Watch
+from jobsvc.watch import AttemptTimeout, HandBack, Watch
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -55,7 +55,7 @@ def run(job_id: str) -> Any:
     end, error = attempt(started[0])
     verdict = record(end)
     _log(started[0], end, verdict)
-    if verdict is None:
+    if verdict is None or end.outcome == Outcome.HANDED_BACK:
         return None
     if end.outcome == Outcome.SNOOZED:
         return Retry(max=2**31, interval=_until(verdict.due_at))
@@ -67,7 +67,7 @@ def run(job_id: str) -> Any:
 
 def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
     """Run the handler under its timeout, its lease renewed meanwhile; returns how it ended, and what it raised."""
-    watch = Watch(started, give_up=lambda: record(_failed(started, AttemptTimeout(started.timeout))))
+    watch = Watch(started, give_up=lambda reason: record(_failed(started, reason)))
     context = handlers.Context(
         str(started.job_id), started.attempt, started.max_attempts, started.fence, watch.progress
     )
@@ -101,6 +101,8 @@ def _failed(started: Started, error: BaseException, progress: dict[str, Any] | N
     """The end of an attempt whose handler raised."""
     if isinstance(error, handlers.Snooze):
         return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds, progress=progress)
+    if isinstance(error, HandBack):
+        return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0, progress=progress)
     outcome, name = Outcome.FAILED, type(error).__name__
     if isinstance(error, handlers.Discard):
         outcome = Outcome.DISCARDED
@@ -155,7 +157,7 @@ def _log(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
     reason = f" ({end.failure.type}: {end.failure.message})" if end.failure else ""
     if verdict is None:
         logger.warning("%s %s, but the job was no longer this worker's", name, end.outcome)
-    elif verdict.status in (Status.RETRYING, Status.SCHEDULED):
+    elif verdict.status in WAITING:
         logger.info("%s %s, again at %s%s", name, end.outcome, verdict.due_at.isoformat(" ", "milliseconds"), reason)
     else:
         logger.info("%s %s%s", name, end.outcome, reason)

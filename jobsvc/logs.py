@@ -11,4 +11,5 @@ def set_up() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
-    logging.getLogger("rq").setLevel(RQ_LEVEL)
+    for name in ("rq", "rq.worker"):  # the latter sets itself to INFO
+        logging.getLogger(name).setLevel(RQ_LEVEL)

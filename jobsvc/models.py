@@ -58,6 +58,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # it was stopped at its timeout; tried again while attempts are left
     LOST = "lost"  # its worker let the lease lapse; tried again while attempts are left
     SNOOZED = "snoozed"  # it raised Snooze; runs again later, and this start doesn't count
+    HANDED_BACK = "handed-back"  # its worker shut down; runs again at once, and this start doesn't count
 
 
 def _one_of(column: str, values: type[StrEnum]) -> str:

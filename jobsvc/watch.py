@@ -1,6 +1,7 @@
 """What goes on beside a handler while it runs: its clock, its lease, its progress."""
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -31,26 +32,35 @@ class AttemptTimeout(BaseException):
         super().__init__(f"the attempt took longer than its {seconds:g} s")
 
 
+class HandBack(BaseException):
+    """The worker shuts down, and the handler took longer than the time that was left to it."""
+
+
 class Watch:
     """Watches over one attempt: `with Watch(...)` around the handler, on the process' main thread.
 
     The attempt's timer replaces RQ's, which counts whole seconds only: at its end AttemptTimeout is
-    raised in the handler. From one thread the lease is renewed; and from there a handler that
-    doesn't stop, because it swallows the exception or hangs in a C call, is ended with its process,
-    after `give_up` stored the outcome.
+    raised in the handler, or HandBack, if SIGUSR1 told that the worker shuts down. From a thread
+    the lease is renewed; and from there a handler that doesn't stop, because it swallows the
+    exception or hangs in a C call, is ended with its process, after `give_up` was called with it.
     """
 
-    def __init__(self, started: Started, give_up: Callable[[], Any]) -> None:
+    def __init__(self, started: Started, give_up: Callable[[BaseException], Any]) -> None:
         self._started = started
         self._give_up = give_up
         self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._progress_stored = 0.0
         self.last_progress: dict[str, Any] | None = None
 
     def __enter__(self) -> "Watch":
+        self._reason: BaseException = AttemptTimeout(self._started.timeout)
         self._deadline = time.monotonic() + self._started.timeout
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-        self._thread.start()
+        # Blocked, it waits for a thread of ours that asks for it, also while the handler sits in a C call.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._listen)]
+        for thread in self._threads:
+            thread.start()
         signal.signal(signal.SIGALRM, self._time_is_up)
         signal.setitimer(signal.ITIMER_REAL, self._started.timeout)
         return self
@@ -64,28 +74,47 @@ class Watch:
         """Stop watching. Safe to call twice, as one must: the timer may strike in the midst of the first call."""
         self._over.set()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None and thread.is_alive():
+                signal.pthread_kill(thread.ident, signal.SIGUSR1)  # wakes the one that listens
+            thread.join()
+
+    def _listen(self) -> None:
+        """Wait until the worker shuts down, or the attempt is over."""
+        signal.sigwait({signal.SIGUSR1})
+        left = settings().JOBSVC_SHUTDOWN_SECONDS
+        if not self._over.is_set() and time.monotonic() + left < self._deadline:
+            self._reason = HandBack("the worker shut down")
+            self._deadline = time.monotonic() + left
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
 
     def _time_is_up(self, signum: int, frame: FrameType | None) -> None:
         if not self._over.is_set():
-            raise AttemptTimeout(self._started.timeout)
+            raise self._reason
 
     def _keep(self) -> None:
         """Renew the lease until the attempt is over, or its handler can't be stopped."""
         lease = settings().JOBSVC_LEASE_SECONDS
-        holds = True
-        while not self._over.wait(min(lease / 3, max(self._deadline + GRACE_SECONDS - time.monotonic(), 0))):
+        next_renewal = time.monotonic() + lease / 3
+        while not self._over.wait(min(1.0, lease / 3)):
             if time.monotonic() >= self._deadline + GRACE_SECONDS:
-                logger.error("%s did not stop at its timeout; its process ends", self._started.job_id)
-                self._give_up()
+                logger.error("%s did not stop when it was told to; its process ends", self._started.job_id)
+                self._give_up(self._reason)
                 os._exit(os.EX_SOFTWARE)
-            try:
-                if holds and not jobs.renew([self._started], lease):
-                    holds = False
-                    logger.warning("%s lost its lease; its outcome will not count", self._started.job_id)
-            except Exception as error:
-                # Whatever it is, the next time may go well, and the lease be held.
-                logger.warning("%s can't renew its lease: %s", self._started.job_id, error)
+            if time.monotonic() >= next_renewal:
+                next_renewal = time.monotonic() + (lease / 3 if self._renew(lease) else math.inf)
+
+    def _renew(self, lease: float) -> bool:
+        """Whether the attempt still holds its job, as far as one can tell."""
+        try:
+            if jobs.renew([self._started], lease):
+                return True
+            logger.warning("%s lost its lease; its outcome will not count", self._started.job_id)
+            return False
+        except Exception as error:
+            # Whatever it is, the next time may go well, and the lease be held.
+            logger.warning("%s can't renew its lease: %s", self._started.job_id, error)
+            return True
 
     def progress(self, percent: float, message: str | None) -> None:
         """Take note of the handler's progress, and store it now and then."""

@@ -4,6 +4,7 @@ The pool starts a worker again that died. Every worker forks a process for each 
 handler which crashes takes nothing with it.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -37,10 +38,19 @@ class JobsvcWorker(Worker):
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
+        # Inherited by the process of an attempt, where it stays pending until the attempt listens.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         if parent_process() is not None:
             _when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
         os.register_at_fork(after_in_child=lambda: _when_orphaned(lambda: os._exit(1)))
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Tell the attempt too: it goes back uncounted if it doesn't end within JOBSVC_SHUTDOWN_SECONDS."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        if self.horse_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.horse_pid, signal.SIGUSR1)
 
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
         """Nothing: the attempt has logged how it ended, and Postgres keeps the traceback."""

@@ -17,6 +17,7 @@ import psutil
 from jobsvc import devservices
 from jobsvc.config import settings
 from jobsvc.devservices import ServiceError
+from jobsvc.watch import GRACE_SECONDS
 
 LAST_RESORT_SECONDS = 10
 """How long a child may take to end once it was told to hurry."""
@@ -93,7 +94,7 @@ class Up:
     def _start(self) -> None:
         urls, self._servers = devservices.start()
         os.environ.update(urls)
-        self._patience = settings().JOBSVC_SHUTDOWN_SECONDS
+        self._patience = settings().JOBSVC_SHUTDOWN_SECONDS + GRACE_SECONDS + LAST_RESORT_SECONDS
         migrate = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
         migration = subprocess.run(migrate, capture_output=True, text=True)
         if migration.returncode:

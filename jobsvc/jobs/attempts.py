@@ -13,6 +13,9 @@ from jobsvc.db import transaction
 from jobsvc.models import WAITING, Attempt, Job, Outcome, Status
 from jobsvc.sql import now, rows, seconds
 
+UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
+"""How a start may end that doesn't count as an attempt."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -118,8 +121,8 @@ def report(started: Started, progress: dict[str, Any]) -> None:
 _done = rows("done", id=Uuid, fence=BigInteger, outcome=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB)
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
-_snoozed = _done.c.outcome == Outcome.SNOOZED
-_goes_on = _snoozed | (_failed & (_attempts_left > 0))
+_uncounted = _done.c.outcome.in_(UNCOUNTED)
+_goes_on = _uncounted | (_failed & (_attempts_left > 0))
 _own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
 _finish = (
     update(Job)
@@ -127,11 +130,12 @@ _finish = (
     .values(
         status=case(
             (_done.c.outcome == Outcome.COMPLETED, Status.COMPLETED),
-            (_snoozed, Status.SCHEDULED),
+            (_done.c.outcome == Outcome.SNOOZED, Status.SCHEDULED),
+            (_done.c.outcome == Outcome.HANDED_BACK, Status.PENDING),
             (_goes_on, Status.RETRYING),
             else_=Status.FAILED,
         ),
-        attempts=case((_snoozed, Job.attempts - 1), else_=Job.attempts),
+        attempts=case((_uncounted, Job.attempts - 1), else_=Job.attempts),
         due_at=case((_goes_on, now() + seconds(func.coalesce(_done.c.delay, _own_interval))), else_=Job.due_at),
         finished_at=case((_goes_on, null()), else_=now()),
         result=_done.c.result,
@@ -174,7 +178,7 @@ def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "fence": job.fence,
-        "number": job.attempts + (end.outcome == Outcome.SNOOZED),
+        "number": job.attempts + (end.outcome in UNCOUNTED),
         "worker": job.worker,
         "started_at": job.started_at,
         "outcome": end.outcome,

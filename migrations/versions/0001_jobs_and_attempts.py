@@ -83,7 +83,7 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text()),
         sa.Column("traceback", sa.Text()),
         sa.CheckConstraint(
-            "outcome IN ('completed', 'failed', 'discarded', 'timeout', 'lost', 'snoozed')",
+            "outcome IN ('completed', 'failed', 'discarded', 'timeout', 'lost', 'snoozed', 'handed-back')",
             name=op.f("attempts_outcome"),
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("attempts_job_id_fkey"), ondelete="CASCADE"),

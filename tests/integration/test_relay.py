@@ -1,0 +1,105 @@
+"""The relay on a real Redis, and without one."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq.job import Job as RQJob
+
+from jobsvc import jobs, rqsettings
+from jobsvc.relay import Relay
+from tests.integration.making import make_due, new, sql, submit
+
+
+def queue() -> Any:
+    return rqsettings.queue("default")
+
+
+def fetch(job_id: object) -> RQJob:
+    return RQJob.fetch(str(job_id), connection=rqsettings.connection(), serializer=rqsettings.SERIALIZER)
+
+
+@pytest.fixture
+def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that can't be reached: nobody listens on port 9."""
+    away = Redis(port=9, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+    monkeypatch.setattr(rqsettings, "connection", lambda: away)
+    monkeypatch.setattr(rqsettings, "queue", rqsettings.queue.__wrapped__)
+
+
+def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
+    [one] = jobs.submit([new(retry_intervals=[1.0, 2.5, 2.5], timeout=0.5)])
+    Relay()._dispatch([one])
+    rq_job = fetch(one.job_id)
+    assert queue().get_job_ids() == [str(one.job_id)]
+    assert (rq_job.func_name, list(rq_job.args)) == ("jobsvc.execution.run", [str(one.job_id)])
+    assert (rq_job.retries_left, rq_job.retry_intervals) == (3, [1, 3, 3])
+    assert (rq_job.description, rq_job.timeout) == ("TEST_JOB", 11)
+
+
+def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
+    [one] = jobs.submit([new(delay=30.5)])
+    Relay()._dispatch([one])
+    scheduled: datetime = queue().scheduled_job_registry.get_scheduled_time(str(one.job_id))
+    assert 0 <= scheduled.timestamp() - one.due_at.timestamp() < 1
+    assert queue().get_job_ids() == []
+
+
+def test_what_came_due_is_moved_from_the_schedule_to_the_queue() -> None:
+    [one] = jobs.submit([new(delay=30)])
+    relay = Relay()
+    relay._dispatch([one])
+    make_due(one.job_id)
+    relay.dispatch_due()
+    assert queue().get_job_ids() == [str(one.job_id)]
+    assert queue().scheduled_job_registry.get_job_ids() == []
+    relay.dispatch_due()
+    assert queue().get_job_ids() == [str(one.job_id)]
+
+
+def test_what_rqs_scheduler_queued_already_is_not_queued_twice() -> None:
+    [one] = jobs.submit([new(delay=30)])
+    relay = Relay()
+    relay._dispatch([one])
+    queue().scheduled_job_registry.remove(str(one.job_id))
+    queue().enqueue_job(fetch(one.job_id))
+    make_due(one.job_id)
+    relay.dispatch_due()
+    assert queue().get_job_ids() == [str(one.job_id)]
+
+
+def test_what_redis_lost_is_queued_again() -> None:
+    lost = submit()
+    sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
+    Relay().sweep()
+    assert queue().get_job_ids() == [str(lost)]
+
+
+def test_somebody_elses_job_at_the_head_stops_nothing() -> None:
+    submit()
+    rqsettings.connection().rpush("rq:queue:default", "not-one-of-ours")
+    assert Relay().sweep() is False
+
+
+def test_without_redis_claims_are_taken_back(no_redis: None) -> None:
+    [one] = jobs.submit([new()])
+    assert Relay()._dispatch([one]) == 0
+    assert jobs.get(one.job_id).dispatched_at is None
+
+
+def test_without_redis_nothing_is_claimed(no_redis: None) -> None:
+    job_id = submit(delay=60)
+    make_due(job_id)
+    Relay().dispatch_due()
+    Relay().sweep()
+    assert jobs.get(job_id).dispatched_at is None
+
+
+def test_many_are_dispatched_in_batches() -> None:
+    relay = Relay()
+    relay.wake(jobs.submit([new() for _ in range(2500)]))
+    relay._empty_inbox()
+    assert len(queue().get_job_ids()) == 2500
