@@ -108,7 +108,7 @@ def test_up_leaves_nothing_when_it_is_told_twice_in_the_midst_of_a_job(
         if os.getpgid(process.pid) == process.pid and process.ppid() not in (up.popen.pid, everything[0].pid):
             process.parent().kill()  # the RQ worker of the process that runs the job
     up.signal(number)
-    time.sleep(1.2)  # RQ takes a second signal within a second for the first one
+    time.sleep(2)  # RQ takes a second signal within a second for the first one
     up.signal(number)
     up.wait(30)
     assert running(env) == []

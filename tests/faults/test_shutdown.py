@@ -68,15 +68,15 @@ def test_a_job_that_does_not_listen_is_handed_back_too(service: Service, kind: s
 def test_a_second_signal_does_not_wait_and_loses_nothing(ground: Ground) -> None:
     service = ground.service
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="60")
-    job_id = service.post(payload={"durationMs": 3000}, retry={"max": 1, "interval": 0})
+    job_id = service.post(payload={"durationMs": 8000}, retry={"max": 1, "interval": 0})
     service.until(job_id, "PROCESSING")
     worker.signal(signal.SIGTERM)
-    time.sleep(1.2)  # RQ takes a second signal within a second for the first one
+    time.sleep(2)  # RQ takes a second signal within a second for the first one
     worker.signal(signal.SIGTERM)
     worker.wait(5)
     eventually(lambda: not worker.tree())
     service.worker()
-    assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 2
+    assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 2, worker.output
 
 
 def test_workers_rolled_under_load_lose_and_double_nothing(service: Service, tmp_path: Path) -> None:
