@@ -57,11 +57,12 @@ class Watch:
         self._reason: BaseException = AttemptTimeout(self._started.timeout)
         self._deadline = time.monotonic() + self._started.timeout
         # Blocked, it waits for a thread of ours that asks for it, also while the handler sits in a C call.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGALRM})
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._listen)]
         for thread in self._threads:
             thread.start()
         signal.signal(signal.SIGALRM, self._time_is_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # for the main thread alone
         signal.setitimer(signal.ITIMER_REAL, self._started.timeout)
         return self
 

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -44,6 +45,11 @@ class JobsvcWorker(Worker):
             _when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
         os.register_at_fork(after_in_child=lambda: _when_orphaned(lambda: os._exit(1)))
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
+
+    def subscribe(self) -> None:
+        """As RQ's, in a thread that leaves this process' signals to the main one."""
+        with _signals_kept():
+            super().subscribe()  # type: ignore[no-untyped-call]
 
     def handle_warm_shutdown_request(self) -> None:
         """Tell the attempt too: it goes back uncounted if it doesn't end within JOBSVC_SHUTDOWN_SECONDS."""
@@ -97,7 +103,22 @@ def _when_orphaned(act: Callable[[], None]) -> None:
             time.sleep(1)
         act()
 
-    threading.Thread(target=watch, name="orphan", daemon=True).start()
+    with _signals_kept():
+        threading.Thread(target=watch, name="orphan", daemon=True).start()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Threads started within don't take SIGINT and SIGTERM.
+
+    Of two that come at once, one may go to another thread, which may then run off with both; the
+    main thread would sleep on in its system call, and Python run the handlers only after that.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main() -> None:
