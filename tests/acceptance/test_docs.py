@@ -1,0 +1,77 @@
+"""What the README and the examples promise is what there is."""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobsvc.config import Settings
+from tests.support import ROOT, STOCK, Service
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    service = Service({"JOBSVC_HANDLERS": "examples.checksum", "JOBSVC_QUEUES": "docs,low"})
+    service.worker()
+    yield service
+    service.close()
+
+
+def old_file(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    os.utime(path, (time.time() - 60,) * 2)
+    return str(path)
+
+
+def test_the_example_handler(service: Service, tmp_path: Path) -> None:
+    content = b"x" * 3_000_000
+    job_id = service.post("CHECKSUM", {"path": old_file(tmp_path / "file", content)})
+    job = service.until(job_id, "COMPLETED")
+    assert job["result"] == {"sha256": hashlib.sha256(content).hexdigest()}
+    assert job["progress"] == {"percent": 100, "message": "3000000 of 3000000 bytes"}
+    assert (job["queue"], job["maxAttempts"]) == ("low", 6)
+
+
+def test_the_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) -> None:
+    gone = service.post("CHECKSUM", {"path": str(tmp_path / "nothing")})
+    assert "is no file" in service.until(gone, "FAILED")["error"]["message"]
+    fresh = tmp_path / "fresh"
+    fresh.write_bytes(b"")
+    job_id = service.post("CHECKSUM", {"path": str(fresh)})
+    service.until(job_id, "SCHEDULED")
+    service.until(job_id, "COMPLETED")
+    assert service.attempts(job_id)[0]["outcome"] == "snoozed"
+
+
+def test_the_line_for_a_stock_worker_is_the_one_that_is_tested() -> None:
+    assert " ".join(["rq", *STOCK[1:]]) in README
+
+
+def test_the_settings_are_all_told_and_no_others() -> None:
+    told = set(re.findall(r"`([A-Z][A-Z_]{3,})`", README.partition("## Settings")[2].partition("**Access.**")[0]))
+    assert told == set(Settings.model_fields)
+
+
+def test_the_commands_are_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for name in set(re.findall(r"`make ([a-z-]+)`", README)):
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_the_readmes_handler_can_be_registered() -> None:
+    from jobsvc.handlers import registry
+
+    source = README.partition("```python\n")[2].partition("```")[0]
+    before = dict(registry._handlers)
+    try:
+        exec(source, {"__name__": "work"})
+        assert registry._handlers["THUMBNAIL"].queue == "low"
+    finally:
+        registry._handlers.clear()
+        registry._handlers.update(before)
