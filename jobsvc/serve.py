@@ -11,7 +11,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 
 from jobsvc.config import settings
-from jobsvc.errors import ConfigError
+from jobsvc.errors import JobsvcError
 
 THREADS = 32
 STOP_SECONDS = 10
@@ -21,7 +21,8 @@ def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     try:
         host, port = settings().HOST, settings().PORT
-    except ConfigError as error:
+        from jobsvc import rqsettings  # noqa: F401  # loads the handlers: granian would try for ever if they can't be
+    except JobsvcError as error:
         sys.exit(f"jobsvc: {error}")
     if _is_taken(host, port):
         sys.exit(f"jobsvc: PORT: {port} is taken on {host}")
