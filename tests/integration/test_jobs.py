@@ -152,6 +152,15 @@ def test_a_lease_is_renewed_and_only_a_lapsed_one_is_taken() -> None:
     assert (job.status, attempt.outcome, attempt.error_type) == (Status.RETRYING, Outcome.LOST, "WorkerLost")
 
 
+def test_no_lease_counts_as_lapsed_before_it_could_be_renewed() -> None:
+    """Postgres was away; until it has been up for a lease's time, nobody had the chance."""
+    start = started()
+    lapse(start.job_id)
+    longer_than_it_is_up = 10.0**9
+    assert jobs.recover_lapsed(10, longer_than_it_is_up) == 0
+    assert jobs.recover_lapsed(10, 0) == 1
+
+
 def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
     start = started(retry_intervals=[])
     lapse(start.job_id)
