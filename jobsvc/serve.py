@@ -12,6 +12,7 @@ from granian.log import LogLevels
 
 from jobsvc.config import settings
 from jobsvc.errors import JobsvcError
+from jobsvc.orphans import stop_gently, when_orphaned
 
 THREADS = 32
 STOP_SECONDS = 10
@@ -28,6 +29,7 @@ def main() -> None:
         sys.exit(f"jobsvc: PORT: {port} is taken on {host}")
     print(f"jobsvc serves {settings().address}", flush=True)
     _take_ctrl_c_as_sigterm()
+    os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), stop_gently))
     Granian(
         "wsgi:app",
         address=host,

@@ -9,10 +9,6 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -26,6 +22,7 @@ from rq.worker_pool import WorkerPool
 from jobsvc import jobs, logs
 from jobsvc.config import settings
 from jobsvc.errors import JobsvcError, StoreUnavailable
+from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -41,14 +38,14 @@ class JobsvcWorker(Worker):
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
         # Inherited by the process of an attempt, where it stays pending until the attempt listens.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        if parent_process() is not None:
-            _when_orphaned(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        os.register_at_fork(after_in_child=lambda: _when_orphaned(lambda: os._exit(1)))
+        if (pool := parent_process()) and pool.pid:
+            when_orphaned(pool.pid, stop_gently)
+        os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), lambda: os._exit(1)))
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
 
     def subscribe(self) -> None:
         """As RQ's, in a thread that leaves this process' signals to the main one."""
-        with _signals_kept():
+        with signals_kept():
             super().subscribe()  # type: ignore[no-untyped-call]
 
     def handle_warm_shutdown_request(self) -> None:
@@ -80,45 +77,18 @@ class Pool(WorkerPool):
         super().check_workers(respawn)
         if self.status != self.Status.STOPPED and (self._relay is None or not self._relay.is_alive()):
             # A daemon: multiprocessing ends it when the pool ends. A claim it hasn't pushed yet, a sweep finds.
-            self._relay = get_context("fork").Process(target=run_relay, daemon=True)
+            self._relay = get_context("fork").Process(target=run_relay, args=(os.getpid(),), daemon=True)
             self._relay.start()
 
 
-def run_relay() -> None:
-    """The relay's process, which ends when it is told to, and with its parent."""
+def run_relay(pool: int) -> None:
+    """The relay's process, which ends when it is told to, and with the process `pool`."""
     from jobsvc.relay import Relay
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the pool's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _when_orphaned(lambda: os._exit(0))
+    when_orphaned(pool, lambda: os._exit(0))
     Relay().run()
-
-
-def _when_orphaned(act: Callable[[], None]) -> None:
-    """Call `act`, from a thread, once this process' parent has died."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        act()
-
-    with _signals_kept():
-        threading.Thread(target=watch, name="orphan", daemon=True).start()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Threads started within don't take SIGINT and SIGTERM.
-
-    Of two that come at once, one may go to another thread, which may then run off with both; the
-    main thread would sleep on in its system call, and Python run the handlers only after that.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main() -> None:

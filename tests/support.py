@@ -115,14 +115,18 @@ class Process:
 
     def kill(self) -> None:
         """Kill it with everything that it started, also what has a session of its own."""
+        children: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(self.popen.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        for pid in self.tree():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            children = psutil.Process(self.popen.pid).children(recursive=True)
+        self.popen.kill()  # first, so that it starts nothing again
         self.popen.wait()
+        for process in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        while left := self.tree():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.log.unlink(missing_ok=True)
 
 

@@ -111,3 +111,11 @@ def test_an_api_process_that_dies_is_replaced(ground: Ground) -> None:
             return False
 
     eventually(post, 15)
+
+
+def test_an_api_process_stops_when_its_parent_has_died(ground: Ground) -> None:
+    service = ground.service
+    [one] = children(service.api.popen.pid)
+    os.kill(service.api.popen.pid, signal.SIGKILL)
+    service.api.popen.wait()
+    eventually(lambda: ended(one), 10)
