@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 from granian import Granian
 from granian.constants import Interfaces
@@ -36,7 +37,6 @@ def main() -> None:
         port=port,
         interface=Interfaces.WSGI,
         blocking_threads=THREADS,
-        respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
     ).serve()
@@ -59,9 +59,10 @@ def _take_ctrl_c_as_sigterm() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
     def take() -> None:
-        while True:
-            signal.sigwait({signal.SIGINT})
-            os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigwait({signal.SIGINT})
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        time.sleep(STOP_SECONDS + 2)
+        os._exit(1)  # granian didn't end; its worker does when it finds itself alone
 
     threading.Thread(target=take, daemon=True).start()
 
