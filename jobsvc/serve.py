@@ -23,7 +23,7 @@ def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     try:
         host, port = settings().HOST, settings().PORT
-        from jobsvc import rqsettings  # noqa: F401  # loads the handlers: granian would try for ever if they can't be
+        from jobsvc import rqsettings  # noqa: F401  # loads the handlers, before anything is started
     except JobsvcError as error:
         sys.exit(f"jobsvc: {error}")
     if _is_taken(host, port):

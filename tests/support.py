@@ -18,12 +18,10 @@ import psycopg2
 import redis
 
 from jobsvc.devservices import Postgres, Server, Valkey
-from jobsvc.devservices.server import _free_port
+from jobsvc.devservices.server import free_port
 
 ROOT = Path(__file__).parent.parent
 T = TypeVar("T")
-
-free_port = _free_port
 
 
 def eventually(look: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class ServiceError(Exception):
 
 
 @dataclass
-class Server:
+class Server(ABC):
     """One embedded server. A subclass says how it is made, called and asked."""
 
     root: Path
@@ -92,7 +93,7 @@ class Server:
 
     def _launch(self, lock: int) -> None:
         state = {"password": secrets.token_hex(16), **self._state()}
-        state["port"] = _free_port(state.get("port"))
+        state["port"] = free_port(state.get("port"))
         self._keep({key: value for key, value in state.items() if key != "pid"})
         self.prepare(state)
         with open(self.root / f"{self.name}.log", "a") as log:
@@ -133,14 +134,17 @@ class Server:
     def configuration(self, state: dict[str, Any]) -> str:
         return ""
 
+    @abstractmethod
     def command(self, state: dict[str, Any]) -> list[str]:
-        raise NotImplementedError
+        """What to run."""
 
+    @abstractmethod
     def url(self, state: dict[str, Any]) -> str | None:
-        raise NotImplementedError
+        """Where it is reached, None while it isn't started."""
 
+    @abstractmethod
     def answers(self, url: str) -> bool:
-        raise NotImplementedError
+        """Whether it can be used."""
 
 
 def wheel(package: str) -> Path:
@@ -151,7 +155,7 @@ def wheel(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _free_port(last: int | None) -> int:
+def free_port(last: int | None) -> int:
     """The port of last time if it is free, else any."""
     for port in (last or 0, 0):
         with socket.socket() as probe:
