@@ -7,7 +7,7 @@ SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
 MIGRATE = $(BIN)/flask --app wsgi db upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test lint format clean help
+.PHONY: up run worker services services-down migrate demo test chaos lint format clean help
 
 up: $(READY)  ## everything in one terminal: servers, migrations, API, worker, dashboard; Ctrl-C stops it all
 	@exec $(BIN)/python -m jobsvc.devservices up
@@ -32,6 +32,9 @@ migrate: $(READY)  ## bring the tables up to date
 
 test: $(READY)  ## the whole test suite, against real servers
 	@$(BIN)/pytest
+
+chaos: $(READY)  ## post JOBS jobs (5000) while everything is killed at random; SEED=n repeats a run, RUNS=n makes several
+	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)  ## style, types and import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

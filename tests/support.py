@@ -83,8 +83,8 @@ class Servers:
 class Process:
     """A process of the service, its output in a file; killed with all that it started when the test is over."""
 
-    def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
-        self.log = Path(tempfile.mkstemp(prefix="jobsvc-log-")[1])
+    def __init__(self, *command: str, env: dict[str, str] | None = None, folder: Path | None = None) -> None:
+        self.log = Path(tempfile.mkstemp(prefix="jobsvc-log-", dir=folder)[1])
         with self.log.open("w") as out:
             self.popen = subprocess.Popen(
                 command,
@@ -92,7 +92,7 @@ class Process:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
-                cwd=cwd,
+                cwd=ROOT,
                 start_new_session=True,
             )
 

@@ -1,0 +1,208 @@
+"""The account afterwards: every accepted job, every run, and whether each promise was kept."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.extras import NamedTupleCursor
+
+from tests.chaos.faults import Strike
+from tests.chaos.load import Accepted
+from tests.chaos.site import LEASE
+
+EARLY = 0.005
+"""Seconds by which a clock may be read too early."""
+
+AT_ONCE = 0.1
+"""Seconds that a strike takes, from when it was noted to when its last process had gone."""
+
+STORING = 2.0
+"""Seconds in which an outcome is stored, while Postgres is there."""
+
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+@dataclass
+class Run:
+    """One run of a handler, as the journal has it. Times are seconds since the epoch."""
+
+    job_id: str
+    fence: int
+    begun_at: float
+    pids: list[int]
+    ended_at: float | None = None
+    end: str | None = None
+    begun_twice: bool = False
+
+
+@dataclass
+class Account:
+    """What became of everything; each list holds the ids of jobs that broke a promise."""
+
+    accepted: int = 0
+    completed: int = 0
+    failed_as_meant: int = 0
+    lost: list[str] = field(default_factory=list)
+    ended_otherwise: list[str] = field(default_factory=list)
+    ran_twice: list[str] = field(default_factory=list)
+    ran_early: list[str] = field(default_factory=list)
+    recovered_late: list[str] = field(default_factory=list)
+    attempts_lost: int = 0
+    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def broken(self) -> dict[str, list[str]]:
+        """The promises that were broken, and by which jobs."""
+        promises = {
+            "lost": self.lost,
+            "ended otherwise than meant": self.ended_otherwise,
+            "ran twice although no worker was lost": self.ran_twice,
+            "ran before its time": self.ran_early,
+            "recovered later than promised": self.recovered_late,
+        }
+        return {promise: ids for promise, ids in promises.items() if ids}
+
+
+def read_journal(path: Path) -> dict[str, list[Run]]:
+    """The runs of each job, in the order of their fences."""
+    runs: dict[tuple[str, int], Run] = {}
+    for line in path.read_text().splitlines():
+        note = json.loads(line)
+        run = runs.get((note["job"], note["fence"]))
+        if run is None:
+            runs[note["job"], note["fence"]] = Run(note["job"], note["fence"], note["at"], note["pids"])
+        elif note["event"] == "begin":
+            run.begun_twice = True
+        else:
+            run.ended_at, run.end = note["at"], note["event"]
+    by_job: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs.values(), key=lambda run: run.fence):
+        by_job[run.job_id].append(run)
+    return by_job
+
+
+def read_jobs(database_url: str) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
+    """The rows of all jobs by id, and of their attempts by id and fence; times as seconds since the epoch."""
+    with psycopg2.connect(database_url, cursor_factory=NamedTupleCursor) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id::text, status, attempts, error, extract(epoch FROM run_at)::float AS run_at FROM jobs"
+        )
+        jobs = {row.id: row for row in cursor}
+        cursor.execute(
+            "SELECT job_id::text, fence, outcome, error_type, extract(epoch FROM finished_at)::float AS finished_at"
+            " FROM attempts"
+        )
+        attempts: dict[str, dict[int, Any]] = defaultdict(dict)
+        for row in cursor:
+            attempts[row.job_id][row.fence] = row
+    return jobs, attempts
+
+
+def audit(
+    accepted: Sequence[Accepted],
+    jobs: dict[str, Any],
+    attempts: dict[str, dict[int, Any]],
+    journal: dict[str, list[Run]],
+    strikes: Sequence[Strike],
+    bound: float,
+) -> Account:
+    """Hold what happened against what is promised; `bound` (seconds) is that of a lost attempt's recovery."""
+    account = Account(accepted=len(accepted))
+    for one in accepted:
+        runs = journal.get(one.job_id, [])
+        row = jobs.get(one.job_id)
+        if row is None or row.status not in ENDED:
+            account.lost.append(one.job_id)
+            continue
+        if one.is_meant_to_fail and _failed_as_meant(row, attempts[one.job_id].values()):
+            account.failed_as_meant += 1
+        elif row.status == "COMPLETED" and not one.is_meant_to_fail:
+            account.completed += 1
+        else:
+            account.ended_otherwise.append(one.job_id)
+        if any(not _may_be_followed(run, attempts[one.job_id], strikes) for run in runs[:-1]) or _twice(runs):
+            account.ran_twice.append(one.job_id)
+        if _ran_early(one, row, runs):
+            account.ran_early.append(one.job_id)
+    _audit_recoveries(account, attempts, journal, strikes, bound)
+    return account
+
+
+def _failed_as_meant(row: Any, attempts: Iterable[Any]) -> bool:
+    """A job that was to fail has failed, each time by its handler or by the loss of its worker."""
+    reasons = {attempt.error_type for attempt in attempts if attempt.outcome != "handed-back"}
+    return row.status == "FAILED" and reasons <= {"PlannedFailure", "WorkerLost"}
+
+
+def _may_be_followed(run: Run, attempts: dict[int, Any], strikes: Sequence[Strike]) -> bool:
+    """Whether another run may come after this one: it failed, was handed back, or lost its worker."""
+    attempt = attempts.get(run.fence)
+    handed_back = attempt is not None and attempt.outcome == "handed-back"
+    return run.end == "raised" or handed_back or _strike_on(run, strikes) is not None
+
+
+def _strike_on(run: Run, strikes: Sequence[Strike]) -> Strike | None:
+    """The first strike that took the run's process, or the worker above it, before its outcome was stored."""
+    for one in strikes:
+        if one.lost & set(run.pids) and one.at >= run.begun_at - AT_ONCE:
+            stored_by = (run.ended_at or one.at) + STORING
+            if one.at <= stored_by + _postgres_away(strikes, run.begun_at, one.at):
+                return one
+    return None
+
+
+def _twice(runs: Sequence[Run]) -> bool:
+    return any(run.begun_twice for run in runs)
+
+
+def _ran_early(job: Accepted, row: Any, runs: Sequence[Run]) -> bool:
+    """Whether a run began before its job was due, or before its retry's interval had passed."""
+    due = row.run_at or 0.0
+    intervals = job.body["retry"]["interval"]
+    shortest = min(intervals) if isinstance(intervals, list) else intervals
+    for before, run in zip([None, *runs], runs, strict=False):
+        if before is not None and before.end == "raised" and before.ended_at is not None:
+            due = before.ended_at + shortest
+        if run.begun_at < due - EARLY:
+            return True
+    return False
+
+
+def _audit_recoveries(
+    account: Account,
+    attempts: dict[str, dict[int, Any]],
+    journal: dict[str, list[Run]],
+    strikes: Sequence[Strike],
+    bound: float,
+) -> None:
+    """How long after each strike the attempts that it took were given up for lost."""
+    runs = {(run.job_id, run.fence): run for runs in journal.values() for run in runs}
+    for job_id, by_fence in attempts.items():
+        for fence, attempt in by_fence.items():
+            if attempt.outcome != "lost":
+                continue
+            account.attempts_lost += 1
+            run = runs.get((job_id, fence))
+            strike = run and _strike_on(run, strikes)
+            if strike:
+                took = attempt.finished_at - strike.at
+                account.recoveries[strike.kind].append(took)
+                if took - _postgres_away(strikes, strike.at, attempt.finished_at) > bound:
+                    account.recovered_late.append(job_id)
+            elif run:
+                account.ran_twice.append(job_id)  # given up for lost, while its worker lived
+
+
+def _postgres_away(strikes: Sequence[Strike], since: float, until: float) -> float:
+    """Seconds between `since` and `until` in which Postgres was away, or back for less than a lease."""
+    total, counted_until = 0.0, since
+    for one in strikes:
+        if one.kind == "Postgres killed":
+            start, end = max(one.at, counted_until), min((one.healed_at or one.at) + LEASE, until)
+            total += max(end - start, 0)
+            counted_until = max(counted_until, end)
+    return total

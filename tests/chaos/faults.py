@@ -1,0 +1,189 @@
+"""What is done to the service: each fault takes something away, at once and without a word."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+import httpx
+import psutil
+import redis
+
+from tests.chaos.load import post
+from tests.chaos.site import LEASE, Site, attempts, kill, kill_server, relays, workers
+
+
+@dataclass
+class Strike:
+    """A fault that struck. Times are seconds since the epoch, None while it hasn't come to that."""
+
+    kind: str
+    at: float
+    lost: set[int] = field(default_factory=set)
+    """The processes that it took, whose attempts nobody can expect to end."""
+    heal_after: float = 0.0
+    heal: Callable[[], None] | None = None
+    healed_at: float | None = None
+    accepting_at: float | None = None
+    running_at: float | None = None
+
+    def healed(self) -> None:
+        """Give back what it took, where nothing of the service does so by itself."""
+        if self.heal:
+            self.heal()
+        self.healed_at = time.time()
+
+
+Fault = Callable[[Site, Random, Strike], bool]
+"""Strikes, and says so in the strike; False if there was nothing to strike."""
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(kind: str) -> Callable[[Fault], Fault]:
+    def keep(strike: Fault) -> Fault:
+        FAULTS[kind] = strike
+        return strike
+
+    return keep
+
+
+def strike(kind: str, site: Site, random: Random) -> Strike | None:
+    """Let this fault strike; None if it found nothing to strike."""
+    one = Strike(kind, time.time())
+    return one if FAULTS[kind](site, random, one) else None
+
+
+def _take_one(candidates: Iterable[psutil.Process], random: Random, strike: Strike) -> bool:
+    pids = sorted(process.pid for process in candidates)
+    if pids:
+        strike.lost.add(random.choice(pids))
+        kill(strike.lost)
+    return bool(pids)
+
+
+@fault("worker killed")
+def _worker(site: Site, random: Random, strike: Strike) -> bool:
+    return _take_one(workers(random.choice(site.pools)), random, strike)
+
+
+@fault("attempt's process killed")
+def _attempt(site: Site, random: Random, strike: Strike) -> bool:
+    return _take_one([one for pool in site.pools for one in attempts(pool)], random, strike)
+
+
+@fault("relay killed")
+def _relay(site: Site, random: Random, strike: Strike) -> bool:
+    return _take_one(relays(random.choice(site.pools)), random, strike)
+
+
+@fault("pool killed, its workers not")
+def _pool(site: Site, random: Random, strike: Strike) -> bool:
+    pool = random.choice(site.pools)
+    kill([pool.popen.pid])
+    pool.wait()
+    strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
+    return True
+
+
+@fault("machine lost")
+def _machine(site: Site, random: Random, strike: Strike) -> bool:
+    pool = random.choice(site.pools)
+    strike.lost |= set(pool.tree())
+    while left := pool.tree():
+        kill(left)
+        pool.popen.poll()
+    strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
+    return True
+
+
+@fault("machine frozen past its leases")
+def _frozen(site: Site, random: Random, strike: Strike) -> bool:
+    pids = random.choice(site.pools).tree()
+    strike.lost |= set(pids)
+    for pid in pids:
+        _send(pid, signal.SIGSTOP)
+    strike.heal_after = LEASE * random.uniform(1.5, 2.5)
+    strike.heal = lambda: [_send(pid, signal.SIGCONT) for pid in pids] and None
+    return True
+
+
+@fault("workers rolled")
+def _rolled(site: Site, random: Random, strike: Strike) -> bool:
+    pool = random.choice(site.pools)
+    _send(pool.popen.pid, signal.SIGTERM)
+    site.replace(pool)
+    return True
+
+
+@fault("API killed")
+def _api(site: Site, random: Random, strike: Strike) -> bool:
+    if site.api.popen.poll() is not None:
+        return False
+    while left := site.api.tree():
+        kill(left)
+        site.api.popen.poll()
+    strike.heal_after, strike.heal = random.uniform(0, 1), site.start_api
+    return True
+
+
+@fault("Postgres killed")
+def _postgres(site: Site, random: Random, strike: Strike) -> bool:
+    if not site.postgres.runs():
+        return False
+    kill_server(site.postgres)
+    strike.heal_after, strike.heal = random.uniform(0, 5), lambda: site.postgres.start() and None
+    return True
+
+
+@fault("Redis killed")
+def _redis(site: Site, random: Random, strike: Strike) -> bool:
+    if not site.valkey.runs():
+        return False
+    kill_server(site.valkey)
+    strike.heal_after, strike.heal = random.uniform(0, 5), lambda: site.valkey.start() and None
+    return True
+
+
+@fault("Redis emptied")
+def _emptied(site: Site, random: Random, strike: Strike) -> bool:
+    if not site.valkey.runs():
+        return False
+    with redis.Redis.from_url(site.env["REDIS_URL"]) as client:
+        client.flushall()
+    return True
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        psutil.Process(pid).send_signal(number)
+    except psutil.NoSuchProcess:
+        pass
+
+
+class Probe:
+    """Finds out when the service accepts and runs jobs again after a strike, by a job that goes before all others."""
+
+    def __init__(self, url: str, strike: Strike) -> None:
+        self._url = url
+        self._strike = strike
+        self.job_id: str | None = None
+        self.thread = threading.Thread(target=self._ask, daemon=True)
+        self.thread.start()
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=10) as client:
+            while self.job_id is None:
+                self.job_id = post(client, {"queue": "high"})
+                time.sleep(0.02)
+            self._strike.accepting_at = time.time()
+            while self._strike.running_at is None:
+                time.sleep(0.02)
+                try:
+                    reply = client.get(f"/jobs/{self.job_id}")
+                except httpx.TransportError:
+                    continue
+                if reply.status_code == 200 and reply.json()["status"] == "COMPLETED":
+                    self._strike.running_at = time.time()

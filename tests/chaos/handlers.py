@@ -1,0 +1,47 @@
+"""The handler of the chaos run, and the journal of its runs, which neither Postgres nor Redis can lose."""
+
+import json
+import os
+import time
+
+from pydantic import BaseModel
+
+from jobsvc import Context, handler
+
+JOURNAL = "CHAOS_JOURNAL"
+"""The environment variable with the journal's path."""
+
+
+class Plan(BaseModel):
+    seconds: float = 0
+    failures: int = 0
+
+
+class PlannedFailure(Exception):
+    pass
+
+
+@handler("CHAOS")
+def chaos(payload: Plan, ctx: Context) -> int:
+    """Take `seconds`, fail the first `failures` attempts, and note when each run begins and how it ends."""
+    _note(ctx, "begin")
+    time.sleep(payload.seconds)
+    if ctx.attempt <= payload.failures:
+        _note(ctx, "raised")
+        raise PlannedFailure(f"attempt {ctx.attempt} fails, as planned")
+    _note(ctx, "returned")
+    return ctx.fence
+
+
+def _note(ctx: Context, event: str) -> None:
+    line = {
+        "job": ctx.job_id,
+        "fence": ctx.fence,
+        "event": event,
+        "at": time.time(),
+        "pids": [os.getpid(), os.getppid()],
+    }
+    # One write to a file opened for appending is one line, however many processes write.
+    journal = os.open(os.environ[JOURNAL], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(journal, (json.dumps(line) + "\n").encode())
+    os.close(journal)

@@ -1,0 +1,11 @@
+"""A short run of `make chaos`."""
+
+import subprocess
+
+from tests.support import ROOT
+
+
+def test_a_short_run_keeps_every_promise() -> None:
+    run = subprocess.run(["make", "-s", "chaos", "JOBS=500"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "lost 0" in run.stdout
