@@ -81,10 +81,14 @@ class Servers:
 
 
 class Process:
-    """A process of the service, its output in a file; killed with all that it started when the test is over."""
+    """A process of the service, its output in a file; killed with all that it started when the test is over.
+
+    The file goes with it, unless a folder for it is given.
+    """
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, folder: Path | None = None) -> None:
         self.log = Path(tempfile.mkstemp(prefix="jobsvc-log-", dir=folder)[1])
+        self._keep_log = folder is not None
         with self.log.open("w") as out:
             self.popen = subprocess.Popen(
                 command,
@@ -125,7 +129,8 @@ class Process:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self.log.unlink(missing_ok=True)
+        if not self._keep_log:
+            self.log.unlink(missing_ok=True)
 
 
 def _sessions() -> Iterator[tuple[int, int]]:

@@ -49,6 +49,7 @@ class Account:
     lost: list[str] = field(default_factory=list)
     ended_otherwise: list[str] = field(default_factory=list)
     ran_twice: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
     ran_early: list[str] = field(default_factory=list)
     recovered_late: list[str] = field(default_factory=list)
     attempts_lost: int = 0
@@ -61,6 +62,7 @@ class Account:
             "lost": self.lost,
             "ended otherwise than meant": self.ended_otherwise,
             "ran twice although no worker was lost": self.ran_twice,
+            "given up for lost while its worker lived": self.given_up,
             "ran before its time": self.ran_early,
             "recovered later than promised": self.recovered_late,
         }
@@ -194,7 +196,7 @@ def _audit_recoveries(
                 if took - _postgres_away(strikes, strike.at, attempt.finished_at) > bound:
                     account.recovered_late.append(job_id)
             elif run:
-                account.ran_twice.append(job_id)  # given up for lost, while its worker lived
+                account.given_up.append(job_id)
 
 
 def _postgres_away(strikes: Sequence[Strike], since: float, until: float) -> float:

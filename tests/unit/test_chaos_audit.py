@@ -43,6 +43,7 @@ def account(
 
 
 LOST, TWICE, EARLY = "lost", "ran twice although no worker was lost", "ran before its time"
+GIVEN_UP = "given up for lost while its worker lived"
 OTHERWISE, LATE = "ended otherwise than meant", "recovered later than promised"
 
 
@@ -92,6 +93,6 @@ def test_an_attempt_given_up_for_lost() -> None:
     strike = killed(WORKER, 10.05)
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, strikes=[strike]) == set()
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, strikes=[strike]) == {LATE}
-    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}) == {TWICE}
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}) == {TWICE, GIVEN_UP}
     away = Strike("Postgres killed", 11, healed_at=14)
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, strikes=[strike, away]) == set()
