@@ -58,6 +58,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # it was stopped at its timeout; tried again while attempts are left
     LOST = "lost"  # its worker let the lease lapse; tried again while attempts are left
     SNOOZED = "snoozed"  # it raised Snooze; runs again later, and this start doesn't count
+    CANCELLED = "cancelled"  # somebody called the job off while it ran
     HANDED_BACK = "handed-back"  # its worker shut down; runs again at once, and this start doesn't count
 
 
@@ -66,6 +67,7 @@ def _one_of(column: str, values: type[StrEnum]) -> str:
 
 
 _IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
+IS_UNFINISHED = f"(status = 'PROCESSING' OR {_IS_WAITING})"
 _TO_DISPATCH = "(dispatched_at IS NULL OR dispatched_at < due_at)"
 
 Moment = TIMESTAMP(timezone=True)
@@ -96,6 +98,11 @@ class Job(Base):
     payload: Mapped[dict[str, Any]]
     status: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    unique_key: Mapped[str | None] = mapped_column(comment="at most one unfinished job of its type has it")
+    concurrency_key: Mapped[str | None] = mapped_column(comment="at most concurrency_limit jobs with it run at once")
+    concurrency_limit: Mapped[int | None] = mapped_column(Integer)
+    traceparent: Mapped[str | None] = mapped_column(comment="W3C Trace Context of the request that made it")
 
     run_at: Mapped[datetime | None] = mapped_column(comment="not before, as the client asked")
     expires_at: Mapped[datetime | None] = mapped_column(comment="to be started by then, or failed")
@@ -113,12 +120,18 @@ class Job(Base):
     lease_expires_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None] = mapped_column(comment="when its last attempt began")
     finished_at: Mapped[datetime | None] = mapped_column(comment="when it ended")
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(comment="when its running attempt was told to stop")
+    version: Mapped[int] = mapped_column(
+        BigInteger, server_default=text("0"), comment="grows with every change that is shown"
+    )
 
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
     error: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB(none_as_null=True), comment="type, message and attempt of the last one that failed"
     )
+    webhook_url: Mapped[str | None] = mapped_column(comment="told at each end of the job")
+    webhook_job_id: Mapped[UUID | None] = mapped_column(comment="the job that tells of its last end")
 
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), name="status"),
@@ -130,6 +143,19 @@ class Job(Base):
         Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
         # By id, not by lease, so that renewing a lease touches no index.
         Index("jobs_running", "id", postgresql_where=text("status = 'PROCESSING'")),
+        Index(
+            "jobs_unique_key",
+            "type",
+            "unique_key",
+            unique=True,
+            postgresql_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
+        ),
+        Index(
+            "jobs_concurrency_key",
+            "concurrency_key",
+            postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_UNFINISHED}"),
+        ),
+        Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -149,5 +175,49 @@ class Attempt(Base):
     error_type: Mapped[str | None]
     error_message: Mapped[str | None]
     traceback: Mapped[str | None]
+    logs: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB(none_as_null=True), comment="[{time, level, message}]"
+    )
 
     __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)
+
+
+class Queue(Base):
+    """What somebody has decided about a queue; one that nobody paused has no row."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[datetime | None] = mapped_column(comment="no job of it is started since then")
+
+
+class Schedule(Base):
+    """A job to be made at each tick of a cron expression."""
+
+    __tablename__ = "schedules"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    cron: Mapped[str]
+    timezone: Mapped[str]
+    enabled: Mapped[bool]
+    job: Mapped[dict[str, Any]] = mapped_column(comment="the body of POST /jobs, as it was given")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    next_run_at: Mapped[datetime | None] = mapped_column(comment="the next tick; none while it isn't enabled")
+    last_run_at: Mapped[datetime | None]
+    last_job_id: Mapped[UUID | None]
+
+    __table_args__ = (Index("schedules_due", "next_run_at", postgresql_where=text("enabled")),)
+
+
+class IdempotencyKey(Base):
+    """An Idempotency-Key that made jobs, so that the same request again makes none."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True, comment="the API key's name; empty without keys")
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(comment="of the method, the path and the body as JSON")
+    reply: Mapped[dict[str, Any]] = mapped_column(comment="the body that was answered")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("idempotency_keys_age", "created_at"),)

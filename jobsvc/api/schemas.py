@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from jobsvc import handlers
@@ -15,6 +15,9 @@ from jobsvc.errors import InvalidInput
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.jobs import NewJob
 from jobsvc.models import Attempt, Job, Outcome, Status
+
+MAX_KEY = 255
+"""Characters of a uniqueKey or a concurrencyKey."""
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -45,11 +48,22 @@ class JobRequest(BaseModel):
     retry: RetryPolicy | None = None
     timeout: Duration | None = None
     expires_in: Duration | None = None
+    unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)] = []
+    webhook_url: str | None = None
+    concurrency_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
+    concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> "JobRequest":
         if self.delay is not None and self.run_at is not None:
             raise ValueError("give delay or runAt, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _limit_of_a_key(self) -> "JobRequest":
+        if self.concurrency_limit is not None and self.concurrency_key is None:
+            raise ValueError("concurrencyLimit needs a concurrencyKey")
         return self
 
     @field_validator("type")
@@ -84,6 +98,11 @@ class JobRequest(BaseModel):
             delay=self.delay,
             run_at=self.run_at,
             expires_in=self.expires_in,
+            unique_key=self.unique_key,
+            tags=self.tags,
+            concurrency_key=self.concurrency_key,
+            concurrency_limit=(self.concurrency_limit or 1) if self.concurrency_key else None,
+            webhook_url=self.webhook_url,
         )
 
 
@@ -120,6 +139,10 @@ def dump_job(job: Job) -> dict[str, Any]:
         "nextAttemptAt": _time(job.due_at) if waits_for_its_time else None,
         "timeout": _number(job.timeout),
         "expiresAt": _time(job.expires_at),
+        "uniqueKey": job.unique_key,
+        "concurrencyKey": job.concurrency_key,
+        "tags": job.tags,
+        "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,
         "progress": _in_order(job.progress, "percent", "message"),
         "result": job.result,
         "error": _in_order(job.error, "type", "message", "attempt"),

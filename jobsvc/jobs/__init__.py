@@ -19,7 +19,7 @@ from jobsvc.jobs.attempts import (
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.reading import get, history
-from jobsvc.jobs.submission import NewJob, submit
+from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 
 __all__ = [
     "AttemptEnd",
@@ -27,6 +27,7 @@ __all__ = [
     "Failure",
     "NewJob",
     "Started",
+    "Submitted",
     "Verdict",
     "claim_due",
     "claim_missing",
@@ -41,5 +42,6 @@ __all__ = [
     "report",
     "seconds_to_next",
     "start",
+    "store",
     "submit",
 ]

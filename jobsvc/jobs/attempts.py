@@ -85,6 +85,8 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             started_at=now(),
             lease_expires_at=now() + seconds(lease_seconds),
             progress=null(),
+            cancel_requested_at=null(),
+            version=Job.version + 1,
         )
         .returning(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout)
     )
@@ -114,7 +116,7 @@ def report(started: Started, progress: dict[str, Any]) -> None:
         connection.execute(
             update(Job)
             .where(Job.id == started.job_id, Job.fence == started.fence, Job.status == Status.PROCESSING)
-            .values(progress=progress)
+            .values(progress=progress, version=Job.version + 1)
         )
 
 
@@ -142,6 +144,7 @@ _finish = (
         error=func.coalesce(_done.c.error.op("||")(func.jsonb_build_object("attempt", Job.attempts)), Job.error),
         progress=func.coalesce(_done.c.progress, Job.progress),
         lease_expires_at=null(),
+        version=Job.version + 1,
     )
     .returning(Job)
 )

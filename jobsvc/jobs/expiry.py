@@ -21,5 +21,7 @@ def expire(limit: int) -> int:
     )
     with transaction() as connection:
         return connection.execute(
-            update(Job).where(Job.id == late.c.id).values(status=Status.FAILED, finished_at=now(), error=error)
+            update(Job)
+            .where(Job.id == late.c.id)
+            .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
         ).rowcount

@@ -1,18 +1,18 @@
 """New jobs: stored, before anybody is told that they were accepted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Text, Uuid, case, func, insert, null, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, func, null, select, text, tuple_
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from uuid_utils.compat import uuid7
 
 from jobsvc.db import transaction
 from jobsvc.jobs.dispatching import Dispatch
-from jobsvc.models import Job, Moment, Status
+from jobsvc.models import IS_UNFINISHED, Job, Moment, Status
 from jobsvc.sql import now, rows, seconds, seconds_until
 
 
@@ -28,6 +28,23 @@ class NewJob:
     delay: float | None = None
     run_at: datetime | None = None
     expires_in: float | None = None
+    unique_key: str | None = None
+    tags: list[str] = field(default_factory=list)
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    webhook_url: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a job that was asked for: its id, and what is to be dispatched of it.
+
+    Where another, unfinished job has its unique key, that one's id, and nothing to dispatch.
+    """
+
+    job_id: UUID
+    dispatch: Dispatch | None
 
 
 _new = rows(
@@ -41,6 +58,16 @@ _new = rows(
     delay=Double,
     run_at=Moment,
     expires_in=Double,
+    unique_key=Text,
+    tags=ARRAY(Text),
+    concurrency_key=Text,
+    concurrency_limit=Integer,
+    webhook_url=Text,
+    traceparent=Text,
+)
+_AS_GIVEN = (
+    *("id", "type", "queue", "payload", "timeout", "retry_intervals"),
+    *("unique_key", "tags", "concurrency_key", "concurrency_limit", "webhook_url", "traceparent"),
 )
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
@@ -50,11 +77,11 @@ _insert = (
     insert(Job)
     .from_select(
         [
-            *("id", "type", "queue", "payload", "timeout", "retry_intervals", "max_attempts"),
-            *("status", "run_at", "due_at", "dispatched_at", "expires_at"),
+            *_AS_GIVEN,
+            *("max_attempts", "status", "run_at", "due_at", "dispatched_at", "expires_at"),
         ],
         select(
-            *(_new.c[name] for name in ("id", "type", "queue", "payload", "timeout", "retry_intervals")),
+            *(_new.c[name] for name in _AS_GIVEN),
             func.cardinality(_new.c.retry_intervals) + 1,
             case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
             _asked,
@@ -63,24 +90,54 @@ _insert = (
             now() + seconds(_new.c.expires_in),
         ),
     )
+    .on_conflict_do_nothing(
+        index_elements=[Job.type, Job.unique_key],
+        index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
+    )
     .returning(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait"))
 )
 
 
-def submit(new: Sequence[NewJob]) -> list[Dispatch]:
+def submit(new: Sequence[NewJob]) -> list[Submitted]:
     """Store these jobs, all or none, in one transaction.
 
-    Returns what is to be dispatched, in the order given; each job's id is a UUIDv7 (RFC 9562).
-    Raises StoreUnavailable, and then nothing was promised.
+    Returns what became of each, in the order given; a new job's id is a UUIDv7 (RFC 9562). A job
+    whose unique key is taken, or comes twice, is not stored. Raises StoreUnavailable, and then
+    nothing was promised.
     """
-    jobs = {uuid7(): job for job in new}
     with transaction() as connection:
-        stored = connection.execute(_insert, {"rows": [_row(*item) for item in jobs.items()]}).all()
-    times = {row.id: (row.due_at, float(row.wait)) for row in stored}
-    return [
-        Dispatch(job_id, job.type, job.queue, job.timeout, job.retry_intervals, *times[job_id])
-        for job_id, job in jobs.items()
-    ]
+        return store(connection, new)
+
+
+def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
+    """`submit`, within a transaction of the caller's. Nothing may be dispatched before it is committed."""
+    ids = [uuid7() for _ in new]
+    found: dict[int, Submitted] = {}
+    while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
+        missing = {ids[i]: i for i in range(len(new)) if i not in found}
+        stored = connection.execute(_insert, {"rows": [_row(id_, new[i]) for id_, i in missing.items()]}).all()
+        for row in stored:
+            i = missing.pop(row.id)
+            found[i] = Submitted(row.id, _dispatch_of(new[i], row))
+        if missing:
+            holders = _holders(connection, [new[i] for i in missing.values()])
+            for i in missing.values():
+                if holder := holders.get((new[i].type, new[i].unique_key)):
+                    found[i] = Submitted(holder, None)
+    return [found[i] for i in range(len(new))]
+
+
+def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, str | None], UUID]:
+    """The unfinished jobs that have the unique keys of these, by type and key."""
+    keys = {(job.type, job.unique_key) for job in jobs}
+    taken = select(Job.type, Job.unique_key, Job.id).where(
+        tuple_(Job.type, Job.unique_key).in_(keys), text(IS_UNFINISHED)
+    )
+    return {(row.type, row.unique_key): row.id for row in connection.execute(taken)}
+
+
+def _dispatch_of(job: NewJob, stored: Any) -> Dispatch:
+    return Dispatch(stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, float(stored.wait))
 
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from jobsvc import jobs
 from jobsvc.db import transaction
-from jobsvc.jobs import AttemptEnd, Failure, NewJob, Started
+from jobsvc.jobs import AttemptEnd, Dispatch, Failure, NewJob, Started
 from jobsvc.models import Outcome
 
 LEASE = 15.0
@@ -27,6 +27,11 @@ def new(**changes: Any) -> NewJob:
 def submit(**changes: Any) -> UUID:
     [job] = jobs.submit([new(**changes)])
     return job.job_id
+
+
+def dispatches(jobs_wanted: list[NewJob]) -> list[Dispatch]:
+    """Submit these, and what is to be dispatched of them."""
+    return [one.dispatch for one in jobs.submit(jobs_wanted) if one.dispatch]
 
 
 def started(**changes: Any) -> Started:

@@ -276,3 +276,31 @@ def test_expire_behind_a_start() -> None:
         assert jobs.expire(10) == 0
     assert jobs.expire(10) == 0
     assert jobs.get(job_id).status == Status.PROCESSING
+
+
+def test_a_unique_key_is_held_while_its_job_is_unfinished() -> None:
+    [first] = jobs.submit([new(unique_key="k")])
+    [same, other_type, other_key] = jobs.submit(
+        [new(unique_key="k"), new(unique_key="k", type="OTHER"), new(unique_key="l")]
+    )
+    assert (same.job_id, same.dispatch) == (first.job_id, None)
+    assert len({first.job_id, other_type.job_id, other_key.job_id}) == 3
+    [start] = jobs.start([first.job_id], "worker", LEASE)
+    assert jobs.submit([new(unique_key="k")])[0].job_id == first.job_id
+    jobs.finish([outcome(start, Outcome.COMPLETED)])
+    assert jobs.submit([new(unique_key="k")])[0].job_id != first.job_id
+
+
+def test_a_unique_key_twice_in_one_batch_makes_one_job() -> None:
+    [a, plain, b] = jobs.submit([new(unique_key="k"), new(), new(unique_key="k")])
+    assert a.job_id == b.job_id
+    assert b.dispatch is None
+    assert plain.dispatch
+    assert sql("SELECT count(*) FROM jobs") == [(2,)]
+
+
+def test_fifty_at_once_with_one_unique_key_make_one_job() -> None:
+    with ThreadPoolExecutor(10) as pool:
+        made = list(pool.map(lambda _: jobs.submit([new(unique_key="k")])[0], range(50)))
+    assert len({one.job_id for one in made}) == 1
+    assert sum(one.dispatch is not None for one in made) == 1

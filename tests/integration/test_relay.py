@@ -11,7 +11,7 @@ from rq.job import Job as RQJob
 
 from jobsvc import jobs, rqsettings
 from jobsvc.relay import Relay
-from tests.integration.making import make_due, new, sql, submit
+from tests.integration.making import dispatches, make_due, new, sql, submit
 
 
 def queue() -> Any:
@@ -31,7 +31,7 @@ def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
-    [one] = jobs.submit([new(retry_intervals=[1.0, 2.5, 2.5], timeout=0.5)])
+    [one] = dispatches([new(retry_intervals=[1.0, 2.5, 2.5], timeout=0.5)])
     Relay()._dispatch([one])
     rq_job = fetch(one.job_id)
     assert queue().get_job_ids() == [str(one.job_id)]
@@ -41,7 +41,7 @@ def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
 
 
 def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
-    [one] = jobs.submit([new(delay=30.5)])
+    [one] = dispatches([new(delay=30.5)])
     Relay()._dispatch([one])
     scheduled: datetime = queue().scheduled_job_registry.get_scheduled_time(str(one.job_id))
     assert 0 <= scheduled.timestamp() - one.due_at.timestamp() < 1
@@ -49,7 +49,7 @@ def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
 
 
 def test_what_came_due_is_moved_from_the_schedule_to_the_queue() -> None:
-    [one] = jobs.submit([new(delay=30)])
+    [one] = dispatches([new(delay=30)])
     relay = Relay()
     relay._dispatch([one])
     make_due(one.job_id)
@@ -61,7 +61,7 @@ def test_what_came_due_is_moved_from_the_schedule_to_the_queue() -> None:
 
 
 def test_what_rqs_scheduler_queued_already_is_not_queued_twice() -> None:
-    [one] = jobs.submit([new(delay=30)])
+    [one] = dispatches([new(delay=30)])
     relay = Relay()
     relay._dispatch([one])
     queue().scheduled_job_registry.remove(str(one.job_id))
@@ -85,7 +85,7 @@ def test_somebody_elses_job_at_the_head_stops_nothing() -> None:
 
 
 def test_without_redis_claims_are_taken_back(no_redis: None) -> None:
-    [one] = jobs.submit([new()])
+    [one] = dispatches([new()])
     assert Relay()._dispatch([one]) == 0
     assert jobs.get(one.job_id).dispatched_at is None
 
@@ -100,6 +100,6 @@ def test_without_redis_nothing_is_claimed(no_redis: None) -> None:
 
 def test_many_are_dispatched_in_batches() -> None:
     relay = Relay()
-    relay.wake(jobs.submit([new() for _ in range(2500)]))
+    relay.wake(dispatches([new() for _ in range(2500)]))
     relay._empty_inbox()
     assert len(queue().get_job_ids()) == 2500

@@ -19,11 +19,13 @@ blueprint.before_request(no_query)
 @blueprint.post("/jobs")
 @needs("write")
 def create() -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Store a job and answer 202; what happens to it then depends on no request."""
+    """Store a job and answer 202; what happens to it then depends on no request. 200 for one whose key is taken."""
     [job] = jobs.submit([body(JobRequest).resolve()])
-    relay: Relay = current_app.extensions["relay"]
-    relay.wake([job])
-    return {"jobId": str(job.job_id)}, 202, {"Location": url_for("jobs.show", job_id=job.job_id)}
+    if job.dispatch:
+        relay: Relay = current_app.extensions["relay"]
+        relay.wake([job.dispatch])
+    status = 202 if job.dispatch else 200
+    return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.show", job_id=job.job_id)}
 
 
 @blueprint.get("/jobs/<job_id>")
