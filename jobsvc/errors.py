@@ -32,7 +32,10 @@ class StoreUnavailable(JobsvcError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a body: where (an RFC 6901 JSON pointer) and what."""
+    """One thing that is wrong with a request: where in its body (an RFC 6901 JSON pointer), and what.
+
+    The pointer is empty for the body as a whole, and for what is not in it.
+    """
 
     pointer: str
     detail: str
@@ -42,5 +45,5 @@ class InvalidInput(JobsvcError):
     """The request doesn't fit its schema."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{p.pointer or 'body'}: {p.detail}" for p in problems))
+        super().__init__("; ".join(f"{p.pointer}: {p.detail}" if p.pointer else p.detail for p in problems))
         self.problems = problems

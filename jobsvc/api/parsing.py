@@ -1,10 +1,11 @@
 """Requests into schemas: each problem found is told with the pointer to it."""
 
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from flask import abort, request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from jobsvc import strictjson
@@ -36,7 +37,7 @@ def body(schema: type[Schema]) -> Schema:
     if unstorable:
         raise InvalidInput(unstorable)
     if not isinstance(value, dict):
-        raise InvalidInput([Problem("", "must be an object")])
+        raise InvalidInput([Problem("", "the body must be an object")])
     try:
         return schema.model_validate(value)
     except ValidationError as error:
@@ -81,8 +82,41 @@ def _detail(found: ErrorDetails) -> str:
     return message[:1].lower() + message[1:]
 
 
+class Query(BaseModel):
+    """The query parameters of a request. A subclass names them; one that may be repeated is a list."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+
+Parameters = TypeVar("Parameters", bound=Query)
+
+
+def query(schema: type[Parameters]) -> Parameters:
+    """The request's query parameters as this schema.
+
+    Raises InvalidInput for one that is unknown, of a wrong type, or repeated though it stands alone.
+    """
+    lists = {field.alias for field in schema.model_fields.values() if get_origin(field.annotation) is list}
+    given = {name: values if name in lists else values[0] for name, values in request.args.lists()}
+    wrong = [name for name, values in request.args.lists() if len(values) > 1 and name not in lists]
+    unknown = set(given) - {field.alias for field in schema.model_fields.values()}
+    found = [Problem("", f"the query parameter {name[:100]!a} is repeated") for name in wrong if name not in unknown]
+    found += [Problem("", f"there is no query parameter {name[:100]!a} here") for name in given if name in unknown]
+    found += [Problem("", f"query parameter {one.pointer[1:]!a}: {one.detail}") for one in strictjson.unstorable(given)]
+    if found:
+        raise InvalidInput(found[:MAX_PROBLEMS])
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        problems_found = problems(error, given)
+        raise InvalidInput(
+            [
+                Problem("", f"query parameter {one.pointer[1:]!a}: {one.detail}" if one.pointer else one.detail)
+                for one in problems_found
+            ]
+        ) from None
+
+
 def no_query() -> None:
     """Refuse query parameters where there are none. Raises InvalidInput."""
-    if request.args:
-        unknown = islice(request.args, MAX_PROBLEMS)
-        raise InvalidInput([Problem("", f"there is no query parameter {name[:100]!a} here") for name in unknown])
+    query(Query)

@@ -1,7 +1,6 @@
-"""What goes over the wire: a request for a job, and a job as it is shown."""
+"""What requests may say: a job that is wanted, and which jobs are meant."""
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -9,12 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from jobsvc import handlers
-from jobsvc.api.parsing import problems
+from jobsvc.api.parsing import Query, problems
 from jobsvc.config import settings
 from jobsvc.errors import InvalidInput
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
-from jobsvc.jobs import NewJob
-from jobsvc.models import Attempt, Job, Outcome, Status
+from jobsvc.jobs import Filter, NewJob
+from jobsvc.models import Status
 
 MAX_KEY = 255
 """Characters of a uniqueKey or a concurrencyKey."""
@@ -106,81 +105,16 @@ class JobRequest(BaseModel):
         )
 
 
-def _time(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
+class FilterQuery(Query):
+    """The query parameters that say which jobs are meant."""
 
+    status: list[Status] = []
+    type: Annotated[str, Field(max_length=MAX_KEY)] | None = None
+    queue: Annotated[str, Field(max_length=MAX_KEY)] | None = None
+    tag: Annotated[list[str], Field(max_length=16)] = []
+    created_after: Annotated[datetime, BeforeValidator(_read_time)] | None = None
+    created_before: Annotated[datetime, BeforeValidator(_read_time)] | None = None
 
-def _number(value: float) -> float:
-    """The number as it was most likely written: 5, not 5.0."""
-    return int(value) if value.is_integer() else value
-
-
-def _in_order(value: dict[str, Any] | None, *keys: str) -> dict[str, Any] | None:
-    """The object with its keys in the documented order, which jsonb doesn't keep."""
-    return None if value is None else {key: value[key] for key in keys}
-
-
-def dump_job(job: Job) -> dict[str, Any]:
-    """A job as GET /jobs/:id shows it."""
-    waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
-    return {
-        "id": str(job.id),
-        "type": job.type,
-        "payload": job.payload,
-        "status": job.status,
-        "createdAt": _time(job.created_at),
-        "queue": job.queue,
-        "runAt": _time(job.run_at),
-        "startedAt": _time(job.started_at),
-        "finishedAt": _time(job.finished_at),
-        "attempts": job.attempts,
-        "maxAttempts": job.max_attempts,
-        "retryIntervals": [_number(interval) for interval in job.retry_intervals],
-        "nextAttemptAt": _time(job.due_at) if waits_for_its_time else None,
-        "timeout": _number(job.timeout),
-        "expiresAt": _time(job.expires_at),
-        "uniqueKey": job.unique_key,
-        "concurrencyKey": job.concurrency_key,
-        "tags": job.tags,
-        "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,
-        "progress": _in_order(job.progress, "percent", "message"),
-        "result": job.result,
-        "error": _in_order(job.error, "type", "message", "attempt"),
-    }
-
-
-def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
-
-    The attempt that runs, or that succeeded, has no row of its own: the job's row says all of it.
-    """
-    shown = [
-        {
-            "number": attempt.number,
-            "startedAt": _time(attempt.started_at),
-            "finishedAt": _time(attempt.finished_at),
-            "worker": attempt.worker,
-            "outcome": attempt.outcome,
-            "error": {
-                "type": attempt.error_type,
-                "message": attempt.error_message,
-                "traceback": attempt.traceback,
-            }
-            if attempt.error_type
-            else None,
-        }
-        for attempt in ended
-    ]
-    # `ended` may be newer than `job`, and hold what was running a moment ago.
-    if job.status in (Status.PROCESSING, Status.COMPLETED) and job.fence not in {attempt.fence for attempt in ended}:
-        shown.append(
-            {
-                "number": job.attempts,
-                "startedAt": _time(job.started_at),
-                "finishedAt": _time(job.finished_at),
-                "worker": job.worker,
-                "outcome": Outcome.COMPLETED if job.status == Status.COMPLETED else None,
-                "error": None,
-            }
-        )
-    return shown
+    def filter(self) -> Filter:
+        """The filter that they make."""
+        return Filter(self.status, self.type, self.queue, self.tag, self.created_after, self.created_before)

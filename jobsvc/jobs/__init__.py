@@ -18,6 +18,7 @@ from jobsvc.jobs.attempts import (
 )
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
+from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 
@@ -25,6 +26,7 @@ __all__ = [
     "AttemptEnd",
     "Dispatch",
     "Failure",
+    "Filter",
     "NewJob",
     "Started",
     "Submitted",

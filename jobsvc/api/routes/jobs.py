@@ -8,9 +8,10 @@ from flask import Blueprint, current_app, url_for
 from jobsvc import jobs
 from jobsvc.api.auth import needs
 from jobsvc.api.parsing import body, no_query
-from jobsvc.api.schemas import JobRequest, dump_attempts, dump_job
+from jobsvc.api.schemas import JobRequest
 from jobsvc.errors import JobNotFound
 from jobsvc.relay import Relay
+from jobsvc.wire import dump_attempts, dump_job
 
 blueprint = Blueprint("jobs", __name__)
 blueprint.before_request(no_query)

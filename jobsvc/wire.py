@@ -1,0 +1,88 @@
+"""Jobs and attempts as they go over the wire, in replies, events and webhooks."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from jobsvc.models import Attempt, Job, Outcome, Status
+
+
+def show_time(moment: datetime | None) -> str | None:
+    """RFC 3339, UTC, with milliseconds and Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
+
+
+def _number(value: float) -> float:
+    """The number as it was most likely written: 5, not 5.0."""
+    return int(value) if value.is_integer() else value
+
+
+def _in_order(value: dict[str, Any] | None, *keys: str) -> dict[str, Any] | None:
+    """The object with its keys in the documented order, which jsonb doesn't keep."""
+    return None if value is None else {key: value[key] for key in keys}
+
+
+def dump_job(job: Job) -> dict[str, Any]:
+    """A job as GET /jobs/:id shows it."""
+    waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
+    return {
+        "id": str(job.id),
+        "type": job.type,
+        "payload": job.payload,
+        "status": job.status,
+        "createdAt": show_time(job.created_at),
+        "queue": job.queue,
+        "runAt": show_time(job.run_at),
+        "startedAt": show_time(job.started_at),
+        "finishedAt": show_time(job.finished_at),
+        "attempts": job.attempts,
+        "maxAttempts": job.max_attempts,
+        "retryIntervals": [_number(interval) for interval in job.retry_intervals],
+        "nextAttemptAt": show_time(job.due_at) if waits_for_its_time else None,
+        "timeout": _number(job.timeout),
+        "expiresAt": show_time(job.expires_at),
+        "uniqueKey": job.unique_key,
+        "concurrencyKey": job.concurrency_key,
+        "tags": job.tags,
+        "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,
+        "progress": _in_order(job.progress, "percent", "message"),
+        "result": job.result,
+        "error": _in_order(job.error, "type", "message", "attempt"),
+    }
+
+
+def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
+
+    The attempt that runs, or that succeeded, has no row of its own: the job's row says all of it.
+    """
+    shown = [
+        {
+            "number": attempt.number,
+            "startedAt": show_time(attempt.started_at),
+            "finishedAt": show_time(attempt.finished_at),
+            "worker": attempt.worker,
+            "outcome": attempt.outcome,
+            "error": {
+                "type": attempt.error_type,
+                "message": attempt.error_message,
+                "traceback": attempt.traceback,
+            }
+            if attempt.error_type
+            else None,
+        }
+        for attempt in ended
+    ]
+    # `ended` may be newer than `job`, and hold what was running a moment ago.
+    if job.status in (Status.PROCESSING, Status.COMPLETED) and job.fence not in {attempt.fence for attempt in ended}:
+        shown.append(
+            {
+                "number": job.attempts,
+                "startedAt": show_time(job.started_at),
+                "finishedAt": show_time(job.finished_at),
+                "worker": job.worker,
+                "outcome": Outcome.COMPLETED if job.status == Status.COMPLETED else None,
+                "error": None,
+            }
+        )
+    return shown
