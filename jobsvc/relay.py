@@ -21,7 +21,7 @@ from redis import RedisError
 from rq import Queue, Retry
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, rqsettings
+from jobsvc import jobs, leftovers, rqsettings
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
@@ -44,6 +44,7 @@ class Relay:
         self._bell = threading.Event()
         self._redis = _Server("Redis", RedisError)
         self._postgres = _Server("Postgres", StoreUnavailable)
+        self._retention = leftovers.Retention()
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
@@ -103,13 +104,23 @@ class Relay:
         return math.inf if wait is None else wait
 
     def sweep(self) -> bool:
-        """Find what was left behind: expired, lost by its worker, lost by Redis; whether there may be more at once."""
-        counts = []
+        """Find what was left behind: expired, lost by its worker, lost by Redis, over and done with.
+
+        Returns whether there may be more at once.
+        """
+        counts: list[int] = []
+        gone: list[UUID] = []
         with self._postgres:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
-        return BATCH in counts
+                with self._redis:
+                    counts += leftovers.trim(BATCH)
+            gone = self._retention.step(BATCH)
+        if gone and self._redis.is_worth_a_try():
+            with self._redis:
+                leftovers.forget(gone)
+        return bool(gone) or BATCH in counts
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""

@@ -19,13 +19,16 @@ from jobsvc.jobs.attempts import (
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.reading import get, history
+from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, submit
 
 __all__ = [
+    "LOWEST",
     "AttemptEnd",
     "Dispatch",
     "Failure",
     "NewJob",
+    "Pruned",
     "Started",
     "Verdict",
     "claim_due",
@@ -34,6 +37,7 @@ __all__ = [
     "finish",
     "get",
     "history",
+    "prune",
     "recover_killed",
     "recover_lapsed",
     "release",
