@@ -22,6 +22,7 @@ from rq import Worker
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job as RQJob
+from rq.worker import WorkerStatus
 from rq.worker_pool import WorkerPool
 
 from jobsvc import jobs, logs
@@ -97,10 +98,15 @@ class JobsvcWorker(Worker):
         with contextlib.suppress(RedisError, StopRequested):
             super().maintain_heartbeats(job, execution)
 
-    def set_shutdown_requested_date(self) -> None:
-        """As RQ's, if Redis is there."""
-        with contextlib.suppress(RedisError, StopRequested):
-            super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
+    def _shutdown(self) -> None:
+        """As RQ's, but without a wait: of two signals at once Python runs one handler after the other, and RQ takes
+        a signal that it hears of a second after the first for the order to kill the attempt.
+        """
+        if self.get_state() != WorkerStatus.BUSY:
+            raise StopRequested
+        self._stop_requested = True
+        if self.scheduler and self.scheduler._process:
+            self.scheduler._process.terminate()
 
     def stop_scheduler(self) -> None:
         """As RQ's, but a scheduler that hangs is killed."""

@@ -221,3 +221,17 @@ def test_a_worker_whose_job_has_ended_does_not_hold_its_stop_up_for_redis(ground
         eventually(lambda: not pool.tree())
     eventually(lambda: ready(service) == UP and said(service.api, "is back"))
     assert_no_fuss(service)
+
+
+def test_two_signals_at_once_do_not_kill_a_job(ground: Ground) -> None:
+    """A pool's SIGINT comes on top of a terminal's or a supervisor's signal, and Redis must not keep them apart."""
+    service = ground.service
+    pool = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")
+    job_id = service.post(payload={"durationMs": 9000}, retry={"max": 0})
+    service.until(job_id, "PROCESSING")
+    worker = rq_worker(pool)
+    with frozen(ground):
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            os.kill(worker, number)
+        assert service.until(job_id, "COMPLETED", "FAILED")["status"] == "COMPLETED"
+    assert "cold shut down" not in pool.output
