@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from types import TracebackType
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from jobsvc import jobs, leftovers, rqsettings
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
+from jobsvc.outages import Server
 from jobsvc.watch import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.relay")
@@ -42,8 +42,8 @@ class Relay:
     def __init__(self) -> None:
         self._inbox: deque[Dispatch] = deque()
         self._bell = threading.Event()
-        self._redis = _Server("Redis", RedisError)
-        self._postgres = _Server("Postgres", StoreUnavailable)
+        self._redis = Server("Redis", RedisError, logger)
+        self._postgres = Server("Postgres", StoreUnavailable, logger)
         self._retention = leftovers.Retention()
 
     def wake(self, news: Iterable[Dispatch]) -> None:
@@ -157,37 +157,8 @@ class Relay:
 
     def _redis_answers(self) -> bool:
         with self._redis:
-            return bool(rqsettings.connection().ping())
-        return False
-
-
-class _Server:
-    """`with` it around what a server is asked: its failures are swallowed, and told once until it is back."""
-
-    def __init__(self, name: str, failure: type[Exception]) -> None:
-        self._name = name
-        self._failure = failure
-        self._is_up = True
-        self._retry_at = 0.0
-
-    def is_worth_a_try(self) -> bool:
-        return self._is_up or time.monotonic() >= self._retry_at
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, self._failure):
-            if self._is_up:
-                logger.warning("%s can't be reached; jobs wait until it is back: %s", self._name, error)
-            self._is_up = False
-            self._retry_at = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
+            rqsettings.probe()
             return True
-        if error is None and not self._is_up:
-            logger.info("%s is back; what waits is dispatched now", self._name)
-            self._is_up = True
         return False
 
 
