@@ -6,6 +6,7 @@ handler which crashes takes nothing with it.
 
 import contextlib
 import logging
+import mmap
 import os
 import signal
 import sys
@@ -15,11 +16,14 @@ from typing import Any
 from uuid import UUID
 
 from redis import Redis
-from rq import Worker
+from rq import Queue, Worker
+from rq.executions import Execution
 from rq.job import Job as RQJob
+from rq.registry import StartedJobRegistry
 from rq.worker_pool import WorkerPool
 
-from jobsvc import jobs, logs
+from jobsvc import execution as attempts
+from jobsvc import jobs, logs, rqview
 from jobsvc.config import settings
 from jobsvc.errors import JobsvcError, StoreUnavailable
 from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
@@ -41,6 +45,7 @@ class JobsvcWorker(Worker):
         if (pool := parent_process()) and pool.pid:
             when_orphaned(pool.pid, stop_gently)
         os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), lambda: os._exit(1)))
+        attempts.outcome_waits = mmap.mmap(-1, 1)  # shared with the processes of this worker's attempts
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
 
     def subscribe(self) -> None:
@@ -54,6 +59,30 @@ class JobsvcWorker(Worker):
         if self.horse_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGUSR1)
+
+    def maintain_heartbeats(self, job: RQJob, execution: Execution) -> None:
+        """As RQ's; and let the process live, whose attempt is over and whose outcome waits for Postgres."""
+        if attempts.outcome_waits[0]:
+            job.timeout = -1  # RQ would kill it a minute after the job's timeout
+        super().maintain_heartbeats(job, execution)
+
+    def handle_job_success(
+        self, job: RQJob, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
+    ) -> None:
+        """As RQ's, unless the execution has nothing to say of the job."""
+        if job.meta.get(attempts.ASIDE):
+            rqview.step_aside(self, job, execution)
+        else:
+            super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_job_failure(
+        self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
+    ) -> None:
+        """As RQ's, unless another worker has started the job since."""
+        if rqview.is_anothers(self, job):
+            rqview.step_aside(self, job, execution)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
         """Nothing: the attempt has logged how it ended, and Postgres keeps the traceback."""
