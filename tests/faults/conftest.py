@@ -44,7 +44,7 @@ class Ground:
         with contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(statement, parameters)
+                cursor.execute(statement, parameters or None)
                 return cursor.fetchall() if cursor.description else []
 
     def status(self, job_id: str) -> str:

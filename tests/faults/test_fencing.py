@@ -45,9 +45,7 @@ def noted(service: Service, notes: Path, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("ending", ["completed", "failed"])
-def test_a_frozen_worker_that_wakes_up_after_the_job_was_completed(
-    ground: Ground, tmp_path: Path, ending: str
-) -> None:
+def test_a_frozen_worker_that_wakes_up_after_the_job_was_completed(ground: Ground, tmp_path: Path, ending: str) -> None:
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
     job_id = noted(service, notes, payload={"seconds": 1, "fails": 1 if ending == "failed" else 0})
