@@ -64,6 +64,7 @@ class Servers:
                 connection.cursor().execute(statement)
 
         say(f"CREATE DATABASE {name}")
+        say(f"ALTER DATABASE {name} SET lock_timeout = '20s'")  # so that a test fails which would wait for itself
         self._drop = lambda: say(f"DROP DATABASE {name} WITH (FORCE)")
         return f"{base}/{name}"
 
