@@ -99,7 +99,7 @@ def test_a_frozen_worker_whose_attempt_is_killed_late(ground: Ground, tmp_path: 
     """Then RQ's parent process tells of the end, and has RQ's Retry in its hand."""
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
-    job_id = noted(service, notes, payload={"seconds": 6})
+    job_id = noted(service, notes, payload={"seconds": 6}, retry={"max": 3, "interval": 1})
     service.until(job_id, "PROCESSING")
     frozen = freeze(worker)
     horse = max(pid for pid in frozen if os.getpgid(pid) == pid and pid != worker.popen.pid)
@@ -107,7 +107,8 @@ def test_a_frozen_worker_whose_attempt_is_killed_late(ground: Ground, tmp_path: 
     eventually(lambda: service.job(job_id)["attempts"] == 2)
     os.kill(horse, signal.SIGKILL)
     thaw(frozen)
-    eventually(lambda: service.rq_places(job_id) == ["running"], 5)
+    places = eventually(lambda: (now := service.rq_places(job_id)).count("running") == 1 and now)
+    assert places == ["running"]
     assert service.rq_job(job_id).get_status() == JobStatus.STARTED
     service.until(job_id, "COMPLETED")
     eventually(lambda: service.rq_places(job_id) == ["finished"])

@@ -144,6 +144,20 @@ def test_a_worker_keeps_the_outcome_that_it_holds(ground: Ground, tmp_path: Path
     assert runs(notes) == [job_id]
 
 
+def test_an_outage_longer_than_the_lease_takes_no_running_job_away(ground: Ground) -> None:
+    service = ground.service
+    service.worker(JOBSVC_WORKERS="3")
+    posted = [service.post(payload={"durationMs": 9000}, retry={"max": 1, "interval": 0}) for _ in range(3)]
+    for job_id in posted:
+        service.until(job_id, "PROCESSING")
+    ground.postgres.stop()
+    time.sleep(ground.LEASE + 1)
+    ground.postgres.start()
+    for job_id in posted:
+        job = service.until(job_id, "COMPLETED", timeout=40)
+        assert (job["attempts"], job["error"]) == (1, None)
+
+
 def impatient_worker(ground: Ground, job_id: str) -> Process:
     """A worker that looks after its jobs every second, and for which RQ's limit on this one is five seconds."""
     service = ground.service
