@@ -6,6 +6,7 @@ handler which crashes takes nothing with it.
 
 import contextlib
 import logging
+import mmap
 import os
 import signal
 import sys
@@ -18,14 +19,16 @@ from uuid import UUID
 
 from redis import Redis, RedisError
 from redis.client import PubSub, PubSubWorkerThread
-from rq import Worker
+from rq import Queue, Worker
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job as RQJob
+from rq.registry import StartedJobRegistry
 from rq.worker import WorkerStatus
 from rq.worker_pool import WorkerPool
 
-from jobsvc import jobs, logs
+from jobsvc import execution as attempts
+from jobsvc import jobs, logs, rqview
 from jobsvc.config import settings
 from jobsvc.errors import JobsvcError, StoreUnavailable
 from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
@@ -69,6 +72,7 @@ class JobsvcWorker(Worker):
         # Inherited by the process of an attempt, where it stays pending until the attempt listens.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), lambda: os._exit(1)))
+        attempts.outcome_waits = mmap.mmap(-1, 1)  # shared with the processes of this worker's attempts
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
 
     def subscribe(self) -> None:
@@ -82,6 +86,15 @@ class JobsvcWorker(Worker):
         with signals_kept():
             threading.Thread(target=self._last_resort, daemon=True).start()
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+        self._tell_attempt()
+
+    def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """As RQ's; and an attempt whose worker was told to stop a moment before is told, too."""
+        super().fork_work_horse(job, queue)
+        if self._stop_requested:
+            self._tell_attempt()
+
+    def _tell_attempt(self) -> None:
         if self.horse_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGUSR1)
@@ -94,7 +107,9 @@ class JobsvcWorker(Worker):
         os._exit(1)
 
     def maintain_heartbeats(self, job: RQJob, execution: Execution) -> None:
-        """As RQ's, but nothing that Redis says ends the attempt."""
+        """As RQ's, but nothing that Redis says ends the attempt, nor does its outcome's wait for Postgres."""
+        if attempts.outcome_waits[0]:
+            job.timeout = -1  # RQ would kill its process a minute after the job's timeout
         with contextlib.suppress(RedisError, StopRequested):
             super().maintain_heartbeats(job, execution)
 
@@ -125,6 +140,24 @@ class JobsvcWorker(Worker):
             pubsub_thread.stop()
         else:
             super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+
+    def handle_job_success(
+        self, job: RQJob, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
+    ) -> None:
+        """As RQ's, unless the execution has nothing to say of the job."""
+        if job.meta.get(attempts.ASIDE):
+            rqview.step_aside(self, job, execution)
+        else:
+            super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_job_failure(
+        self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
+    ) -> None:
+        """As RQ's, unless another worker has started the job since."""
+        if rqview.is_anothers(self, job):
+            rqview.step_aside(self, job, execution)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
         """Nothing: the attempt has logged how it ended, and Postgres keeps the traceback."""
