@@ -67,6 +67,7 @@ def _take_one(candidates: Iterable[psutil.Process], random: Random, strike: Stri
     pids = sorted(process.pid for process in candidates)
     if pids:
         strike.lost.add(random.choice(pids))
+        strike.at = time.time()  # finding them took a while
         kill(strike.lost)
     return bool(pids)
 
@@ -103,6 +104,7 @@ def _machine(site: Site, random: Random, strike: Strike) -> bool:
     if pool is None:
         return False
     strike.lost |= set(pool.tree())
+    strike.at = time.time()
     while left := pool.tree():
         kill(left)
         pool.popen.poll()
@@ -117,6 +119,7 @@ def _frozen(site: Site, random: Random, strike: Strike) -> bool:
         return False
     pids = pool.tree()
     strike.lost |= set(pids)
+    strike.at = time.time()
     for pid in pids:
         _send(pid, signal.SIGSTOP)
     strike.heal_after = LEASE * random.uniform(1.5, 2.5)
