@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import mmap
 import time
 import traceback
 from datetime import datetime
@@ -27,6 +28,12 @@ MAX_MESSAGE = 4 * 1024
 MAX_RESULT = 16 * 1024 * 1024
 MAX_TRACEBACK = 64 * 1024
 
+ASIDE = "aside"
+"""The key in the RQ job's `meta` by which `run` tells its worker that RQ's job is not this execution's to write."""
+
+outcome_waits = mmap.mmap(-1, 1)
+"""1 while an outcome waits for Postgres, for the process that watches over this one. A worker makes one of its own."""
+
 
 class UnserializableResult(Exception):
     """The handler returned what JSON or Postgres can't hold."""
@@ -45,17 +52,20 @@ def run(job_id: str) -> Any:
     """
     rq_job = get_current_job()
     assert rq_job is not None
+    outcome_waits[0] = 0
     try:
         started = jobs.start([UUID(job_id)], rq_job.worker_name or "", settings().JOBSVC_LEASE_SECONDS)
     except StoreUnavailable as away:
         logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
         raise
     if not started:
+        rq_job.meta[ASIDE] = True
         return None
     end, error = attempt(started[0])
     verdict = record(end)
     _log(started[0], end, verdict)
     if verdict is None or end.outcome == Outcome.HANDED_BACK:
+        rq_job.meta[ASIDE] = True
         return None
     if end.outcome == Outcome.SNOOZED:
         return Retry(max=2**31, interval=_until(verdict.due_at))
@@ -140,6 +150,7 @@ def record(end: AttemptEnd) -> Verdict | None:
             verdicts = jobs.finish([end])
             return verdicts[0] if verdicts else None
         except StoreUnavailable as error:
+            outcome_waits[0] = 1
             if pause == 0.1:
                 logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
             time.sleep(pause)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from types import TracebackType
 from typing import Any
 from uuid import UUID
 
@@ -21,10 +20,11 @@ from redis import RedisError
 from rq import Queue, Retry
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, rqsettings
+from jobsvc import jobs, leftovers, rqsettings
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
+from jobsvc.outages import Server
 from jobsvc.watch import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.relay")
@@ -42,8 +42,9 @@ class Relay:
     def __init__(self) -> None:
         self._inbox: deque[Dispatch] = deque()
         self._bell = threading.Event()
-        self._redis = _Server("Redis", RedisError)
-        self._postgres = _Server("Postgres", StoreUnavailable)
+        self._redis = Server("Redis", RedisError, logger)
+        self._postgres = Server("Postgres", StoreUnavailable, logger)
+        self._retention = leftovers.Retention()
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
@@ -103,13 +104,23 @@ class Relay:
         return math.inf if wait is None else wait
 
     def sweep(self) -> bool:
-        """Find what was left behind: expired, lost by its worker, lost by Redis; whether there may be more at once."""
-        counts = []
+        """Find what was left behind: expired, lost by its worker, lost by Redis, over and done with.
+
+        Returns whether there may be more at once.
+        """
+        counts: list[int] = []
+        gone: list[UUID] = []
         with self._postgres:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
-        return BATCH in counts
+                with self._redis:
+                    counts += leftovers.trim(BATCH)
+            gone = self._retention.step(BATCH)
+        if gone and self._redis.is_worth_a_try():
+            with self._redis:
+                leftovers.forget(gone)
+        return bool(gone) or BATCH in counts
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
@@ -146,37 +157,8 @@ class Relay:
 
     def _redis_answers(self) -> bool:
         with self._redis:
-            return bool(rqsettings.connection().ping())
-        return False
-
-
-class _Server:
-    """`with` it around what a server is asked: its failures are swallowed, and told once until it is back."""
-
-    def __init__(self, name: str, failure: type[Exception]) -> None:
-        self._name = name
-        self._failure = failure
-        self._is_up = True
-        self._retry_at = 0.0
-
-    def is_worth_a_try(self) -> bool:
-        return self._is_up or time.monotonic() >= self._retry_at
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, self._failure):
-            if self._is_up:
-                logger.warning("%s can't be reached; jobs wait until it is back: %s", self._name, error)
-            self._is_up = False
-            self._retry_at = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
+            rqsettings.probe()
             return True
-        if error is None and not self._is_up:
-            logger.info("%s is back; what waits is dispatched now", self._name)
-            self._is_up = True
         return False
 
 

@@ -35,8 +35,13 @@ handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
 
 @lru_cache(maxsize=1)
 def connection() -> Redis:
-    """A connection pool for whoever must not wait: it gives up within a second, and does not try again by itself."""
-    return Redis.from_url(REDIS_URL, socket_connect_timeout=1, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+    """A connection pool for whoever must not wait: it gives up within 2 s, and does not try again by itself."""
+    return Redis.from_url(REDIS_URL, socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+
+
+def probe() -> None:
+    """Raise RedisError unless Redis takes writes: one that is out of memory, or read-only, still answers a PING."""
+    connection().set("jobsvc:probe", 1, ex=60)
 
 
 @lru_cache

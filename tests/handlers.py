@@ -16,6 +16,7 @@ from jobsvc import Context, Discard, Snooze, handler
 class Note(BaseModel):
     path: str
     seconds: float = 0
+    fails: int = 0
 
 
 class Sum(BaseModel):
@@ -24,10 +25,12 @@ class Sum(BaseModel):
 
 @handler("NOTE")
 def note(payload: Note, ctx: Context) -> int:
-    """Append a line for every run, so that a test can count them."""
+    """Append a line for every run, so that a test can count them; fail the first `fails` attempts."""
     with Path(payload.path).open("a") as file:
         file.write(f"{ctx.job_id} {ctx.attempt} {ctx.fence}\n")
     time.sleep(payload.seconds)
+    if ctx.attempt <= payload.fails:
+        raise RuntimeError(f"attempt {ctx.attempt} fails, as asked")
     return ctx.fence
 
 

@@ -16,6 +16,8 @@ import httpx
 import psutil
 import psycopg2
 import redis
+from rq.job import Job as RQJob
+from rq.serializers import JSONSerializer
 
 from jobsvc.devservices import Postgres, Server, Valkey
 from jobsvc.devservices.server import free_port
@@ -62,6 +64,7 @@ class Servers:
                 connection.cursor().execute(statement)
 
         say(f"CREATE DATABASE {name}")
+        say(f"ALTER DATABASE {name} SET lock_timeout = '20s'")  # so that a test fails which would wait for itself
         self._drop = lambda: say(f"DROP DATABASE {name} WITH (FORCE)")
         return f"{base}/{name}"
 
@@ -187,6 +190,19 @@ class Service:
     def redis(self) -> "redis.Redis":
         """A client of the service's own Redis."""
         return redis.Redis.from_url(self.env.get("REDIS_URL") or os.environ["REDIS_URL"])
+
+    def rq_places(self, job_id: str, queue: str = "default") -> list[str]:
+        """Where RQ's own keys have this job, one word for each time that it is there."""
+        with self.redis() as client:
+            places = ["queue"] * client.lrange(f"rq:queue:{queue}", 0, -1).count(job_id.encode())
+            places += ["running" for one in client.zrange(f"rq:wip:{queue}", 0, -1) if one.startswith(job_id.encode())]
+            for place in ("scheduled", "finished", "failed"):
+                places += [place] * (client.zscore(f"rq:{place}:{queue}", job_id) is not None)
+            return places
+
+    def rq_job(self, job_id: str) -> RQJob:
+        """The job as RQ has it."""
+        return RQJob.fetch(job_id, connection=self.redis(), serializer=JSONSerializer)
 
     def answers(self) -> bool:
         try:

@@ -24,6 +24,8 @@ class Postgres(Server):
 
     def prepare(self, state: dict[str, Any]) -> None:
         if self.data.exists():
+            # We hold the lock, so nobody runs here, though another process may have the pid in the file by now.
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
             return
         draft = self.root / "postgres.new"
         shutil.rmtree(draft, ignore_errors=True)

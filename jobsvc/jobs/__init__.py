@@ -20,14 +20,17 @@ from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release,
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.reading import get, history
+from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 
 __all__ = [
+    "LOWEST",
     "AttemptEnd",
     "Dispatch",
     "Failure",
     "Filter",
     "NewJob",
+    "Pruned",
     "Started",
     "Submitted",
     "Verdict",
@@ -37,6 +40,7 @@ __all__ = [
     "finish",
     "get",
     "history",
+    "prune",
     "recover_killed",
     "recover_lapsed",
     "release",

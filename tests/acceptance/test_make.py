@@ -116,6 +116,34 @@ def test_up_leaves_nothing_when_it_is_told_twice_in_the_midst_of_a_job(
         eventually(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_up_that_is_told_twice_does_not_wait_and_loses_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    url = f"http://localhost:{env['PORT']}"
+    more = {"JOBSVC_LEASE_SECONDS": "3", "JOBSVC_SHUTDOWN_SECONDS": "600"}
+    up = make("up", **more)
+    eventually(lambda: answers(url, up), 60)
+
+    def post(**payload: int) -> str:
+        body = {"payload": payload, "retry": {"max": 1, "interval": 0}}
+        return str(httpx.post(f"{url}/jobs", json=body).json()["jobId"])
+
+    def show(job_id: str) -> dict[str, object]:
+        return dict(httpx.get(f"{url}/jobs/{job_id}").json())
+
+    running, waiting = post(durationMs=10_000), [post() for _ in range(5)]
+    eventually(lambda: show(running)["status"] == "PROCESSING")
+    up.signal(signal.SIGINT)
+    time.sleep(2)  # RQ takes a second signal within a second for the first one
+    up.signal(signal.SIGINT)
+    up.wait(30)
+
+    again = make("up", **more)
+    eventually(lambda: answers(url, again), 60)
+    for job_id in (running, *waiting):
+        eventually(lambda job_id=job_id: show(job_id)["status"] == "COMPLETED", 60)
+    assert show(running)["attempts"] == 2  # the first one was not waited for
+    assert [show(job_id)["attempts"] for job_id in waiting] == [1] * 5
+
+
 def test_up_with_a_wrong_setting_leaves_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
     up = make("up", PORT="99999")
     assert up.wait(60) != 0

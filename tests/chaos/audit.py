@@ -23,6 +23,9 @@ AT_ONCE = 0.1
 STORING = 2.0
 """Seconds in which an outcome is stored, while Postgres is there."""
 
+ORPHANED = 1
+"""The parent's pid of a process whose parent has died."""
+
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -149,6 +152,8 @@ def _may_be_followed(run: Run, attempts: dict[int, Any], strikes: Sequence[Strik
 
 def _strike_on(run: Run, strikes: Sequence[Strike]) -> Strike | None:
     """The first strike that took the run's process, or the worker above it, before its outcome was stored."""
+    if ORPHANED in run.pids:  # the worker was taken before the handler began
+        return next((one for one in reversed(strikes) if one.lost and one.at <= run.begun_at), None)
     for one in strikes:
         if one.lost & set(run.pids) and one.at >= run.begun_at - AT_ONCE:
             stored_by = (run.ended_at or one.at) + STORING
@@ -189,7 +194,7 @@ def _audit_recoveries(
                 continue
             account.attempts_lost += 1
             run = runs.get((job_id, fence))
-            strike = run and _strike_on(run, strikes)
+            strike = run and _strike_on(run, [one for one in strikes if one.at <= attempt.finished_at])
             if strike:
                 took = attempt.finished_at - strike.at
                 account.recoveries[strike.kind].append(took)

@@ -13,6 +13,7 @@ import redis
 
 from tests.chaos.load import post
 from tests.chaos.site import LEASE, Site, attempts, kill, kill_server, relays, workers
+from tests.support import Process
 
 
 @dataclass
@@ -56,17 +57,24 @@ def strike(kind: str, site: Site, random: Random) -> Strike | None:
     return one if FAULTS[kind](site, random, one) else None
 
 
+def _a_pool(site: Site, random: Random) -> Process | None:
+    """One of the pools that run; None if all have been struck down and not replaced yet."""
+    running = [pool for pool in site.pools if pool.popen.poll() is None]
+    return random.choice(running) if running else None
+
+
 def _take_one(candidates: Iterable[psutil.Process], random: Random, strike: Strike) -> bool:
     pids = sorted(process.pid for process in candidates)
     if pids:
         strike.lost.add(random.choice(pids))
+        strike.at = time.time()  # finding them took a while
         kill(strike.lost)
     return bool(pids)
 
 
 @fault("worker killed")
 def _worker(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_one(workers(random.choice(site.pools)), random, strike)
+    return _take_one([one for pool in site.pools for one in workers(pool)], random, strike)
 
 
 @fault("attempt's process killed")
@@ -76,12 +84,14 @@ def _attempt(site: Site, random: Random, strike: Strike) -> bool:
 
 @fault("relay killed")
 def _relay(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_one(relays(random.choice(site.pools)), random, strike)
+    return _take_one([one for pool in site.pools for one in relays(pool)], random, strike)
 
 
 @fault("pool killed, its workers not")
 def _pool(site: Site, random: Random, strike: Strike) -> bool:
-    pool = random.choice(site.pools)
+    pool = _a_pool(site, random)
+    if pool is None:
+        return False
     kill([pool.popen.pid])
     pool.wait()
     strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
@@ -90,8 +100,11 @@ def _pool(site: Site, random: Random, strike: Strike) -> bool:
 
 @fault("machine lost")
 def _machine(site: Site, random: Random, strike: Strike) -> bool:
-    pool = random.choice(site.pools)
+    pool = _a_pool(site, random)
+    if pool is None:
+        return False
     strike.lost |= set(pool.tree())
+    strike.at = time.time()
     while left := pool.tree():
         kill(left)
         pool.popen.poll()
@@ -101,8 +114,12 @@ def _machine(site: Site, random: Random, strike: Strike) -> bool:
 
 @fault("machine frozen past its leases")
 def _frozen(site: Site, random: Random, strike: Strike) -> bool:
-    pids = random.choice(site.pools).tree()
+    pool = _a_pool(site, random)
+    if pool is None:
+        return False
+    pids = pool.tree()
     strike.lost |= set(pids)
+    strike.at = time.time()
     for pid in pids:
         _send(pid, signal.SIGSTOP)
     strike.heal_after = LEASE * random.uniform(1.5, 2.5)
@@ -112,7 +129,9 @@ def _frozen(site: Site, random: Random, strike: Strike) -> bool:
 
 @fault("workers rolled")
 def _rolled(site: Site, random: Random, strike: Strike) -> bool:
-    pool = random.choice(site.pools)
+    pool = _a_pool(site, random)
+    if pool is None:
+        return False
     _send(pool.popen.pid, signal.SIGTERM)
     site.replace(pool)
     return True

@@ -1,15 +1,19 @@
 """Servers that a fault test may stop, restart and wipe: embedded ones, its own."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 
-from jobsvc.devservices import Postgres, Valkey
-from tests.support import ROOT, Service
+from jobsvc.devservices import Postgres, Server, Valkey
+from tests.support import ROOT, Process, Service
 
 
 class Ground:
@@ -30,10 +34,47 @@ class Ground:
         subprocess.run(upgrade, cwd=ROOT, env={**os.environ, **self.env}, check=True, capture_output=True)
         self.service = Service(self.env)
 
+    @property
+    def bound(self) -> float:
+        """Seconds within which a lost attempt is to be found: promise 3."""
+        return self.LEASE + self.SWEEP + 5
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What Postgres itself says, whatever has become of the API."""
+        with contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters or None)
+                return cursor.fetchall() if cursor.description else []
+
+    def status(self, job_id: str) -> str:
+        [(status,)] = self.sql("SELECT status FROM jobs WHERE id = %s", job_id)
+        return str(status)
+
+    def cut_connections(self) -> int:
+        """Cut all connections of the service to Postgres; returns how many."""
+        return len(
+            self.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'jobsvc'"
+            )
+        )
+
     def stop(self) -> None:
         self.service.close()
         self.valkey.stop()
         self.postgres.stop()
+
+
+def kill(what: Process | Server) -> None:
+    """SIGKILL: a process of the service with all that it started, or a server."""
+    if isinstance(what, Process):
+        what.kill()
+        return
+    process = what._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture

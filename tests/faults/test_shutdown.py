@@ -1,10 +1,14 @@
 """Promise 6: a worker that is told to stop finishes what it can, and hands the rest back uncounted."""
 
+import contextlib
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
+import psycopg2
 import pytest
 
 from tests.faults.conftest import Ground
@@ -93,3 +97,64 @@ def test_workers_rolled_under_load_lose_and_double_nothing(service: Service, tmp
         assert service.until(job_id, "COMPLETED", timeout=60)["attempts"] == 1
     runs = Counter(line.split()[0] for line in notes.read_text().splitlines())
     assert runs == Counter(posted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_api_that_is_told_to_stop_answers_what_it_took_in(ground: Ground, number: signal.Signals) -> None:
+    service = ground.service
+    with contextlib.closing(psycopg2.connect(ground.env["DATABASE_URL"])) as holder, ThreadPoolExecutor(8) as pool:
+        holder.cursor().execute("LOCK TABLE jobs IN EXCLUSIVE MODE")  # holds up every INSERT
+        replies = [pool.submit(httpx.post, f"{service.url}/jobs", json={}, timeout=30) for _ in range(8)]
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO jobs%'"
+        )
+        eventually(lambda: ground.sql(waiting) == [(8,)])
+        service.api.signal(number)
+        eventually(lambda: not is_reached(service))
+        holder.rollback()
+        accepted = [reply.result().json()["jobId"] for reply in replies]
+    service.api.wait(20)
+    assert [reply.result().status_code for reply in replies] == [202] * 8
+    stored = {str(job_id) for (job_id,) in ground.sql("SELECT id FROM jobs")}
+    assert stored == set(accepted)
+    service.worker()
+    eventually(lambda: {ground.status(job_id) for job_id in accepted} == {"COMPLETED"}, 40)
+
+
+def is_reached(service: Service) -> bool:
+    try:
+        httpx.get(f"{service.url}/healthz", timeout=1)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_api_that_is_told_to_stop_under_load_keeps_what_it_accepted(ground: Ground, number: signal.Signals) -> None:
+    service = ground.service
+    accepted: list[str] = []
+    odd: list[str] = []
+
+    def post() -> None:
+        while True:
+            try:
+                reply = httpx.post(f"{service.url}/jobs", json={}, timeout=30)
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError as error:
+                odd.append(repr(error))
+                return
+            accepted.append(reply.json()["jobId"])
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(post) for _ in range(8)]
+        eventually(lambda: len(accepted) > 100)
+        service.api.signal(number)
+        service.api.wait(20)
+        for client in clients:
+            client.result()
+    stored = {str(job_id) for (job_id,) in ground.sql("SELECT id FROM jobs")}
+    assert set(accepted) <= stored
+    assert odd == []
+    service.worker()
+    eventually(lambda: ground.sql("SELECT DISTINCT status FROM jobs") == [("COMPLETED",)], 60)

@@ -1,5 +1,7 @@
 """The relay on a real Redis, and without one."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -76,6 +78,25 @@ def test_what_redis_lost_is_queued_again() -> None:
     sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
     Relay().sweep()
     assert queue().get_job_ids() == [str(lost)]
+
+
+def test_relays_that_sweep_at_once_queue_each_job_once() -> None:
+    lost, due = [submit() for _ in range(100)], [submit(delay=60) for _ in range(100)]
+    then = "now() - interval '60 s'"
+    sql(f"UPDATE jobs SET due_at = {then}, dispatched_at = {then} WHERE dispatched_at IS NOT NULL")
+    sql("UPDATE jobs SET due_at = now() WHERE dispatched_at IS NULL")
+    gate = threading.Barrier(6)
+
+    def sweep() -> None:
+        relay = Relay()
+        gate.wait()
+        relay.dispatch_due()
+        relay.sweep()
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(sweep) for _ in range(6)]:
+            done.result()
+    assert sorted(queue().get_job_ids()) == sorted(str(job_id) for job_id in lost + due)
 
 
 def test_somebody_elses_job_at_the_head_stops_nothing() -> None:

@@ -74,6 +74,9 @@ def test_a_second_run_needs_an_excuse() -> None:
     assert account(job=row(), runs=twice, strikes=[killed(OTHER, 10.05)]) == {TWICE}
     assert account(job=row(), runs=twice, strikes=[killed(WORKER, 9)]) == {TWICE}
     assert account(job=row(), runs=twice, strikes=[killed(WORKER, 19)]) == {TWICE}  # its outcome was stored long before
+    orphaned = Run("a", 1, 10, [101, 1])
+    assert account(job=row(), runs=[orphaned, run(2, 20)], strikes=[killed(OTHER, 9.9)]) == set()
+    assert account(job=row(), runs=[orphaned, run(2, 20)], strikes=[killed(OTHER, 11)]) == {TWICE}
     away = Strike("Postgres killed", 10.05, healed_at=18)
     assert account(job=row(), runs=twice, strikes=[away, killed(WORKER, 19)]) == set()
 
@@ -94,5 +97,7 @@ def test_an_attempt_given_up_for_lost() -> None:
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, strikes=[strike]) == set()
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, strikes=[strike]) == {LATE}
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}) == {TWICE, GIVEN_UP}
+    later = killed(WORKER, 18.5)
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, strikes=[later]) == {GIVEN_UP}
     away = Strike("Postgres killed", 11, healed_at=14)
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, strikes=[strike, away]) == set()

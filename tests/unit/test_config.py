@@ -76,6 +76,7 @@ def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ign
         ("JOBSVC_QUEUES", "no spaces"),
         ("JOBSVC_LEASE_SECONDS", "0"),
         ("JOBSVC_SWEEP_SECONDS", "nan"),
+        ("JOBSVC_RETENTION_DAYS", "-1"),
         ("JOBSVC_API_KEYS", "onlyakey"),
         ("JOBSVC_API_KEYS", "a:root:k"),
         ("JOBSVC_API_KEYS", "a:read:"),

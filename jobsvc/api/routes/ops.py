@@ -42,7 +42,7 @@ def _postgres() -> str:
 
 def _redis() -> str:
     try:
-        rqsettings.connection().ping()
+        rqsettings.probe()
         return "up"
     except RedisError:
         return "down"

@@ -1,0 +1,45 @@
+"""Jobs that ended long ago: found by the primary key, so that no job pays for an index that only they need."""
+
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import delete, select
+
+from jobsvc.db import transaction
+from jobsvc.models import ENDED, Job
+from jobsvc.sql import now, seconds
+
+SCANNED_PER_DELETED = 10
+"""How many rows a pass may look at for each one that it may delete, so that old jobs which wait hold it up little."""
+
+LOWEST = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a pass deleted, and the id after which the next pass begins: LOWEST again once there was nothing beyond."""
+
+    job_ids: list[UUID]
+    reached: UUID
+
+
+def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
+    """Delete up to `limit` jobs that ended more than `older_than` seconds ago, and their attempts with them.
+
+    Looks at the ids above `after`, no more than ten times `limit` of them. Ids are UUIDv7, in the
+    order in which the jobs were made: none that was made since can have ended before then.
+    """
+    since = UUID(int=max(int((time.time() - older_than) * 1000), 0) << 80)
+    with transaction() as connection:
+        candidates = select(Job.id).where(Job.id > after, Job.id < since).order_by(Job.id)
+        last = connection.scalar(candidates.offset(limit * SCANNED_PER_DELETED - 1).limit(1))
+        old = (
+            candidates.where(Job.id <= (last or since))
+            .where(Job.status.in_(ENDED), Job.finished_at < now() - seconds(older_than))
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("old")
+        )
+        gone = connection.scalars(delete(Job).where(Job.id == old.c.id).returning(Job.id)).all()
+    return Pruned(list(gone), max(gone) if len(gone) == limit else last or LOWEST)

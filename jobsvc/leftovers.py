@@ -1,0 +1,99 @@
+"""What ended jobs leave behind: in RQ the newest few, in Postgres what is younger than JOBSVC_RETENTION_DAYS."""
+
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from rq.executions import ExecutionRegistry
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
+from rq.results import Result
+
+from jobsvc import jobs, rqsettings
+from jobsvc.config import settings
+
+KEPT = 1000
+"""How many jobs RQ goes on showing in each registry of ended ones, of each queue."""
+
+PRUNE_SECONDS = 60.0
+"""Between two looks for jobs to delete from Postgres."""
+
+RESULTS: str = Result.get_key("")  # type: ignore[no-untyped-call]
+
+REGISTRIES = {
+    FinishedJobRegistry: [JobStatus.FINISHED],
+    FailedJobRegistry: [JobStatus.FAILED, JobStatus.STOPPED],
+    CanceledJobRegistry: [JobStatus.CANCELED],
+}
+"""The registries of ended jobs, and the statuses of the jobs that belong there."""
+
+# A script, so that nobody queues a job again between the look at it and its end. An entry whose job has
+# moved on goes alone. A job that a second dispatch ended while an attempt runs, or is planned, is left.
+TRIM = """
+local registry, scheduled = KEYS[1], KEYS[2]
+local keep, limit, job, executions, results = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local surplus = redis.call('ZCARD', registry) - keep
+if surplus <= 0 then return 0 end
+local ended = {}
+for i = 6, #ARGV do ended[ARGV[i]] = true end
+local removed = 0
+for _, id in ipairs(redis.call('ZRANGE', registry, 0, math.min(surplus, limit) - 1)) do
+    local belongs = ended[redis.call('HGET', job .. id, 'status')]
+    if not belongs or (redis.call('EXISTS', executions .. id) == 0 and not redis.call('ZSCORE', scheduled, id)) then
+        if belongs then redis.call('UNLINK', job .. id, results .. id) end
+        removed = removed + redis.call('ZREM', registry, id)
+    end
+end
+return removed
+"""
+
+
+def trim(limit: int, keep: int = KEPT) -> list[int]:
+    """Remove from RQ the jobs that ended before the newest `keep`, up to `limit` a registry; returns how many of each.
+
+    RQ forgets them by itself only after a time, so that their number would be the higher the faster they run.
+    """
+    script = rqsettings.connection().register_script(TRIM)
+    prefixes = [RQJob.key_for(""), ExecutionRegistry.key_template.format(""), RESULTS]
+    with rqsettings.connection().pipeline(transaction=False) as pipeline:
+        for queue in map(rqsettings.queue, settings().JOBSVC_QUEUES):
+            scheduled = queue.scheduled_job_registry.key
+            for registry, statuses in REGISTRIES.items():
+                keys = [registry(queue=queue).key, scheduled]
+                script(keys, [keep, limit, *prefixes, *statuses], client=pipeline)
+        return [int(count) for count in pipeline.execute()]
+
+
+def forget(job_ids: Sequence[UUID]) -> None:
+    """Remove from RQ what it holds of these jobs, which have ended and are no longer in Postgres."""
+    ids = [str(job_id) for job_id in job_ids]
+    with rqsettings.connection().pipeline(transaction=False) as pipeline:
+        pipeline.unlink(*(key for one in ids for key in (RQJob.key_for(one), RESULTS + one)))
+        for queue in map(rqsettings.queue, settings().JOBSVC_QUEUES):
+            for registry in REGISTRIES:
+                pipeline.zrem(registry(queue=queue).key, *ids)
+        pipeline.execute()
+
+
+class Retention:
+    """This process' walk over the old jobs in Postgres. Any number of processes may walk at once."""
+
+    def __init__(self) -> None:
+        self._reached = jobs.LOWEST
+        self._next = 0.0
+
+    def step(self, limit: int) -> list[UUID]:
+        """Delete up to `limit` old jobs, if it is time to; returns them, for RQ to `forget`.
+
+        While there are some the next step follows at once, else in a minute, from where this one
+        stopped. So jobs that wait for a year cost one short look a minute, however many there are.
+        """
+        days = settings().JOBSVC_RETENTION_DAYS
+        if not days or time.monotonic() < self._next:
+            return []
+        pruned = jobs.prune(days * 86400, limit, self._reached)
+        self._reached = pruned.reached
+        if not pruned.job_ids or pruned.reached == jobs.LOWEST:
+            self._next = time.monotonic() + PRUNE_SECONDS
+        return pruned.job_ids

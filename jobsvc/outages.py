@@ -1,0 +1,41 @@
+"""The outages of a server, as one process sees them: told once when one begins, and once when it is over."""
+
+import logging
+import time
+from types import TracebackType
+
+from jobsvc.config import settings
+
+
+class Server:
+    """`with` it around what a server is asked: its failures are swallowed, and told once until it is back."""
+
+    def __init__(self, name: str, failure: type[Exception], logger: logging.Logger) -> None:
+        self._name = name
+        self._failure = failure
+        self._logger = logger
+        self._is_up = True
+        self._retry_at = 0.0
+
+    def is_worth_a_try(self) -> bool:
+        """Whether it is up, as far as one knows, or wasn't tried for JOBSVC_SWEEP_SECONDS."""
+        return self._is_up or time.monotonic() >= self._retry_at
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        was_up = self._is_up
+        if isinstance(error, self._failure):
+            self._is_up = False
+            self._retry_at = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
+            if was_up:
+                self._logger.warning("%s can't be reached; jobs wait until it is back: %s", self._name, error)
+            return True
+        if error is None:
+            self._is_up = True
+            if not was_up:
+                self._logger.info("%s is back; what waits goes on now", self._name)
+        return False

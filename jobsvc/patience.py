@@ -1,0 +1,104 @@
+"""A worker's patience with Redis: whatever RQ asks of it waits until Redis is back, unless the worker shall stop."""
+
+import contextlib
+import logging
+import mmap
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from redis import RedisError, ResponseError, exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq.exceptions import StopRequested
+
+from jobsvc.outages import Server
+
+logger = logging.getLogger("jobsvc.worker")
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two looks whether Redis is back; each pause is twice the one before."""
+
+PASSING = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+)
+"""What a call is tried again for in any case; for other errors only if Redis takes no writes."""
+
+
+class Patience(Retry):
+    """The `retry` of a worker's connection, and of those that RQ's scheduler and the jobs' processes make from it.
+
+    `probe` raises RedisError unless Redis can be used. Once `end` was called nobody waits for Redis
+    any more: StopRequested is raised in the worker, and a process that it has forked ends, since
+    what it still had to do was RQ's bookkeeping.
+    """
+
+    def __init__(self, probe: Callable[[], object]) -> None:
+        super().__init__(NoBackoff(), -1, PASSING)
+        self._probe = probe
+        self._server = Server("Redis", RedisError, logger)
+        self._worker = os.getpid()
+        self._ended = mmap.mmap(-1, 1)  # memory that the worker shares with the processes that it forks
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Patience":
+        return self  # redis-py copies it for each connection; one process has one view of Redis
+
+    def end(self) -> None:
+        """Wait for Redis no more, in this process and in those forked from it. Safe in a signal handler."""
+        self._ended[0] = 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `end` was called."""
+        return bool(self._ended[0])
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """What `do` returns, as soon as Redis lets it; `fail` closes the connection in between, as in redis-py."""
+        failures = 0
+        while True:
+            if self.is_over and not self._is_up():
+                self._stop()  # without trying, which takes long if Redis hangs
+            try:
+                return do()
+            except (*PASSING, ResponseError) as error:
+                if not isinstance(error, PASSING) and self._is_up():
+                    raise
+                failures += 1
+                self._wait()
+                fail(error, failures) if with_failure_count else fail(error)
+
+    def _wait(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            until = time.monotonic() + pause
+            while time.monotonic() < until and not self.is_over:
+                time.sleep(FIRST_PAUSE)
+            if self._is_up():
+                return
+            if self.is_over:
+                self._stop()
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _is_up(self) -> bool:
+        # The worker speaks for its children.
+        with self._server if os.getpid() == self._worker else contextlib.suppress(RedisError):
+            self._probe()
+            return True
+        return False
+
+    def _stop(self) -> None:
+        if os.getpid() != self._worker:
+            os._exit(os.EX_OK)
+        raise StopRequested

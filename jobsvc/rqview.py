@@ -1,0 +1,58 @@
+"""What RQ shows of a job, kept right where an execution ends that has nothing to say of it.
+
+RQ writes the end of every execution into the job that it keeps, as if there were only one: for a
+dispatch too many, an attempt that had lost its job, or one that was handed back it would show the
+job as finished, without a result, whatever other attempts make of it.
+"""
+
+from uuid import UUID
+
+from redis.client import Pipeline
+from rq.executions import Execution
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.worker import BaseWorker
+
+from jobsvc import jobs
+from jobsvc.errors import JobNotFound, StoreUnavailable
+from jobsvc.models import Job, Status
+
+_SHOWN = {
+    Status.PROCESSING: JobStatus.STARTED,
+    Status.COMPLETED: JobStatus.FINISHED,
+    Status.FAILED: JobStatus.FAILED,
+    Status.CANCELLED: JobStatus.CANCELED,
+}
+
+
+def is_anothers(worker: BaseWorker, job: RQJob) -> bool:
+    """Whether another worker has started the job since this one did, as far as one can tell."""
+    row = _look(job)
+    return row is not None and row.worker not in (None, worker.name)
+
+
+def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> None:
+    """End this execution and nothing else; only what RQ wrote when it began is put right, as Postgres has it."""
+
+    def write(pipeline: Pipeline) -> None:
+        begun_here = pipeline.hmget(job.key, "status", "worker_name") == [b"started", worker.name.encode()]
+        row = _look(job)
+        pipeline.multi()
+        worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
+        if row is not None and begun_here:
+            # `scheduled` for all that waits: the relay would not dispatch what is shown as queued already.
+            shown = _SHOWN.get(Status(row.status), JobStatus.SCHEDULED)
+            pipeline.hset(job.key, mapping={"status": shown, "worker_name": row.worker or ""})
+        if row is None or row.finished_at is not None:
+            # RQ took the time limit off when the execution began.
+            failed = row is not None and row.status == Status.FAILED
+            pipeline.expire(job.key, (job.failure_ttl if failed else job.result_ttl) or worker.default_result_ttl)
+
+    worker.connection.transaction(write, job.key)
+
+
+def _look(job: RQJob) -> Job | None:
+    try:
+        return jobs.get(UUID(job.id))
+    except (ValueError, JobNotFound, StoreUnavailable):
+        return None

@@ -1,0 +1,237 @@
+"""Promise 2: without Redis jobs are accepted, running ones end, and all run once it is back, without a fuss."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.faults.conftest import Ground
+from tests.support import POOL, Process, Service, eventually
+
+# A worker that looks after its running job every second, where RQ's does every 30.
+BRISK = """
+from jobsvc import worker
+
+class Brisk(worker.JobsvcWorker):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, job_monitoring_interval=1, **kwargs)
+
+worker.JobsvcWorker = Brisk
+worker.main()
+"""
+
+UP = {"status": "ok", "postgres": "up", "redis": "up"}
+DOWN = {**UP, "redis": "down"}
+
+
+@pytest.fixture
+def service(ground: Ground) -> Service:
+    return ground.service
+
+
+@contextmanager
+def frozen(ground: Ground) -> Iterator[None]:
+    """Within, Redis takes connections, and answers nothing."""
+    pid = ground.valkey._state()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def full(ground: Ground) -> Iterator[None]:
+    """Within, Redis answers, and takes no writes."""
+    ground.service.redis().config_set("maxmemory", 1)
+    yield
+    ground.service.redis().config_set("maxmemory", 0)
+
+
+@contextmanager
+def stopped(ground: Ground) -> Iterator[None]:
+    """Within, there is no Redis."""
+    ground.valkey.stop()
+    yield
+    ground.valkey.start()
+
+
+OUTAGES: dict[str, Any] = {"frozen": frozen, "full": full, "stopped": stopped}
+
+
+def brisk(service: Service) -> Process:
+    worker = service.run(sys.executable, "-c", BRISK, env={"JOBSVC_WORKERS": "1", "JOBSVC_SHUTDOWN_SECONDS": "20"})
+    eventually(lambda: service.redis().smembers("rq:workers"))
+    return worker
+
+
+def rq_worker(pool: Process) -> int:
+    """The process of the pool's one worker, which is the one with children: RQ's scheduler, and the job's."""
+    [pid] = eventually(lambda: [one.pid for one in psutil.Process(pool.popen.pid).children() if one.children()])
+    return pid
+
+
+def ready(service: Service) -> dict[str, str]:
+    reply = httpx.get(f"{service.url}/readyz", timeout=4)  # whoever asks doesn't wait for ever
+    assert reply.status_code == 200
+    return dict(reply.json())
+
+
+def note(service: Service, path: Path, seconds: float = 0, **body: Any) -> str:
+    return service.post("NOTE", {"path": str(path), "seconds": seconds}, **body)
+
+
+def assert_each_ran_once(path: Path, posted: list[str]) -> None:
+    assert Counter(line.split()[0] for line in path.read_text().splitlines()) == Counter(posted)
+
+
+def said(process: Process, what: str) -> list[str]:
+    """Who said it, once for each time."""
+    return [line.split()[2] for line in process.output.splitlines() if f"Redis {what}" in line]
+
+
+def assert_no_fuss(service: Service) -> None:
+    """One outage: each process told its beginning and its end at most once, and RQ told nothing."""
+    assert said(service.api, "can't be reached") == said(service.api, "is back") == ["jobsvc.relay:"]
+    for process in service.processes:
+        for what in ("can't be reached", "is back"):
+            assert max(Counter(said(process, what)).values(), default=0) <= 1, process.output
+        lines = [line for line in process.output.splitlines() if "had expired; re-acquired" not in line]  # true, once
+        assert not [line for line in lines if " rq." in line[:25] or "Traceback" in line], process.output
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_a_running_job_outlives_an_outage(ground: Ground, tmp_path: Path, outage: str) -> None:
+    """As does its worker, whose heartbeats fail meanwhile; jobs posted meanwhile run afterwards, each once."""
+    service, notes = ground.service, tmp_path / "notes"
+    pool = brisk(service)
+    running = note(service, notes, 4)
+    service.until(running, "PROCESSING")
+    before = rq_worker(pool)
+    assert ready(service) == UP
+    with OUTAGES[outage](ground):
+        begun = time.monotonic()
+        posted = [note(service, notes) for _ in range(20)]
+        assert time.monotonic() - begun < 5  # no waiting for a timeout on each
+        assert ready(service) == DOWN
+        assert service.until(running, "COMPLETED")["attempts"] == 1
+        eventually(lambda: said(pool, "can't be reached"))
+        assert {service.job(job_id)["status"] for job_id in posted} == {"PENDING"}
+    for job_id in posted:
+        assert service.until(job_id, "COMPLETED", timeout=60)["attempts"] == 1
+    assert rq_worker(pool) == before
+    assert ready(service) == UP
+    assert_each_ran_once(notes, [running, *posted])
+    assert_no_fuss(service)
+
+
+def test_after_a_restart_without_data_all_run_at_their_time(ground: Ground, tmp_path: Path) -> None:
+    service, notes = ground.service, tmp_path / "notes"
+    service.worker()
+    failing = service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 5})
+    next_attempt = service.until(failing, "RETRYING")["nextAttemptAt"]
+    delayed = note(service, notes, delay=6)
+    running = note(service, notes, 2)
+    service.until(running, "PROCESSING")
+    waiting = [note(service, notes) for _ in range(5)]
+    with stopped(ground):
+        waiting += [note(service, notes) for _ in range(5)]
+        shutil.rmtree(ground.valkey.data / "appendonlydir")
+    for job_id in [running, *waiting, delayed, failing]:
+        service.until(job_id, "COMPLETED", timeout=60)
+    assert_each_ran_once(notes, [running, *waiting, delayed])
+    for job_id, due in ((failing, next_attempt), (delayed, service.job(delayed)["runAt"])):
+        assert datetime.fromisoformat(service.job(job_id)["startedAt"]) >= datetime.fromisoformat(due)
+    assert_no_fuss(service)
+
+
+def test_a_worker_that_starts_before_redis_waits_for_it(ground: Ground) -> None:
+    service = ground.service
+    with stopped(ground):
+        pool = service.run(*POOL, env={"JOBSVC_WORKERS": "1"})
+        eventually(lambda: "jobsvc.worker:" in said(pool, "can't be reached"))
+        job_id = service.post()
+        eventually(lambda: said(service.api, "can't be reached"))
+    service.until(job_id, "COMPLETED", timeout=30)
+    assert_no_fuss(service)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_still_waits_for_its_first_redis_can_be_stopped(ground: Ground, number: signal.Signals) -> None:
+    service = ground.service
+    with stopped(ground):
+        pool = service.run(*POOL, env={"JOBSVC_WORKERS": "2"})
+        eventually(lambda: said(pool, "can't be reached").count("jobsvc.worker:") == 2)
+        pool.signal(number)
+        assert pool.wait(10) == 0
+        eventually(lambda: not pool.tree())
+    assert "Traceback" not in pool.output
+
+
+@pytest.mark.parametrize("outage", ["frozen", "stopped"])
+def test_an_idle_worker_can_be_stopped_without_redis(ground: Ground, outage: str) -> None:
+    service = ground.service
+    pool = service.worker()
+    with OUTAGES[outage](ground):
+        eventually(lambda: said(pool, "can't be reached"))
+        pool.signal(signal.SIGTERM)
+        assert pool.wait(10) == 0
+        eventually(lambda: not pool.tree())
+    eventually(lambda: ready(service) == UP and said(service.api, "is back"))
+    assert_no_fuss(service)
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_a_worker_stopped_without_redis_lets_its_job_end(ground: Ground, outage: str) -> None:
+    service = ground.service
+    pool = brisk(service)
+    job_id = service.post(payload={"durationMs": 5000})
+    service.until(job_id, "PROCESSING")
+    with OUTAGES[outage](ground):
+        eventually(lambda: said(pool, "can't be reached"))
+        pool.signal(signal.SIGTERM)
+        assert pool.wait(30) == 0
+        job = service.job(job_id)
+        assert (job["status"], job["attempts"]) == ("COMPLETED", 1)
+        eventually(lambda: not pool.tree())
+    eventually(lambda: ready(service) == UP and said(service.api, "is back"))
+    assert_no_fuss(service)
+
+
+def test_a_worker_whose_job_has_ended_does_not_hold_its_stop_up_for_redis(ground: Ground) -> None:
+    service = ground.service
+    pool = brisk(service)
+    job_id = service.post(payload={"durationMs": 1000})
+    service.until(job_id, "PROCESSING")
+    with stopped(ground):
+        service.until(job_id, "COMPLETED")
+        pool.signal(signal.SIGTERM)
+        assert pool.wait(10) == 0
+        eventually(lambda: not pool.tree())
+    eventually(lambda: ready(service) == UP and said(service.api, "is back"))
+    assert_no_fuss(service)
+
+
+def test_two_signals_at_once_do_not_kill_a_job(ground: Ground) -> None:
+    """A pool's SIGINT comes on top of a terminal's or a supervisor's signal, and Redis must not keep them apart."""
+    service = ground.service
+    pool = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")
+    job_id = service.post(payload={"durationMs": 9000}, retry={"max": 0})
+    service.until(job_id, "PROCESSING")
+    worker = rq_worker(pool)
+    with frozen(ground):
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            os.kill(worker, number)
+        assert service.until(job_id, "COMPLETED", "FAILED")["status"] == "COMPLETED"
+    assert "cold shut down" not in pool.output

@@ -1,0 +1,235 @@
+"""What RQ keeps of jobs that have ended: no more after many than after a few, and nothing for ever."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis import Redis
+from rq import SimpleWorker
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.utils import current_timestamp
+
+from jobsvc import jobs, leftovers, rqsettings
+from jobsvc.models import Status
+from jobsvc.relay import BATCH, Relay
+from tests.integration.making import lapse, new, sql
+from tests.support import ROOT, eventually
+
+
+class Worker(SimpleWorker):
+    """A worker in this process, which keeps its signals."""
+
+    def _install_signal_handlers(self) -> None:
+        pass
+
+
+def worker() -> Worker:
+    redis = Redis.from_url(os.environ["REDIS_URL"])
+    queues = [rqsettings.queue(name) for name in rqsettings.QUEUES]
+    return Worker(queues, connection=redis, serializer=rqsettings.SERIALIZER)
+
+
+def work() -> None:
+    """Run what is queued."""
+    worker().work(burst=True, logging_level="CRITICAL")
+
+
+def dispatch(**changes: Any) -> UUID:
+    [one] = jobs.submit([new(**changes)])
+    Relay()._dispatch([one])
+    return one.job_id
+
+
+def run_many(count: int) -> None:
+    """Run so many jobs of each kind: one that succeeds, one that fails for good."""
+    batch = [new(payload={"failAttempts": n % 2}, retry_intervals=[]) for n in range(2 * count)]
+    Relay()._dispatch(jobs.submit(batch))
+    work()
+
+
+def keys() -> set[str]:
+    """What Redis holds, but for the traces of workers that have gone, which last a minute."""
+    return {key.decode() for key in rqsettings.connection().scan_iter() if not key.startswith(b"rq:worker:")}
+
+
+def shown(registry: Any) -> list[RQJob | None]:
+    """What a dashboard finds in a registry."""
+    return RQJob.fetch_many(registry.get_job_ids(), rqsettings.connection(), rqsettings.SERIALIZER)
+
+
+def finished() -> Any:
+    return rqsettings.queue("default").finished_job_registry
+
+
+def failed() -> Any:
+    return rqsettings.queue("default").failed_job_registry
+
+
+def fetch(job_id: UUID) -> RQJob:
+    return RQJob.fetch(str(job_id), rqsettings.connection(), rqsettings.SERIALIZER)
+
+
+def for_ever() -> set[str]:
+    """The keys of jobs that stand in no list or registry of RQ and don't expire."""
+    redis = rqsettings.connection()
+    owned = {f"rq:job:{job_id}" for name in rqsettings.QUEUES for job_id in rqsettings.queue(name).get_job_ids()}
+    for name in rqsettings.QUEUES:
+        queue = rqsettings.queue(name)
+        for registry in (queue.started_job_registry, queue.scheduled_job_registry):
+            owned |= {f"rq:job:{job_id}" for job_id in registry.get_job_ids(cleanup=False)}
+    of_jobs = [key for key in keys() if key.startswith(("rq:job:", "rq:results:", "rq:execution"))]
+    return {key for key in of_jobs if key not in owned and redis.ttl(key) < 0}
+
+
+def crafted(count: int, status: JobStatus = JobStatus.FINISHED, registry: str = "finished") -> list[str]:
+    """Jobs that have ended in RQ, the first one first."""
+    ids = [f"job-{n}" for n in range(count)]
+    with rqsettings.connection().pipeline() as pipeline:
+        for n, job_id in enumerate(ids):
+            pipeline.hset(f"rq:job:{job_id}", mapping={"status": status, "origin": "default"})
+            pipeline.xadd(f"rq:results:{job_id}", {"type": 1})
+            pipeline.zadd(f"rq:{registry}:default", {job_id: current_timestamp() + 500 + n})
+        pipeline.execute()
+    return ids
+
+
+def test_redis_holds_no_more_after_ten_times_the_jobs() -> None:
+    sizes = []
+    for count in (8, 80):
+        run_many(count)
+        assert len(keys()) > 2 * 2 * count
+        leftovers.trim(BATCH, keep=5)
+        sizes.append(len(keys()))
+        assert (finished().count, failed().count) == (5, 5)
+    assert sizes[0] == sizes[1] < 2 * 2 * 5 + 5
+
+
+@pytest.mark.parametrize(
+    ("registry", "status"),
+    [
+        ("finished", JobStatus.FINISHED),
+        ("failed", JobStatus.FAILED),
+        ("failed", JobStatus.STOPPED),
+        ("canceled", JobStatus.CANCELED),
+    ],
+)
+def test_the_newest_stay_to_be_looked_at(registry: str, status: JobStatus) -> None:
+    ids = crafted(30, status, registry)
+    assert sum(leftovers.trim(BATCH, keep=10)) == 20
+    kept = {f"rq:{kind}:{job_id}" for kind in ("job", "results") for job_id in ids[20:]}
+    assert keys() == {f"rq:{registry}:default", *kept}
+
+
+def test_rqs_own_tools_still_list_them() -> None:
+    run_many(20)
+    leftovers.trim(BATCH, keep=5)
+    assert [job.get_status() if job else None for job in shown(finished())] == ["finished"] * 5
+    assert [bool(job and job.latest_result()) for job in shown(failed())] == [True] * 5
+    info = [Path(sys.executable).parent / "rq", "info", "--url", os.environ["REDIS_URL"], "--raw"]
+    told = subprocess.run(info, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "queue default 0" in told.stdout
+
+
+def test_what_waits_in_rq_is_not_touched() -> None:
+    queued, scheduled, again = dispatch(), dispatch(delay=60), dispatch()
+    ended = crafted(3)
+    rqsettings.connection().zadd("rq:failed:default", {str(again): 1})  # it failed, and was queued again
+    before = keys() - {"rq:failed:default", "rq:finished:default"}
+    assert sum(leftovers.trim(BATCH, keep=0)) == 4
+    assert keys() == {key for key in before if not key.endswith(tuple(ended))}
+    assert rqsettings.queue("default").get_job_ids() == [str(queued), str(again)]
+    assert rqsettings.queue("default").scheduled_job_registry.get_job_ids() == [str(scheduled)]
+
+
+def test_what_runs_in_rq_is_not_touched() -> None:
+    """A dispatch too many lets RQ call the job finished, while its attempt runs or its retry is planned."""
+    running, planned = dispatch(), dispatch(delay=60)
+    hand = worker()
+    hand.prepare_execution(fetch(running))
+    for job_id in (running, planned):
+        rqsettings.connection().hset(f"rq:job:{job_id}", "status", JobStatus.FINISHED)
+        rqsettings.connection().zadd("rq:finished:default", {str(job_id): 1})
+    before = keys()
+    assert sum(leftovers.trim(BATCH, keep=0)) == 0
+    assert keys() == before
+
+
+def test_a_pass_removes_no_more_than_its_limit() -> None:
+    crafted(25)
+    assert [sum(leftovers.trim(10, keep=2)) for _ in range(4)] == [10, 10, 3, 0]
+
+
+def test_two_at_once_share_the_work() -> None:
+    crafted(3000)
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(lambda _: sum(sum(leftovers.trim(100, keep=0)) for _ in range(30)), range(4)))
+    assert sum(counts) == 3000
+    assert keys() == set()
+
+
+def test_a_relay_trims_as_it_sweeps() -> None:
+    crafted(leftovers.KEPT + BATCH + 5)
+    relay = Relay()
+    assert relay.sweep() is True
+    assert relay.sweep() is False
+    assert finished().get_job_count() == leftovers.KEPT
+
+
+def test_forgotten_jobs_leave_nothing() -> None:
+    run_many(3)
+    waiting = dispatch()
+    ended = [row.id for row in sql("SELECT id FROM jobs WHERE finished_at IS NOT NULL")]
+    leftovers.forget(ended)
+    assert [key for key in keys() if key.startswith(("rq:job:", "rq:results:"))] == [f"rq:job:{waiting}"]
+    assert (finished().get_job_count(), failed().get_job_count()) == (0, 0)
+
+
+def test_what_ended_expires_whichever_way_it_ended() -> None:
+    twice = jobs.submit([new()])
+    for _ in range(2):
+        Relay()._dispatch(twice)
+    run_many(2)
+    dispatch(expires_in=0.001)
+    eventually(lambda: jobs.expire(10) or not sql("SELECT 1 FROM jobs WHERE status = 'PENDING'"))
+    work()
+    assert for_ever() == set()
+
+
+def test_a_wipe_while_a_job_runs_leaves_nothing_for_ever() -> None:
+    job_id = dispatch(payload={"durationMs": 500})
+
+    def wipe() -> None:
+        eventually(lambda: jobs.get(job_id).status == Status.PROCESSING)
+        rqsettings.connection().flushdb()
+
+    wiping = threading.Thread(target=wipe)
+    wiping.start()
+    work()
+    wiping.join()
+    assert jobs.get(job_id).status == Status.COMPLETED
+    assert for_ever() == set()
+
+
+def test_a_killed_worker_leaves_nothing_for_ever() -> None:
+    """It had begun an attempt, its last; nobody but the lease in Postgres and RQ's maintenance ends it."""
+    job_id = dispatch(retry_intervals=[])
+    killed = worker()
+    job = fetch(job_id)
+    rqsettings.queue("default").pop_job_id()
+    killed.prepare_execution(job)
+    killed.prepare_job_execution(job)
+    jobs.start([job_id], killed.name, 15)
+    lapse(job_id)
+    assert jobs.recover_lapsed(10, 0) == 1
+    assert for_ever() == set()
+    started = rqsettings.queue("default").started_job_registry
+    started.cleanup(current_timestamp() + 600)  # as RQ's maintenance does, when the entry has expired
+    assert (started.get_job_ids(cleanup=False), failed().get_job_ids()) == ([], [str(job_id)])
+    assert for_ever() == set()

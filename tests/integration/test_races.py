@@ -1,0 +1,182 @@
+"""Two moves of one job at once, in both directions: the real functions, one of which holds the row.
+
+A move that ends an attempt holds the job's row while it waits to write the attempt's own, since
+somebody else has locked that table.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from jobsvc import jobs
+from jobsvc.db import engine
+from jobsvc.jobs import Started
+from jobsvc.models import Outcome, Status
+from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
+from tests.support import eventually
+
+
+def waiting() -> int:
+    """How many connections wait for a lock."""
+    [(count,)] = sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return int(count)
+
+
+class Line:
+    """Moves that wait for each other, in the order in which they came."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._length = 0
+
+    def add(self, move: Callable[[], Any]) -> Future[Any]:
+        """Begin this move, and wait until it waits."""
+        self._length += 1
+        future = self._pool.submit(move)
+        eventually(lambda: waiting() >= self._length)
+        return future
+
+
+@contextmanager
+def held(statement: str, **parameters: Any) -> Iterator[Line]:
+    """What this statement locks is held until the block ends, and then as it was before."""
+    with ThreadPoolExecutor(4) as pool, engine().connect() as holder:
+        holder.execute(text(statement), parameters)
+        try:
+            yield Line(pool)
+        finally:
+            holder.rollback()
+
+
+def end_held() -> AbstractContextManager[Line]:
+    """Whoever ends an attempt other than by success holds the job's row, and gets no further until the block ends."""
+    return held("LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE")
+
+
+def row_held(job_id: UUID) -> AbstractContextManager[Line]:
+    return held("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE", id=job_id)
+
+
+def lapsed() -> Started:
+    start = started()
+    lapse(start.job_id)
+    return start
+
+
+def outcomes(job_id: UUID) -> list[str]:
+    return [attempt.outcome for attempt in jobs.history(job_id)[1]]
+
+
+def test_finish_behind_recover() -> None:
+    start = lapsed()
+    with end_held() as line:
+        recovered = line.add(lambda: jobs.recover_lapsed(10, 0))
+        finished = line.add(lambda: jobs.finish([outcome(start, Outcome.COMPLETED)]))
+    assert (recovered.result(), finished.result()) == (1, [])
+    assert (jobs.get(start.job_id).status, outcomes(start.job_id)) == (Status.RETRYING, ["lost"])
+
+
+def test_recover_while_finish_holds_the_row() -> None:
+    start = lapsed()
+    with end_held() as line:
+        finished = line.add(lambda: jobs.finish([outcome(start, Outcome.FAILED)]))
+        assert jobs.recover_lapsed(10, 0) == 0  # it doesn't wait
+        assert jobs.recover_killed(start.job_id, "worker") == 0
+    assert len(finished.result()) == 1
+    assert jobs.recover_lapsed(10, 0) == 0
+    assert (jobs.get(start.job_id).status, outcomes(start.job_id)) == (Status.RETRYING, ["failed"])
+
+
+def test_renew_behind_recover() -> None:
+    start = lapsed()
+    with end_held() as line:
+        recovered = line.add(lambda: jobs.recover_lapsed(10, 0))
+        renewed = line.add(lambda: jobs.renew([start], LEASE))
+    assert (recovered.result(), renewed.result()) == (1, set())
+    assert jobs.get(start.job_id).lease_expires_at is None
+
+
+def test_recover_while_renew_holds_the_row() -> None:
+    start = lapsed()
+    with row_held(start.job_id) as line:
+        renewed = line.add(lambda: jobs.renew([start], LEASE))
+        assert jobs.recover_lapsed(10, 0) == 0
+    assert renewed.result() == {start.job_id}
+    assert jobs.recover_lapsed(10, 0) == 0
+    assert jobs.get(start.job_id).status == Status.PROCESSING
+
+
+def test_two_recoveries() -> None:
+    start = lapsed()
+    with end_held() as line:
+        first = line.add(lambda: jobs.recover_lapsed(10, 0))
+        assert jobs.recover_lapsed(10, 0) == 0
+        assert jobs.recover_killed(start.job_id, "worker") == 0
+    assert first.result() == 1
+    assert outcomes(start.job_id) == ["lost"]
+
+
+def test_two_finishes_of_one_attempt() -> None:
+    start = started()
+    with row_held(start.job_id) as line:
+        both = [
+            line.add(lambda end=end: jobs.finish([outcome(start, end)]))  # type: ignore[misc]
+            for end in (Outcome.COMPLETED, Outcome.FAILED)
+        ]
+    assert sorted(len(one.result()) for one in both) == [0, 1]
+
+
+def test_two_starts() -> None:
+    job_id = submit()
+    with row_held(job_id) as line:
+        both = [line.add(lambda: jobs.start([job_id], "w", LEASE)) for _ in range(2)]
+    assert sorted(len(one.result()) for one in both) == [0, 1]
+    job = jobs.get(job_id)
+    assert (job.attempts, job.fence) == (1, 1)
+
+
+def test_start_behind_expire() -> None:
+    job_id = submit(expires_in=60)
+    sql("UPDATE jobs SET expires_at = now() + interval '0.2 s' WHERE id = :id", id=job_id)
+    with row_held(job_id) as line:
+        begun = line.add(lambda: jobs.start([job_id], "w", LEASE))  # in time, but it waits
+        sql("SELECT pg_sleep(0.3)")
+        assert jobs.expire(10) == 0
+    assert len(begun.result()) + jobs.expire(10) == 1
+    assert jobs.get(job_id).status in (Status.PROCESSING, Status.FAILED)
+
+
+def test_claims_pass_by_what_another_claims() -> None:
+    first, second = submit(delay=60), submit(delay=60)
+    sql("UPDATE jobs SET due_at = now()")
+    with row_held(first):
+        assert [one.job_id for one in jobs.claim_due(10)] == [second]
+    assert [one.job_id for one in jobs.claim_due(10)] == [first]
+
+
+def test_a_claim_behind_nothing_that_has_started() -> None:
+    """A relay that looked before the start doesn't claim after it."""
+    job_id = submit(delay=60)
+    sql("UPDATE jobs SET due_at = now() WHERE id = :id", id=job_id)
+    with row_held(job_id) as line:
+        begun = line.add(lambda: jobs.start([job_id], "w", LEASE))
+        assert jobs.claim_due(10) == []
+    assert len(begun.result()) == 1
+    assert jobs.claim_due(10) == []
+
+
+def test_release_behind_a_start_leaves_it_alone() -> None:
+    job_id = submit()
+    with row_held(job_id) as line:
+        begun = line.add(lambda: jobs.start([job_id], "w", LEASE))
+        released = line.add(lambda: jobs.release([job_id]))
+    released.result()
+    assert len(begun.result()) == 1
+    assert jobs.get(job_id).status == Status.PROCESSING
+    assert jobs.get(job_id).dispatched_at is not None

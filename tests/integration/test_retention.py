@@ -1,0 +1,152 @@
+"""Which jobs are deleted from Postgres, how many at a time, and by whom."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+
+from jobsvc import jobs, leftovers, rqsettings
+from jobsvc.config import settings
+from jobsvc.db import engine
+from jobsvc.models import ENDED, Status
+from jobsvc.relay import Relay
+from tests.integration.making import sql, submit
+
+DAY = 86400.0
+
+# An id of that age, as the API would have made it then.
+MAKE = """
+WITH made AS (
+    SELECT (lpad(to_hex((extract(epoch FROM now() - :made * interval '1 day') * 1000)::bigint + n), 12, '0')
+           || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid AS id
+    FROM generate_series(1, :count) n
+)
+INSERT INTO jobs (id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at, finished_at)
+SELECT id, 'TEST_JOB', 'default', '{}', :status, 180, '{}', 1, now(), now() - :ended * interval '1 day' FROM made
+RETURNING id
+"""
+
+
+def make(made: float, ended: float | None = None, status: Status = Status.COMPLETED, count: int = 1) -> set[str]:
+    """Jobs that were made and ended so many days ago; returns their ids."""
+    return {str(row.id) for row in sql(MAKE, made=made, ended=ended, status=status, count=count)}
+
+
+def left() -> set[str]:
+    return {str(row.id) for row in sql("SELECT id FROM jobs")}
+
+
+def prune(limit: int = 1000) -> int:
+    """Prune until nothing is left to prune; returns how many went."""
+    pruned, total = jobs.prune(30 * DAY, limit), 0
+    while pruned.reached != jobs.LOWEST:
+        total += len(pruned.job_ids)
+        pruned = jobs.prune(30 * DAY, limit, pruned.reached)
+    return total + len(pruned.job_ids)
+
+
+@pytest.fixture
+def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = settings().model_copy(update={"JOBSVC_RETENTION_DAYS": 0})
+    monkeypatch.setattr(leftovers, "settings", lambda: kept)
+
+
+@pytest.mark.parametrize("status", ENDED)
+def test_what_ended_long_ago_goes_with_its_attempts(status: Status) -> None:
+    [old] = make(40, 31, status)
+    sql("INSERT INTO attempts (job_id, fence, number, started_at, outcome) VALUES (:id, 1, 1, now(), 'failed')", id=old)
+    assert [str(job_id) for job_id in jobs.prune(30 * DAY, 1000).job_ids] == [old]
+    assert left() == set()
+    assert sql("SELECT * FROM attempts") == []
+
+
+def test_what_ended_since_stays_however_long_ago_it_was_made() -> None:
+    young = make(40, 29) | make(1, 1) | {str(submit())}
+    assert prune() == 0
+    assert left() == young
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - set(ENDED)))
+def test_what_has_not_ended_stays_however_old(status: Status) -> None:
+    unfinished = make(400, None, status) | make(399, 398, status)
+    assert prune() == 0
+    assert left() == unfinished
+
+
+def test_a_pass_deletes_no_more_than_its_limit() -> None:
+    make(40, 40, count=25)
+    first = jobs.prune(30 * DAY, 10)
+    second = jobs.prune(30 * DAY, 10, first.reached)
+    third = jobs.prune(30 * DAY, 10, second.reached)
+    assert [len(one.job_ids) for one in (first, second, third)] == [10, 10, 5]
+    assert third.reached == jobs.LOWEST
+    assert left() == set()
+
+
+def test_a_pass_looks_no_further_than_ten_times_its_limit() -> None:
+    waiting = make(400, None, Status.SCHEDULED, count=150)
+    make(40, 40, count=3)
+    first = jobs.prune(30 * DAY, 10)
+    assert first.job_ids == []
+    assert str(first.reached) == sorted(waiting)[99]
+    second = jobs.prune(30 * DAY, 10, first.reached)
+    assert (len(second.job_ids), second.reached) == (3, jobs.LOWEST)
+    assert left() == waiting
+
+
+def test_a_job_that_is_being_retried_by_hand_is_left_alone() -> None:
+    [retried] = make(40, 40, Status.FAILED)
+    with ThreadPoolExecutor(1) as pool, engine().begin() as connection:
+        connection.execute(text("UPDATE jobs SET status = 'PENDING', finished_at = NULL"))
+        assert pool.submit(jobs.prune, 30 * DAY, 10).result(timeout=10).job_ids == []
+    assert jobs.prune(30 * DAY, 10).job_ids == []
+    assert left() == {retried}
+
+
+def test_two_at_once_share_the_work() -> None:
+    make(40, 40, count=3000)
+    young = make(40, 29, Status.FAILED, count=500)
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(lambda _: prune(limit=100), range(4)))
+    assert sum(counts) == 3000
+    assert left() == young
+
+
+def test_a_relay_prunes_and_lets_rq_forget() -> None:
+    [old] = make(40, 31)
+    redis = rqsettings.connection()
+    redis.hset(f"rq:job:{old}", "status", "queued")
+    redis.xadd(f"rq:results:{old}", {"type": 1})
+    redis.zadd("rq:failed:default", {old: 1})
+    relay = Relay()
+    assert relay.sweep() is True
+    assert left() == set()
+    assert redis.keys("rq:*") == []
+    assert relay.sweep() is False
+
+
+def test_a_relay_looks_once_a_minute_and_goes_on_where_it_stopped() -> None:
+    make(400, None, Status.SCHEDULED, count=150)
+    make(40, 31)
+    retention = leftovers.Retention()
+    assert [len(retention.step(10)) for _ in range(2)] == [0, 0]
+    retention._next = 0
+    assert [len(retention.step(10)) for _ in range(2)] == [1, 0]
+
+
+def test_a_backlog_is_worked_off_at_once() -> None:
+    make(40, 31, count=25)
+    retention = leftovers.Retention()
+    assert [len(retention.step(10)) for _ in range(4)] == [10, 10, 5, 0]
+
+
+def test_zero_days_keep_for_ever(for_ever: None) -> None:
+    old = make(4000, 4000)
+    assert leftovers.Retention().step(10) == []
+    assert left() == old
+
+
+def test_ids_are_in_the_order_in_which_jobs_are_made() -> None:
+    """What the walk over the primary key rests on."""
+    [before], [after] = make(0.001), make(-0.001)
+    assert before < str(submit()) < after
