@@ -86,7 +86,7 @@ def swallow(payload: dict[str, Any]) -> None:
 
 @handler("LOOK")
 def look(payload: dict[str, Any], ctx: Context) -> str:
-    """Look whether it was cancelled, and return then, or fail, or just note it and go on for so many seconds."""
+    """Look whether it was cancelled, and return then, or fail."""
     while not ctx.cancelled:
         time.sleep(0.01)
     ctx.progress(50, "cancelled")

@@ -104,7 +104,7 @@ def test_a_refusal_is_not_remembered(api: Service) -> None:
 
 def test_bare_and_quoted_are_the_same_key(api: Service) -> None:
     key = fresh()
-    assert post(api, f'"{key}"', {}).json() == post(api, key, {}).json() == post(api, f' "{key}" ', {}).json()
+    assert post(api, f'"{key}"', {}).json() == post(api, key, {}).json()
     odd = f"{fresh()} , \\ ;"
     quoted = '"' + odd.replace("\\", "\\\\") + '"'
     assert post(api, quoted, {}).json() == post(api, quoted, {}).json()
