@@ -26,6 +26,26 @@ class JobNotFound(JobsvcError):
     """There is no such job."""
 
 
+class WrongState(JobsvcError):
+    """The job's status doesn't allow this."""
+
+
+class UniqueKeyTaken(JobsvcError):
+    """Another job has the unique key."""
+
+
+class KeyMalformed(JobsvcError):
+    """The Idempotency-Key can't be read."""
+
+
+class KeyUnderWay(JobsvcError):
+    """The first request with this Idempotency-Key is still under way."""
+
+
+class KeyReused(JobsvcError):
+    """The Idempotency-Key belongs to another request."""
+
+
 class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 

@@ -20,7 +20,7 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
 from jobsvc.models import WAITING, Outcome, Status
 from jobsvc.strictjson import clean, unstorable
-from jobsvc.watch import AttemptTimeout, HandBack, Watch
+from jobsvc.watch import AttemptTimeout, Cancelled, HandBack, Watch
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -68,6 +68,8 @@ def run(job_id: str) -> Any:
         rq_job.meta[ASIDE] = True
         return None
     if end.outcome == Outcome.SNOOZED:
+        if verdict.status == Status.CANCELLED:
+            return None
         return Retry(max=2**31, interval=_until(verdict.due_at))
     if error is None:
         return end.result
@@ -79,7 +81,8 @@ def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
     """Run the handler under its timeout, its lease renewed meanwhile; returns how it ended, and what it raised."""
     watch = Watch(started, give_up=lambda reason: record(_failed(started, reason)))
     context = handlers.Context(
-        str(started.job_id), started.attempt, started.max_attempts, started.fence, watch.progress
+        *(str(started.job_id), started.attempt, started.max_attempts, started.fence),
+        *(watch.progress, watch.tell_cancelled),
     )
     try:
         with watch:
@@ -87,6 +90,8 @@ def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
             if handler is None:
                 raise UnknownType(f"no handler of the type {started.type} here; there are {handlers.names()}")
             result = _storable(handler(started.payload, context))
+            if watch.handler_knows:
+                raise Cancelled("the job was cancelled, and its handler returned")
         return AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result, progress=watch.last_progress), None
     except BaseException as error:
         return _failed(started, error, watch.last_progress), error
@@ -113,6 +118,8 @@ def _failed(started: Started, error: BaseException, progress: dict[str, Any] | N
         return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds, progress=progress)
     if isinstance(error, HandBack):
         return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0, progress=progress)
+    if isinstance(error, Cancelled):
+        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED, progress=progress)
     outcome, name = Outcome.FAILED, type(error).__name__
     if isinstance(error, handlers.Discard):
         outcome = Outcome.DISCARDED

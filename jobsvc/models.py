@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     CheckConstraint,
     Double,
@@ -18,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -220,7 +219,7 @@ class IdempotencyKey(Base):
     owner: Mapped[str] = mapped_column(primary_key=True, comment="the API key's name; empty without keys")
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str] = mapped_column(comment="of the method, the path and the body as JSON")
-    reply: Mapped[dict[str, Any]] = mapped_column(comment="the body that was answered")
+    reply: Mapped[dict[str, Any]] = mapped_column(comment="what was answered")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("idempotency_keys_age", "created_at"),)

@@ -20,7 +20,7 @@ from redis import RedisError
 from rq import Queue, Retry
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, leftovers, rqsettings
+from jobsvc import jobs, leftovers, rqsettings, withdrawing
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
@@ -32,6 +32,9 @@ logger = logging.getLogger("jobsvc.relay")
 BATCH = 1000
 """The most that one round of one duty takes on."""
 
+MOST_TO_WITHDRAW = 100 * BATCH
+"""More ended jobs than this are not kept in mind; the workers pass them by in RQ."""
+
 SHORTEST_PAUSE = 0.02
 """Seconds between two looks for due jobs, so that many due times close together share one."""
 
@@ -41,6 +44,7 @@ class Relay:
 
     def __init__(self) -> None:
         self._inbox: deque[Dispatch] = deque()
+        self._ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
         self._bell = threading.Event()
         self._redis = Server("Redis", RedisError, logger)
         self._postgres = Server("Postgres", StoreUnavailable, logger)
@@ -49,6 +53,11 @@ class Relay:
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
         self._inbox.extend(news)
+        self._bell.set()
+
+    def withdraw(self, job_ids: Iterable[UUID]) -> None:
+        """Take these jobs, which have ended or are gone, out of RQ; nothing depends on it. Returns at once."""
+        self._ended.extend(job_ids)
         self._bell.set()
 
     def start(self) -> "Relay":
@@ -73,6 +82,7 @@ class Relay:
             self._bell.clear()
             try:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
+                self._withdraw_some()
                 if time.monotonic() >= min(next_due, next_sweep):
                     next_due = time.monotonic() + max(self.dispatch_due(), SHORTEST_PAUSE)
                 if time.monotonic() >= next_sweep:
@@ -90,6 +100,14 @@ class Relay:
             self._dispatch(batch)
             soonest = min([soonest, *(one.wait for one in batch if one.wait > 0)])
         return soonest
+
+    def _withdraw_some(self) -> None:
+        batch = [self._ended.popleft() for _ in range(min(len(self._ended), BATCH))]
+        if batch and self._redis.is_worth_a_try():
+            if self._ended:
+                self._bell.set()
+            with self._postgres, self._redis:
+                self._ended.extend(withdrawing.withdraw(batch))  # without a ring: RQ needs a moment
 
     def dispatch_due(self) -> float:
         """Dispatch what is due and not in RQ; returns the seconds until more is."""
@@ -112,6 +130,7 @@ class Relay:
         gone: list[UUID] = []
         with self._postgres:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
+            counts.append(jobs.forget_keys(BATCH))
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
                 with self._redis:
@@ -176,7 +195,9 @@ def _push(batch: Sequence[Dispatch]) -> None:
                 else:
                     due.append(Queue.prepare_data(**_rq_job(one)))
             if due:
-                pipeline.zrem(queue.scheduled_job_registry.key, *(job.job_id for job in due))
+                # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
+                for registry in (queue.scheduled_job_registry, queue.failed_job_registry):
+                    pipeline.zrem(registry.key, *(job.job_id for job in due))
                 queue.enqueue_many(due, pipeline=pipeline)
         pipeline.execute()
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from jobsvc.errors import JobsvcError, Problem
@@ -39,6 +40,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not valid JSON")
+
+
+def canonical(raw: bytes) -> str:
+    """One text for every spelling of a JSON value that `parse` takes: keys in order, 1 for 1.0 and 10e-1."""
+    return json.dumps(json.loads(raw, parse_float=_number), sort_keys=True)
+
+
+def _number(text: str) -> int | float:
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # an exponent beyond all use
+        return float(text)
+    return int(exact) if exact == exact.to_integral_value() else float(text)
 
 
 def unstorable(value: Any, depth: int = 1) -> Iterator[Problem]:

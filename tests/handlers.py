@@ -77,6 +77,27 @@ def stubborn(payload: dict[str, Any]) -> None:
             pass
 
 
+@handler("SWALLOW")
+def swallow(payload: dict[str, Any]) -> None:
+    """Swallow whatever is raised, as no code should."""
+    while True:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
+
+@handler("LOOK")
+def look(payload: dict[str, Any], ctx: Context) -> str:
+    """Look whether it was cancelled, and return then, or fail."""
+    while not ctx.cancelled:
+        time.sleep(0.01)
+    ctx.progress(50, "cancelled")
+    if payload.get("fail"):
+        raise ValueError("tidied up")
+    return "stopped early"
+
+
 @handler("DEAF")
 def deaf(payload: dict[str, Any]) -> None:
     """Sit in one C call that lets other threads run but never returns to the interpreter."""

@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, g, request
 
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.problems import problem
@@ -92,6 +92,7 @@ def _check() -> Response | None:
         return problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": challenge})
     if _LADDER.index(owner.scope) < _LADDER.index(needed):
         return problem(403, "Forbidden", f"This needs a key of the scope {needed}; the key given has {owner.scope}.")
+    g.caller = owner.name
     return None
 
 

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from typing import Any, TypeVar, get_origin
+from uuid import UUID
 
 from flask import abort, request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from jobsvc import strictjson
 from jobsvc.config import settings
-from jobsvc.errors import InvalidInput, Problem
+from jobsvc.errors import InvalidInput, JobNotFound, Problem
 from jobsvc.strictjson import escape
 
 MAX_PROBLEMS = 20
@@ -24,9 +25,29 @@ def body(schema: type[Schema]) -> Schema:
 
     Aborts with 413 and 415; raises NotJson and InvalidInput.
     """
+    value = _json()
+    if not isinstance(value, dict):
+        raise InvalidInput([Problem("", "the body must be an object")])
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(problems(error, value)) from None
+
+
+def no_body() -> None:
+    """Refuse a body that says anything, lest somebody believe that it was heeded. Raises as `body` does."""
+    body(_Nothing)
+
+
+class _Nothing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+def _json() -> Any:
+    """The request's body, which JSON and Postgres can hold; `{}` without one."""
     raw = _whole_body()
     if not raw:
-        return schema()
+        return {}
     media_type = request.mimetype
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
@@ -36,19 +57,14 @@ def body(schema: type[Schema]) -> Schema:
     unstorable = list(islice(strictjson.unstorable(value), MAX_PROBLEMS))
     if unstorable:
         raise InvalidInput(unstorable)
-    if not isinstance(value, dict):
-        raise InvalidInput([Problem("", "the body must be an object")])
-    try:
-        return schema.model_validate(value)
-    except ValidationError as error:
-        raise InvalidInput(problems(error, value)) from None
+    return value
 
 
 def _whole_body() -> bytes:
     """The body's bytes; never a part of them, which could be taken for another request."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         abort(415, "Send the body without a content coding.")
-    raw = request.get_data(cache=False)
+    raw = request.get_data()
     if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
         abort(413)
     # A connection that was cut off looks like the end of a body: so no body at all has to be announced as none.
@@ -60,8 +76,18 @@ def _whole_body() -> bytes:
 
 def problems(error: ValidationError, value: Any, base: str = "") -> list[Problem]:
     """What pydantic found wrong with `value`, which stands at the pointer `base`; the first MAX_PROBLEMS of it."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_PROBLEMS]
-    return [Problem(base + _pointer(one, value), _detail(one)) for one in found]
+    found: list[Problem] = []
+    for one in error.errors(include_url=False, include_input=False):
+        pointer = base + _pointer(one, value)
+        inner = one.get("ctx", {}).get(INNER) or [Problem("", _detail(one))]
+        found += [Problem(pointer + problem.pointer, problem.detail) for problem in inner]
+        if len(found) >= MAX_PROBLEMS:
+            break
+    return found[:MAX_PROBLEMS]
+
+
+INNER = "problems"
+"""Where a validator's PydanticCustomError keeps what it found wrong, pointers within its value, in its context."""
 
 
 def _pointer(found: ErrorDetails, value: Any) -> str:
@@ -115,6 +141,14 @@ def query(schema: type[Parameters]) -> Parameters:
                 for one in problems_found
             ]
         ) from None
+
+
+def read_id(text: str) -> UUID:
+    """A job's id out of a path. Raises JobNotFound for what can't be one."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise JobNotFound(f"{text[:100]!a} is not the id of a job") from None
 
 
 def no_query() -> None:

@@ -8,14 +8,35 @@ from flask import Flask, Response, request
 from redis import RedisError
 from werkzeug.exceptions import HTTPException
 
-from jobsvc.errors import InvalidInput, JobNotFound, JobsvcError, Problem, StoreUnavailable
+from jobsvc.errors import (
+    InvalidInput,
+    JobNotFound,
+    JobsvcError,
+    KeyMalformed,
+    KeyReused,
+    KeyUnderWay,
+    Problem,
+    StoreUnavailable,
+    UniqueKeyTaken,
+    WrongState,
+)
 from jobsvc.strictjson import NotJson
 
 logger = logging.getLogger("jobsvc.api")
 
 RETRY_AFTER_SECONDS = 2
 
-_STATUS: dict[type[JobsvcError], int] = {NotJson: 400, JobNotFound: 404, InvalidInput: 422, StoreUnavailable: 503}
+_STATUS: dict[type[JobsvcError], int] = {
+    NotJson: 400,
+    KeyMalformed: 400,
+    JobNotFound: 404,
+    WrongState: 409,
+    UniqueKeyTaken: 409,
+    KeyUnderWay: 409,
+    InvalidInput: 422,
+    KeyReused: 422,
+    StoreUnavailable: 503,
+}
 
 
 def problem(

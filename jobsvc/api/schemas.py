@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from jobsvc import handlers
-from jobsvc.api.parsing import Query, problems
+from jobsvc.api.parsing import INNER, Query, problems
 from jobsvc.config import settings
-from jobsvc.errors import InvalidInput
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.jobs import Filter, NewJob
 from jobsvc.models import Status
@@ -80,14 +80,21 @@ class JobRequest(BaseModel):
             raise ValueError(f"there is no queue {name[:100]!a}; known queues: {', '.join(queues)}")
         return name
 
-    def resolve(self) -> NewJob:
-        """The job to store, its handler's defaults filled in. Raises InvalidInput when the payload doesn't fit it."""
+    @model_validator(mode="after")
+    def _fitting_payload(self) -> "JobRequest":
         handler = handlers.find(self.type)
         assert handler is not None
         try:
             handler.parse(self.payload)
         except ValidationError as error:
-            raise InvalidInput(problems(error, self.payload, "/payload")) from None
+            found = problems(error, self.payload, "/payload")
+            raise PydanticCustomError("payload", "the payload doesn't fit the type", {INNER: found}) from None
+        return self
+
+    def resolve(self) -> NewJob:
+        """The job to store, its handler's defaults filled in."""
+        handler = handlers.find(self.type)
+        assert handler is not None
         return NewJob(
             type=self.type,
             queue=self.queue or handler.queue or settings().default_queue,
@@ -105,16 +112,34 @@ class JobRequest(BaseModel):
         )
 
 
+class BatchRequest(BaseModel):
+    """The body of POST /jobs/batch."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
+
+
 class FilterQuery(Query):
     """The query parameters that say which jobs are meant."""
 
     status: list[Status] = []
-    type: Annotated[str, Field(max_length=MAX_KEY)] | None = None
-    queue: Annotated[str, Field(max_length=MAX_KEY)] | None = None
-    tag: Annotated[list[str], Field(max_length=16)] = []
+    type: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
+    queue: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
+    tag: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] = []
     created_after: Annotated[datetime, BeforeValidator(_read_time)] | None = None
     created_before: Annotated[datetime, BeforeValidator(_read_time)] | None = None
 
     def filter(self) -> Filter:
         """The filter that they make."""
         return Filter(self.status, self.type, self.queue, self.tag, self.created_after, self.created_before)
+
+
+class SomeJobsQuery(FilterQuery):
+    """At least one of them: it would be too easy to mean all jobs by mistake."""
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> "SomeJobsQuery":
+        if not self.model_fields_set:
+            raise ValueError("say which jobs are meant, by at least one query parameter")
+        return self

@@ -50,12 +50,23 @@ class Context:
         max_attempts: int,
         fence: int,
         report: Callable[[float, str | None], None],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         self.max_attempts = max_attempts
         self.fence = fence
         self._report = report
+        self._is_cancelled = is_cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody called the job off.
+
+        A handler that sees it has a second to tidy up, and is stopped then; if it returns, the job is
+        CANCELLED too.
+        """
+        return self._is_cancelled()
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Show how far the job is: `percent` from 0 to 100 and a text for people."""

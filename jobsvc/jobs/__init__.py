@@ -4,11 +4,13 @@ A job's row is the truth. `submit` makes it, `start` lets one dispatch through a
 fence, and `finish` is the gate that every attempt leaves by. Nothing else writes a job's row.
 """
 
+from jobsvc.jobs.acting import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import (
     AttemptEnd,
     Failure,
     Started,
     Verdict,
+    called_off,
     finish,
     recover_killed,
     recover_lapsed,
@@ -16,38 +18,51 @@ from jobsvc.jobs.attempts import (
     report,
     start,
 )
+from jobsvc.jobs.bulk import cancel_all, retry_all
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
+from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 
 __all__ = [
     "LOWEST",
+    "Answer",
     "AttemptEnd",
     "Dispatch",
     "Failure",
     "Filter",
     "NewJob",
     "Pruned",
+    "RequestKey",
     "Started",
     "Submitted",
     "Verdict",
+    "called_off",
+    "cancel",
+    "cancel_all",
     "claim_due",
     "claim_missing",
     "expire",
     "finish",
+    "forget_keys",
     "get",
     "history",
     "prune",
     "recover_killed",
     "recover_lapsed",
     "release",
+    "remove",
     "renew",
     "report",
+    "retry",
+    "retry_all",
     "seconds_to_next",
     "start",
     "store",
     "submit",
+    "submit_once",
+    "unfinished",
 ]

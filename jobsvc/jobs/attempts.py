@@ -107,6 +107,19 @@ def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
         return set(held.scalars())
 
 
+def called_off(started: Iterable[Started]) -> set[UUID]:
+    """Those of these attempts, by their jobs, that were told to stop and still hold."""
+    with transaction() as connection:
+        told = connection.execute(
+            select(Job.id).where(
+                *(Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING),
+                Job.cancel_requested_at.is_not(None),
+            ),
+            {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]},
+        )
+        return set(told.scalars())
+
+
 _held = rows("held", id=Uuid, fence=BigInteger)
 
 
@@ -124,7 +137,11 @@ _done = rows("done", id=Uuid, fence=BigInteger, outcome=Text, result=JSONB, erro
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
 _uncounted = _done.c.outcome.in_(UNCOUNTED)
-_goes_on = _uncounted | (_failed & (_attempts_left > 0))
+# Whatever else becomes of an attempt that was told to stop, its job isn't run again.
+_is_called_off = (_done.c.outcome == Outcome.CANCELLED) | (
+    Job.cancel_requested_at.is_not(None) & (_done.c.outcome != Outcome.COMPLETED)
+)
+_goes_on = ~_is_called_off & (_uncounted | (_failed & (_attempts_left > 0)))
 _own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
 _finish = (
     update(Job)
@@ -132,6 +149,7 @@ _finish = (
     .values(
         status=case(
             (_done.c.outcome == Outcome.COMPLETED, Status.COMPLETED),
+            (_is_called_off, Status.CANCELLED),
             (_done.c.outcome == Outcome.SNOOZED, Status.SCHEDULED),
             (_done.c.outcome == Outcome.HANDED_BACK, Status.PENDING),
             (_goes_on, Status.RETRYING),

@@ -69,10 +69,11 @@ def _claim(wanted: Select[Any]) -> list[Dispatch]:
     )
     with transaction() as connection:
         claimed = connection.execute(claim).all()
-    return sorted(map(_dispatch, claimed), key=lambda dispatch: dispatch.due_at)
+    return sorted(map(as_dispatch, claimed), key=lambda dispatch: dispatch.due_at)
 
 
-def _dispatch(job: Any) -> Dispatch:
+def as_dispatch(job: Any) -> Dispatch:
+    """The dispatch of a job's row, which has `wait` beside the job's columns."""
     retries = job.max_attempts - job.attempts - 1
     return Dispatch(job.id, job.type, job.queue, job.timeout, last_intervals(job, retries), job.due_at, float(job.wait))
 

@@ -88,7 +88,9 @@ _insert = (
             func.coalesce(_asked, now()),
             case((_is_later, null()), else_=now()),
             now() + seconds(_new.c.expires_in),
-        ),
+        )
+        # One order for all, so that two batches with the same unique keys don't wait for each other.
+        .order_by(_new.c.type, _new.c.unique_key, _new.c.id),
     )
     .on_conflict_do_nothing(
         index_elements=[Job.type, Job.unique_key],

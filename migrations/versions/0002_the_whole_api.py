@@ -74,7 +74,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False, comment="the API key's name; empty without keys"),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("fingerprint", sa.Text(), nullable=False, comment="of the method, the path and the body as JSON"),
-        sa.Column("reply", JSONB(), nullable=False, comment="the body that was answered"),
+        sa.Column("reply", JSONB(), nullable=False, comment="what was answered"),
         sa.Column("created_at", MOMENT, server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("owner", "key", name=op.f("idempotency_keys_pkey")),
     )

@@ -1,16 +1,16 @@
 """/jobs: take one, show one."""
 
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
-from flask import Blueprint, current_app, url_for
+from flask import Blueprint, url_for
 
 from jobsvc import jobs
+from jobsvc.api.accepting import Accepted, accept
 from jobsvc.api.auth import needs
-from jobsvc.api.parsing import body, no_query
+from jobsvc.api.parsing import body, no_query, read_id
 from jobsvc.api.schemas import JobRequest
-from jobsvc.errors import JobNotFound
-from jobsvc.relay import Relay
+from jobsvc.jobs import Submitted
 from jobsvc.wire import dump_attempts, dump_job
 
 blueprint = Blueprint("jobs", __name__)
@@ -19,30 +19,24 @@ blueprint.before_request(no_query)
 
 @blueprint.post("/jobs")
 @needs("write")
-def create() -> tuple[dict[str, Any], int, dict[str, str]]:
+def create() -> Accepted:
     """Store a job and answer 202; what happens to it then depends on no request. 200 for one whose key is taken."""
-    [job] = jobs.submit([body(JobRequest).resolve()])
-    if job.dispatch:
-        relay: Relay = current_app.extensions["relay"]
-        relay.wake([job.dispatch])
-    status = 202 if job.dispatch else 200
-    return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.show", job_id=job.job_id)}
+    reply, status, headers = accept([body(JobRequest).resolve()], _tell)
+    return reply, status, {**headers, "Location": url_for("jobs.show", job_id=reply["jobId"])}
+
+
+def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
+    [job] = submitted
+    return 202 if job.dispatch else 200, {"jobId": str(job.job_id)}
 
 
 @blueprint.get("/jobs/<job_id>")
 def show(job_id: str) -> dict[str, Any]:
     """Show a job."""
-    return dump_job(jobs.get(_uuid(job_id)))
+    return dump_job(jobs.get(read_id(job_id)))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
 def attempts(job_id: str) -> dict[str, Any]:
     """Show a job's attempts."""
-    return {"attempts": dump_attempts(*jobs.history(_uuid(job_id)))}
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise JobNotFound(f"{text[:100]!a} is not the id of a job") from None
+    return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}

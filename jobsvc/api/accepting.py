@@ -1,0 +1,74 @@
+"""Jobs that a request makes: stored, remembered with its Idempotency-Key if it has one, and handed to the relay.
+
+The header is that of draft-ietf-httpapi-idempotency-key-header: a string as RFC 9651 §3.3.3 quotes
+it, or, as most clients send it, bare.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flask import current_app, g, request
+
+from jobsvc import jobs, strictjson
+from jobsvc.errors import KeyMalformed
+from jobsvc.jobs import NewJob, RequestKey, Submitted
+from jobsvc.relay import Relay
+
+MAX_KEY = 255
+
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # what is printed in ASCII, without the blank and " , ; \
+
+Accepted = tuple[dict[str, Any], int, dict[str, str]]
+"""What a view answers: the body, the status, headers."""
+
+
+def accept(new: Sequence[NewJob], tell: Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]) -> Accepted:
+    """Store the jobs that the request asks for, and answer with the status and body that `tell` makes of them.
+
+    The same request with the same Idempotency-Key is answered the same again, and makes nothing.
+    Raises KeyMalformed, KeyUnderWay and KeyReused.
+    """
+    key = _key()
+    if key is None:
+        submitted = jobs.submit(new)
+        _dispatch(submitted)
+        status, body = tell(submitted)
+        return body, status, {}
+    request_key = RequestKey(g.get("caller", ""), key, _fingerprint())
+    answer = jobs.submit_once(request_key, new, lambda made: dict(zip(("status", "body"), tell(made), strict=True)))
+    _dispatch(answer.submitted)
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
+    return answer.reply["body"], answer.reply["status"], headers
+
+
+def relay() -> Relay:
+    """This process' relay."""
+    found: Relay = current_app.extensions["relay"]
+    return found
+
+
+def _dispatch(submitted: Sequence[Submitted]) -> None:
+    relay().wake([one.dispatch for one in submitted if one.dispatch])
+
+
+def _key() -> str | None:
+    """The request's Idempotency-Key, None without one. Raises KeyMalformed."""
+    sent = request.headers.get("Idempotency-Key")
+    if sent is None:
+        return None
+    value = sent.strip()
+    if quoted := _QUOTED.fullmatch(value):
+        value = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif not _BARE.fullmatch(value):
+        raise KeyMalformed('send one Idempotency-Key, printable ASCII: "8e03978e-40d5" or 8e03978e-40d5')
+    if not 1 <= len(value) <= MAX_KEY:
+        raise KeyMalformed(f"an Idempotency-Key has 1 to {MAX_KEY} characters, not {len(value)}")
+    return value
+
+
+def _fingerprint() -> str:
+    body = strictjson.canonical(request.get_data() or b"{}")
+    return hashlib.sha256(f"{request.method} {request.path}\n{body}".encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""Jobs called off, tried again and removed by hand: one, or all that a filter means."""
+
+from typing import Any
+
+from flask import Blueprint
+
+from jobsvc import jobs
+from jobsvc.api.accepting import relay
+from jobsvc.api.auth import needs
+from jobsvc.api.parsing import no_body, no_query, query, read_id
+from jobsvc.api.schemas import SomeJobsQuery
+from jobsvc.models import Status
+from jobsvc.wire import dump_job
+
+blueprint = Blueprint("acting", __name__)
+blueprint.before_request(no_body)
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+@needs("write")
+def cancel(job_id: str) -> tuple[dict[str, Any], int]:
+    """Call a job off: 200 if it waited, 202 if its running attempt was told to stop."""
+    no_query()
+    job = jobs.cancel(read_id(job_id))
+    if job.status == Status.CANCELLED:
+        relay().withdraw([job.id])
+    return dump_job(job), 200 if job.status == Status.CANCELLED else 202
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+@needs("write")
+def retry(job_id: str) -> dict[str, Any]:
+    """Have a job that failed or was cancelled tried again, at once."""
+    no_query()
+    job, dispatch = jobs.retry(read_id(job_id))
+    relay().wake([dispatch])
+    return dump_job(job)
+
+
+@blueprint.delete("/jobs/<job_id>")
+@needs("admin")
+def delete(job_id: str) -> tuple[str, int]:
+    """Remove a job that has ended, and its attempts."""
+    no_query()
+    known = read_id(job_id)
+    jobs.remove(known)
+    relay().withdraw([known])
+    return "", 204
+
+
+@blueprint.post("/jobs/cancel")
+@needs("admin")
+def cancel_all() -> dict[str, int]:
+    """Call off all jobs that are meant; says how many were, or were told to stop."""
+    count = 0
+    for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
+        count += len(batch)
+        relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
+    return {"count": count}
+
+
+@blueprint.post("/jobs/retry")
+@needs("admin")
+def retry_all() -> dict[str, int]:
+    """Have all jobs that are meant tried again, at once; says how many are."""
+    count = 0
+    for batch in jobs.retry_all(query(SomeJobsQuery).filter()):
+        count += len(batch)
+        relay().wake(batch)
+    return {"count": count}

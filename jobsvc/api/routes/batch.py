@@ -1,0 +1,26 @@
+"""/jobs/batch: many jobs in one request, all or none."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Blueprint
+
+from jobsvc.api.accepting import Accepted, accept
+from jobsvc.api.auth import needs
+from jobsvc.api.parsing import body, no_query
+from jobsvc.api.schemas import BatchRequest
+from jobsvc.jobs import Submitted
+
+blueprint = Blueprint("batch", __name__)
+blueprint.before_request(no_query)
+
+
+@blueprint.post("/jobs/batch")
+@needs("write")
+def create() -> Accepted:
+    """Store all of these jobs, or none; the ids come in the order of the jobs."""
+    return accept([job.resolve() for job in body(BatchRequest).jobs], _tell)
+
+
+def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
+    return 202, {"jobIds": [str(job.job_id) for job in submitted]}

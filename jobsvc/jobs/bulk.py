@@ -1,0 +1,89 @@
+"""The same by the thousand: every job that a filter means, in batches that each are a transaction of their own.
+
+What was done stays done when a later batch can't be, and to ask again does the rest. Jobs that are
+made after the first batch was read are not meant.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, exists, select, text
+from sqlalchemy.orm import aliased
+
+from jobsvc.db import transaction
+from jobsvc.errors import UniqueKeyTaken
+from jobsvc.jobs.acting import CANCELLABLE, RETRYABLE, cancel_these, retry_these
+from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.filters import Filter
+from jobsvc.models import IS_UNFINISHED, Job, Status
+from jobsvc.sql import now
+
+BATCH = 1000
+"""The most jobs that one transaction changes."""
+
+_holder = aliased(Job, name="holder")
+# A bare name in a subquery is that of the table within: the holder's.
+_key_is_taken = exists().where(
+    _holder.type == Job.type,
+    _holder.unique_key == Job.unique_key,
+    text(IS_UNFINISHED),
+)
+
+
+def cancel_all(wanted: Filter) -> Iterator[dict[UUID, Status]]:
+    """Cancel every unfinished job that is meant; yields how each of a batch stands when that is committed."""
+    among = _allowed(wanted, CANCELLABLE)
+    for batch in _batches(wanted, among):
+        with transaction() as connection:
+            moved = cancel_these(connection, [job.id for job in batch], among)
+        yield moved
+
+
+def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
+    """Retry every job that is meant and FAILED or was CANCELLED; yields what is to be dispatched of each batch.
+
+    One whose unique key another job has is passed by; of several with the same key the oldest is retried.
+    """
+    among = _allowed(wanted, RETRYABLE)
+    for batch in _batches(wanted, among):
+        first: dict[tuple[Any, ...], UUID] = {}
+        for job in batch:
+            if not job.key_is_taken:
+                first.setdefault((job.type, job.unique_key) if job.unique_key else (job.id,), job.id)
+        yield _retry(list(first.values()), among)
+
+
+def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+    try:
+        with transaction() as connection:
+            return retry_these(connection, job_ids, among)
+    except UniqueKeyTaken:  # a moment ago: then one by one, all but that one
+        done: list[Dispatch] = []
+        for job_id in job_ids:
+            with suppress(UniqueKeyTaken), transaction() as connection:
+                done += retry_these(connection, [job_id], among)
+        return done
+
+
+def _allowed(wanted: Filter, statuses: Sequence[Status]) -> list[Status]:
+    return [status for status in statuses if not wanted.statuses or status in wanted.statuses]
+
+
+def _batches(wanted: Filter, among: Sequence[Status]) -> Iterator[Sequence[Row[UUID, str, str | None, bool]]]:
+    """The jobs that are meant, as they stood when their batch was read, in the order of their ids."""
+    begun, after = None, UUID(int=0)
+    while among:
+        with transaction() as connection:
+            begun = begun or connection.scalar(select(now()))
+            batch = connection.execute(
+                select(Job.id, Job.type, Job.unique_key, _key_is_taken.label("key_is_taken"))
+                .where(*wanted.conditions(), Job.status.in_(among), Job.id > after, Job.created_at <= begun)
+                .order_by(Job.id)
+                .limit(BATCH)
+            ).all()
+        if not batch:
+            return
+        yield batch
+        after = batch[-1].id

@@ -1,0 +1,335 @@
+"""Cancel, retry and delete on a real Postgres: what they change, what they refuse, and races with one side
+holding the row."""
+
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from jobsvc import jobs
+from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
+from jobsvc.jobs import Filter, bulk
+from jobsvc.models import Outcome, Status
+from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.integration.test_jobs import TAKE, behind_the_lock
+
+AGAIN = "UPDATE jobs SET status = 'PENDING' WHERE id = :id"
+TAKE_KEY = (
+    "INSERT INTO jobs (id, type, unique_key, queue, payload, status, timeout, retry_intervals, max_attempts, due_at)"
+    " VALUES (gen_random_uuid(), 'TEST_JOB', 'k', 'default', '{}', 'PENDING', 1, '{}', 1, now())"
+)
+CALL_OFF = "UPDATE jobs SET status = 'CANCELLED', finished_at = now() WHERE id = :id"
+
+
+def ended(ending: Outcome, **changes: Any) -> UUID:
+    start = started(**{"retry_intervals": [], **changes})
+    jobs.finish([outcome(start, ending)])
+    return start.job_id
+
+
+def waiting(kind: Status) -> UUID:
+    if kind == Status.RETRYING:
+        start = started()
+        jobs.finish([outcome(start, Outcome.FAILED)])
+        return start.job_id
+    return submit(delay=60 if kind == Status.SCHEDULED else None)
+
+
+@pytest.mark.parametrize("kind", [Status.PENDING, Status.SCHEDULED, Status.RETRYING])
+def test_a_waiting_job_is_cancelled_and_never_starts(kind: Status) -> None:
+    job_id = waiting(kind)
+    before = jobs.get(job_id)
+    job = jobs.cancel(job_id)
+    assert (before.status, job.status, job.version) == (kind, Status.CANCELLED, before.version + 1)
+    assert job.finished_at is not None
+    make_due(job_id)
+    assert jobs.start([job_id], "w", LEASE) == []
+    assert jobs.claim_due(10) == []
+
+
+def test_a_running_job_is_told_to_stop_and_its_attempt_can_see_it() -> None:
+    start, other = started(), started()
+    job = jobs.cancel(start.job_id)
+    assert (job.status, job.finished_at) == (Status.PROCESSING, None)
+    assert jobs.called_off([start, other]) == {start.job_id}
+    first = job.cancel_requested_at
+    assert jobs.cancel(start.job_id).cancel_requested_at == first
+    jobs.finish([outcome(start, Outcome.CANCELLED)])
+    assert jobs.get(start.job_id).status == Status.CANCELLED
+    assert jobs.called_off([start, other]) == set()
+
+
+@pytest.mark.parametrize("ending", list(Outcome))
+def test_however_an_attempt_ends_that_was_told_to_stop_it_is_not_run_again(ending: Outcome) -> None:
+    start = started()
+    jobs.cancel(start.job_id)
+    [verdict] = jobs.finish([outcome(start, ending, delay=5)])
+    assert verdict.status == (Status.COMPLETED if ending == Outcome.COMPLETED else Status.CANCELLED)
+    job, attempts = jobs.history(start.job_id)
+    assert job.finished_at is not None
+    assert [attempt.outcome for attempt in attempts] == ([] if ending == Outcome.COMPLETED else [ending])
+    make_due(start.job_id)
+    assert jobs.start([start.job_id], "w", LEASE) == []
+
+
+def test_one_that_is_lost_while_it_was_told_to_stop_is_cancelled() -> None:
+    start = started()
+    jobs.cancel(start.job_id)
+    lapse(start.job_id)
+    assert jobs.recover_lapsed(10, 0) == 1
+    assert jobs.get(start.job_id).status == Status.CANCELLED
+
+
+def test_a_later_attempt_was_not_told_to_stop() -> None:
+    """What was asked of one attempt must not stop the next, after a retry by hand."""
+    start = started()
+    jobs.cancel(start.job_id)
+    jobs.finish([outcome(start, Outcome.CANCELLED)])
+    jobs.retry(start.job_id)
+    assert jobs.get(start.job_id).cancel_requested_at is None
+    [again] = jobs.start([start.job_id], "w", LEASE)
+    assert jobs.called_off([again, start]) == set()
+    jobs.cancel(start.job_id)
+    assert jobs.called_off([start]) == set()
+
+
+@pytest.mark.parametrize("ending", [Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED])
+def test_an_ended_job_is_not_cancelled(ending: Outcome) -> None:
+    job_id = ended(ending)
+    before = jobs.get(job_id)
+    with pytest.raises(WrongState):
+        jobs.cancel(job_id)
+    assert (jobs.get(job_id).status, jobs.get(job_id).version) == (before.status, before.version)
+
+
+def test_unknown_jobs() -> None:
+    for act in (jobs.cancel, jobs.retry, jobs.remove):
+        with pytest.raises(JobNotFound):
+            act(uuid4())
+
+
+def test_start_behind_a_cancel() -> None:
+    job_id = submit()
+    assert behind_the_lock(CALL_OFF, lambda: jobs.start([job_id], "w", LEASE), id=job_id) == []
+    assert jobs.get(job_id).attempts == 0
+
+
+def test_cancel_behind_a_start() -> None:
+    job_id = submit()
+    job = behind_the_lock(TAKE, lambda: jobs.cancel(job_id), id=job_id)
+    assert (job.status, job.fence) == (Status.PROCESSING, 1)
+    assert job.cancel_requested_at is not None
+
+
+def test_cancel_behind_a_finish() -> None:
+    start = started()
+    done = "UPDATE jobs SET status = 'COMPLETED', finished_at = now() WHERE id = :id"
+    with pytest.raises(WrongState):
+        behind_the_lock(done, lambda: jobs.cancel(start.job_id), id=start.job_id)
+    assert jobs.get(start.job_id).cancel_requested_at is None
+
+
+def test_finish_behind_a_cancel() -> None:
+    start = started()
+    tell = "UPDATE jobs SET cancel_requested_at = now() WHERE id = :id"
+    [verdict] = behind_the_lock(tell, lambda: jobs.finish([outcome(start, Outcome.FAILED)]), id=start.job_id)
+    assert verdict.status == Status.CANCELLED
+
+
+@pytest.mark.parametrize("ending", [Outcome.FAILED, Outcome.CANCELLED])
+def test_a_retry_by_hand_starts_at_once_and_goes_on_counting(ending: Outcome) -> None:
+    start = started(retry_intervals=[10.0, 20.0], expires_in=60, run_at=datetime(2020, 1, 1, tzinfo=UTC))
+    jobs.finish([outcome(start, ending if ending == Outcome.CANCELLED else Outcome.DISCARDED)])
+    before = jobs.get(start.job_id)
+    job, dispatch = jobs.retry(start.job_id)
+    assert (job.status, job.attempts, job.max_attempts, job.fence) == (Status.PENDING, 1, 4, 1)
+    assert (job.run_at, job.expires_at, job.finished_at, job.version) == (None, None, None, before.version + 1)
+    assert (dispatch.job_id, dispatch.retry_intervals, dispatch.wait) == (start.job_id, [10.0, 20.0], 0)
+    waits, left = [], []
+    for _ in range(3):
+        make_due(start.job_id)
+        [again] = jobs.start([start.job_id], "w", LEASE)
+        [verdict] = jobs.finish([outcome(again, Outcome.FAILED)])
+        waits.append(round((verdict.due_at - datetime.now(UTC)).total_seconds()))
+        left.append((again.attempt, again.max_attempts, again.fence, verdict.status, verdict.intervals_left))
+    assert waits[:2] == [10, 20]
+    assert left == [
+        (2, 4, 2, Status.RETRYING, [10.0, 20.0]),
+        (3, 4, 3, Status.RETRYING, [20.0]),
+        (4, 4, 4, Status.FAILED, []),
+    ]
+    assert [attempt.number for attempt in jobs.history(start.job_id)[1]] == [1, 2, 3, 4]
+
+
+def test_a_retry_by_hand_before_all_attempts_were_made() -> None:
+    """Discarded on its first of three: then three more, not two and not five."""
+    job_id = ended(Outcome.DISCARDED, retry_intervals=[10.0, 20.0])
+    jobs.retry(job_id)
+    jobs.cancel(job_id)
+    job, _ = jobs.retry(job_id)
+    assert (job.attempts, job.max_attempts) == (1, 4)
+
+
+def test_one_that_expired_can_be_retried() -> None:
+    job_id = submit(expires_in=0.001)
+    sql("SELECT pg_sleep(0.01)")
+    jobs.expire(10)
+    jobs.retry(job_id)
+    assert jobs.expire(10) == 0
+    assert len(jobs.start([job_id], "w", LEASE)) == 1
+
+
+@pytest.mark.parametrize("state", ["PENDING", "PROCESSING", "COMPLETED"])
+def test_what_did_not_fail_is_not_retried(state: str) -> None:
+    job_id = submit() if state == "PENDING" else started().job_id
+    if state == "COMPLETED":
+        job_id = ended(Outcome.COMPLETED)
+    with pytest.raises(WrongState, match=state):
+        jobs.retry(job_id)
+    assert jobs.get(job_id).status == state
+
+
+def test_a_retry_whose_unique_key_was_taken() -> None:
+    job_id = ended(Outcome.FAILED, unique_key="k")
+    holder = submit(unique_key="k")
+    with pytest.raises(UniqueKeyTaken):
+        jobs.retry(job_id)
+    assert jobs.get(job_id).status == Status.FAILED
+    jobs.cancel(holder)
+    assert jobs.retry(job_id)[0].status == Status.PENDING
+    assert jobs.submit([new(unique_key="k")])[0].job_id == job_id
+
+
+def test_a_retry_behind_a_submission_with_its_unique_key() -> None:
+    job_id = ended(Outcome.FAILED, unique_key="k")
+    with pytest.raises(UniqueKeyTaken):
+        behind_the_lock(TAKE_KEY, lambda: jobs.retry(job_id))
+
+
+def test_a_submission_behind_a_retry_with_its_unique_key() -> None:
+    job_id = ended(Outcome.FAILED, unique_key="k")
+    [submitted] = behind_the_lock(AGAIN, lambda: jobs.submit([new(unique_key="k")]), id=job_id)
+    assert (submitted.job_id, submitted.dispatch) == (job_id, None)
+
+
+def test_a_retry_behind_another_retry() -> None:
+    job_id = ended(Outcome.FAILED)
+    with pytest.raises(WrongState):
+        behind_the_lock(AGAIN, lambda: jobs.retry(job_id), id=job_id)
+
+
+def test_delete_takes_the_attempts_along() -> None:
+    job_id = ended(Outcome.FAILED)
+    jobs.remove(job_id)
+    with pytest.raises(JobNotFound):
+        jobs.get(job_id)
+    assert sql("SELECT count(*) FROM attempts") == [(0,)]
+
+
+@pytest.mark.parametrize("state", ["PENDING", "SCHEDULED", "PROCESSING"])
+def test_delete_refuses_what_has_not_ended(state: str) -> None:
+    job_id = started().job_id if state == "PROCESSING" else submit(delay=60 if state == "SCHEDULED" else None)
+    with pytest.raises(WrongState):
+        jobs.remove(job_id)
+    assert jobs.get(job_id).status == state
+
+
+def test_delete_behind_a_retry() -> None:
+    job_id = ended(Outcome.FAILED)
+    with pytest.raises(WrongState):
+        behind_the_lock(AGAIN, lambda: jobs.remove(job_id), id=job_id)
+
+
+def test_retry_behind_a_delete() -> None:
+    job_id = ended(Outcome.FAILED)
+    with pytest.raises(JobNotFound):
+        behind_the_lock("DELETE FROM jobs WHERE id = :id", lambda: jobs.retry(job_id), id=job_id)
+
+
+def cancel_all(wanted: Filter) -> dict[UUID, Status]:
+    return {job_id: status for batch in jobs.cancel_all(wanted) for job_id, status in batch.items()}
+
+
+def retry_all(wanted: Filter) -> list[UUID]:
+    return [dispatch.job_id for batch in jobs.retry_all(wanted) for dispatch in batch]
+
+
+def test_all_that_a_filter_means_are_cancelled_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "BATCH", 3)
+    meant = [submit(tags=["a"]) for _ in range(7)]
+    running, done = started(tags=["a"]), ended(Outcome.COMPLETED, tags=["a"])
+    others = [submit(), submit(tags=["b"])]
+    sizes = [len(batch) for batch in jobs.cancel_all(Filter(tags=["a"]))]
+    assert sizes == [3, 3, 2]
+    assert {jobs.get(job_id).status for job_id in meant} == {Status.CANCELLED}
+    assert jobs.called_off([running]) == {running.job_id}
+    assert jobs.get(done).status == Status.COMPLETED
+    assert {jobs.get(job_id).status for job_id in others} == {Status.PENDING}
+
+
+def test_a_status_in_the_filter_holds_when_the_batch_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited when it was read, and runs when it is to be cancelled: then it isn't meant any more."""
+    job_id = submit()
+    moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(statuses=[Status.PENDING])), id=job_id)
+    assert moved == {}
+    assert jobs.get(job_id).cancel_requested_at is None
+
+
+def test_many_behind_a_start() -> None:
+    job_id, other = submit(), submit()
+    moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(type="TEST_JOB")), id=job_id)
+    assert moved == {job_id: Status.PROCESSING, other: Status.CANCELLED}
+
+
+def test_deliveries_of_webhooks_are_meant_only_by_name() -> None:
+    delivery, job_id = submit(type="WEBHOOK"), submit()
+    assert list(cancel_all(Filter(queue="default"))) == [job_id]
+    assert list(cancel_all(Filter(type="WEBHOOK"))) == [delivery]
+
+
+def test_jobs_made_meanwhile_are_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it ends, however fast jobs are posted."""
+    monkeypatch.setattr(bulk, "BATCH", 1)
+    meant = {submit(), submit()}
+    moved: set[UUID] = set()
+    for batch in islice(jobs.cancel_all(Filter(queue="default")), 5):
+        moved |= set(batch)
+        submit()
+    assert moved == meant
+
+
+def test_all_that_a_filter_means_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "BATCH", 2)
+    failed = [ended(Outcome.FAILED) for _ in range(3)]
+    cancelled, done, pending = submit(), ended(Outcome.COMPLETED), submit()
+    jobs.cancel(cancelled)
+    assert retry_all(Filter(statuses=[Status.FAILED, Status.COMPLETED])) == failed
+    assert retry_all(Filter(type="TEST_JOB")) == [cancelled]
+    assert jobs.get(done).status == Status.COMPLETED
+    assert retry_all(Filter(statuses=[Status.PENDING])) == []
+    assert jobs.get(pending).version == 0
+
+
+def test_many_retried_pass_by_unique_keys_that_are_taken() -> None:
+    first, second, taken = (ended(Outcome.FAILED, unique_key=key) for key in ("a", "a", "b"))
+    plain = ended(Outcome.FAILED)
+    submit(unique_key="b")
+    assert retry_all(Filter(type="TEST_JOB")) == [first, plain]
+    assert {jobs.get(job_id).status for job_id in (second, taken)} == {Status.FAILED}
+
+
+def test_many_retried_pass_by_a_unique_key_that_is_taken_in_that_moment() -> None:
+    raced, plain = ended(Outcome.FAILED, unique_key="k"), ended(Outcome.FAILED)
+    assert behind_the_lock(TAKE_KEY, lambda: retry_all(Filter(type="TEST_JOB"))) == [plain]
+    assert jobs.get(raced).status == Status.FAILED
+
+
+def test_a_batch_is_committed_before_the_next_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "BATCH", 1)
+    first, second = submit(), submit()
+    batches = jobs.cancel_all(Filter(queue="default"))
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert (jobs.get(first).status, jobs.get(second).status) == (Status.CANCELLED, Status.PENDING)

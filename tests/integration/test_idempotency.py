@@ -1,0 +1,108 @@
+"""Idempotency keys on a real Postgres."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobsvc import jobs
+from jobsvc.db import transaction
+from jobsvc.errors import KeyReused, KeyUnderWay
+from jobsvc.jobs import Answer, RequestKey, Submitted, idempotency
+from tests.integration.making import new, sql
+
+KEY = RequestKey("somebody", "key", "fingerprint")
+
+
+def tell(submitted: Sequence[Submitted]) -> dict[str, Any]:
+    return {"ids": [str(one.job_id) for one in submitted]}
+
+
+def submit(key: RequestKey = KEY, count: int = 1) -> Answer:
+    return jobs.submit_once(key, [new() for _ in range(count)], tell)
+
+
+def made() -> int:
+    [(count,)] = sql("SELECT count(*) FROM jobs")
+    return int(count)
+
+
+def test_the_second_hears_what_the_first_was_told() -> None:
+    first, second = submit(count=3), submit(count=3)
+    assert (first.replayed, second.replayed) == (False, True)
+    assert second.reply == first.reply == tell(first.submitted)
+    assert (second.submitted, made()) == ([], 3)
+
+
+def test_another_request_is_refused() -> None:
+    submit()
+    with pytest.raises(KeyReused):
+        submit(replace(KEY, fingerprint="other"))
+    assert made() == 1
+
+
+def test_keys_of_others_are_theirs() -> None:
+    ids = {submit(key).reply["ids"][0] for key in (KEY, replace(KEY, owner="else"), replace(KEY, key="else"))}
+    assert len(ids) == made() == 3
+
+
+def test_while_the_first_is_under_way_the_second_is_turned_away() -> None:
+    def under_way(submitted: Sequence[Submitted]) -> dict[str, Any]:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(KeyUnderWay):
+            pool.submit(submit).result()
+        return tell(submitted)
+
+    first = jobs.submit_once(KEY, [new()], under_way)
+    assert submit().reply == first.reply
+    assert made() == 1
+
+
+def test_what_was_not_stored_is_not_remembered() -> None:
+    def fail(submitted: Sequence[Submitted]) -> dict[str, Any]:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        jobs.submit_once(KEY, [new()], fail)
+    assert made() == 0
+    assert not submit().replayed
+
+
+def test_fifty_at_once_make_one_job() -> None:
+    def one(_: int) -> str | None:
+        try:
+            return str(submit().reply["ids"][0])
+        except KeyUnderWay:
+            return None
+
+    with ThreadPoolExecutor(10) as pool:
+        told = list(pool.map(one, range(50)))
+    assert len(set(told) - {None}) == made() == 1
+
+
+def test_a_key_is_forgotten_after_a_day() -> None:
+    submit()
+    sql("UPDATE idempotency_keys SET created_at = now() - interval '23 h 59 min'")
+    assert submit().replayed
+    sql("UPDATE idempotency_keys SET created_at = now() - interval '24 h'")
+    other = submit(replace(KEY, fingerprint="other"))
+    assert (other.replayed, made()) == (False, 2)
+    assert submit(replace(KEY, fingerprint="other")).reply == other.reply
+
+
+def test_old_keys_are_pruned_in_bounded_batches() -> None:
+    for number in range(5):
+        submit(replace(KEY, key=str(number)))
+    sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h' WHERE key <> '4'")
+    assert [jobs.forget_keys(3), jobs.forget_keys(3), jobs.forget_keys(3)] == [3, 1, 0]
+    assert sql("SELECT key FROM idempotency_keys") == [("4",)]
+
+
+def test_a_key_that_is_being_used_again_is_not_pruned() -> None:
+    submit()
+    sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")
+    with transaction() as connection:
+        idempotency._remember(connection, KEY, {})
+        assert jobs.forget_keys(10) == 0
+    assert jobs.forget_keys(10) == 0

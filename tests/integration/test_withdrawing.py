@@ -1,0 +1,107 @@
+"""Ended jobs leave a real RQ, and those that are to run stay."""
+
+from uuid import UUID
+
+import pytest
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+
+from jobsvc import jobs, rqsettings
+from jobsvc.models import Outcome
+from jobsvc.relay import Relay
+from jobsvc.withdrawing import FEW, withdraw
+from tests.integration.making import LEASE, dispatches, new, outcome
+from tests.integration.test_relay import fetch, no_redis, queue
+
+__all__ = ["no_redis"]
+
+
+def dispatched(count: int = 1, **changes: float) -> list[UUID]:
+    batch = dispatches([new(**changes) for _ in range(count)])
+    Relay()._dispatch(batch)
+    return [one.job_id for one in batch]
+
+
+def in_rq(job_id: UUID) -> bool:
+    return RQJob.exists(str(job_id), connection=rqsettings.connection())
+
+
+def test_a_cancelled_job_leaves_the_queue_and_the_schedule() -> None:
+    [due], [later], [other] = dispatched(), dispatched(delay=60), dispatched()
+    for job_id in (due, later):
+        jobs.cancel(job_id)
+    relay = Relay()
+    relay.withdraw([due, later])
+    relay._withdraw_some()
+    assert queue().get_job_ids() == [str(other)]
+    assert queue().scheduled_job_registry.get_job_ids() == []
+    assert [in_rq(job_id) for job_id in (due, later, other)] == [False, False, True]
+
+
+def test_of_many_the_entries_that_are_left_in_the_queue_have_no_job() -> None:
+    many = dispatched(FEW + 1)
+    for job_id in many:
+        jobs.cancel(job_id)
+    assert withdraw(many) == []
+    assert not any(map(in_rq, many))
+
+
+def test_one_that_was_retried_meanwhile_stays() -> None:
+    [job_id] = dispatched()
+    jobs.cancel(job_id)
+    jobs.retry(job_id)
+    assert withdraw([job_id]) == []
+    assert queue().get_job_ids() == [str(job_id)]
+
+
+def test_one_that_rq_is_busy_with_is_looked_at_again() -> None:
+    [job_id] = dispatched()
+    jobs.cancel(job_id)
+    fetch(job_id).set_status(JobStatus.STARTED)
+    relay = Relay()
+    relay.withdraw([job_id])
+    relay._withdraw_some()
+    assert in_rq(job_id)
+    fetch(job_id).set_status(JobStatus.QUEUED)
+    relay._withdraw_some()
+    assert not in_rq(job_id)
+
+
+def test_many_are_withdrawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobsvc.relay.BATCH", 2)
+    many = dispatched(3)
+    for job_id in many:
+        jobs.cancel(job_id)
+    relay = Relay()
+    relay.withdraw(many)
+    relay._bell.clear()
+    relay._withdraw_some()
+    assert relay._bell.is_set()
+    relay._withdraw_some()
+    assert queue().get_job_ids() == []
+
+
+def test_without_redis_nothing_happens(no_redis: None) -> None:
+    relay = Relay()
+    relay.withdraw([UUID(int=0)])
+    relay._withdraw_some()
+
+
+def test_one_retried_by_hand_is_not_among_the_failed() -> None:
+    [dispatch] = dispatches([new(retry_intervals=[])])
+    Relay()._dispatch([dispatch])
+    [start] = jobs.start([dispatch.job_id], "w", LEASE)
+    jobs.finish([outcome(start, Outcome.FAILED)])
+    queue().failed_job_registry.add(fetch(dispatch.job_id), ttl=100)
+    Relay()._dispatch([jobs.retry(dispatch.job_id)[1]])
+    assert queue().failed_job_registry.get_job_ids() == []
+
+
+def test_the_sweep_prunes_old_keys() -> None:
+    from tests.integration.making import sql
+    from tests.integration.test_idempotency import submit
+
+    submit()
+    sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")
+    Relay().sweep()
+    assert sql("SELECT count(*) FROM idempotency_keys") == [(0,)]
