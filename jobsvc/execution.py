@@ -5,6 +5,7 @@ import logging
 import math
 import time
 import traceback
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
 from jobsvc import handlers, jobs
+from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
@@ -67,19 +69,24 @@ def run(job_id: str) -> Any:
 
 def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
     """Run the handler under its timeout, its lease renewed meanwhile; returns how it ended, and what it raised."""
-    watch = Watch(started, give_up=lambda reason: record(_failed(started, reason)))
+    log = AttemptLog()
+    watch = Watch(started, give_up=lambda reason: record(end(_failed(started, reason))))
     context = handlers.Context(
-        str(started.job_id), started.attempt, started.max_attempts, started.fence, watch.progress
+        str(started.job_id), started.attempt, started.max_attempts, started.fence, watch.progress, log.add
     )
+
+    def end(how: AttemptEnd) -> AttemptEnd:
+        return replace(how, progress=watch.last_progress, logs=log.lines())
+
     try:
-        with watch:
+        with log.kept(), watch:
             handler = handlers.find(started.type)
             if handler is None:
                 raise UnknownType(f"no handler of the type {started.type} here; there are {handlers.names()}")
             result = _storable(handler(started.payload, context))
-        return AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result, progress=watch.last_progress), None
+        return end(AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result)), None
     except BaseException as error:
-        return _failed(started, error, watch.last_progress), error
+        return end(_failed(started, error)), error
     finally:
         watch.close()
 
@@ -97,12 +104,12 @@ def _storable(result: Any) -> Any:
     return plain
 
 
-def _failed(started: Started, error: BaseException, progress: dict[str, Any] | None = None) -> AttemptEnd:
+def _failed(started: Started, error: BaseException) -> AttemptEnd:
     """The end of an attempt whose handler raised."""
     if isinstance(error, handlers.Snooze):
-        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds, progress=progress)
+        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds)
     if isinstance(error, HandBack):
-        return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0, progress=progress)
+        return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0)
     outcome, name = Outcome.FAILED, type(error).__name__
     if isinstance(error, handlers.Discard):
         outcome = Outcome.DISCARDED
@@ -111,7 +118,7 @@ def _failed(started: Started, error: BaseException, progress: dict[str, Any] | N
     lines = "".join(traceback.format_exception(type(error), error, _from_handler(error.__traceback__)))
     failure = Failure(name, clean(_text(error)[:MAX_MESSAGE]), clean(lines[-MAX_TRACEBACK:]))
     delay = error.seconds if isinstance(error, handlers.RetryIn) else None
-    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay, progress=progress)
+    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay)
 
 
 def _from_handler(trace: TracebackType | None) -> TracebackType | None:

@@ -50,12 +50,14 @@ class Context:
         max_attempts: int,
         fence: int,
         report: Callable[[float, str | None], None],
+        keep: Callable[[str], None],
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         self.max_attempts = max_attempts
         self.fence = fence
         self._report = report
+        self._keep = keep
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Show how far the job is: `percent` from 0 to 100 and a text for people."""
@@ -64,5 +66,6 @@ class Context:
         self._report(percent, message)
 
     def log(self, message: str) -> None:
-        """Write a line to the worker's log, with the job's id and attempt."""
+        """Keep a line with the attempt, and write it to the worker's log, with the job's id and attempt."""
+        self._keep(str(message))
         logger.info("%s attempt %d: %s", self.job_id, self.attempt, message)

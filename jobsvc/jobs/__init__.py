@@ -19,6 +19,7 @@ from jobsvc.jobs.attempts import (
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
+from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 
@@ -28,6 +29,7 @@ __all__ = [
     "Failure",
     "Filter",
     "NewJob",
+    "Page",
     "Started",
     "Submitted",
     "Verdict",
@@ -37,6 +39,7 @@ __all__ = [
     "finish",
     "get",
     "history",
+    "page",
     "recover_killed",
     "recover_lapsed",
     "release",

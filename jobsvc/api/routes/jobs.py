@@ -3,15 +3,16 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, current_app, url_for
+from flask import Blueprint, Response, current_app, url_for
 
 from jobsvc import jobs
 from jobsvc.api.auth import needs
 from jobsvc.api.parsing import body, no_query
+from jobsvc.api.polling import polled
 from jobsvc.api.schemas import JobRequest
 from jobsvc.errors import JobNotFound
 from jobsvc.relay import Relay
-from jobsvc.wire import dump_attempts, dump_job
+from jobsvc.wire import dump_attempts
 
 blueprint = Blueprint("jobs", __name__)
 blueprint.before_request(no_query)
@@ -30,9 +31,9 @@ def create() -> tuple[dict[str, Any], int, dict[str, str]]:
 
 
 @blueprint.get("/jobs/<job_id>")
-def show(job_id: str) -> dict[str, Any]:
+def show(job_id: str) -> Response:
     """Show a job."""
-    return dump_job(jobs.get(_uuid(job_id)))
+    return polled(jobs.get(_uuid(job_id)))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
