@@ -12,7 +12,7 @@ def show_time(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
 
 
-def _number(value: float) -> float:
+def show_number(value: float) -> float:
     """The number as it was most likely written: 5, not 5.0."""
     return int(value) if value.is_integer() else value
 
@@ -37,9 +37,9 @@ def dump_job(job: Job) -> dict[str, Any]:
         "finishedAt": show_time(job.finished_at),
         "attempts": job.attempts,
         "maxAttempts": job.max_attempts,
-        "retryIntervals": [_number(interval) for interval in job.retry_intervals],
+        "retryIntervals": [show_number(interval) for interval in job.retry_intervals],
         "nextAttemptAt": show_time(job.due_at) if waits_for_its_time else None,
-        "timeout": _number(job.timeout),
+        "timeout": show_number(job.timeout),
         "expiresAt": show_time(job.expires_at),
         "uniqueKey": job.unique_key,
         "concurrencyKey": job.concurrency_key,

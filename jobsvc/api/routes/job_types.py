@@ -9,6 +9,7 @@ from jobsvc.api.parsing import no_query
 from jobsvc.config import settings
 from jobsvc.handlers import Handler
 from jobsvc.jobs.filters import DELIVERY
+from jobsvc.wire import show_number
 
 blueprint = Blueprint("job_types", __name__)
 blueprint.before_request(no_query)
@@ -22,13 +23,14 @@ def job_types() -> dict[str, Any]:
 
 
 def _dump(handler: Handler) -> dict[str, Any]:
+    retry = handler.retry
     return {
         "name": handler.name,
         "description": handler.description,
         "payloadSchema": handler.payload_schema(),
         "defaults": {
             "queue": handler.queue or settings().default_queue,
-            "timeout": handler.timeout,
-            "retry": handler.retry.model_dump(),
+            "timeout": show_number(handler.timeout),
+            "retry": {"max": retry.max, "interval": [show_number(seconds) for seconds in retry.interval or []]},
         },
     }
