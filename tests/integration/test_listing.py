@@ -16,6 +16,7 @@ from jobsvc.db import engine, transaction
 from jobsvc.jobs import Filter
 from jobsvc.jobs.listing import MAX_BYTES, keys
 from jobsvc.models import Job, Status
+from jobsvc.wire import dump_job
 from tests.integration.making import sql, submit
 
 YEAR_2026 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,6 +86,12 @@ def test_deliveries_are_listed_only_where_they_are_asked_for() -> None:
     plain, delivery = submit(), submit(type="WEBHOOK")
     assert [job.id for job in walk(Filter(), 10)] == [plain]
     assert [job.id for job in walk(Filter(type="WEBHOOK"), 10)] == [delivery]
+
+
+def test_a_job_without_tags_is_kept_out_of_their_index() -> None:
+    job = jobs.get(submit())
+    assert job.tags is None
+    assert dump_job(job)["tags"] == []
 
 
 def test_pages_of_exactly_the_limit() -> None:
