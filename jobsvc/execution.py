@@ -6,6 +6,7 @@ import math
 import mmap
 import time
 import traceback
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
 from jobsvc import handlers, jobs
+from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
@@ -79,22 +81,27 @@ def run(job_id: str) -> Any:
 
 def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
     """Run the handler under its timeout, its lease renewed meanwhile; returns how it ended, and what it raised."""
-    watch = Watch(started, give_up=lambda reason: record(_failed(started, reason)))
+    log = AttemptLog()
+    watch = Watch(started, give_up=lambda reason: record(end(_failed(started, reason))))
     context = handlers.Context(
         *(str(started.job_id), started.attempt, started.max_attempts, started.fence),
-        *(watch.progress, watch.tell_cancelled),
+        *(watch.progress, log.add, watch.tell_cancelled),
     )
+
+    def end(how: AttemptEnd) -> AttemptEnd:
+        return replace(how, progress=watch.last_progress, logs=log.lines())
+
     try:
-        with watch:
+        with log.kept(), watch:
             handler = handlers.find(started.type)
             if handler is None:
                 raise UnknownType(f"no handler of the type {started.type} here; there are {handlers.names()}")
             result = _storable(handler(started.payload, context))
             if watch.handler_knows:
                 raise Cancelled("the job was cancelled, and its handler returned")
-        return AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result, progress=watch.last_progress), None
+        return end(AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result)), None
     except BaseException as error:
-        return _failed(started, error, watch.last_progress), error
+        return end(_failed(started, error)), error
     finally:
         watch.close()
 
@@ -112,14 +119,14 @@ def _storable(result: Any) -> Any:
     return plain
 
 
-def _failed(started: Started, error: BaseException, progress: dict[str, Any] | None = None) -> AttemptEnd:
+def _failed(started: Started, error: BaseException) -> AttemptEnd:
     """The end of an attempt whose handler raised."""
     if isinstance(error, handlers.Snooze):
-        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds, progress=progress)
+        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds)
     if isinstance(error, HandBack):
-        return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0, progress=progress)
+        return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0)
     if isinstance(error, Cancelled):
-        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED, progress=progress)
+        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
     outcome, name = Outcome.FAILED, type(error).__name__
     if isinstance(error, handlers.Discard):
         outcome = Outcome.DISCARDED
@@ -128,7 +135,7 @@ def _failed(started: Started, error: BaseException, progress: dict[str, Any] | N
     lines = "".join(traceback.format_exception(type(error), error, _from_handler(error.__traceback__)))
     failure = Failure(name, clean(_text(error)[:MAX_MESSAGE]), clean(lines[-MAX_TRACEBACK:]))
     delay = error.seconds if isinstance(error, handlers.RetryIn) else None
-    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay, progress=progress)
+    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay)
 
 
 def _from_handler(trace: TracebackType | None) -> TracebackType | None:

@@ -100,7 +100,9 @@ class Job(Base):
     payload: Mapped[dict[str, Any]]
     status: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    tags: Mapped[list[str] | None] = mapped_column(
+        ARRAY(Text), comment="null for none, which keeps them out of the index"
+    )
     unique_key: Mapped[str | None] = mapped_column(comment="at most one unfinished job of its type has it")
     concurrency_key: Mapped[str | None] = mapped_column(comment="at most concurrency_limit jobs with it run at once")
     concurrency_limit: Mapped[int | None] = mapped_column(Integer)
@@ -157,13 +159,24 @@ class Job(Base):
             "concurrency_key",
             postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_UNFINISHED}"),
         ),
-        Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
+        # The list's: none is written to on the way of a plain job without tags (decision 0007).
+        Index("jobs_failed", "id", postgresql_where=text("status = 'FAILED'")),
+        Index("jobs_cancelled", "id", postgresql_where=text("status = 'CANCELLED'")),
+        Index(
+            "jobs_type_queue",
+            "type",
+            "queue",
+            postgresql_using="brin",
+            postgresql_ops={"type": "text_bloom_ops", "queue": "text_bloom_ops"},
+            postgresql_with={"autosummarize": "on"},
+        ),
+        Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags IS NOT NULL")),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
 
 class Attempt(Base):
-    """An attempt that ended in another way than plain success, of which the job's own row says all."""
+    """An attempt that ended in another way than plain success, of which the job's own row says all, or that logged."""
 
     __tablename__ = "attempts"
 
@@ -178,7 +191,7 @@ class Attempt(Base):
     error_message: Mapped[str | None]
     traceback: Mapped[str | None]
     logs: Mapped[list[dict[str, Any]] | None] = mapped_column(
-        JSONB(none_as_null=True), comment="[{time, level, message}]"
+        JSONB(none_as_null=True), comment="[{time, level, message}], the newest; null for none"
     )
 
     __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)

@@ -12,7 +12,7 @@ def show_time(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
 
 
-def _number(value: float) -> float:
+def show_number(value: float) -> float:
     """The number as it was most likely written: 5, not 5.0."""
     return int(value) if value.is_integer() else value
 
@@ -37,13 +37,13 @@ def dump_job(job: Job) -> dict[str, Any]:
         "finishedAt": show_time(job.finished_at),
         "attempts": job.attempts,
         "maxAttempts": job.max_attempts,
-        "retryIntervals": [_number(interval) for interval in job.retry_intervals],
+        "retryIntervals": [show_number(interval) for interval in job.retry_intervals],
         "nextAttemptAt": show_time(job.due_at) if waits_for_its_time else None,
-        "timeout": _number(job.timeout),
+        "timeout": show_number(job.timeout),
         "expiresAt": show_time(job.expires_at),
         "uniqueKey": job.unique_key,
         "concurrencyKey": job.concurrency_key,
-        "tags": job.tags,
+        "tags": job.tags or [],
         "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,
         "progress": _in_order(job.progress, "percent", "message"),
         "result": job.result,
@@ -54,7 +54,7 @@ def dump_job(job: Job) -> dict[str, Any]:
 def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
     """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
 
-    The attempt that runs, or that succeeded, has no row of its own: the job's row says all of it.
+    The attempt that runs, or that succeeded in silence, has no row of its own: the job's row says all of it.
     """
     shown = [
         {
@@ -70,6 +70,7 @@ def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
             }
             if attempt.error_type
             else None,
+            "logs": [_in_order(line, "time", "level", "message") for line in attempt.logs or []],
         }
         for attempt in ended
     ]
@@ -83,6 +84,7 @@ def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
                 "worker": job.worker,
                 "outcome": Outcome.COMPLETED if job.status == Status.COMPLETED else None,
                 "error": None,
+                "logs": [],
             }
         )
     return shown

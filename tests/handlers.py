@@ -1,8 +1,10 @@
 """Handlers that behave badly, each in one way, and one that notes its runs."""
 
 import ctypes
+import logging
 import os
 import signal
+import threading
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -99,8 +101,9 @@ def look(payload: dict[str, Any], ctx: Context) -> str:
 
 
 @handler("DEAF")
-def deaf(payload: dict[str, Any]) -> None:
+def deaf(payload: dict[str, Any], ctx: Context) -> None:
     """Sit in one C call that lets other threads run but never returns to the interpreter."""
+    ctx.log("hears nothing from now on")
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     ctypes.CDLL(None).sleep(600)
 
@@ -131,3 +134,35 @@ def odd_progress(payload: dict[str, Any], ctx: Context) -> str:
     ctx.progress(Decimal(5), "a\x00b\ud800")  # type: ignore[arg-type]
     ctx.progress(50, {"not": "text"})  # type: ignore[arg-type]
     raise Snooze(Decimal("0.1")) if ctx.fence == 1 else Discard("done")  # type: ignore[arg-type]
+
+
+@handler("TALK")
+def talk(payload: dict[str, Any], ctx: Context) -> str:
+    """Say something in every way there is, then end as told."""
+    library = logging.getLogger("some.library")
+    ctx.log("by ctx.log, with a \x00 and a \ud800")
+    library.info("by a %s", "library")
+    logging.getLogger().warning("by the root logger")
+    library.debug("too low")
+    logging.getLogger("jobsvc.worker").warning("of our own")
+    logging.getLogger("rq.worker").warning("of RQ's")
+    thread = threading.Thread(target=library.error, args=("from a thread",))
+    thread.start()
+    thread.join()
+    try:
+        raise LookupError("caught")
+    except LookupError:
+        library.exception("with its traceback")
+    for number in range(payload.get("lines", 0)):
+        ctx.log(f"line {number}")
+    if ctx.fence == 1 and "end" in payload:
+        {"raise": _fail, "discard": discard, "snooze": _snooze, "hang": stubborn}[payload["end"]](payload)
+    return "said"
+
+
+def _fail(payload: dict[str, Any]) -> None:
+    raise ValueError("no more to say")
+
+
+def _snooze(payload: dict[str, Any]) -> None:
+    raise Snooze(0.1)

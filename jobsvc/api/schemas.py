@@ -3,12 +3,14 @@
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobsvc import handlers
+from jobsvc.api.paging import read_cursor
 from jobsvc.api.parsing import INNER, Query, problems
 from jobsvc.config import settings
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
@@ -17,6 +19,9 @@ from jobsvc.models import Status
 
 MAX_KEY = 255
 """Characters of a uniqueKey or a concurrencyKey."""
+
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -48,7 +53,7 @@ class JobRequest(BaseModel):
     timeout: Duration | None = None
     expires_in: Duration | None = None
     unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
-    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)] = []
+    tags: Annotated[list[Tag], Field(max_length=16)] = []
     webhook_url: str | None = None
     concurrency_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
     concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -123,10 +128,10 @@ class BatchRequest(BaseModel):
 class FilterQuery(Query):
     """The query parameters that say which jobs are meant."""
 
-    status: list[Status] = []
-    type: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
-    queue: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
-    tag: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] = []
+    status: Annotated[list[Status], Field(max_length=16)] = []
+    type: Name | None = None
+    queue: Name | None = None
+    tag: Annotated[list[Tag], Field(max_length=16)] = []
     created_after: Annotated[datetime, BeforeValidator(_read_time)] | None = None
     created_before: Annotated[datetime, BeforeValidator(_read_time)] | None = None
 
@@ -143,3 +148,16 @@ class SomeJobsQuery(FilterQuery):
         if not self.model_fields_set:
             raise ValueError("say which jobs are meant, by at least one query parameter")
         return self
+
+
+def _read_count(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch("[0-9]{1,9}", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+class ListQuery(FilterQuery):
+    """The query parameters of GET /jobs."""
+
+    limit: Annotated[int, BeforeValidator(_read_count), Field(ge=1, le=200)] = 50
+    cursor: Annotated[UUID, BeforeValidator(read_cursor)] | None = None

@@ -50,6 +50,7 @@ class Context:
         max_attempts: int,
         fence: int,
         report: Callable[[float, str | None], None],
+        keep: Callable[[str], None],
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job_id = job_id
@@ -57,6 +58,7 @@ class Context:
         self.max_attempts = max_attempts
         self.fence = fence
         self._report = report
+        self._keep = keep
         self._is_cancelled = is_cancelled
 
     @property
@@ -75,5 +77,6 @@ class Context:
         self._report(percent, message)
 
     def log(self, message: str) -> None:
-        """Write a line to the worker's log, with the job's id and attempt."""
+        """Keep a line with the attempt, and write it to the worker's log, with the job's id and attempt."""
+        self._keep(str(message))
         logger.info("%s attempt %d: %s", self.job_id, self.attempt, message)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
@@ -30,6 +31,18 @@ class Handler:
     queue: str | None
     timeout: float
     retry: RetryPolicy
+
+    @property
+    def description(self) -> str | None:
+        """The function's docstring."""
+        return inspect.getdoc(self.function)
+
+    def payload_schema(self) -> dict[str, Any]:
+        """The JSON Schema (2020-12) of the payload; any object, where its annotation can't be told in one."""
+        try:
+            return self.payload.json_schema()
+        except PydanticInvalidForJsonSchema:
+            return {"type": "object"}
 
     def parse(self, payload: dict[str, Any]) -> Any:
         """The payload as the handler's annotation has it. Raises pydantic's ValidationError."""

@@ -23,6 +23,7 @@ from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release,
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
+from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
@@ -35,6 +36,7 @@ __all__ = [
     "Failure",
     "Filter",
     "NewJob",
+    "Page",
     "Pruned",
     "RequestKey",
     "Started",
@@ -50,6 +52,7 @@ __all__ = [
     "forget_keys",
     "get",
     "history",
+    "page",
     "prune",
     "recover_killed",
     "recover_lapsed",

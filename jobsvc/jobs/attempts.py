@@ -41,7 +41,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class AttemptEnd:
-    """How an attempt ended. `delay` (seconds) stands in for the job's own interval."""
+    """How an attempt ended. `delay` (seconds) stands in for the job's own interval.
+
+    `logs`: what it said meanwhile, [{time, level, message}].
+    """
 
     job_id: UUID
     fence: int
@@ -50,6 +53,7 @@ class AttemptEnd:
     failure: Failure | None = None
     delay: float | None = None
     progress: dict[str, Any] | None = None
+    logs: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     by_start = {(end.job_id, end.fence): end for end in ends}
     ended = connection.execute(_finish, {"rows": [_done_row(end) for end in ends]}).all()
     history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
-    if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED]:
+    if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
         connection.execute(insert(Attempt), worth_a_row)
     return [
         Verdict(job.id, Status(job.status), job.due_at, last_intervals(job, job.max_attempts - job.attempts))
@@ -192,7 +196,7 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
 
 def _done_row(end: AttemptEnd) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
-    return {**vars(end), "id": str(end.job_id), "job_id": None, "failure": None, "error": error}
+    return {**vars(end), "id": str(end.job_id), "job_id": None, "failure": None, "logs": None, "error": error}
 
 
 def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
@@ -206,6 +210,7 @@ def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
         "error_type": end.failure.type if end.failure else None,
         "error_message": end.failure.message if end.failure else None,
         "traceback": end.failure.traceback if end.failure else None,
+        "logs": end.logs or None,
     }
 
 

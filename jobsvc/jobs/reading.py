@@ -17,7 +17,7 @@ def get(job_id: UUID) -> Job:
 
 
 def history(job_id: UUID) -> tuple[Job, list[Attempt]]:
-    """The job, and its attempts that ended other than by plain success, in the order they began. Raises JobNotFound."""
+    """The job, and its attempts that have rows (see Attempt), in the order they began. Raises JobNotFound."""
     with transaction() as connection:
         session = Session(connection)
         job = load(session, job_id)

@@ -143,4 +143,5 @@ def _dispatch_of(job: NewJob, stored: Any) -> Dispatch:
 
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
-    return {**vars(job), "id": str(job_id), "run_at": job.run_at.isoformat() if job.run_at else None}
+    run_at = job.run_at.isoformat() if job.run_at else None
+    return {**vars(job), "id": str(job_id), "run_at": run_at, "tags": job.tags or None}

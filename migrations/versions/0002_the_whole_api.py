@@ -16,7 +16,7 @@ OUTCOMES = ["completed", "failed", "discarded", "timeout", "lost", "snoozed", "h
 
 def upgrade() -> None:
     for column in (
-        sa.Column("tags", sa.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("tags", sa.ARRAY(sa.Text()), comment="null for none, which keeps them out of the index"),
         sa.Column("unique_key", sa.Text(), comment="at most one unfinished job of its type has it"),
         sa.Column("concurrency_key", sa.Text(), comment="at most concurrency_limit jobs with it run at once"),
         sa.Column("concurrency_limit", sa.Integer()),
@@ -46,8 +46,18 @@ def upgrade() -> None:
         ["concurrency_key"],
         postgresql_where=sa.text(f"concurrency_key IS NOT NULL AND {UNFINISHED}"),
     )
-    op.create_index("jobs_tags", "jobs", ["tags"], postgresql_using="gin", postgresql_where=sa.text("tags <> '{}'"))
-    op.add_column("attempts", sa.Column("logs", JSONB(), comment="[{time, level, message}]"))
+    op.create_index("jobs_tags", "jobs", ["tags"], postgresql_using="gin", postgresql_where=sa.text("tags IS NOT NULL"))
+    op.create_index("jobs_failed", "jobs", ["id"], postgresql_where=sa.text("status = 'FAILED'"))
+    op.create_index("jobs_cancelled", "jobs", ["id"], postgresql_where=sa.text("status = 'CANCELLED'"))
+    op.create_index(
+        "jobs_type_queue",
+        "jobs",
+        ["type", "queue"],
+        postgresql_using="brin",
+        postgresql_ops={"type": "text_bloom_ops", "queue": "text_bloom_ops"},
+        postgresql_with={"autosummarize": "on"},
+    )
+    op.add_column("attempts", sa.Column("logs", JSONB(), comment="[{time, level, message}], the newest; null for none"))
     _outcomes([*OUTCOMES[:-1], "cancelled", OUTCOMES[-1]])
     op.create_table(
         "queues",
@@ -87,7 +97,10 @@ def downgrade() -> None:
     op.execute("DELETE FROM attempts WHERE outcome = 'cancelled'")
     _outcomes(OUTCOMES)
     op.drop_column("attempts", "logs")
-    for index in ("jobs_tags", "jobs_concurrency_key", "jobs_unique_key"):
+    for index in (
+        *("jobs_tags", "jobs_concurrency_key", "jobs_unique_key"),
+        *("jobs_type_queue", "jobs_cancelled", "jobs_failed"),
+    ):
         op.drop_index(index)
     for column in ("webhook_job_id", "webhook_url", "version", "cancel_requested_at", "traceparent"):
         op.drop_column("jobs", column)

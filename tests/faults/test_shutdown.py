@@ -66,6 +66,8 @@ def test_a_job_that_does_not_listen_is_handed_back_too(service: Service, kind: s
     service.until(job_id, "PROCESSING")
     worker.signal(signal.SIGTERM)
     assert service.until(job_id, "PENDING", timeout=20)["attempts"] == 0
+    [attempt] = service.attempts(job_id)
+    assert len(attempt["logs"]) == (kind == "DEAF")
     assert worker.wait(20) == 0
 
 

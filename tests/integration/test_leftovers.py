@@ -19,7 +19,7 @@ from rq.utils import current_timestamp
 from jobsvc import jobs, leftovers, rqsettings
 from jobsvc.models import Status
 from jobsvc.relay import BATCH, Relay
-from tests.integration.making import lapse, new, sql
+from tests.integration.making import dispatches, lapse, new, sql
 from tests.support import ROOT, eventually
 
 
@@ -42,7 +42,7 @@ def work() -> None:
 
 
 def dispatch(**changes: Any) -> UUID:
-    [one] = jobs.submit([new(**changes)])
+    [one] = dispatches([new(**changes)])
     Relay()._dispatch([one])
     return one.job_id
 
@@ -50,7 +50,7 @@ def dispatch(**changes: Any) -> UUID:
 def run_many(count: int) -> None:
     """Run so many jobs of each kind: one that succeeds, one that fails for good."""
     batch = [new(payload={"failAttempts": n % 2}, retry_intervals=[]) for n in range(2 * count)]
-    Relay()._dispatch(jobs.submit(batch))
+    Relay()._dispatch(dispatches(batch))
     work()
 
 
@@ -192,7 +192,7 @@ def test_forgotten_jobs_leave_nothing() -> None:
 
 
 def test_what_ended_expires_whichever_way_it_ended() -> None:
-    twice = jobs.submit([new()])
+    twice = dispatches([new()])
     for _ in range(2):
         Relay()._dispatch(twice)
     run_many(2)

@@ -21,7 +21,7 @@ def forget() -> Iterator[None]:
 
 
 def context() -> Context:
-    return Context("id", 1, 4, 7, lambda percent, message: None)
+    return Context("id", 1, 4, 7, lambda percent, message: None, lambda line: None)
 
 
 class Payload(BaseModel):

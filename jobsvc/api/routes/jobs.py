@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Blueprint, url_for
+from flask import Blueprint, Response, url_for
 
 from jobsvc import jobs
 from jobsvc.api.accepting import Accepted, accept
 from jobsvc.api.auth import needs
 from jobsvc.api.parsing import body, no_query, read_id
+from jobsvc.api.polling import polled
 from jobsvc.api.schemas import JobRequest
 from jobsvc.jobs import Submitted
-from jobsvc.wire import dump_attempts, dump_job
+from jobsvc.wire import dump_attempts
 
 blueprint = Blueprint("jobs", __name__)
 blueprint.before_request(no_query)
@@ -31,9 +32,9 @@ def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 
 
 @blueprint.get("/jobs/<job_id>")
-def show(job_id: str) -> dict[str, Any]:
+def show(job_id: str) -> Response:
     """Show a job."""
-    return dump_job(jobs.get(read_id(job_id)))
+    return polled(jobs.get(read_id(job_id)))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")

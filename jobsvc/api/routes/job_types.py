@@ -1,0 +1,36 @@
+"""GET /job-types: what can be posted."""
+
+from typing import Any
+
+from flask import Blueprint
+
+from jobsvc import handlers
+from jobsvc.api.parsing import no_query
+from jobsvc.config import settings
+from jobsvc.handlers import Handler
+from jobsvc.jobs.filters import DELIVERY
+from jobsvc.wire import show_number
+
+blueprint = Blueprint("job_types", __name__)
+blueprint.before_request(no_query)
+
+
+@blueprint.get("/job-types")
+def job_types() -> dict[str, Any]:
+    """List the job types that a client can post, each with the schema of its payload and its defaults."""
+    known = [handlers.find(name) for name in handlers.names() if name != DELIVERY]
+    return {"jobTypes": [_dump(handler) for handler in known if handler]}
+
+
+def _dump(handler: Handler) -> dict[str, Any]:
+    retry = handler.retry
+    return {
+        "name": handler.name,
+        "description": handler.description,
+        "payloadSchema": handler.payload_schema(),
+        "defaults": {
+            "queue": handler.queue or settings().default_queue,
+            "timeout": show_number(handler.timeout),
+            "retry": {"max": retry.max, "interval": [show_number(seconds) for seconds in retry.interval or []]},
+        },
+    }

@@ -1,0 +1,23 @@
+"""GET /jobs: the list."""
+
+from typing import Any
+
+from flask import Blueprint
+
+from jobsvc import jobs
+from jobsvc.api.paging import link_to_next, write_cursor
+from jobsvc.api.parsing import query
+from jobsvc.api.schemas import ListQuery
+from jobsvc.wire import dump_job
+
+blueprint = Blueprint("listing", __name__)
+
+
+@blueprint.get("/jobs")
+def listing() -> tuple[dict[str, Any], dict[str, str]]:
+    """List jobs, the newest first."""
+    asked = query(ListQuery)
+    page = jobs.page(asked.filter(), asked.limit, asked.cursor)
+    cursor = write_cursor(page.next) if page.next else None
+    body = {"jobs": [dump_job(job) for job in page.jobs], "nextCursor": cursor}
+    return body, {"Link": link_to_next(cursor)} if cursor else {}

@@ -1,0 +1,190 @@
+"""The list, a job that is asked for again and again, and the job types, seen with HTTP alone."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.acceptance.test_bad_input import refused
+from tests.support import Service, eventually
+
+NO_JOBS_CURSOR = "AZAAAAAAcACAAAAAAAAAAA"  # a UUIDv7 that no job has
+
+
+@pytest.fixture
+def tag() -> str:
+    """One that no other test's jobs have."""
+    return f"{uuid.uuid4()}&,;<>é"
+
+
+def get(api: Service, path: str = "/jobs", **parameters: Any) -> dict[str, Any]:
+    reply = api.client.get(path, params=parameters)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+def test_the_list_is_walked_by_its_links_while_jobs_are_added(api: Service, tag: str) -> None:
+    ids = [api.post(tags=[tag, "other"], delay=600) for _ in range(7)]
+    seen: list[dict[str, Any]] = []
+    reply = api.client.get("/jobs", params={"tag": [tag, "other"], "limit": 3, "status": "SCHEDULED"})
+    for size in (3, 3, 1):
+        body = reply.json()
+        assert list(body) == ["jobs", "nextCursor"]
+        assert len(body["jobs"]) == size
+        seen += body["jobs"]
+        api.post(tags=[tag, "other"], delay=600)
+        if size == 3:
+            link = reply.links["next"]
+            assert link["url"].startswith("/jobs?tag=")
+            assert f"cursor={body['nextCursor']}" in link["url"]
+            reply = api.client.get(link["url"])
+    assert "Link" not in reply.headers
+    assert reply.json()["nextCursor"] is None
+    assert [job["id"] for job in seen] == ids[::-1]
+    assert seen[0] == api.job(ids[-1])
+
+
+def test_the_cursor_alone_goes_on_too(api: Service, tag: str) -> None:
+    ids = [api.post(tags=[tag]) for _ in range(3)]
+    first = get(api, tag=tag, limit=2)
+    assert [job["id"] for job in get(api, tag=tag, cursor=first["nextCursor"])["jobs"]] == ids[:1]
+
+
+def test_each_filter_reaches_the_list(api: Service, tag: str) -> None:
+    plain, later = api.post(tags=[tag]), api.post(tags=[tag, "late"], delay=600)
+    other = api.post("SUM", {"numbers": []}, tags=[tag])
+    created = api.job(later)["createdAt"]
+    for parameters, expected in [
+        ({}, [other, later, plain]),
+        ({"status": "SCHEDULED"}, [later]),
+        ({"status": ["SCHEDULED", "PENDING"]}, [other, later, plain]),
+        ({"status": "FAILED"}, []),
+        ({"type": "SUM"}, [other]),
+        ({"queue": "default"}, [later, plain]),
+        ({"tag": [tag, "late"]}, [later]),
+        ({"createdAfter": created, "status": "SCHEDULED"}, [later]),
+        ({"createdBefore": created, "status": "SCHEDULED"}, []),
+        ({"createdAfter": "2020-01-01T00:00:00+01:00"}, [other, later, plain]),
+    ]:
+        assert [job["id"] for job in get(api, **{"tag": tag, **parameters})["jobs"]] == expected, parameters
+
+
+def test_an_empty_list(api: Service) -> None:
+    reply = api.client.get("/jobs", params={"tag": "nobody's"})
+    assert reply.json() == {"jobs": [], "nextCursor": None}
+    assert "Link" not in reply.headers
+
+
+def test_a_page_holds_50_unless_it_is_told_otherwise(api: Service, tag: str) -> None:
+    for _ in range(51):
+        api.post(tags=[tag], delay=600)
+    assert len(get(api, tag=tag)["jobs"]) == 50
+    assert len(get(api, tag=tag, limit=200)["jobs"]) == 51
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("limit=0", "limit=201", "limit=-1", "limit=", "limit=x", "limit=1.0", "limit=1_0", "limit=%2B5", "limit=٣"),
+        *("limit=1&limit=1", "limit=" + "1" * 5000),
+        *("cursor=", "cursor=x", "cursor=" + "A" * 22, "cursor=" + "A" * 5000),
+        f"cursor={uuid.uuid4()}",
+        *(f"cursor={NO_JOBS_CURSOR}=", f"cursor={NO_JOBS_CURSOR[:-1]}B", "cursor=%00", "cursor=é"),
+        f"cursor={NO_JOBS_CURSOR}&cursor={NO_JOBS_CURSOR}",
+        *("status=", "status=pending", "status=NOPE", "status=PENDING,FAILED", "&".join(["status=FAILED"] * 17)),
+        *("type=", "type=A&type=B", "type=" + "x" * 256, "type=a%00"),
+        *("queue=", "queue=a&queue=b", "queue=" + "x" * 256),
+        *("tag=", "tag=" + "x" * 101, "&".join(f"tag={n}" for n in range(17)), "tag=%00"),
+        *("createdAfter=", "createdAfter=yesterday", "createdAfter=2026-01-01", "createdAfter=1764000000"),
+        *(
+            "createdAfter=2026-01-01T00:00:00",
+            "createdBefore=2026-02-30T00:00:00Z",
+            "createdBefore=9999-01-01T00:00:00Z",
+        ),
+        "createdAfter=2026-01-01T00:00:00Z&createdAfter=2026-01-01T00:00:00Z",
+        *("offset=1", "page=2", "Limit=5", "created_after=2026-01-01T00:00:00Z"),
+    ],
+    ids=lambda query: query[:40],
+)
+def test_bad_parameters_of_the_list(api: Service, query: str) -> None:
+    problem = refused(api.client.get(f"/jobs?{query}"), 422)
+    name = query.partition("=")[0]
+    assert all(error["pointer"] == "" and name in error["detail"] for error in problem["errors"])
+
+
+def test_a_cursor_whose_job_is_gone(api: Service) -> None:
+    assert get(api, cursor=NO_JOBS_CURSOR)["jobs"] == []
+
+
+def test_other_parameters_are_unknown_where_they_mean_nothing(api: Service) -> None:
+    for path in ("/job-types?limit=1", f"/jobs/{api.post()}?limit=1", f"/jobs/{api.post()}/attempts?limit=1"):
+        refused(api.client.get(path), 422)
+
+
+def test_304_while_nothing_changed(api: Service) -> None:
+    path = f"/jobs/{api.post(delay=600)}"
+    tag = api.client.get(path).headers["ETag"]
+    assert tag.startswith('"')
+    for told in (tag, f"W/{tag}", f'"other", {tag}', f'W/"x",{tag},"y"', "*"):
+        reply = api.client.get(path, headers={"If-None-Match": told})
+        assert (reply.status_code, reply.content, reply.headers["ETag"]) == (304, b"", tag), told
+    for told in ('"other"', 'W/"other"', f'"{tag[1:-1]}0"', "", ","):
+        reply = api.client.get(path, headers={"If-None-Match": told})
+        assert (reply.status_code, reply.headers["ETag"]) == (200, tag), told
+    refused(api.client.get(path, headers={"If-Match": '"other"'}), 412)
+
+
+def test_the_etag_changes_with_the_job_and_then_stays(stack: Service) -> None:
+    path = f"/jobs/{stack.post(payload={'durationMs': 600, 'steps': 2}, delay=0.5)}"
+    tags: dict[str, Any] = {}
+
+    def ended() -> bool:
+        reply = stack.client.get(path)
+        assert tags.setdefault(reply.headers["ETag"], reply.json()) == reply.json()
+        is_over = reply.json()["status"] == "COMPLETED"
+        assert ("Retry-After" in reply.headers) != is_over
+        return bool(is_over)
+
+    eventually(ended, 30)
+    assert {job["status"] for job in tags.values()} >= {"SCHEDULED", "PROCESSING", "COMPLETED"}
+    last = next(reversed(tags))
+    assert stack.client.get(path, headers={"If-None-Match": last}).status_code == 304
+
+
+def test_retry_after_says_when_it_is_worth_asking_again(api: Service) -> None:
+    def seconds(**job: Any) -> int:
+        reply = api.client.get(f"/jobs/{api.post(**job)}")
+        again = api.client.get(reply.request.url, headers={"If-None-Match": reply.headers["ETag"]})
+        assert again.status_code == 304
+        assert int(again.headers["Retry-After"]) >= 1
+        return int(reply.headers["Retry-After"])
+
+    assert seconds() == 1
+    assert seconds(delay=0.2) == 1
+    assert 15 <= seconds(delay=20) <= 20
+    assert seconds(delay=86_400) == 60
+
+
+def test_job_types(api: Service) -> None:
+    types = {one["name"]: one for one in get(api, "/job-types")["jobTypes"]}
+    assert {"TEST_JOB", "HTTP_REQUEST", "SUM"} <= set(types)
+    assert "WEBHOOK" not in types
+    assert list(types) == sorted(types)
+    assert all(list(one) == ["name", "description", "payloadSchema", "defaults"] for one in types.values())
+    test_job = types["TEST_JOB"]
+    assert test_job["description"].startswith("Sleep for `durationMs`")
+    assert test_job["payloadSchema"]["properties"]["durationMs"]["maximum"] == 86_400_000
+    assert test_job["defaults"] == {"queue": "default", "timeout": 180, "retry": {"max": 3, "interval": [1, 5, 25]}}
+    assert types["SUM"]["defaults"] == {"queue": "high", "timeout": 9, "retry": {"max": 1, "interval": [2]}}
+    assert '"timeout":180,' in api.client.get("/job-types").text  # not 180.0
+    assert types["SUM"]["description"] is None
+    assert types["SUM"]["payloadSchema"]["required"] == ["numbers"]
+
+
+def test_the_defaults_of_a_type_can_be_posted(api: Service) -> None:
+    for one in get(api, "/job-types")["jobTypes"]:
+        if one["name"] in ("TEST_JOB", "SUM"):
+            payload = {"numbers": []} if one["name"] == "SUM" else {}
+            with_them, without = api.post(one["name"], payload, **one["defaults"]), api.post(one["name"], payload)
+            same = ("queue", "timeout", "retryIntervals", "maxAttempts")
+            assert [api.job(with_them)[name] for name in same] == [api.job(without)[name] for name in same]

@@ -1,0 +1,220 @@
+"""The list: the right jobs in the right order, and the same few blocks read wherever one is in it."""
+
+import itertools
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ClauseElement, Executable
+
+from jobsvc import jobs
+from jobsvc.db import engine, transaction
+from jobsvc.jobs import Filter
+from jobsvc.jobs.listing import MAX_BYTES, keys
+from jobsvc.models import Job, Status
+from jobsvc.wire import dump_job
+from tests.integration.making import sql, submit
+
+YEAR_2026 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def walk(which: Filter, limit: int) -> list[Job]:
+    """All jobs of the list, page by page."""
+    found: list[Job] = []
+    below: UUID | None = None
+    while True:
+        page = jobs.page(which, limit, below)
+        assert len(page.jobs) <= limit
+        found += page.jobs
+        if page.next is None:
+            return found
+        assert page.jobs
+        below = page.next
+
+
+def some_of_each() -> list[Job]:
+    """Jobs of every kind, the newest first."""
+    kinds = itertools.product(Status, ("A", "B"), ("high", "low"), ([], ["x"], ["x", "y"]))
+    made = [(submit(type=type_, queue=queue, tags=tags), status) for status, type_, queue, tags in kinds]
+    for number, (job_id, status) in enumerate(made):
+        sql(
+            "UPDATE jobs SET status = :s, dispatched_at = CASE :n % 3 WHEN 0 THEN NULL WHEN 1 THEN due_at"
+            " ELSE due_at - interval '1 s' END WHERE id = :id",
+            s=status,
+            n=number,
+            id=job_id,
+        )
+    return [jobs.get(job_id) for job_id, _ in reversed(made)]
+
+
+def test_each_filter_means_what_it_says() -> None:
+    made = some_of_each()
+    middle, later = made[len(made) // 2].created_at, made[len(made) // 3].created_at
+    asked: list[tuple[Filter, Callable[[Job], bool]]] = [
+        (Filter(), lambda job: True),
+        *((Filter([s]), lambda job, s=s: job.status == s) for s in Status),
+        *((Filter([a, b]), lambda job, w=(a, b): job.status in w) for a, b in itertools.combinations(Status, 2)),
+        (Filter(list(Status)), lambda job: True),
+        (Filter(type="A"), lambda job: job.type == "A"),
+        (Filter(type="C"), lambda job: False),
+        (Filter(queue="low"), lambda job: job.queue == "low"),
+        (Filter(tags=["x"]), lambda job: bool(job.tags)),
+        (Filter(tags=["y", "x"]), lambda job: job.tags == ["x", "y"]),
+        (Filter(tags=["z"]), lambda job: False),
+        (Filter(created_after=middle), lambda job: job.created_at >= middle),
+        (Filter(created_before=middle), lambda job: job.created_at < middle),
+        (Filter(created_after=middle, created_before=later), lambda job: middle <= job.created_at < later),
+        (Filter(created_after=later, created_before=middle), lambda job: False),
+        (
+            Filter([Status.FAILED, Status.PENDING], "B", "high", ["x"], middle - timedelta(days=1)),
+            lambda job: (
+                (job.type, job.queue) == ("B", "high") and bool(job.tags) and job.status in ("FAILED", "PENDING")
+            ),
+        ),
+    ]
+    for which, is_meant in asked:
+        expected = [job.id for job in made if is_meant(job)]
+        assert [job.id for job in walk(which, 7)] == expected, which
+        assert [job.id for job in walk(which, 200)] == expected, which
+
+
+def test_deliveries_are_listed_only_where_they_are_asked_for() -> None:
+    plain, delivery = submit(), submit(type="WEBHOOK")
+    assert [job.id for job in walk(Filter(), 10)] == [plain]
+    assert [job.id for job in walk(Filter(type="WEBHOOK"), 10)] == [delivery]
+
+
+def test_a_job_without_tags_is_kept_out_of_their_index() -> None:
+    job = jobs.get(submit())
+    assert job.tags is None
+    assert dump_job(job)["tags"] == []
+
+
+def test_pages_of_exactly_the_limit() -> None:
+    ids = [submit() for _ in range(4)]
+    assert jobs.page(Filter(), 4).next is None
+    first = jobs.page(Filter(), 3)
+    assert first.next == first.jobs[-1].id == ids[1]
+    assert jobs.page(Filter(), 3, ids[0]).jobs == []
+
+
+def test_jobs_that_come_and_go_move_no_others() -> None:
+    ids = [submit() for _ in range(9)]
+    first = jobs.page(Filter(), 3)
+    submit()
+    sql("DELETE FROM jobs WHERE id = :id", id=first.next)
+    sql("UPDATE jobs SET status = 'FAILED' WHERE id = :id", id=ids[0])
+    second = jobs.page(Filter(), 3, first.next)
+    third = jobs.page(Filter(), 3, second.next)
+    assert [job.id for page in (first, second, third) for job in page.jobs] == ids[::-1]
+    assert third.next is None
+
+
+def test_a_page_of_large_jobs_ends_early() -> None:
+    large = MAX_BYTES // 8
+    ids = [submit(payload={"random": os.urandom(large // 2).hex()}) for _ in range(10)]
+    page = jobs.page(Filter(), 200)
+    assert [job.id for job in page.jobs] == ids[:1:-1][: len(page.jobs)]
+    assert 5 <= len(page.jobs) <= 9
+    assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
+
+
+def test_a_job_larger_than_a_page_is_a_page() -> None:
+    ids = [submit(payload={"random": os.urandom(MAX_BYTES // 2 + 1).hex()}) for _ in range(2)]
+    assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
+    assert len(jobs.page(Filter(), 200).jobs) == 1
+
+
+def test_a_clock_that_is_off_hides_no_job() -> None:
+    """Ids are made by the clock of an API process, createdAt by that of Postgres."""
+    job = jobs.get(submit())
+    for skew in (-59, 59):
+        at = job.created_at + timedelta(seconds=skew)
+        sql("UPDATE jobs SET created_at = :at", at=at)
+        assert jobs.page(Filter(created_after=at, created_before=at + timedelta(seconds=1)), 9).jobs
+
+
+class Explain(Executable, ClauseElement):
+    inherit_cache = False
+
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+
+
+@compiles(Explain)
+def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
+    return "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + compiler.process(element.statement, **kw)
+
+
+def blocks(which: Filter, below: UUID | None = None) -> int:
+    """How many blocks (8 KiB) Postgres reads for a page of 50."""
+    with transaction() as connection:
+        [top] = connection.scalar(Explain(keys(which, below).limit(51)))  # type: ignore[arg-type]
+    return int(top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"])
+
+
+ROWS = 100_000
+FILL = text(
+    """
+INSERT INTO jobs (id, type, queue, payload, status, created_at, timeout, retry_intervals, max_attempts, due_at,
+                  dispatched_at, tags)
+SELECT (lpad(to_hex((extract(epoch FROM t) * 1000)::bigint), 12, '0') || '7000' || '8000' || lpad(to_hex(n), 12, '0'))
+           ::uuid,
+       CASE WHEN n = 30000 THEN 'RARE' WHEN n % 2 = 0 THEN 'A' ELSE 'B' END,
+       CASE WHEN n = 30001 THEN 'rare' ELSE 'default' END,
+       '{"durationMs": 10}',
+       CASE n % 20000 WHEN 1 THEN 'FAILED' WHEN 2 THEN 'CANCELLED' WHEN 3 THEN 'PENDING' WHEN 4 THEN 'SCHEDULED'
+                      WHEN 5 THEN 'RETRYING' WHEN 6 THEN 'PROCESSING' ELSE 'COMPLETED' END,
+       t, 180, '{1,5,25}', 4, t, CASE WHEN n % 20000 <> 4 THEN t END,
+       CASE WHEN n = 30002 THEN '{rare,common}'::text[] WHEN n % 100 = 0 THEN '{common}' END
+FROM (SELECT n, timestamptz '2026-01-01Z' + n * interval '1 s' AS t FROM generate_series(1, :rows) AS n) AS g
+"""
+)
+
+
+def fill() -> int:
+    """A table of many jobs, of which few aren't completed; returns its blocks."""
+    with transaction() as connection:
+        connection.execute(FILL, {"rows": ROWS})
+    with engine().connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE jobs"))
+    return int(sql("SELECT pg_relation_size('jobs') / 8192")[0][0])
+
+
+def test_what_a_page_costs() -> None:
+    all_blocks = fill()
+    assert all_blocks > 2500
+    deep = jobs.page(Filter(created_before=YEAR_2026 + timedelta(seconds=500)), 1).next
+    assert deep
+    first, last = blocks(Filter()), blocks(Filter(), deep)
+    assert max(first, last) < 20
+    assert abs(first - last) <= 5
+
+    hour = Filter(created_after=YEAR_2026 + timedelta(hours=3), created_before=YEAR_2026 + timedelta(hours=4))
+    few = {
+        **{status: Filter([status]) for status in set(Status) - {Status.COMPLETED}},
+        "waiting": Filter([Status.PENDING, Status.SCHEDULED, Status.RETRYING]),
+        "not completed": Filter(sorted(set(Status) - {Status.COMPLETED})),
+        "common": Filter([Status.COMPLETED]),
+        "type and status": Filter([Status.FAILED], type="A"),
+        "tag": Filter(tags=["rare"]),
+        "no tag": Filter(tags=["nobody's"]),
+        "created": hour,
+    }
+    cost = {name: blocks(which) for name, which in few.items()}
+    assert max(cost.values()) < 60, cost
+
+    some = {
+        "type": Filter(type="RARE"),
+        "no type": Filter(type="NOBODYS"),
+        "deliveries": Filter(type="WEBHOOK"),
+        "queue": Filter(queue="rare"),
+        "no queue": Filter(queue="nobody's"),
+        "common tag": Filter(tags=["common"]),
+    }
+    cost = {name: blocks(which) for name, which in some.items()}
+    assert max(cost.values()) < all_blocks / 8, cost
