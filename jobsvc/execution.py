@@ -1,5 +1,6 @@
 """`run`: the one function that RQ calls, under any RQ worker, to make one attempt of one job."""
 
+import contextlib
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ from rq.job import Job as RQJob
 from jobsvc import handlers, jobs
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
+from jobsvc.db import engine
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
 from jobsvc.models import WAITING, Outcome, Status
@@ -43,6 +45,14 @@ class UnserializableResult(Exception):
 
 class UnknownType(Exception):
     """This worker has no handler of the job's type."""
+
+
+def warm_up() -> None:
+    """Run an attempt's statements for no job, so that processes forked from this one inherit them compiled."""
+    with contextlib.suppress(StoreUnavailable):
+        jobs.finish([])
+        jobs.start([], "", 1)
+    engine().dispose()
 
 
 def run(job_id: str) -> Any:

@@ -72,6 +72,7 @@ class JobsvcWorker(Worker):
         # Inherited by the process of an attempt, where it stays pending until the attempt listens.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), lambda: os._exit(1)))
+        attempts.warm_up()
         attempts.outcome_waits = mmap.mmap(-1, 1)  # shared with the processes of this worker's attempts
         return bool(super().work(*args, **{**kwargs, "logging_level": logs.RQ_LEVEL}))
 

@@ -75,7 +75,7 @@ def test_a_frozen_worker_that_wakes_up_while_the_job_runs_elsewhere(
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
     fails = [first, second].count("failed")
-    job_id = noted(service, notes, payload={"seconds": 7, "fails": fails}, retry={"max": 1, "interval": 0})
+    job_id = noted(service, notes, payload={"seconds": 7, "fails": fails}, retry={"max": 1, "interval": 3})
     service.until(job_id, "PROCESSING")
     frozen = freeze(worker)
     service.worker()
@@ -99,7 +99,7 @@ def test_a_frozen_worker_whose_attempt_is_killed_late(ground: Ground, tmp_path: 
     """Then RQ's parent process tells of the end, and has RQ's Retry in its hand."""
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
-    job_id = noted(service, notes, payload={"seconds": 6}, retry={"max": 3, "interval": 1})
+    job_id = noted(service, notes, payload={"seconds": 10}, retry={"max": 3, "interval": 1})
     service.until(job_id, "PROCESSING")
     frozen = freeze(worker)
     horse = max(pid for pid in frozen if os.getpgid(pid) == pid and pid != worker.popen.pid)
