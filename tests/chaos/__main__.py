@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -27,6 +28,7 @@ PATIENCE = 60.0
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended then, too
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--jobs", type=int, default=5000, help="how many jobs each run posts")
     parser.add_argument("--seed", type=int, help="of the first run; the next takes the next number")

@@ -182,6 +182,10 @@ def _send(pid: int, number: signal.Signals) -> None:
         pass
 
 
+PROBE_SECONDS = 0.1
+"""How often a probe asks: to this is known how long a fault was felt."""
+
+
 class Probe:
     """Finds out when the service accepts and runs jobs again after a strike, by a job that goes before all others."""
 
@@ -196,10 +200,10 @@ class Probe:
         with httpx.Client(base_url=self._url, timeout=10) as client:
             while self.job_id is None:
                 self.job_id = post(client, {"queue": "high"})
-                time.sleep(0.02)
+                time.sleep(PROBE_SECONDS)
             self._strike.accepting_at = time.time()
             while self._strike.running_at is None:
-                time.sleep(0.02)
+                time.sleep(PROBE_SECONDS)
                 try:
                     reply = client.get(f"/jobs/{self.job_id}")
                 except httpx.TransportError:
