@@ -26,6 +26,10 @@ class JobNotFound(JobsvcError):
     """There is no such job."""
 
 
+class ScheduleNotFound(JobsvcError):
+    """There is no such schedule."""
+
+
 class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 

@@ -26,7 +26,7 @@ def body(schema: type[Schema]) -> Schema:
     """
     raw = _whole_body()
     if not raw:
-        return schema()
+        return _fit(schema, {})
     media_type = request.mimetype
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
@@ -38,6 +38,10 @@ def body(schema: type[Schema]) -> Schema:
         raise InvalidInput(unstorable)
     if not isinstance(value, dict):
         raise InvalidInput([Problem("", "the body must be an object")])
+    return _fit(schema, value)
+
+
+def _fit(schema: type[Schema], value: dict[str, Any]) -> Schema:
     try:
         return schema.model_validate(value)
     except ValidationError as error:

@@ -8,14 +8,20 @@ from flask import Flask, Response, request
 from redis import RedisError
 from werkzeug.exceptions import HTTPException
 
-from jobsvc.errors import InvalidInput, JobNotFound, JobsvcError, Problem, StoreUnavailable
+from jobsvc.errors import InvalidInput, JobNotFound, JobsvcError, Problem, ScheduleNotFound, StoreUnavailable
 from jobsvc.strictjson import NotJson
 
 logger = logging.getLogger("jobsvc.api")
 
 RETRY_AFTER_SECONDS = 2
 
-_STATUS: dict[type[JobsvcError], int] = {NotJson: 400, JobNotFound: 404, InvalidInput: 422, StoreUnavailable: 503}
+_STATUS: dict[type[JobsvcError], int] = {
+    NotJson: 400,
+    JobNotFound: 404,
+    ScheduleNotFound: 404,
+    InvalidInput: 422,
+    StoreUnavailable: 503,
+}
 
 
 def problem(
