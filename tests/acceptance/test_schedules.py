@@ -136,13 +136,13 @@ def test_no_body_is_no_schedule(api: Service, url: str) -> None:
     refused(api.client.put(url, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
 
 
-@pytest.mark.parametrize("name", ["a" * 65, "_a", ".", "a b", "a%00b", "%ED%A0%80", "a%0A", "caf%C3%A9", "-"])
+@pytest.mark.parametrize("name", ["a" * 65, "_a", ".a", "a b", "a%00b", "%ED%A0%80", "a%0A", "caf%C3%A9", "-"])
 def test_a_bad_name(api: Service, name: str) -> None:
     path = httpx.URL(f"{api.url}/schedules/{name}")
-    reply = api.client.put(path, json=NIGHTLY)
-    assert reply.status_code in (404, 422), reply.text  # 404 where the client or the server has made another path of it
+    assert api.client.put(path, json=NIGHTLY).status_code == 422
     for method in ("GET", "DELETE"):
-        assert api.client.request(method, path).status_code in (404, 405)
+        assert api.client.request(method, path).status_code == 404
+    assert api.client.post(f"{path}/run").status_code == 404
     assert api.client.get("/schedules").json() == {"schedules": []}
 
 
