@@ -52,7 +52,10 @@ def _network(value: Any) -> Any:
 
 
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
-QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""What the name of a queue or a schedule looks like."""
+
+QueueName = Annotated[str, Field(pattern=NAME)]
 
 
 class Settings(BaseSettings):

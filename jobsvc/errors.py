@@ -46,6 +46,10 @@ class KeyReused(JobsvcError):
     """The Idempotency-Key belongs to another request."""
 
 
+class ScheduleNotFound(JobsvcError):
+    """There is no such schedule."""
+
+
 class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 

@@ -216,10 +216,11 @@ class Schedule(Base):
     timezone: Mapped[str]
     enabled: Mapped[bool]
     job: Mapped[dict[str, Any]] = mapped_column(comment="the body of POST /jobs, as it was given")
+    new_job: Mapped[dict[str, Any]] = mapped_column(comment="what that body asked for, all defaults filled in")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     next_run_at: Mapped[datetime | None] = mapped_column(comment="the next tick; none while it isn't enabled")
-    last_run_at: Mapped[datetime | None]
-    last_job_id: Mapped[UUID | None]
+    last_run_at: Mapped[datetime | None] = mapped_column(comment="by a tick, or by hand")
+    last_job_id: Mapped[UUID | None] = mapped_column(comment="the job then made, or the one that had its unique key")
 
     __table_args__ = (Index("schedules_due", "next_run_at", postgresql_where=text("enabled")),)
 

@@ -49,6 +49,7 @@ class Relay:
         self._redis = Server("Redis", RedisError, logger)
         self._postgres = Server("Postgres", StoreUnavailable, logger)
         self._retention = leftovers.Retention()
+        self._rescheduled = False
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
@@ -58,6 +59,11 @@ class Relay:
     def withdraw(self, job_ids: Iterable[UUID]) -> None:
         """Take these jobs, which have ended or are gone, out of RQ; nothing depends on it. Returns at once."""
         self._ended.extend(job_ids)
+        self._bell.set()
+
+    def reschedule(self) -> None:
+        """Look at the schedules anew: one was changed, and the change is committed."""
+        self._rescheduled = True
         self._bell.set()
 
     def start(self) -> "Relay":
@@ -76,9 +82,9 @@ class Relay:
         The first sweep comes after an interval, so that a process which ends at once never sweeps.
         """
         interval = settings().JOBSVC_SWEEP_SECONDS
-        next_sweep = next_due = time.monotonic() + interval
+        next_sweep = next_due = next_tick = time.monotonic() + interval
         while True:
-            self._bell.wait(max(min(next_sweep, next_due) - time.monotonic(), 0))
+            self._bell.wait(max(min(next_sweep, next_due, next_tick) - time.monotonic(), 0))
             self._bell.clear()
             try:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
@@ -87,10 +93,13 @@ class Relay:
                     next_due = time.monotonic() + max(self.dispatch_due(), SHORTEST_PAUSE)
                 if time.monotonic() >= next_sweep:
                     next_sweep = time.monotonic() + (0 if self.sweep() else interval)
+                    next_tick = 0.0  # another process may have changed a schedule
+                if self._rescheduled or time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + max(self.tick(), SHORTEST_PAUSE)
             except Exception:
                 # Nothing here is worth losing the relay over: what was missed is found again.
                 logger.exception("the relay stumbled, and goes on in %g s", interval)
-                next_sweep = next_due = time.monotonic() + interval
+                next_sweep = next_due = next_tick = time.monotonic() + interval
 
     def _empty_inbox(self) -> float:
         """Dispatch what came by `wake`; returns the seconds until the first of it that waits for its time."""
@@ -119,6 +128,15 @@ class Relay:
                 if len(claimed) == BATCH:
                     return 0.0
                 wait = jobs.seconds_to_next()
+        return math.inf if wait is None else wait
+
+    def tick(self) -> float:
+        """Make the jobs of the schedules that are due; returns the seconds until the next one is."""
+        wait = None
+        self._rescheduled = False  # before looking, so that no change after the look is missed
+        with self._postgres:
+            self.wake(jobs.schedules.tick(BATCH))
+            wait = jobs.schedules.seconds_to_next()
         return math.inf if wait is None else wait
 
     def sweep(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jobsvc.models import Attempt, Job, Outcome, Status
+from jobsvc.models import Attempt, Job, Outcome, Schedule, Status
 
 
 def show_time(moment: datetime | None) -> str | None:
@@ -48,6 +48,20 @@ def dump_job(job: Job) -> dict[str, Any]:
         "progress": _in_order(job.progress, "percent", "message"),
         "result": job.result,
         "error": _in_order(job.error, "type", "message", "attempt"),
+    }
+
+
+def dump_schedule(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as GET /schedules/:name shows it."""
+    return {
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "enabled": schedule.enabled,
+        "job": schedule.job,
+        "nextRunAt": show_time(schedule.next_run_at),
+        "lastRunAt": show_time(schedule.last_run_at),
+        "lastJobId": str(schedule.last_job_id) if schedule.last_job_id else None,
     }
 
 

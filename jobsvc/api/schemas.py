@@ -5,16 +5,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from jobsvc import handlers
+from jobsvc import cron, handlers
 from jobsvc.api.paging import read_cursor
 from jobsvc.api.parsing import INNER, Query, problems
 from jobsvc.config import settings
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.jobs import Filter, NewJob
+from jobsvc.jobs.schedules import NewSchedule
 from jobsvc.models import Status
 
 MAX_KEY = 255
@@ -123,6 +134,54 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
+
+
+class ScheduledJob(JobRequest):
+    """The body of POST /jobs, as a schedule has it: each tick is its job's start, so there is no runAt."""
+
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_what_was_given(
+        cls, given: dict[str, Any], validate: ModelWrapValidatorHandler["ScheduledJob"]
+    ) -> "ScheduledJob":
+        job = validate(given)
+        job._given = given
+        return job
+
+    @field_validator("run_at")
+    @classmethod
+    def _no_fixed_start(cls, run_at: datetime | None) -> None:
+        if run_at is not None:
+            raise ValueError("a scheduled job starts when its schedule ticks; delay may move that")
+
+
+class ScheduleRequest(BaseModel):
+    """The body of PUT /schedules/:name."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    cron: Annotated[str, Field(max_length=MAX_KEY)]
+    timezone: str = "UTC"
+    enabled: bool = True
+    job: ScheduledJob
+
+    @field_validator("cron")
+    @classmethod
+    def _ticks(cls, expression: str) -> str:
+        cron.check(expression)
+        return expression
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        cron.check_timezone(name)
+        return name
+
+    def resolve(self, name: str) -> NewSchedule:
+        """The schedule to store."""
+        return NewSchedule(name, self.cron, self.timezone, self.enabled, self.job._given, self.job.resolve())
 
 
 class FilterQuery(Query):

@@ -4,6 +4,7 @@ A job's row is the truth. `submit` makes it, `start` lets one dispatch through a
 fence, and `finish` is the gate that every attempt leaves by. Nothing else writes a job's row.
 """
 
+from jobsvc.jobs import schedules
 from jobsvc.jobs.acting import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import (
     AttemptEnd,
@@ -62,6 +63,7 @@ __all__ = [
     "report",
     "retry",
     "retry_all",
+    "schedules",
     "seconds_to_next",
     "start",
     "store",

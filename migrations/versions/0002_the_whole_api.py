@@ -72,10 +72,11 @@ def upgrade() -> None:
         sa.Column("timezone", sa.Text(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("job", JSONB(), nullable=False, comment="the body of POST /jobs, as it was given"),
+        sa.Column("new_job", JSONB(), nullable=False, comment="what that body asked for, all defaults filled in"),
         sa.Column("created_at", MOMENT, server_default=sa.text("now()"), nullable=False),
         sa.Column("next_run_at", MOMENT, comment="the next tick; none while it isn't enabled"),
-        sa.Column("last_run_at", MOMENT),
-        sa.Column("last_job_id", sa.Uuid()),
+        sa.Column("last_run_at", MOMENT, comment="by a tick, or by hand"),
+        sa.Column("last_job_id", sa.Uuid(), comment="the job then made, or the one that had its unique key"),
         sa.PrimaryKeyConstraint("name", name=op.f("schedules_pkey")),
     )
     op.create_index("schedules_due", "schedules", ["next_run_at"], postgresql_where=sa.text("enabled"))

@@ -1,0 +1,85 @@
+"""/schedules: jobs that are made by the clock."""
+
+import re
+from typing import Any
+
+from flask import Blueprint, current_app, url_for
+from pydantic import BaseModel, ConfigDict
+
+from jobsvc.api.auth import needs
+from jobsvc.api.parsing import body, no_query
+from jobsvc.api.schemas import ScheduleRequest
+from jobsvc.config import NAME
+from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
+from jobsvc.jobs import schedules
+from jobsvc.relay import Relay
+from jobsvc.wire import dump_schedule
+
+blueprint = Blueprint("schedules", __name__)
+blueprint.before_request(no_query)
+
+
+class Nothing(BaseModel):
+    """A body that says nothing: none, or `{}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@blueprint.get("/schedules")
+def index() -> dict[str, Any]:
+    """Show all schedules, by name."""
+    return {"schedules": [dump_schedule(schedule) for schedule in schedules.every()]}
+
+
+@blueprint.get("/schedules/<name>")
+def show(name: str) -> dict[str, Any]:
+    """Show a schedule."""
+    return dump_schedule(schedules.get(_known(name)))
+
+
+@blueprint.put("/schedules/<name>")
+@needs("admin")
+def put(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make a schedule, or put another one in its place."""
+    if not _is_name(name):
+        raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't fit {NAME}")])
+    schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
+    _relay().reschedule()
+    headers = {"Location": url_for("schedules.show", name=name)} if is_new else {}
+    return dump_schedule(schedule), 201 if is_new else 200, headers
+
+
+@blueprint.delete("/schedules/<name>")
+@needs("admin")
+def delete(name: str) -> tuple[str, int]:
+    """Delete a schedule; the jobs that it made stay."""
+    schedules.remove(_known(name))
+    return "", 204
+
+
+@blueprint.post("/schedules/<name>/run")
+@needs("admin")
+def run(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make the schedule's job now, whether it is enabled or not. 200 when its unique key is taken."""
+    body(Nothing)
+    job = schedules.run(_known(name))
+    if job.dispatch:
+        _relay().wake([job.dispatch])
+    status = 202 if job.dispatch else 200
+    return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.show", job_id=job.job_id)}
+
+
+def _known(name: str) -> str:
+    """A name that a schedule may have, so that Postgres can be asked for it."""
+    if not _is_name(name):
+        raise ScheduleNotFound(f"no schedule has the name {name[:100]!a}")
+    return name
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(NAME, name) is not None
+
+
+def _relay() -> Relay:
+    relay: Relay = current_app.extensions["relay"]
+    return relay

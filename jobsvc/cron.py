@@ -1,0 +1,110 @@
+"""Cron expressions: which are taken, and when they tick in a time zone, also on the days its clock is changed.
+
+croniter knows the calendar, and is asked in local time without a zone; what a change of the clock does to
+a tick is decided here, after docs/decisions/0008-schedules.md.
+"""
+
+import re
+from bisect import bisect_left
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, available_timezones
+
+from croniter import croniter
+from croniter.croniter import DOW_ALPHAS, M_ALPHAS, CroniterBadDateError
+
+NICKNAMES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+
+_NAMES: dict[str, int] = {**M_ALPHAS, **DOW_ALPHAS}
+_VALUE = r"(?:[0-9]{1,2}|[a-z]{3})"
+_ITEM = rf"(?:\*|{_VALUE}(?:-{_VALUE})?)(?:/[1-9][0-9]?)?"
+_FIELD = rf"{_ITEM}(?:,{_ITEM})*"
+_EXPRESSION = re.compile(rf"{_FIELD}(?:[ \t]+{_FIELD}){{4}}")
+_RANGE = re.compile(rf"({_VALUE})-({_VALUE})")
+_HOUR = 1
+_ANY_DAY = datetime(2000, 1, 1)  # in local time, wherever that is
+
+
+def check(expression: str) -> None:
+    """Raise ValueError, which says why, for what is no cron expression that we take, and for one that never ticks."""
+    lowered = expression.lower()
+    if lowered not in NICKNAMES and not _EXPRESSION.fullmatch(lowered):
+        raise ValueError(
+            "must have five fields (minute, hour, day of month, month, day of week) of numbers, names like MON or JAN, "
+            f"*, ranges, steps and lists; or be one of {', '.join(NICKNAMES)}"
+        )
+    try:
+        _calendar(expression, _ANY_DAY).get_next()
+    except CroniterBadDateError:
+        raise ValueError("never ticks: there is no such date") from None
+    except ValueError:
+        raise ValueError("has a value that its field can't have") from None
+    for low, high in _RANGE.findall(lowered):
+        # croniter takes 5-5 to mean all there are, and goes round the end with 5-3.
+        if _number(low) >= _number(high):
+            raise ValueError(f"has a range that doesn't go up: {low}-{high}")
+
+
+def _number(value: str) -> int:
+    return int(value) if value.isdecimal() else _NAMES[value]
+
+
+def check_timezone(name: str) -> None:
+    """Raise ValueError when there is no such time zone."""
+    if name not in _timezones():
+        raise ValueError(f"there is no time zone {name[:100]!a}; they have names like Europe/Berlin, and UTC")
+
+
+@lru_cache(maxsize=1)
+def _timezones() -> frozenset[str]:
+    # `localtime` is another one on every machine.
+    return frozenset(available_timezones() - {"localtime"})
+
+
+def next_tick(expression: str, timezone: str, after: datetime) -> datetime:
+    """The first tick after a moment, in UTC.
+
+    An expression with every hour runs through in real time: it ticks whenever the clock shows one of
+    its times. Any other one ticks once for each of its times: for one that the clock skips, at the
+    jump; for one that comes twice, the first time.
+    """
+    zone = ZoneInfo(timezone)
+    here = after.astimezone(zone)
+    # How far the clock is going to be put back over what it shows now; its times come again then.
+    repeated = _offset(here) - _offset(here.replace(fold=1))
+    calendar = _calendar(expression, here.replace(tzinfo=None) - repeated)
+    has_every_hour = "*" in calendar.expanded[_HOUR]
+    second_time = None
+    while True:
+        local: datetime = calendar.get_next(datetime)
+        # In a skipped hour, the first of these is the later one (PEP 495).
+        first, last = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+        if last < first:
+            if has_every_hour:
+                continue
+            first = _jump(zone, last, first)
+        if has_every_hour and first <= after < last:
+            second_time = second_time or last
+        if first > after:
+            return min(first, second_time or first)
+
+
+def _calendar(expression: str, start: datetime) -> croniter:
+    # Its "cron bug" is what crontab(5) says: both days count only if neither field begins with a star.
+    return croniter(expression, start, implement_cron_bug=True)
+
+
+def _offset(local: datetime) -> timedelta:
+    offset = local.utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _jump(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """The moment between these two (in UTC) at which the clock of the zone was changed."""
+    old = _offset(before.astimezone(zone))
+    span = range(int((after - before).total_seconds()) + 1)
+    changed = bisect_left(
+        span, True, key=lambda second: _offset((before + timedelta(seconds=second)).astimezone(zone)) != old
+    )
+    return before + timedelta(seconds=changed)

@@ -1,0 +1,147 @@
+"""Schedules: a job made at each tick of a cron expression, one however many processes look."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from jobsvc.cron import next_tick
+from jobsvc.db import transaction
+from jobsvc.errors import ScheduleNotFound
+from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.submission import NewJob, Submitted, store
+from jobsvc.models import Schedule
+from jobsvc.sql import now, seconds_until
+
+logger = logging.getLogger("jobsvc.schedules")
+
+RETRY_SECONDS = 60
+"""How long a schedule is left alone that could not tick."""
+
+
+@dataclass(frozen=True)
+class NewSchedule:
+    """A schedule as a client asks for it: `job` as it was given, `new_job` with the defaults filled in.
+
+    The cron expression and the time zone have passed the checks of jobsvc.cron.
+    """
+
+    name: str
+    cron: str
+    timezone: str
+    enabled: bool
+    job: dict[str, Any]
+    new_job: NewJob
+
+
+def put(new: NewSchedule) -> tuple[Schedule, bool]:
+    """Store this schedule in the place of the one of its name; returns it, and whether there was none.
+
+    It goes on from now; but where cron and time zone stay as they were, a tick that is due is still made.
+    """
+    given = {**vars(new), "new_job": vars(new.new_job)}
+    with transaction() as connection:
+        moment = _now(connection)
+        given["next_run_at"] = next_tick(new.cron, new.timezone, moment) if new.enabled else None
+        wanted = insert(Schedule).values(given)
+        goes_on = and_(
+            *(Schedule.enabled, wanted.excluded.enabled),
+            *(Schedule.cron == wanted.excluded.cron, Schedule.timezone == wanted.excluded.timezone),
+        )
+        changes: dict[str, Any] = {name: wanted.excluded[name] for name in given if name != "name"}
+        changes["next_run_at"] = case((goes_on, Schedule.next_run_at), else_=wanted.excluded.next_run_at)
+        upsert = wanted.on_conflict_do_update(index_elements=[Schedule.name], set_=changes).returning(Schedule)
+        schedule = Session(connection).scalars(upsert).one()
+        return schedule, schedule.created_at == moment
+
+
+def get(name: str) -> Schedule:
+    """The schedule. Raises ScheduleNotFound."""
+    with transaction() as connection:
+        schedule = Session(connection).get(Schedule, name)
+    if schedule is None:
+        raise _not_found(name)
+    return schedule
+
+
+def every() -> list[Schedule]:
+    """All schedules, by name."""
+    with transaction() as connection:
+        return list(Session(connection).scalars(select(Schedule).order_by(Schedule.name)))
+
+
+def remove(name: str) -> None:
+    """Delete the schedule; the jobs that it made stay. Raises ScheduleNotFound."""
+    with transaction() as connection:
+        if not connection.execute(delete(Schedule).where(Schedule.name == name)).rowcount:
+            raise _not_found(name)
+
+
+def run(name: str) -> Submitted:
+    """Make the schedule's job now, enabled or not; its ticks stay as they are. Raises ScheduleNotFound."""
+    with transaction() as connection:
+        session = Session(connection)
+        schedule = session.get(Schedule, name, with_for_update=True)
+        if schedule is None:
+            raise _not_found(name)
+        [job] = store(connection, [NewJob(**schedule.new_job)])
+        schedule.last_run_at, schedule.last_job_id = _now(connection), job.job_id
+        session.flush()
+        return job
+
+
+def tick(limit: int) -> list[Dispatch]:
+    """Make one job for each of up to `limit` schedules that are due, however many ticks they have missed.
+
+    The next tick is the first one after now. A schedule that another process has at hand is left to it.
+    Returns what is to be dispatched.
+    """
+    due = (
+        select(Schedule)
+        .where(Schedule.enabled, Schedule.next_run_at <= now())
+        .order_by(Schedule.next_run_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    with transaction() as connection:
+        session = Session(connection)
+        moment = _now(connection)
+        ready = [(one, job) for one in session.scalars(due) if (job := _move_on(one, moment))]
+        made = store(connection, [job for _, job in ready])
+        for (schedule, _), one in zip(ready, made, strict=True):
+            schedule.last_run_at, schedule.last_job_id = moment, one.job_id
+        session.flush()
+    return [one.dispatch for one in made if one.dispatch]
+
+
+def _move_on(schedule: Schedule, moment: datetime) -> NewJob | None:
+    """Set the schedule's next tick; returns the job to make now, or None when that can't be told."""
+    try:
+        job = NewJob(**schedule.new_job)
+        schedule.next_run_at = next_tick(schedule.cron, schedule.timezone, moment)
+        return job
+    except Exception:
+        # Stored by another version, or under other time zone data; the other schedules go on.
+        logger.exception("the schedule %s can't tick; tried again in %d s", schedule.name, RETRY_SECONDS)
+        schedule.next_run_at = moment + timedelta(seconds=RETRY_SECONDS)
+        return None
+
+
+def seconds_to_next() -> float | None:
+    """How long until the next tick of any schedule; None if there is none to come."""
+    with transaction() as connection:
+        wait = connection.scalar(select(seconds_until(func.min(Schedule.next_run_at))).where(Schedule.enabled))
+    return None if wait is None else max(float(wait), 0.0)
+
+
+def _now(connection: Connection) -> datetime:
+    moment: datetime = connection.execute(select(now())).scalar_one()
+    return moment
+
+
+def _not_found(name: str) -> ScheduleNotFound:
+    return ScheduleNotFound(f"no schedule has the name {name}")

@@ -1,0 +1,189 @@
+"""Schedules: one job a tick, whoever looks, and none before its time."""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from jobsvc import jobs
+from jobsvc.db import transaction
+from jobsvc.jobs import schedules
+from jobsvc.jobs.schedules import NewSchedule
+from tests.integration.making import new, sql
+
+
+def put(name: str = "nightly", **changes: Any) -> bool:
+    """Store a schedule; whether it is a new one."""
+    job = changes.pop("new_job", None) or new(tags=[name])
+    fields = {"cron": "0 3 * * *", "timezone": "Europe/Berlin", "enabled": True, "job": {"type": "TEST_JOB"}, **changes}
+    return schedules.put(NewSchedule(name, new_job=job, **fields))[1]
+
+
+def make_due(name: str = "nightly", missed: str = "1 second") -> None:
+    """Let the time pass until the schedule's tick was `missed` ago."""
+    sql(
+        "UPDATE schedules SET next_run_at = now() - CAST(:missed AS interval) WHERE name = :name",
+        name=name,
+        missed=missed,
+    )
+
+
+def jobs_of(name: str = "nightly") -> list[Any]:
+    return [row.id for row in sql("SELECT id FROM jobs WHERE :name = ANY(tags) ORDER BY id", name=name)]
+
+
+def test_the_first_one_is_new_and_goes_on_from_now() -> None:
+    assert put() is True
+    assert put(cron="30 3 * * *") is False
+    assert schedules.get("nightly").cron == "30 3 * * *"
+    [row] = sql("SELECT next_run_at > now() AND next_run_at < now() + interval '25 hours' AS is_next FROM schedules")
+    assert row.is_next
+    assert schedules.tick(10) == []
+
+
+def test_a_tick_makes_its_job_and_moves_on() -> None:
+    put()
+    make_due()
+    [dispatch] = schedules.tick(10)
+    assert jobs_of() == [dispatch.job_id]
+    assert jobs.get(dispatch.job_id).status == "PENDING"
+    schedule = schedules.get("nightly")
+    assert schedule.last_job_id == dispatch.job_id
+    assert schedule.last_run_at == jobs.get(dispatch.job_id).created_at
+    assert schedules.tick(10) == []
+
+
+def test_ticks_that_were_missed_make_one_job() -> None:
+    put(cron="* * * * *")
+    make_due(missed="3 days")
+    assert len(schedules.tick(10)) == 1
+    [row] = sql("SELECT next_run_at > now() AS is_to_come FROM schedules")
+    assert row.is_to_come
+    assert len(jobs_of()) == 1
+
+
+def test_no_more_than_the_limit_at_once_the_longest_due_first() -> None:
+    for number in range(5):
+        put(f"s{number}")
+        make_due(f"s{number}", f"{number + 1} minutes")
+    assert len(schedules.tick(2)) == 2
+    assert jobs_of("s4")
+    assert jobs_of("s3")
+    assert len(schedules.tick(10)) == 3
+
+
+def test_one_job_a_tick_with_many_at_it_at_once() -> None:
+    names = [f"s{number}" for number in range(20)]
+    for name in names:
+        put(name, cron="* * * * *")
+    rounds, threads = 15, 8
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            sql("UPDATE schedules SET next_run_at = now() - interval '1 hour'")
+            start = threading.Barrier(threads)
+
+            def look(_: int, start: threading.Barrier = start) -> int:
+                start.wait()
+                return len(schedules.tick(7))
+
+            # What is locked by one is passed over by the others, so that later looks find the rest.
+            made = sum(pool.map(look, range(threads)))
+            assert made + sum(len(schedules.tick(7)) for _ in range(4)) == len(names)
+    assert {name: len(jobs_of(name)) for name in names} == dict.fromkeys(names, rounds)
+
+
+def test_one_that_somebody_has_at_hand_holds_nobody_up() -> None:
+    for name in ("held", "free"):
+        put(name)
+        make_due(name)
+    with ThreadPoolExecutor(1) as pool, transaction() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM schedules WHERE name = 'held' FOR UPDATE")
+        assert len(pool.submit(schedules.tick, 10).result(timeout=20)) == 1
+        assert jobs_of("free")
+    assert len(schedules.tick(10)) == 1
+    assert jobs_of("held")
+
+
+def test_a_tick_rolled_back_is_made_again() -> None:
+    put()
+    make_due()
+    sql("ALTER TABLE schedules ADD CONSTRAINT stop CHECK (last_job_id IS NULL)")
+    try:
+        with pytest.raises(Exception, match="stop"):
+            schedules.tick(10)
+        assert jobs_of() == []
+    finally:
+        sql("ALTER TABLE schedules DROP CONSTRAINT stop")
+    assert len(schedules.tick(10)) == 1
+    assert len(jobs_of()) == 1
+
+
+def test_a_paused_one_makes_none_and_goes_on_from_now() -> None:
+    put(cron="* * * * *")
+    make_due()
+    put(cron="* * * * *", enabled=False)
+    assert schedules.get("nightly").next_run_at is None
+    assert schedules.tick(10) == []
+    assert schedules.seconds_to_next() is None
+    put(cron="* * * * *")
+    assert schedules.tick(10) == []
+    assert jobs_of() == []
+    assert 0 < (schedules.seconds_to_next() or 0) <= 60
+
+
+def test_put_again_as_it_was_a_due_tick_is_still_made() -> None:
+    put()
+    make_due()
+    put(new_job=new(tags=["nightly", "newer"]))
+    assert len(schedules.tick(10)) == 1
+    assert len(jobs_of("newer")) == 1
+
+
+@pytest.mark.parametrize("change", [{"cron": "1 3 * * *"}, {"timezone": "UTC"}])
+def test_put_with_other_times_it_goes_on_from_now(change: dict[str, str]) -> None:
+    put()
+    make_due()
+    put(**change)
+    assert schedules.tick(10) == []
+
+
+def test_a_unique_key_that_is_taken_makes_no_second_job() -> None:
+    put(new_job=new(tags=["nightly"], unique_key="one"))
+    make_due()
+    [first] = schedules.tick(10)
+    make_due()
+    assert schedules.tick(10) == []
+    assert jobs_of() == [first.job_id]
+    assert schedules.get("nightly").last_job_id == first.job_id
+    assert schedules.run("nightly").job_id == first.job_id
+
+
+def test_run_by_hand_leaves_the_ticks_alone() -> None:
+    put(enabled=False)
+    job = schedules.run("nightly")
+    assert jobs_of() == [job.job_id]
+    assert job.dispatch
+    schedule = schedules.get("nightly")
+    assert (schedule.next_run_at, schedule.last_job_id) == (None, job.job_id)
+    put()
+    before = schedules.get("nightly").next_run_at
+    schedules.run("nightly")
+    assert schedules.get("nightly").next_run_at == before
+
+
+def test_one_that_cannot_tick_holds_no_other_up(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("zone", "job", "fine"):
+        put(name)
+        make_due(name)
+    sql("UPDATE schedules SET timezone = 'Nowhere/Land' WHERE name = 'zone'")
+    sql("""UPDATE schedules SET new_job = new_job || '{"later": 1}' WHERE name = 'job'""")
+    with caplog.at_level(logging.ERROR, "jobsvc.schedules"):
+        assert len(schedules.tick(10)) == 1
+    assert [name for name in ("zone", "job") if f"the schedule {name} can't tick" in caplog.text] == ["zone", "job"]
+    assert len(jobs_of("fine")) == 1
+    [row] = sql("SELECT bool_and(next_run_at > now()) AS all_wait FROM schedules")
+    assert row.all_wait
+    sql("UPDATE schedules SET timezone = 'UTC', next_run_at = now() WHERE name = 'zone'")
+    assert len(schedules.tick(10)) == 1
