@@ -48,6 +48,9 @@ MOVES: dict[Status, frozenset[Status]] = {
 WAITING = tuple(status for status in Status if Status.PROCESSING in MOVES[status])
 """The statuses from which a worker may start a job."""
 
+ENDED = tuple(status for status in Status if status not in (*WAITING, Status.PROCESSING))
+"""The statuses of a job that is over, unless somebody retries it by hand."""
+
 
 class Outcome(StrEnum):
     """How an attempt ended."""

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from typing import Any, TypeVar, get_origin
+from uuid import UUID
 
 from flask import abort, request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from jobsvc import strictjson
 from jobsvc.config import settings
-from jobsvc.errors import InvalidInput, Problem
+from jobsvc.errors import InvalidInput, JobNotFound, Problem
 from jobsvc.strictjson import escape
 
 MAX_PROBLEMS = 20
@@ -115,6 +116,14 @@ def query(schema: type[Parameters]) -> Parameters:
                 for one in problems_found
             ]
         ) from None
+
+
+def read_id(text: str) -> UUID:
+    """A job's id out of a path. Raises JobNotFound for what can't be one."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise JobNotFound(f"{text[:100]!a} is not the id of a job") from None
 
 
 def no_query() -> None:

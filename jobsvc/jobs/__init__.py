@@ -21,6 +21,7 @@ from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
+from jobsvc.jobs.watching import Snapshot, changes
 
 __all__ = [
     "AttemptEnd",
@@ -28,9 +29,11 @@ __all__ = [
     "Failure",
     "Filter",
     "NewJob",
+    "Snapshot",
     "Started",
     "Submitted",
     "Verdict",
+    "changes",
     "claim_due",
     "claim_missing",
     "expire",

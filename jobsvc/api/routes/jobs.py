@@ -1,15 +1,14 @@
 """/jobs: take one, show one."""
 
 from typing import Any
-from uuid import UUID
 
 from flask import Blueprint, current_app, url_for
 
 from jobsvc import jobs
+from jobsvc.api import waiting
 from jobsvc.api.auth import needs
-from jobsvc.api.parsing import body, no_query
+from jobsvc.api.parsing import body, no_query, read_id
 from jobsvc.api.schemas import JobRequest
-from jobsvc.errors import JobNotFound
 from jobsvc.relay import Relay
 from jobsvc.wire import dump_attempts, dump_job
 
@@ -19,6 +18,7 @@ blueprint.before_request(no_query)
 
 @blueprint.post("/jobs")
 @needs("write")
+@waiting.or_end
 def create() -> tuple[dict[str, Any], int, dict[str, str]]:
     """Store a job and answer 202; what happens to it then depends on no request. 200 for one whose key is taken."""
     [job] = jobs.submit([body(JobRequest).resolve()])
@@ -32,17 +32,10 @@ def create() -> tuple[dict[str, Any], int, dict[str, str]]:
 @blueprint.get("/jobs/<job_id>")
 def show(job_id: str) -> dict[str, Any]:
     """Show a job."""
-    return dump_job(jobs.get(_uuid(job_id)))
+    return dump_job(waiting.get(read_id(job_id)))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
 def attempts(job_id: str) -> dict[str, Any]:
     """Show a job's attempts."""
-    return {"attempts": dump_attempts(*jobs.history(_uuid(job_id)))}
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise JobNotFound(f"{text[:100]!a} is not the id of a job") from None
+    return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}
