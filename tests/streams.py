@@ -1,6 +1,7 @@
 """Event streams as a client sees them."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,9 @@ def follow(service: Service, job_id: str, last: str | None = None) -> Iterator[t
 
 def _events(reply: httpx.Response) -> Iterator[Event]:
     fields: Event = {}
+    deadline = time.monotonic() + 60  # heartbeats would keep a stream that doesn't end open for ever
     for line in reply.iter_lines():
+        assert time.monotonic() < deadline
         if not line:
             yield fields
             fields = {}
