@@ -14,8 +14,12 @@ from jobsvc.models import Base
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
-def create_app() -> Flask:
-    """The Flask application, with its relay running beside it.
+WAITERS = 8
+"""How many clients may wait at once; each holds a thread of a server that may have no more than 32."""
+
+
+def create_app(waiters: int = WAITERS) -> Flask:
+    """The Flask application, with its relay running beside it, and its hub, which lets `waiters` clients wait.
 
     Ends the process with one line when a setting is wrong or a handler can't be loaded.
     """
@@ -26,6 +30,7 @@ def create_app() -> Flask:
         app.url_map.merge_slashes = False
         logs.set_up()
         _wire(app)
+        _start(app, waiters)
     except JobsvcError as error:
         sys.exit(f"jobsvc: {error}")
     return app
@@ -34,13 +39,19 @@ def create_app() -> Flask:
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, problems
-    from jobsvc.api.routes import acting, batch, job_types, jobs, listing, ops, schedules
-    from jobsvc.relay import Relay
+    from jobsvc.api.routes import acting, batch, events, job_types, jobs, listing, ops, schedules
 
     for part in (problems, auth, dashboard):
         part.init_app(app)
-    for routes in (jobs, listing, batch, acting, job_types, schedules, ops):
+    for routes in (jobs, listing, batch, acting, events, job_types, schedules, ops):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     Migrate(app, Base, directory=str(MIGRATIONS))
+
+
+def _start(app: Flask, waiters: int) -> None:
+    from jobsvc.api.hub import Hub
+    from jobsvc.relay import Relay
+
     app.extensions["relay"] = Relay().start()
+    app.extensions["hub"] = Hub(waiters).start()

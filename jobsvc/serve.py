@@ -6,16 +6,25 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
+from flask import Flask
 from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
+from jobsvc.api.gate import Gate
+from jobsvc.app import create_app
 from jobsvc.config import settings
 from jobsvc.errors import JobsvcError
 from jobsvc.orphans import stop_gently, when_orphaned
 
 THREADS = 32
+"""Requests that are worked on at once."""
+
+WAITERS = 256
+"""Clients that may wait at once, each on a thread of its own."""
+
 STOP_SECONDS = 10
 
 
@@ -32,14 +41,33 @@ def main() -> None:
     _take_ctrl_c_as_sigterm()
     os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), stop_gently))
     Granian(
-        "wsgi:app",
+        "jobsvc.serve:application",
+        factory=True,
         address=host,
         port=port,
         interface=Interfaces.WSGI,
-        blocking_threads=THREADS,
+        blocking_threads=THREADS + WAITERS,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
     ).serve()
+
+
+def application() -> Flask:
+    """The application as granian's worker process serves it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for every thread that is started from now on
+    app = create_app(WAITERS)
+    app.wsgi_app = Gate(app.wsgi_app, THREADS)  # type: ignore[method-assign]
+    threading.Thread(target=_pass_sigterm_on, args=(app.extensions["hub"].close,), daemon=True).start()
+    return app
+
+
+def _pass_sigterm_on(first: Callable[[], None]) -> None:
+    """Do this first, when SIGTERM comes; granian would wait for every response to end."""
+    signal.sigwait({signal.SIGTERM})
+    first()
+    granians = signal.getsignal(signal.SIGTERM)
+    if callable(granians):
+        granians(signal.SIGTERM, None)
 
 
 def _is_taken(host: str, port: int) -> bool:

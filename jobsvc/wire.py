@@ -65,6 +65,17 @@ def dump_schedule(schedule: Schedule) -> dict[str, Any]:
     }
 
 
+def dump_snapshot(job: Any) -> dict[str, Any]:
+    """How far a job has come, as an event tells it. The job may be a `Snapshot`."""
+    return {
+        "id": str(job.job_id),
+        "status": job.status,
+        "attempts": job.attempts,
+        "progress": _in_order(job.progress, "percent", "message"),
+        "error": _in_order(job.error, "type", "message", "attempt"),
+    }
+
+
 def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
     """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
 

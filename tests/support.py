@@ -150,9 +150,12 @@ WORKERS = {"pool": POOL, "stock": STOCK}
 
 
 class Service:
-    """A running API, and the workers that a test adds to it."""
+    """A running API, and the workers that a test adds to it.
 
-    def __init__(self, env: dict[str, str] | None = None, *, key: str | None = None) -> None:
+    `tune` is Python that changes `jobsvc.serve` and `events`, the module of the streams, before they serve.
+    """
+
+    def __init__(self, env: dict[str, str] | None = None, *, key: str | None = None, tune: str = "") -> None:
         self.port = free_port(None)
         self.env = {
             "PORT": str(self.port),
@@ -164,7 +167,8 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = httpx.Client(base_url=self.url, timeout=30, headers=headers)
-        self.api = self.run(sys.executable, "-m", "jobsvc.serve")
+        tuned = f"from jobsvc import serve\nfrom jobsvc.api.routes import events\n{tune}\nserve.main()"
+        self.api = self.run(sys.executable, *(("-c", tuned) if tune else ("-m", "jobsvc.serve")))
         eventually(self.answers, 20)
 
     def run(self, *command: str, env: dict[str, str] | None = None) -> Process:

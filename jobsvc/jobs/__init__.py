@@ -28,6 +28,7 @@ from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
+from jobsvc.jobs.watching import Snapshot, changes
 
 __all__ = [
     "LOWEST",
@@ -40,12 +41,14 @@ __all__ = [
     "Page",
     "Pruned",
     "RequestKey",
+    "Snapshot",
     "Started",
     "Submitted",
     "Verdict",
     "called_off",
     "cancel",
     "cancel_all",
+    "changes",
     "claim_due",
     "claim_missing",
     "expire",

@@ -13,12 +13,11 @@ from jobsvc.db import transaction
 from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.dispatching import Dispatch, as_dispatch
 from jobsvc.jobs.reading import load
-from jobsvc.models import MOVES, WAITING, Job, Status
+from jobsvc.models import ENDED, MOVES, WAITING, Job, Status
 from jobsvc.sql import now, seconds_until
 
 CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[status])
 RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})
-ENDED = tuple(status for status in Status if status not in CANCELLABLE)
 
 
 def cancel(job_id: UUID) -> Job:

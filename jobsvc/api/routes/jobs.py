@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, url_for
 
 from jobsvc import jobs
+from jobsvc.api import waiting
 from jobsvc.api.accepting import Accepted, accept
 from jobsvc.api.auth import needs
 from jobsvc.api.parsing import body, no_query, read_id
@@ -20,6 +21,7 @@ blueprint.before_request(no_query)
 
 @blueprint.post("/jobs")
 @needs("write")
+@waiting.or_end
 def create() -> Accepted:
     """Store a job and answer 202; what happens to it then depends on no request. 200 for one whose key is taken."""
     reply, status, headers = accept([body(JobRequest).resolve()], _tell)
@@ -34,7 +36,7 @@ def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 @blueprint.get("/jobs/<job_id>")
 def show(job_id: str) -> Response:
     """Show a job."""
-    return polled(jobs.get(read_id(job_id)))
+    return polled(waiting.get(read_id(job_id)))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
