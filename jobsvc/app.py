@@ -34,13 +34,14 @@ def create_app() -> Flask:
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, problems
-    from jobsvc.api.routes import jobs, ops
+    from jobsvc.api.routes import jobs, ops, queues
     from jobsvc.relay import Relay
 
     for part in (problems, auth, dashboard):
         part.init_app(app)
     app.register_blueprint(jobs.blueprint)
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(queues.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     Migrate(app, Base, directory=str(MIGRATIONS))
     app.extensions["relay"] = Relay().start()

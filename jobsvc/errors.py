@@ -26,6 +26,10 @@ class JobNotFound(JobsvcError):
     """There is no such job."""
 
 
+class QueueNotFound(JobsvcError):
+    """There is no such queue."""
+
+
 class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 

@@ -10,22 +10,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
 from uuid import UUID
 
 from redis import RedisError
-from rq import Queue, Retry
 from rq.job import Job as RQJob
 
 from jobsvc import jobs, rqsettings
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
-from jobsvc.watch import GRACE_SECONDS
+from jobsvc.pushing import push
 
 logger = logging.getLogger("jobsvc.relay")
 
@@ -42,12 +38,19 @@ class Relay:
     def __init__(self) -> None:
         self._inbox: deque[Dispatch] = deque()
         self._bell = threading.Event()
+        self._sweep_now = False
+        self._last_key = ""
         self._redis = _Server("Redis", RedisError)
         self._postgres = _Server("Postgres", StoreUnavailable)
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
         self._inbox.extend(news)
+        self._bell.set()
+
+    def let_go(self) -> None:
+        """Sweep at once, for jobs that were held and may go now. Returns at once."""
+        self._sweep_now = True
         self._bell.set()
 
     def start(self) -> "Relay":
@@ -74,7 +77,8 @@ class Relay:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
                 if time.monotonic() >= min(next_due, next_sweep):
                     next_due = time.monotonic() + max(self.dispatch_due(), SHORTEST_PAUSE)
-                if time.monotonic() >= next_sweep:
+                if time.monotonic() >= next_sweep or self._sweep_now:
+                    self._sweep_now = False
                     next_sweep = time.monotonic() + (0 if self.sweep() else interval)
             except Exception:
                 # Nothing here is worth losing the relay over: what was missed is found again.
@@ -82,12 +86,12 @@ class Relay:
                 next_sweep = next_due = time.monotonic() + interval
 
     def _empty_inbox(self) -> float:
-        """Dispatch what came by `wake`; returns the seconds until the first of it that waits for its time."""
+        """Dispatch what came by `wake`; returns the seconds until the first of it that is still to be claimed."""
         soonest = math.inf
         while self._inbox:
             batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
-            self._dispatch(batch)
-            soonest = min([soonest, *(one.wait for one in batch if one.wait > 0)])
+            self._dispatch([one for one in batch if one.is_claimed or one.wait > 0])
+            soonest = min([soonest, *(max(one.wait, 0) for one in batch if one.wait > 0 or not one.is_claimed)])
         return soonest
 
     def dispatch_due(self) -> float:
@@ -109,7 +113,20 @@ class Relay:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
+                for held in (*self._resumed(), self._next_of_keys()):
+                    counts.append(len(held))
+                    self._dispatch(self._not_queued(held))
         return BATCH in counts
+
+    def _resumed(self) -> Iterator[Sequence[Dispatch]]:
+        for name in settings().JOBSVC_QUEUES:
+            yield jobs.claim_resumed(name, BATCH)
+
+    def _next_of_keys(self) -> Sequence[Dispatch]:
+        """For free places that nobody told of; up to BATCH keys each time, in turn."""
+        keys = jobs.held_keys(self._last_key, BATCH)
+        self._last_key = keys[-1] if len(keys) == BATCH else ""
+        return jobs.claim_next(keys, BATCH)
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
@@ -138,7 +155,7 @@ class Relay:
             return 0
         if self._redis.is_worth_a_try():
             with self._redis:
-                _push(batch)
+                push(batch, rqsettings.connection())
                 return len(batch)
         with self._postgres:
             jobs.release(one.job_id for one in batch)
@@ -178,39 +195,3 @@ class _Server:
             logger.info("%s is back; what waits is dispatched now", self._name)
             self._is_up = True
         return False
-
-
-def _push(batch: Sequence[Dispatch]) -> None:
-    """Queue those of these jobs that are due, schedule the others, in one round trip."""
-    with rqsettings.connection().pipeline() as pipeline:
-        for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
-            queue = rqsettings.queue(name)
-            due = []
-            for one in group:
-                if one.wait > 0:
-                    # RQ keeps whole seconds and cuts the rest off; rounded up, it won't ring early.
-                    whole_second = datetime.fromtimestamp(math.ceil(one.due_at.timestamp()), UTC)
-                    queue.schedule_job(queue.create_job(**_rq_job(one)), whole_second, pipeline=pipeline)
-                else:
-                    due.append(Queue.prepare_data(**_rq_job(one)))
-            if due:
-                pipeline.zrem(queue.scheduled_job_registry.key, *(job.job_id for job in due))
-                queue.enqueue_many(due, pipeline=pipeline)
-        pipeline.execute()
-
-
-def _rq_job(one: Dispatch) -> dict[str, Any]:
-    """A dispatch in RQ's words."""
-    retries = [math.ceil(interval) for interval in one.retry_intervals]  # RQ counts whole seconds
-    return {
-        "func": rqsettings.RUN,
-        "args": (str(one.job_id),),
-        "job_id": str(one.job_id),
-        "description": one.type,
-        # The attempt keeps its own time; RQ's is for a process that can't even do that.
-        "timeout": math.ceil(one.timeout + GRACE_SECONDS),
-        # One value for each retry: RQ repeats the first of a list that is too short.
-        "retry": Retry(max=len(retries), interval=retries) if retries else None,
-        "result_ttl": rqsettings.RESULT_TTL,
-        "failure_ttl": rqsettings.FAILURE_TTL,
-    }

@@ -9,13 +9,16 @@ import logging
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterable
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
 from uuid import UUID
 
 from redis import Redis
-from rq import Worker
+from rq import Queue, Worker
+from rq.exceptions import DequeueTimeout
 from rq.job import Job as RQJob
 from rq.worker_pool import WorkerPool
 
@@ -27,12 +30,53 @@ from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
 logger = logging.getLogger("jobsvc.worker")
 
 
+PAUSES_SECONDS = 0.5
+"""How old a worker's knowledge of the paused queues may be. `start` refuses their jobs meanwhile."""
+
+WORKER_TTL = 60
+"""Seconds after which RQ takes an idle worker for dead that gave no sign of life; plus 60."""
+
+
+class PausableQueue(Queue):
+    """RQ's queue, which is passed over while it is paused: what waits in it would be refused, one process a job."""
+
+    _paused: set[str] = set()
+    _known_until = 0.0
+
+    @classmethod
+    def dequeue_any(
+        cls, queues: Iterable[Queue], timeout: int | None, *args: Any, **kwargs: Any
+    ) -> tuple[RQJob, Queue] | None:
+        """As RQ's, from the queues that are not paused; with any paused, it looks again every second."""
+        queues = list(queues)
+        served = [queue for queue in queues if queue.name not in cls._paused_queues()]
+        if timeout is None or served == queues:
+            return super().dequeue_any(served, timeout, *args, **kwargs) if served else None
+        if not served:
+            time.sleep(1)
+            raise DequeueTimeout(1, [])
+        # RQ moves the job of a single queue by way of another list, which only a worker of that one queue empties.
+        twice = served * 2 if len(served) == 1 else served
+        return super().dequeue_any(twice, 1, *args, **kwargs)
+
+    @classmethod
+    def _paused_queues(cls) -> set[str]:
+        if time.monotonic() >= cls._known_until:
+            with contextlib.suppress(StoreUnavailable):
+                cls._paused = jobs.paused_queues()
+            cls._known_until = time.monotonic() + PAUSES_SECONDS
+        return cls._paused
+
+
 class JobsvcWorker(Worker):
     """RQ's forking worker, which tells Postgres at once when the process of an attempt died.
 
     It stops when the pool that started it has died, and its own children die with it: the process
     of an attempt, and RQ's scheduler.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"worker_ttl": WORKER_TTL, **kwargs})
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
@@ -104,5 +148,6 @@ def main() -> None:
         connection=Redis.from_url(rqsettings.REDIS_URL),
         num_workers=settings().JOBSVC_WORKERS,
         worker_class=JobsvcWorker,
+        queue_class=PausableQueue,
         serializer=rqsettings.SERIALIZER,
     ).start(logging_level=logs.RQ_LEVEL)

@@ -8,14 +8,20 @@ from flask import Flask, Response, request
 from redis import RedisError
 from werkzeug.exceptions import HTTPException
 
-from jobsvc.errors import InvalidInput, JobNotFound, JobsvcError, Problem, StoreUnavailable
+from jobsvc.errors import InvalidInput, JobNotFound, JobsvcError, Problem, QueueNotFound, StoreUnavailable
 from jobsvc.strictjson import NotJson
 
 logger = logging.getLogger("jobsvc.api")
 
 RETRY_AFTER_SECONDS = 2
 
-_STATUS: dict[type[JobsvcError], int] = {NotJson: 400, JobNotFound: 404, InvalidInput: 422, StoreUnavailable: 503}
+_STATUS: dict[type[JobsvcError], int] = {
+    NotJson: 400,
+    JobNotFound: 404,
+    QueueNotFound: 404,
+    InvalidInput: 422,
+    StoreUnavailable: 503,
+}
 
 
 def problem(
@@ -65,8 +71,8 @@ def _from_http(error: HTTPException) -> Response:
 
 
 def _from_redis(error: RedisError) -> Response:
-    # Only the dashboard talks to Redis within a request.
-    return _unavailable(error, "Redis can't be reached now", "The dashboard needs Redis; jobs don't.")
+    # Only what shows RQ itself talks to Redis within a request.
+    return _unavailable(error, "Redis can't be reached now", "This needs Redis, where workers are known; jobs don't.")
 
 
 def _from_bug(error: Exception) -> Response:

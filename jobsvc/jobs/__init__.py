@@ -16,9 +16,19 @@ from jobsvc.jobs.attempts import (
     report,
     start,
 )
-from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
+from jobsvc.jobs.dispatching import (
+    Dispatch,
+    claim_due,
+    claim_missing,
+    claim_next,
+    claim_resumed,
+    held_keys,
+    release,
+    seconds_to_next,
+)
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
+from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 
@@ -28,20 +38,28 @@ __all__ = [
     "Failure",
     "Filter",
     "NewJob",
+    "QueueState",
     "Started",
     "Submitted",
     "Verdict",
     "claim_due",
     "claim_missing",
+    "claim_next",
+    "claim_resumed",
     "expire",
     "finish",
     "get",
+    "held_keys",
     "history",
+    "pause",
+    "paused_queues",
+    "queue_states",
     "recover_killed",
     "recover_lapsed",
     "release",
     "renew",
     "report",
+    "resume",
     "seconds_to_next",
     "start",
     "store",

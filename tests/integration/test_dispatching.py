@@ -142,4 +142,4 @@ def test_the_sweeps_reads_use_their_indexes() -> None:
         plans, ["jobs_to_dispatch", "jobs_in_rq", "jobs_to_dispatch", "jobs_to_expire", "jobs_running"], strict=True
     ):
         assert index in plan
-        assert "Seq Scan" not in plan
+        assert "Seq Scan on jobs" not in plan
