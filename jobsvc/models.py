@@ -67,11 +67,11 @@ def _one_of(column: str, values: type[StrEnum]) -> str:
 
 
 _IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
-_IS_DISPATCHED = f"{_IS_WAITING} AND dispatched_at >= due_at"
+IS_DISPATCHED = f"{_IS_WAITING} AND dispatched_at >= due_at"
 IS_RUNNING = "status = 'PROCESSING'"
 IS_UNFINISHED = f"({IS_RUNNING} OR {_IS_WAITING})"
 IS_TO_DISPATCH = f"{_IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
-IS_IN_RQ = f"{_IS_DISPATCHED} AND dispatched_at < 'infinity'"
+IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < 'infinity'"
 IS_HELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
 TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """What counts against the limit of a concurrency key when another job asks to be dispatched."""
@@ -143,7 +143,7 @@ class Job(Base):
         CheckConstraint(_one_of("status", Status), name="status"),
         # The sweep's reads, each over the few rows that it may find:
         Index("jobs_to_dispatch", "due_at", postgresql_where=text(IS_TO_DISPATCH)),
-        Index("jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(_IS_DISPATCHED)),
+        Index("jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(IS_DISPATCHED)),
         Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
         # By id, not by lease, so that renewing a lease touches no index.
         Index("jobs_running", "id", postgresql_where=text(IS_RUNNING)),

@@ -11,11 +11,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import paused
-from jobsvc.models import IS_HELD, IS_IN_RQ, IS_RUNNING, IS_TO_DISPATCH, Job, Queue, Status
+from jobsvc.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job, Queue, Status
 from jobsvc.sql import now, seconds_until
 
+CHEAP_SECONDS = 0.25
 RATIO = 20
-"""What was counted serves again for this many times as long as counting took."""
+"""What took longer to count than CHEAP_SECONDS serves again for RATIO times as long as it took."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def paused_queues() -> set[str]:
 def queue_states(served: Sequence[str]) -> list[QueueState]:
     """The queues `served`, in their order, and after them the others that hold unfinished jobs.
 
-    The counts are exact while there are few jobs, and up to RATIO times as old as counting takes
-    when there are millions; whether a queue is paused is always true.
+    The counts are of this moment, but with millions of jobs up to RATIO times as old as counting
+    takes; whether a queue is paused is always of this moment.
     """
     unfinished, ended = _unfinished(), _ended()
     are_paused = paused_queues()
@@ -81,12 +82,12 @@ def _remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[An
     def look() -> Sequence[Row[Any]]:
         nonlocal fresh_until, rows
         with lock:
-            begun = time.monotonic()
-            if begun >= fresh_until:
+            if time.monotonic() >= fresh_until:
                 with transaction() as connection:
+                    begun = time.monotonic()
                     rows = connection.execute(count()).all()
-                counted = time.monotonic()
-                fresh_until = counted + RATIO * (counted - begun)
+                    took = time.monotonic() - begun
+                fresh_until = time.monotonic() + (RATIO * took if took > CHEAP_SECONDS else 0)
             return rows
 
     return look
@@ -96,7 +97,7 @@ def _remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[An
 def _unfinished() -> Executable:
     """Each part by a partial index of its own, none of which holds what has ended."""
     parts = []
-    for condition in (IS_RUNNING, IS_TO_DISPATCH, IS_IN_RQ, IS_HELD):
+    for condition in (IS_RUNNING, IS_TO_DISPATCH, IS_DISPATCHED):
         is_due = Job.due_at <= now() if condition != IS_RUNNING else text("false")
         waited = -seconds_until(func.min(Job.due_at).filter(is_due))
         part = select(Job.queue, Job.status, func.count().label("jobs"), waited.label("waited"))
