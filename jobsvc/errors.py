@@ -50,6 +50,10 @@ class ScheduleNotFound(JobsvcError):
     """There is no such schedule."""
 
 
+class QueueNotFound(JobsvcError):
+    """There is no such queue."""
+
+
 class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 from uuid import UUID
 
+from redis import Redis, RedisError
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
@@ -21,12 +22,16 @@ from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
 from jobsvc.db import engine
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs import AttemptEnd, Failure, Started, Verdict
+from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
 from jobsvc.models import WAITING, Outcome, Status
+from jobsvc.pushing import push
 from jobsvc.strictjson import clean, unstorable
 from jobsvc.watch import AttemptTimeout, Cancelled, HandBack, Watch
 
 logger = logging.getLogger("jobsvc.worker")
+
+MOST_PLACES = 1000
+"""No concurrency key has more."""
 
 MAX_MESSAGE = 4 * 1024
 MAX_RESULT = 16 * 1024 * 1024
@@ -76,6 +81,8 @@ def run(job_id: str) -> Any:
     end, error = attempt(started[0])
     verdict = record(end)
     _log(started[0], end, verdict)
+    if verdict and verdict.concurrency_key:
+        let_next_in(verdict.concurrency_key, rq_job.connection)
     if verdict is None or end.outcome == Outcome.HANDED_BACK:
         rq_job.meta[ASIDE] = True
         return None
@@ -185,6 +192,21 @@ def record(end: AttemptEnd) -> Verdict | None:
             if end.failure == refused:
                 raise
             end = AttemptEnd(end.job_id, end.fence, Outcome.FAILED, failure=refused)
+
+
+def let_next_in(key: str, connection: Redis) -> None:
+    """Dispatch who waits for a place of this concurrency key, now that one is free; or else a sweep does so."""
+    following: list[Dispatch] = []
+    try:
+        following = jobs.claim_next([key], MOST_PLACES)
+        push(following, connection)
+    except RedisError as error:
+        logger.warning("who waits for the concurrency key %r waits for a sweep: %s", key, error)
+        with contextlib.suppress(StoreUnavailable):
+            jobs.release(one.job_id for one in following)
+    except Exception as error:
+        # The job has ended, whatever becomes of the next one.
+        logger.warning("who waits for the concurrency key %r waits for a sweep: %s", key, error)
 
 
 def _log(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:

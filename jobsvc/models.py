@@ -69,8 +69,14 @@ def _one_of(column: str, values: type[StrEnum]) -> str:
 
 
 _IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
-IS_UNFINISHED = f"(status = 'PROCESSING' OR {_IS_WAITING})"
-_TO_DISPATCH = "(dispatched_at IS NULL OR dispatched_at < due_at)"
+IS_DISPATCHED = f"{_IS_WAITING} AND dispatched_at >= due_at"
+IS_RUNNING = "status = 'PROCESSING'"
+IS_UNFINISHED = f"({IS_RUNNING} OR {_IS_WAITING})"
+IS_TO_DISPATCH = f"{_IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
+IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < 'infinity'"
+IS_HELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
+TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
+"""What counts against the limit of a concurrency key when another job asks to be dispatched."""
 
 Moment = TIMESTAMP(timezone=True)
 
@@ -117,7 +123,7 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     due_at: Mapped[datetime] = mapped_column(comment="while it waits: when it may start")
     dispatched_at: Mapped[datetime | None] = mapped_column(
-        comment="when it was last pushed to RQ; before due_at: not for this turn"
+        comment="when it was last pushed to RQ; before due_at: not for this turn; infinity: held back"
     )
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="the number of its last start")
     worker: Mapped[str | None] = mapped_column(comment="RQ's name of the worker that started it last")
@@ -140,13 +146,11 @@ class Job(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), name="status"),
         # The sweep's reads, each over the few rows that it may find:
-        Index("jobs_to_dispatch", "due_at", postgresql_where=text(f"{_IS_WAITING} AND {_TO_DISPATCH}")),
-        Index(
-            "jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(f"{_IS_WAITING} AND dispatched_at >= due_at")
-        ),
+        Index("jobs_to_dispatch", "due_at", postgresql_where=text(IS_TO_DISPATCH)),
+        Index("jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(IS_DISPATCHED)),
         Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
         # By id, not by lease, so that renewing a lease touches no index.
-        Index("jobs_running", "id", postgresql_where=text("status = 'PROCESSING'")),
+        Index("jobs_running", "id", postgresql_where=text(IS_RUNNING)),
         Index(
             "jobs_unique_key",
             "type",
@@ -154,11 +158,25 @@ class Job(Base):
             unique=True,
             postgresql_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
         ),
+        # Who takes a place under a concurrency key, and who is held back, each in few rows however many wait.
         Index(
             "jobs_concurrency_key",
             "concurrency_key",
-            postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_UNFINISHED}"),
+            postgresql_where=text(f"concurrency_key IS NOT NULL AND {TAKES_PLACE}"),
         ),
+        Index(
+            "jobs_held_by_key",
+            "concurrency_key",
+            "due_at",
+            postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_HELD}"),
+        ),
+        Index(
+            "jobs_held_by_pause",
+            "queue",
+            "due_at",
+            postgresql_where=text(f"concurrency_key IS NULL AND {IS_HELD}"),
+        ),
+        Index("jobs_ended", "queue", "status", postgresql_where=text("finished_at IS NOT NULL")),
         # The list's: none is written to on the way of a plain job without tags (decision 0007).
         Index("jobs_failed", "id", postgresql_where=text("status = 'FAILED'")),
         Index("jobs_cancelled", "id", postgresql_where=text("status = 'CANCELLED'")),

@@ -10,14 +10,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from itertools import groupby
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
 from redis import RedisError
-from rq import Queue, Retry
 from rq.job import Job as RQJob
 
 from jobsvc import jobs, leftovers, rqsettings, withdrawing
@@ -25,7 +21,7 @@ from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.outages import Server
-from jobsvc.watch import GRACE_SECONDS
+from jobsvc.pushing import push
 
 logger = logging.getLogger("jobsvc.relay")
 
@@ -50,6 +46,8 @@ class Relay:
         self._postgres = Server("Postgres", StoreUnavailable, logger)
         self._retention = leftovers.Retention()
         self._rescheduled = False
+        self._sweep_now = False
+        self._last_key = ""
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
@@ -64,6 +62,11 @@ class Relay:
     def reschedule(self) -> None:
         """Look at the schedules anew: one was changed, and the change is committed."""
         self._rescheduled = True
+        self._bell.set()
+
+    def let_go(self) -> None:
+        """Sweep at once, for jobs that were held and may go now. Returns at once."""
+        self._sweep_now = True
         self._bell.set()
 
     def start(self) -> "Relay":
@@ -91,7 +94,8 @@ class Relay:
                 self._withdraw_some()
                 if time.monotonic() >= min(next_due, next_sweep):
                     next_due = time.monotonic() + max(self.dispatch_due(), SHORTEST_PAUSE)
-                if time.monotonic() >= next_sweep:
+                if time.monotonic() >= next_sweep or self._sweep_now:
+                    self._sweep_now = False
                     next_sweep = time.monotonic() + (0 if self.sweep() else interval)
                     next_tick = 0.0  # another process may have changed a schedule
                 if self._rescheduled or time.monotonic() >= next_tick:
@@ -102,12 +106,12 @@ class Relay:
                 next_sweep = next_due = next_tick = time.monotonic() + interval
 
     def _empty_inbox(self) -> float:
-        """Dispatch what came by `wake`; returns the seconds until the first of it that waits for its time."""
+        """Dispatch what came by `wake`; returns the seconds until the first of it that is still to be claimed."""
         soonest = math.inf
         while self._inbox:
             batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
-            self._dispatch(batch)
-            soonest = min([soonest, *(one.wait for one in batch if one.wait > 0)])
+            self._dispatch([one for one in batch if one.is_claimed or one.wait > 0])
+            soonest = min([soonest, *(max(one.wait, 0) for one in batch if one.wait > 0 or not one.is_claimed)])
         return soonest
 
     def _withdraw_some(self) -> None:
@@ -151,6 +155,9 @@ class Relay:
             counts.append(jobs.forget_keys(BATCH))
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
+                for held in (*self._resumed(), self._next_of_keys()):
+                    counts.append(len(held))
+                    self._dispatch(self._not_queued(held))
                 with self._redis:
                     counts += leftovers.trim(BATCH)
             gone = self._retention.step(BATCH)
@@ -158,6 +165,16 @@ class Relay:
             with self._redis:
                 leftovers.forget(gone)
         return bool(gone) or BATCH in counts
+
+    def _resumed(self) -> Iterator[Sequence[Dispatch]]:
+        for name in settings().JOBSVC_QUEUES:
+            yield jobs.claim_resumed(name, BATCH)
+
+    def _next_of_keys(self) -> Sequence[Dispatch]:
+        """For free places that nobody told of; up to BATCH keys each time, in turn."""
+        keys = jobs.held_keys(self._last_key, BATCH)
+        self._last_key = keys[-1] if len(keys) == BATCH else ""
+        return jobs.claim_next(keys, BATCH)
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
@@ -186,7 +203,7 @@ class Relay:
             return 0
         if self._redis.is_worth_a_try():
             with self._redis:
-                _push(batch)
+                push(batch, rqsettings.connection())
                 return len(batch)
         with self._postgres:
             jobs.release(one.job_id for one in batch)
@@ -197,41 +214,3 @@ class Relay:
             rqsettings.probe()
             return True
         return False
-
-
-def _push(batch: Sequence[Dispatch]) -> None:
-    """Queue those of these jobs that are due, schedule the others, in one round trip."""
-    with rqsettings.connection().pipeline() as pipeline:
-        for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
-            queue = rqsettings.queue(name)
-            due = []
-            for one in group:
-                if one.wait > 0:
-                    # RQ keeps whole seconds and cuts the rest off; rounded up, it won't ring early.
-                    whole_second = datetime.fromtimestamp(math.ceil(one.due_at.timestamp()), UTC)
-                    queue.schedule_job(queue.create_job(**_rq_job(one)), whole_second, pipeline=pipeline)
-                else:
-                    due.append(Queue.prepare_data(**_rq_job(one)))
-            if due:
-                # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
-                for registry in (queue.scheduled_job_registry, queue.failed_job_registry):
-                    pipeline.zrem(registry.key, *(job.job_id for job in due))
-                queue.enqueue_many(due, pipeline=pipeline)
-        pipeline.execute()
-
-
-def _rq_job(one: Dispatch) -> dict[str, Any]:
-    """A dispatch in RQ's words."""
-    retries = [math.ceil(interval) for interval in one.retry_intervals]  # RQ counts whole seconds
-    return {
-        "func": rqsettings.RUN,
-        "args": (str(one.job_id),),
-        "job_id": str(one.job_id),
-        "description": one.type,
-        # The attempt keeps its own time; RQ's is for a process that can't even do that.
-        "timeout": math.ceil(one.timeout + GRACE_SECONDS),
-        # One value for each retry: RQ repeats the first of a list that is too short.
-        "retry": Retry(max=len(retries), interval=retries) if retries else None,
-        "result_ttl": rqsettings.RESULT_TTL,
-        "failure_ttl": rqsettings.FAILURE_TTL,
-    }

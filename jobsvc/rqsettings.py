@@ -10,25 +10,17 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
-from rq.serializers import JSONSerializer
 
-from jobsvc import execution, handlers
+from jobsvc import execution, handlers, pushing
 from jobsvc.config import settings
 
 REDIS_URL = settings().REDIS_URL
 QUEUES = settings().JOBSVC_QUEUES
 
-# JSON, not RQ's default pickle: with that, whoever can write to Redis can run any code in a worker.
-SERIALIZER = JSONSerializer
+SERIALIZER = pushing.SERIALIZER
 
 RUN = f"{execution.__name__}.{execution.run.__name__}"
-"""The one function that RQ calls, by name."""
-
-RESULT_TTL = 500
-"""Seconds for which RQ shows a job that succeeded; Postgres keeps it."""
-
-FAILURE_TTL = 86400
-"""Seconds for which RQ shows a job that failed; Postgres keeps it."""
+assert RUN == pushing.RUN
 
 handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
 

@@ -33,6 +33,7 @@ from jobsvc.config import settings
 from jobsvc.errors import JobsvcError, StoreUnavailable
 from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
 from jobsvc.patience import Patience
+from jobsvc.pausable import PausableQueue
 from jobsvc.watch import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.worker")
@@ -209,5 +210,6 @@ def main() -> None:
         connection=Redis.from_url(rqsettings.REDIS_URL),
         num_workers=settings().JOBSVC_WORKERS,
         worker_class=JobsvcWorker,
+        queue_class=PausableQueue,
         serializer=rqsettings.SERIALIZER,
     ).start(logging_level=logs.RQ_LEVEL)

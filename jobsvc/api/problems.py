@@ -16,6 +16,7 @@ from jobsvc.errors import (
     KeyReused,
     KeyUnderWay,
     Problem,
+    QueueNotFound,
     ScheduleNotFound,
     StoreUnavailable,
     UniqueKeyTaken,
@@ -31,6 +32,7 @@ _STATUS: dict[type[JobsvcError], int] = {
     NotJson: 400,
     KeyMalformed: 400,
     JobNotFound: 404,
+    QueueNotFound: 404,
     ScheduleNotFound: 404,
     WrongState: 409,
     UniqueKeyTaken: 409,
@@ -88,8 +90,8 @@ def _from_http(error: HTTPException) -> Response:
 
 
 def _from_redis(error: RedisError) -> Response:
-    # Only the dashboard talks to Redis within a request.
-    return _unavailable(error, "Redis can't be reached now", "The dashboard needs Redis; jobs don't.")
+    # Only what shows RQ itself talks to Redis within a request.
+    return _unavailable(error, "Redis can't be reached now", "This needs Redis, where workers are known; jobs don't.")
 
 
 def _from_bug(error: Exception) -> Response:

@@ -20,11 +20,21 @@ from jobsvc.jobs.attempts import (
     start,
 )
 from jobsvc.jobs.bulk import cancel_all, retry_all
-from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
+from jobsvc.jobs.dispatching import (
+    Dispatch,
+    claim_due,
+    claim_missing,
+    claim_next,
+    claim_resumed,
+    held_keys,
+    release,
+    seconds_to_next,
+)
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
 from jobsvc.jobs.listing import Page, page
+from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
@@ -40,6 +50,7 @@ __all__ = [
     "NewJob",
     "Page",
     "Pruned",
+    "QueueState",
     "RequestKey",
     "Snapshot",
     "Started",
@@ -51,19 +62,26 @@ __all__ = [
     "changes",
     "claim_due",
     "claim_missing",
+    "claim_next",
+    "claim_resumed",
     "expire",
     "finish",
     "forget_keys",
     "get",
+    "held_keys",
     "history",
     "page",
+    "pause",
+    "paused_queues",
     "prune",
+    "queue_states",
     "recover_killed",
     "recover_lapsed",
     "release",
     "remove",
     "renew",
     "report",
+    "resume",
     "retry",
     "retry_all",
     "schedules",

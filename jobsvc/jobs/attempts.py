@@ -10,7 +10,8 @@ from sqlalchemy import BigInteger, Connection, Double, Row, Select, Text, Uuid, 
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
-from jobsvc.models import WAITING, Attempt, Job, Outcome, Status
+from jobsvc.jobs.admission import admit, may_start, paused
+from jobsvc.models import Attempt, Job, Outcome, Status
 from jobsvc.sql import now, rows, seconds
 
 UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
@@ -64,6 +65,7 @@ class Verdict:
     status: Status
     due_at: datetime
     intervals_left: list[float]
+    concurrency_key: str | None = None
 
 
 def last_intervals(job: Any, retries: int) -> list[float]:
@@ -74,13 +76,13 @@ def last_intervals(job: Any, retries: int) -> list[float]:
 def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
     """Begin an attempt of each of these jobs that waits, is due and has not expired.
 
-    The others are left as they are: another dispatch was first, or they have ended. Each started
-    job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
+    The others are left as they are: another dispatch was first, or they have ended. So are those
+    whose queue is paused, or whose concurrency key has no place free; these are held, until they
+    are let go. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
     """
     begin = (
         update(Job)
-        .where(Job.id.in_(job_ids), Job.status.in_(WAITING), Job.due_at <= now())
-        .where(Job.expires_at.is_(None) | (Job.expires_at > now()))
+        .where(*may_start)
         .values(
             status=Status.PROCESSING,
             attempts=Job.attempts + 1,
@@ -88,14 +90,21 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             worker=worker,
             started_at=now(),
             lease_expires_at=now() + seconds(lease_seconds),
+            # Should it have been held: its next turn is to be dispatched again.
+            dispatched_at=func.least(Job.dispatched_at, now()),
             progress=null(),
             cancel_requested_at=null(),
             version=Job.version + 1,
         )
         .returning(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout)
     )
+    free = begin.where(Job.id.in_(job_ids), Job.concurrency_key.is_(None), Job.queue.not_in(paused))
     with transaction() as connection:
-        return [Started(*row) for row in connection.execute(begin)]
+        started = connection.execute(free).all()
+        left = set(job_ids) - {row.id for row in started}
+        if left and (admitted := admit(connection, left)):
+            started = [*started, *connection.execute(begin.where(Job.id.in_(admitted))).all()]
+        return [Started(*row) for row in started]
 
 
 def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
@@ -189,7 +198,13 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
         connection.execute(insert(Attempt), worth_a_row)
     return [
-        Verdict(job.id, Status(job.status), job.due_at, last_intervals(job, job.max_attempts - job.attempts))
+        Verdict(
+            job.id,
+            Status(job.status),
+            job.due_at,
+            last_intervals(job, job.max_attempts - job.attempts),
+            job.concurrency_key,
+        )
         for job in ended
     ]
 

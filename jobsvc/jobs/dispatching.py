@@ -2,6 +2,8 @@
 
 `dispatched_at` is a claim, written before the push. It may be wrong, if the push failed or Redis
 forgot it: then the job is found missing here, and claimed again. A dispatch too many is harmless.
+What could not be started is not dispatched but held, by an infinite `dispatched_at`: the jobs of a
+paused queue until it is resumed, those of a concurrency key until one of its places is free.
 """
 
 from collections.abc import Iterable
@@ -10,11 +12,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, null, select, update
+from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, func, null, select, text, update
 
 from jobsvc.db import transaction
+from jobsvc.jobs.admission import HELD, paused
 from jobsvc.jobs.attempts import last_intervals
-from jobsvc.models import WAITING, Job
+from jobsvc.models import IS_HELD, IS_IN_RQ, IS_RUNNING, WAITING, Job
 from jobsvc.sql import now, seconds, seconds_until
 
 
@@ -23,6 +26,7 @@ class Dispatch:
     """What RQ has to know of a job: where it goes, when, and the intervals of the retries after this start.
 
     All in seconds; `wait` is what is left until `due_at`, 0 or less if it is due, by Postgres' clock.
+    A job that is due but not `is_claimed` is not to be pushed: `claim_due` decides on it.
     """
 
     job_id: UUID
@@ -32,6 +36,7 @@ class Dispatch:
     retry_intervals: list[float]
     due_at: datetime
     wait: float
+    is_claimed: bool = True
 
 
 _waits = Job.status.in_(WAITING)
@@ -40,9 +45,87 @@ _is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_
 
 
 def claim_due(limit: int) -> list[Dispatch]:
-    """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one."""
-    due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now())
-    return _claim(due.order_by(Job.due_at).limit(limit))
+    """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one.
+
+    Those of them that can't start now are held instead.
+    """
+    due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
+    is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
+    with transaction() as connection:
+        looked_at = _claim(connection, due, case((is_free, now()), else_=HELD))
+        # Held first, like all others of their key, so that the longest due of them gets the free place.
+        keys = {job.concurrency_key for job in looked_at if job.concurrency_key}
+        claimed = [job for job in looked_at if job.is_in_rq] + _claim_next(connection, keys, limit)
+    return _dispatches(claimed)
+
+
+def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
+    """Claim up to `limit` jobs that were held while this queue was paused; none while it is."""
+    held = select(Job.id).where(text(IS_HELD), Job.concurrency_key.is_(None), Job.queue == queue)
+    with transaction() as connection:
+        return _dispatches(_claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
+
+
+def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
+    """Claim up to `limit` held jobs of these concurrency keys: as many as there are places, the longest due first."""
+    with transaction() as connection:
+        return _dispatches(_claim_next(connection, set(keys), limit))
+
+
+LOOK_AHEAD = 1000
+"""So many held jobs of one concurrency key are looked at; no limit is larger."""
+
+# Who is on its way in a paused queue takes no place: it can't start.
+_next_of_keys = text(
+    f"""
+    SELECT held.id
+    FROM unnest(:keys) AS wanted (key),
+    LATERAL (
+        SELECT count(*) AS places FROM jobs WHERE concurrency_key = wanted.key AND (
+            {IS_RUNNING} OR ({IS_IN_RQ} AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL))
+        )
+    ) AS taken,
+    LATERAL (
+        SELECT id, concurrency_limit, row_number() OVER (ORDER BY concurrency_limit DESC, due_at, id) AS place
+        FROM (
+            SELECT id, concurrency_limit, due_at FROM jobs
+            WHERE concurrency_key = wanted.key AND {IS_HELD}
+            AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
+            ORDER BY due_at LIMIT {LOOK_AHEAD}
+        ) AS first
+    ) AS held
+    WHERE taken.places + held.place <= held.concurrency_limit
+    LIMIT :most
+    """  # noqa: S608  # put together from constants
+)
+
+
+def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Any]:
+    if not keys:
+        return []
+    following = _next_of_keys.bindparams(bindparam("keys", sorted(keys), ARRAY(Text)), most=limit)
+    ids = following.columns(id=Uuid).subquery("following")
+    return _claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_HELD)))
+
+
+def held_keys(after: str, limit: int) -> list[str]:
+    """Up to `limit` concurrency keys that have held jobs, in order, from the first one after `after` on."""
+    with transaction() as connection:
+        return list(connection.scalars(_held_keys, {"after": after, "most": limit}))
+
+
+# A step from key to key in the index, however many jobs each of them has.
+_held_keys = text(
+    f"""
+    WITH RECURSIVE step (key, steps) AS (
+        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > :after AND {IS_HELD}), 1
+        UNION ALL
+        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > step.key AND {IS_HELD}), steps + 1
+        FROM step WHERE key IS NOT NULL AND steps < :most
+    )
+    SELECT key FROM step WHERE key IS NOT NULL
+    """  # noqa: S608
+)
 
 
 def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: int) -> list[Dispatch]:
@@ -54,21 +137,24 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
     """
     served_until = now() if head is None else select(Job.dispatched_at).where(Job.id == head, _waits).scalar_subquery()
     missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
-    missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds))
-    return _claim(missing.order_by(Job.dispatched_at).limit(limit))
+    missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
+    with transaction() as connection:
+        return _dispatches(_claim(connection, missing.order_by(Job.dispatched_at).limit(limit)))
 
 
-def _claim(wanted: Select[Any]) -> list[Dispatch]:
+def _claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
     # A CTE, since Postgres may run a subquery with a limit more than once, and lock other rows each time.
     locked = wanted.with_for_update(skip_locked=True).cte("locked")
     claim = (
         update(Job)
         .where(Job.id == locked.c.id)
-        .values(dispatched_at=now())
-        .returning(Job, seconds_until(Job.due_at).label("wait"))
+        .values(dispatched_at=now() if dispatched_at is None else dispatched_at)
+        .returning(Job, seconds_until(Job.due_at).label("wait"), (Job.dispatched_at < HELD).label("is_in_rq"))
     )
-    with transaction() as connection:
-        claimed = connection.execute(claim).all()
+    return list(connection.execute(claim))
+
+
+def _dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
     return sorted(map(as_dispatch, claimed), key=lambda dispatch: dispatch.due_at)
 
 

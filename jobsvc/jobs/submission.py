@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from uuid_utils.compat import uuid7
 
 from jobsvc.db import transaction
+from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.models import IS_UNFINISHED, Job, Moment, Status
 from jobsvc.sql import now, rows, seconds, seconds_until
@@ -72,7 +73,9 @@ _AS_GIVEN = (
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
 # A job that is due counts as dispatched from the start, which saves every job a second write: its
-# process pushes it to RQ next, and where that failed the sweep finds it missing there.
+# process pushes it to RQ next, and where that failed the sweep finds it missing there. Whether one
+# whose concurrency key or queue may hold it up goes there is for the relay's next look.
+_is_claimed = _new.c.concurrency_key.is_(None) & _new.c.queue.not_in(paused)
 _insert = (
     insert(Job)
     .from_select(
@@ -86,7 +89,7 @@ _insert = (
             case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
             _asked,
             func.coalesce(_asked, now()),
-            case((_is_later, null()), else_=now()),
+            case((_is_later, null()), (_is_claimed, now())),
             now() + seconds(_new.c.expires_in),
         )
         # One order for all, so that two batches with the same unique keys don't wait for each other.
@@ -96,7 +99,10 @@ _insert = (
         index_elements=[Job.type, Job.unique_key],
         index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
     )
-    .returning(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait"))
+    .returning(
+        *(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait")),
+        Job.dispatched_at.is_not(None).label("is_claimed"),
+    )
 )
 
 
@@ -139,7 +145,10 @@ def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, 
 
 
 def _dispatch_of(job: NewJob, stored: Any) -> Dispatch:
-    return Dispatch(stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, float(stored.wait))
+    return Dispatch(
+        *(stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, float(stored.wait)),
+        is_claimed=stored.is_claimed,
+    )
 
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:

@@ -11,6 +11,10 @@ depends_on = None
 
 MOMENT = TIMESTAMP(timezone=True)
 UNFINISHED = "(status = 'PROCESSING' OR status IN ('PENDING', 'SCHEDULED', 'RETRYING'))"
+WAITING = "status IN ('PENDING', 'SCHEDULED', 'RETRYING')"
+HELD = f"{WAITING} AND dispatched_at = 'infinity'"
+TAKES_PLACE = f"(status = 'PROCESSING' OR ({WAITING} AND dispatched_at >= due_at AND dispatched_at < 'infinity'))"
+DISPATCHED_AT = "when it was last pushed to RQ; before due_at: not for this turn"
 OUTCOMES = ["completed", "failed", "discarded", "timeout", "lost", "snoozed", "handed-back"]
 
 
@@ -40,12 +44,14 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text(f"unique_key IS NOT NULL AND {UNFINISHED}"),
     )
-    op.create_index(
-        "jobs_concurrency_key",
-        "jobs",
-        ["concurrency_key"],
-        postgresql_where=sa.text(f"concurrency_key IS NOT NULL AND {UNFINISHED}"),
-    )
+    op.alter_column("jobs", "dispatched_at", comment=f"{DISPATCHED_AT}; infinity: held back")
+    for name, columns, condition in (
+        ("jobs_concurrency_key", ["concurrency_key"], f"concurrency_key IS NOT NULL AND {TAKES_PLACE}"),
+        ("jobs_held_by_key", ["concurrency_key", "due_at"], f"concurrency_key IS NOT NULL AND {HELD}"),
+        ("jobs_held_by_pause", ["queue", "due_at"], f"concurrency_key IS NULL AND {HELD}"),
+        ("jobs_ended", ["queue", "status"], "finished_at IS NOT NULL"),
+    ):
+        op.create_index(name, "jobs", columns, postgresql_where=sa.text(condition))
     op.create_index("jobs_tags", "jobs", ["tags"], postgresql_using="gin", postgresql_where=sa.text("tags IS NOT NULL"))
     op.create_index("jobs_failed", "jobs", ["id"], postgresql_where=sa.text("status = 'FAILED'"))
     op.create_index("jobs_cancelled", "jobs", ["id"], postgresql_where=sa.text("status = 'CANCELLED'"))
@@ -99,10 +105,12 @@ def downgrade() -> None:
     _outcomes(OUTCOMES)
     op.drop_column("attempts", "logs")
     for index in (
-        *("jobs_tags", "jobs_concurrency_key", "jobs_unique_key"),
-        *("jobs_type_queue", "jobs_cancelled", "jobs_failed"),
+        *("jobs_tags", "jobs_ended", "jobs_held_by_pause", "jobs_held_by_key", "jobs_concurrency_key"),
+        *("jobs_unique_key", "jobs_type_queue", "jobs_cancelled", "jobs_failed"),
     ):
         op.drop_index(index)
+    op.execute("UPDATE jobs SET dispatched_at = NULL WHERE dispatched_at = 'infinity'")
+    op.alter_column("jobs", "dispatched_at", comment=DISPATCHED_AT)
     for column in ("webhook_job_id", "webhook_url", "version", "cancel_requested_at", "traceparent"):
         op.drop_column("jobs", column)
     for column in ("concurrency_limit", "concurrency_key", "unique_key", "tags"):

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobsvc import jobs
+from jobsvc.jobs import queues
 from jobsvc.models import Outcome
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
@@ -124,7 +125,7 @@ def test_the_sweeps_reads_use_their_indexes() -> None:
     plans: list[str] = []
 
     def explain(connection, cursor, statement, parameters, context, many):  # type: ignore[no-untyped-def]
-        if statement.startswith(("UPDATE", "SELECT", "WITH")):
+        if statement.lstrip().startswith(("UPDATE", "SELECT", "WITH")):
             cursor.execute("EXPLAIN " + statement, parameters)
             plans.append("\n".join(row[0] for row in cursor.fetchall()))
 
@@ -135,11 +136,16 @@ def test_the_sweeps_reads_use_their_indexes() -> None:
         jobs.seconds_to_next()
         jobs.expire(10)
         jobs.recover_lapsed(10, 0)
+        jobs.claim_resumed("default", 10)
+        jobs.claim_next(["k"], 10)
+        jobs.held_keys("", 10)
+        queues._unfinished()
     finally:
         event.remove(engine(), "before_cursor_execute", explain)
-    assert len(plans) == 5
-    for plan, index in zip(
-        plans, ["jobs_to_dispatch", "jobs_in_rq", "jobs_to_dispatch", "jobs_to_expire", "jobs_running"], strict=True
-    ):
+    indexes = [
+        *("jobs_to_dispatch", "jobs_in_rq", "jobs_to_dispatch", "jobs_to_expire", "jobs_running"),
+        *("jobs_held_by_pause", "jobs_held_by_key", "jobs_held_by_key", "jobs_in_rq"),
+    ]
+    for plan, index in zip(plans, indexes, strict=True):
         assert index in plan
-        assert "Seq Scan" not in plan
+        assert "Seq Scan on jobs" not in plan

@@ -1,0 +1,85 @@
+"""/queues and /workers: what waits where, the pause of a queue, and who works."""
+
+from typing import Any
+
+from flask import Blueprint, current_app
+from pydantic import BaseModel, ConfigDict
+
+from jobsvc import jobs, rqworkers
+from jobsvc.api.auth import needs
+from jobsvc.api.parsing import body, no_query
+from jobsvc.config import settings
+from jobsvc.errors import QueueNotFound
+from jobsvc.jobs import QueueState
+from jobsvc.relay import Relay
+from jobsvc.rqworkers import WorkerState
+from jobsvc.wire import show_time
+
+blueprint = Blueprint("queues", __name__)
+blueprint.before_request(no_query)
+
+
+class Nothing(BaseModel):
+    """The body of a request whose path says all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@blueprint.get("/queues")
+def index() -> dict[str, Any]:
+    """Show the queues in the order in which they are served."""
+    return {"queues": [_dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
+
+
+@blueprint.post("/queues/<name>/pause")
+@needs("admin")
+def pause(name: str) -> dict[str, Any]:
+    """Start no job of a queue until it is resumed; it still accepts, and what runs goes on."""
+    _check(name)
+    jobs.pause(name)
+    return _dump_queue(jobs.queue_states([name])[0])
+
+
+@blueprint.post("/queues/<name>/resume")
+@needs("admin")
+def resume(name: str) -> dict[str, Any]:
+    """Let a queue's jobs start again."""
+    _check(name)
+    jobs.resume(name)
+    relay: Relay = current_app.extensions["relay"]
+    relay.let_go()
+    return _dump_queue(jobs.queue_states([name])[0])
+
+
+@blueprint.get("/workers")
+def workers() -> dict[str, Any]:
+    """Show the workers that RQ knows."""
+    return {"workers": [_dump_worker(worker) for worker in rqworkers.known()]}
+
+
+def _check(name: str) -> None:
+    body(Nothing)
+    if name not in settings().JOBSVC_QUEUES:
+        known = ", ".join(settings().JOBSVC_QUEUES)
+        raise QueueNotFound(f"there is no queue {name[:100]!a}; known queues: {known}")
+
+
+def _dump_queue(queue: QueueState) -> dict[str, Any]:
+    return {
+        "name": queue.name,
+        "paused": queue.is_paused,
+        "counts": dict(queue.counts),
+        "oldestWaitingSeconds": None if queue.oldest_waiting is None else round(queue.oldest_waiting, 3),
+    }
+
+
+def _dump_worker(worker: WorkerState) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "state": worker.state,
+        "queues": worker.queues,
+        "jobs": worker.jobs,
+        "lastHeartbeat": show_time(worker.last_heartbeat),
+    }

@@ -1,0 +1,58 @@
+"""The workers, as RQ knows them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from rq import Worker
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
+from rq.utils import parse_composite_key, utcparse
+
+from jobsvc import rqsettings
+
+MOST = 1000
+"""So many workers are shown."""
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker that gave a sign of life not long ago: `jobs` are the ids of those it runs now."""
+
+    name: str
+    host: str | None
+    pid: int | None
+    state: str
+    queues: list[str]
+    jobs: list[str]
+    last_heartbeat: datetime | None
+
+
+def known() -> list[WorkerState]:
+    """The workers by name, in two round trips; one that died unheard is left out when its key in Redis expires.
+
+    Raises RedisError.
+    """
+    connection = rqsettings.connection()
+    keys = list(islice(sorted(Worker.all_keys(connection)), MOST))
+    names = [key.removeprefix(Worker.redis_worker_namespace_prefix) for key in keys]
+    with connection.pipeline(transaction=False) as pipeline:
+        for key, name in zip(keys, names, strict=True):
+            pipeline.hgetall(key)
+            pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(name))
+        answers = pipeline.execute()
+    found = zip(names, answers[::2], answers[1::2], strict=True)
+    return [_worker(name, data, executions) for name, data, executions in found if data]
+
+
+def _worker(name: str, data: dict[bytes, bytes], executions: set[bytes]) -> WorkerState:
+    text = {key.decode(): value.decode("utf-8", "replace") for key, value in data.items()}
+    beat = text.get("last_heartbeat")
+    return WorkerState(
+        name=name,
+        host=text.get("hostname") or None,
+        pid=int(text["pid"]) if text.get("pid") else None,
+        state=text.get("state", "?"),
+        queues=[queue for queue in text.get("queues", "").split(",") if queue],
+        jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
+        last_heartbeat=utcparse(beat) if beat else None,
+    )

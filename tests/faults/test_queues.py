@@ -1,0 +1,150 @@
+"""Queues, places and workers, with workers of the test's own: what they pass by, and what outlives them."""
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.acceptance.test_bad_input import refused
+from tests.acceptance.test_queues import pause, queue, resume
+from tests.faults.conftest import Ground
+from tests.support import Service, eventually
+
+
+def test_counts_and_the_oldest_age(service: Service) -> None:
+    assert queue(service, "low")["oldestWaitingSeconds"] is None
+    for _ in range(3):
+        service.post(queue="low")
+    service.post(queue="low", delay=60)
+    time.sleep(0.3)
+    low = queue(service, "low")
+    assert (low["counts"]["PENDING"], low["counts"]["SCHEDULED"]) == (3, 1)
+    assert 0.3 <= low["oldestWaitingSeconds"] < 10
+    service.worker()
+    done = eventually(lambda: (seen := queue(service, "low"))["counts"]["COMPLETED"] == 3 and seen)
+    assert (done["counts"]["PENDING"], done["oldestWaitingSeconds"]) == (0, None)
+
+
+def test_a_backlog_of_a_paused_queue_holds_nothing_up(service: Service) -> None:
+    """Our workers pass it by; each of its jobs taken up in vain would cost a process."""
+    backlog = [service.post(queue="high") for _ in range(300)]
+    eventually(lambda: service.redis().llen("rq:queue:high") == 300)
+    pause(service, "high")
+    service.worker()
+    low = [service.post(queue="low") for _ in range(3)]
+    for job_id in low:
+        service.until(job_id, "COMPLETED")
+    assert service.redis().llen("rq:queue:high") == 300
+    resume(service, "high")
+    service.until(backlog[5], "COMPLETED")
+
+
+def test_all_queues_paused(service: Service) -> None:
+    for name in ("high", "default", "low"):
+        pause(service, name)
+    worker = service.worker()
+    job_id = service.post()
+    time.sleep(1.5)
+    assert service.job(job_id)["status"] == "PENDING"
+    resume(service, "default")
+    service.until(job_id, "COMPLETED", timeout=5)
+    assert service.alive(worker)
+
+
+def test_a_pause_outlives_a_wiped_redis_and_restarts(ground: Ground) -> None:
+    service = ground.service
+    before = service.post()
+    pause(service, "default")
+    service.redis().flushall()
+    for process in service.processes:
+        process.kill()
+    service.api = service.run(*service.api.popen.args)  # type: ignore[misc]
+    eventually(service.answers)
+    assert queue(service)["paused"] is True
+    service.worker()
+    after = service.post()
+    time.sleep(2 * ground.SWEEP)
+    assert {service.job(job_id)["status"] for job_id in (before, after)} == {"PENDING"}
+    resume(service, "default")
+    service.until(after, "COMPLETED")
+    service.until(before, "COMPLETED")
+
+
+def test_a_concurrency_key_lets_as_many_run_as_its_limit(service: Service, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    service.worker(JOBSVC_WORKERS="3")
+    service.worker("stock")
+    payload = {"path": str(notes), "seconds": 0.15}
+    ids = [service.post("NOTE", payload, concurrencyKey="k", concurrencyLimit=2) for _ in range(10)]
+    assert service.job(ids[0])["concurrencyKey"] == "k"
+    free = service.post()
+    done = [service.until(job_id, "COMPLETED") for job_id in ids]
+    assert service.job(free)["finishedAt"] < done[-1]["startedAt"]
+    spans = [(job["startedAt"], job["finishedAt"]) for job in done]
+    at_once = [sum(begun < start < ended for begun, ended in spans) + 1 for start, _ in spans]
+    assert max(at_once) == 2
+
+
+def test_a_killed_workers_place_is_given_on(ground: Ground) -> None:
+    service = ground.service
+    worker = service.worker()
+    first = service.post(payload={"durationMs": 60_000}, retry={"max": 0}, concurrencyKey="k")
+    service.until(first, "PROCESSING")
+    second = service.post(concurrencyKey="k")
+    worker.kill()
+    service.worker()
+    service.until(first, "FAILED")
+    service.until(second, "COMPLETED")
+
+
+def test_workers(service: Service) -> None:
+    assert service.client.get("/workers").json() == {"workers": []}
+    process = service.worker()
+    job_id = service.post(payload={"durationMs": 1500})
+    service.until(job_id, "PROCESSING")
+    [worker] = service.client.get("/workers").json()["workers"]
+    assert list(worker) == ["name", "host", "pid", "state", "queues", "jobs", "lastHeartbeat"]
+    assert worker["name"] == service.attempts(job_id)[0]["worker"]
+    assert (worker["state"], worker["jobs"], worker["queues"]) == ("busy", [job_id], ["high", "default", "low"])
+    assert worker["pid"] in process.tree()
+    assert worker["host"]
+    age = datetime.now(UTC) - datetime.fromisoformat(worker["lastHeartbeat"])
+    assert abs(age.total_seconds()) < 60
+    service.until(job_id, "COMPLETED")
+    eventually(lambda: service.client.get("/workers").json()["workers"][0]["jobs"] == [])
+
+
+def test_a_stock_worker_is_shown_too_and_one_that_stopped_is_not(service: Service) -> None:
+    process = service.worker("stock")
+    worker = eventually(
+        lambda: next((one for one in service.client.get("/workers").json()["workers"] if one["state"] == "idle"), None)
+    )
+    assert worker["jobs"] == []
+    os.kill(worker["pid"], signal.SIGTERM)
+    process.wait()
+    eventually(lambda: service.client.get("/workers").json() == {"workers": []})
+
+
+def test_a_worker_that_died_is_shown_until_its_key_expires(service: Service) -> None:
+    process = service.worker()
+    [worker] = service.client.get("/workers").json()["workers"]
+    process.kill()
+    key = f"rq:worker:{worker['name']}"
+    assert 0 < service.redis().ttl(key) <= 120
+    service.redis().delete(key)
+    assert service.client.get("/workers").json() == {"workers": []}
+
+
+def test_workers_without_redis(service: Service) -> None:
+    away = Service({"REDIS_URL": "redis://127.0.0.1:9/0"})
+    try:
+        reply = away.client.get("/workers")
+        problem = refused(reply, 503)
+        assert int(reply.headers["Retry-After"]) > 0
+        assert "127.0.0.1" not in reply.text
+        assert problem["title"] == "Redis can't be reached now"
+        assert away.client.post("/queues/low/pause").json()["paused"] is True
+        assert away.client.post("/queues/low/resume").json()["paused"] is False
+    finally:
+        away.close()

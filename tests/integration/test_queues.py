@@ -1,0 +1,352 @@
+"""Queues in Postgres: paused ones start nothing and lose nothing; counts and ages; places under a concurrency key."""
+
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from jobsvc import jobs, rqsettings
+from jobsvc.db import engine
+from jobsvc.jobs import admission, queues
+from jobsvc.models import Outcome, Status
+from jobsvc.relay import Relay
+from tests.integration.making import LEASE, make_due, new, outcome, sql, submit
+from tests.integration.test_jobs import in_parallel, waits_for_a_lock
+from tests.support import eventually
+
+HIGH = ["high", "default", "low"]
+
+
+@pytest.fixture(autouse=True)
+def _count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr(queues, "CHEAP_SECONDS", math.inf)
+
+
+def start(*job_ids: UUID) -> list[jobs.Started]:
+    return jobs.start(job_ids, "worker", LEASE)
+
+
+def end(begun: jobs.Started) -> None:
+    assert jobs.finish([outcome(begun, Outcome.COMPLETED)])
+
+
+def held() -> set[UUID]:
+    return {row.id for row in sql("SELECT id FROM jobs WHERE dispatched_at = 'infinity'")}
+
+
+def claimed_ids(claim: list[jobs.Dispatch]) -> list[UUID]:
+    return [one.job_id for one in claim]
+
+
+def in_rq() -> list[str]:
+    return rqsettings.queue("default").get_job_ids()
+
+
+# --- paused
+
+
+def test_a_paused_queue_starts_nothing_and_another_does() -> None:
+    here, elsewhere = submit(), submit(queue="low")
+    jobs.pause("default")
+    assert [one.job_id for one in start(here, elsewhere)] == [elsewhere]
+    assert held() == {here}
+    assert jobs.get(here).status == Status.PENDING
+
+
+def test_what_a_paused_queue_refused_is_looked_at_again_only_once_it_is_resumed() -> None:
+    job_id = submit()
+    jobs.pause("default")
+    start(job_id)
+    relay = Relay()
+    relay.sweep()
+    assert jobs.claim_due(10) == jobs.claim_resumed("default", 10) == []
+    assert jobs.seconds_to_next() is None
+    assert in_rq() == []
+    jobs.resume("default")
+    relay.sweep()
+    assert in_rq() == [str(job_id)]
+    assert len(start(job_id)) == 1
+
+
+def test_what_a_paused_queue_takes_in_is_held_and_goes_in_the_order_of_its_time() -> None:
+    jobs.pause("default")
+    relay = Relay()
+    taken = [submit() for _ in range(3)]
+    relay.wake([one.dispatch for one in jobs.submit([new()]) if one.dispatch])
+    assert relay._empty_inbox() == 0
+    relay.dispatch_due()
+    assert in_rq() == []
+    assert len(held()) == 4
+    sql("UPDATE jobs SET due_at = now() - interval '1 h' WHERE id = :id", id=taken[2])
+    jobs.resume("default")
+    relay.sweep()
+    assert in_rq()[:3] == [str(taken[2]), str(taken[0]), str(taken[1])]
+    assert len(in_rq()) == 4
+
+
+def test_a_retry_and_a_delayed_job_that_come_due_in_a_paused_queue_wait_for_its_end() -> None:
+    failed, later = start(submit())[0], submit(delay=60)
+    jobs.pause("default")
+    jobs.finish([outcome(failed, Outcome.FAILED)])
+    for job_id in (failed.job_id, later):
+        make_due(job_id)
+    assert jobs.claim_due(10) == []
+    assert held() == {failed.job_id, later}
+    assert [jobs.get(job_id).status for job_id in (failed.job_id, later)] == [Status.RETRYING, Status.SCHEDULED]
+    jobs.resume("default")
+    assert len(jobs.claim_resumed("default", 10)) == 2
+
+
+def test_what_redis_lost_of_a_paused_queue_is_found_when_it_is_resumed() -> None:
+    lost = submit()
+    sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
+    jobs.pause("default")
+    assert jobs.claim_missing("default", None, 15, 10) == []
+    jobs.resume("default")
+    assert claimed_ids(jobs.claim_missing("default", None, 15, 10)) == [lost]
+
+
+def test_what_was_held_and_started_all_the_same_is_dispatched_for_its_next_turn() -> None:
+    job_id = submit()
+    jobs.pause("default")
+    start(job_id)
+    jobs.resume("default")
+    [begun] = start(job_id)
+    jobs.finish([outcome(begun, Outcome.FAILED)])
+    make_due(job_id)
+    assert claimed_ids(jobs.claim_due(10)) == [job_id]
+
+
+def test_pausing_and_resuming_twice_is_as_once() -> None:
+    jobs.pause("low")
+    [(since,)] = sql("SELECT paused_at FROM queues")
+    jobs.pause("low")
+    assert sql("SELECT paused_at FROM queues") == [(since,)]
+    jobs.resume("low")
+    jobs.resume("low")
+    assert jobs.paused_queues() == set()
+
+
+# --- what is in them
+
+
+def test_counts_and_ages() -> None:
+    submit()
+    submit(delay=60)
+    end(start(submit())[0])
+    jobs.finish([outcome(start(submit())[0], Outcome.FAILED)])
+    jobs.finish([outcome(start(submit())[0], Outcome.DISCARDED)])
+    start(submit())
+    sql("UPDATE jobs SET due_at = now() - interval '10 s' WHERE status = 'PENDING'")
+    jobs.pause("high")
+    submit(queue="high")
+    high, default, low = jobs.queue_states(HIGH)
+    assert [queue.name for queue in (high, default, low)] == HIGH
+    expected = {"PENDING": 1, "SCHEDULED": 1, "RETRYING": 1, "PROCESSING": 1, "COMPLETED": 1, "FAILED": 1}
+    assert default.counts == {**expected, "CANCELLED": 0}
+    assert default.oldest_waiting == pytest.approx(10, abs=2)
+    assert (high.is_paused, high.counts[Status.PENDING]) == (True, 1)
+    assert high.oldest_waiting == pytest.approx(0, abs=2)
+    assert (low.is_paused, set(low.counts.values()), low.oldest_waiting) == (False, {0}, None)
+
+
+def test_held_jobs_are_counted_once_and_age() -> None:
+    job_id, keyed = submit(), submit(concurrency_key="k", concurrency_limit=1)
+    jobs.pause("default")
+    start(job_id, keyed)
+    sql("UPDATE jobs SET due_at = now() - interval '5 s'")
+    [queue] = jobs.queue_states(["default"])
+    assert queue.counts[Status.PENDING] == 2
+    assert queue.oldest_waiting == pytest.approx(5, abs=2)
+
+
+def test_a_job_that_is_not_due_has_no_age() -> None:
+    submit(delay=60)
+    assert jobs.queue_states(["default"])[0].oldest_waiting is None
+
+
+def test_a_queue_that_is_no_longer_served_is_shown_while_it_holds_unfinished_jobs() -> None:
+    job_id = submit(queue="old")
+    assert [queue.name for queue in jobs.queue_states(HIGH)] == [*HIGH, "old"]
+    end(start(job_id)[0])
+    assert [queue.name for queue in jobs.queue_states(HIGH)] == HIGH
+
+
+def test_what_took_long_to_count_serves_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = queues._remembered(lambda: text("SELECT count(*) FROM jobs"))
+    monkeypatch.setattr(queues, "CHEAP_SECONDS", 0)
+    monkeypatch.setattr(queues, "RATIO", 10**6)
+    assert look() == [(0,)]
+    submit()
+    assert look() == [(0,)]
+    monkeypatch.setattr(queues, "CHEAP_SECONDS", math.inf)
+    assert queues._remembered(lambda: text("SELECT count(*) FROM jobs"))() == [(1,)]
+
+
+# --- concurrency keys
+
+
+def keyed(limit: int = 1, key: str = "k", **more: object) -> UUID:
+    return submit(concurrency_key=key, concurrency_limit=limit, **more)
+
+
+def test_a_keyed_job_counts_as_dispatched_only_once_a_relay_let_it_go() -> None:
+    first, second = keyed(), keyed()
+    assert jobs.get(first).dispatched_at is None
+    assert claimed_ids(jobs.claim_due(10)) == [first]
+    assert held() == {second}
+
+
+def test_no_more_than_the_limit_start_and_the_rest_are_held() -> None:
+    ids = [keyed(3) for _ in range(5)]
+    begun = start(*ids)
+    assert len(begun) == 3
+    assert len(held()) == 2
+    end(begun[0])
+    assert len(start(*ids)) == 1
+
+
+def test_keys_do_not_count_for_each_other() -> None:
+    assert len(start(keyed(key="a"), keyed(key="b"), submit())) == 3
+
+
+def test_each_job_goes_by_its_own_limit() -> None:
+    one, three = [keyed(1), keyed(1)], [keyed(3) for _ in range(3)]
+    begun = {start.job_id for start in start(*one, *three)}
+    assert begun == set(three)
+    assert start(*one) == []
+
+
+def test_a_place_that_became_free_goes_to_the_one_due_first_and_to_no_newcomer() -> None:
+    first, second, third = keyed(), keyed(), keyed()
+    jobs.claim_due(10)
+    [begun] = start(first)
+    assert jobs.claim_next(["k"], 10) == []
+    end(begun)
+    newcomer = keyed()
+    assert claimed_ids(jobs.claim_due(10)) == [second]
+    assert jobs.claim_next(["k"], 10) == []  # it is on its way, and takes the place
+    assert held() == {third, newcomer}
+
+
+def test_a_retry_gives_its_place_away_while_it_waits() -> None:
+    first, second = keyed(), keyed()
+    jobs.claim_due(10)
+    [begun] = start(first)
+    [verdict] = jobs.finish([outcome(begun, Outcome.FAILED)])
+    assert verdict.concurrency_key == "k"
+    assert claimed_ids(jobs.claim_next(["k"], 10)) == [second]
+    make_due(first)
+    assert jobs.claim_due(10) == []
+    assert held() == {first}
+
+
+def test_a_lost_attempt_gives_its_place_back() -> None:
+    first, second = keyed(), keyed()
+    Relay().dispatch_due()
+    start(first)
+    sql("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE status = 'PROCESSING'")
+    jobs.recover_lapsed(10, 0)
+    Relay().sweep()
+    assert in_rq() == [str(first), str(second)]  # the first entry is of its first dispatch
+
+
+def test_one_on_its_way_in_a_paused_queue_takes_no_place() -> None:
+    stuck = keyed(queue="low")
+    assert claimed_ids(jobs.claim_due(10)) == [stuck]
+    jobs.pause("low")
+    goes = keyed()
+    assert claimed_ids(jobs.claim_due(10)) == [goes]
+
+
+def test_a_keyed_job_of_a_paused_queue_goes_when_it_is_resumed() -> None:
+    jobs.pause("default")
+    job_id = keyed()
+    relay = Relay()
+    relay.dispatch_due()
+    relay.sweep()
+    assert (held(), in_rq()) == ({job_id}, [])
+    jobs.resume("default")
+    relay.sweep()
+    assert in_rq() == [str(job_id)]
+
+
+def test_a_sweep_gets_past_keys_that_have_no_free_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("a", "b"):
+        start(keyed(key=key))
+    ids = [keyed(key=key) for key in ("a", "b", "c")]
+    sql("UPDATE jobs SET dispatched_at = 'infinity' WHERE status = 'PENDING'")
+    monkeypatch.setattr("jobsvc.relay.BATCH", 2)
+    relay = Relay()
+    relay.sweep()
+    assert in_rq() == []
+    relay.sweep()
+    assert in_rq() == [str(ids[2])]
+
+
+def test_blocked_jobs_are_not_dispatched_again_and_again() -> None:
+    ids = [keyed() for _ in range(50)]
+    relay = Relay()
+    for _ in range(3):
+        relay.dispatch_due()
+        relay.sweep()
+    assert in_rq() == [str(ids[0])]
+    assert jobs.seconds_to_next() is None
+
+
+def test_twenty_threads_never_run_more_than_the_limit() -> None:
+    limit, ids = 3, [keyed(3) for _ in range(200)]
+    give_up = time.monotonic() + 60
+    guard = threading.Lock()
+    running: set[UUID] = set()
+    done: set[UUID] = set()
+    most = 0
+
+    def work(n: int) -> None:
+        nonlocal most
+        while len(done) < len(ids) and time.monotonic() < give_up:
+            for begun in start(*ids[n * 10 : n * 10 + 10], *ids[:5]):  # each takes locks on what others want too
+                with guard:
+                    running.add(begun.job_id)
+                    most = max(most, len(running))
+                time.sleep(0.002)  # the handler, so that two at once would be seen
+                with guard:  # before the end is committed: from then on another may start
+                    running.remove(begun.job_id)
+                    done.add(begun.job_id)
+                end(begun)
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(work, range(20)))
+    assert done == set(ids)
+    assert most <= limit
+
+
+def test_twenty_starts_at_once_fill_the_places_exactly() -> None:
+    ids = [keyed(7) for _ in range(20)]
+    todo = iter(ids)
+    assert sum(len(begun) for begun in in_parallel(20, lambda: start(next(todo)))) == 7
+    assert sql("SELECT count(*) FROM jobs WHERE status = 'PROCESSING'") == [(7,)]
+
+
+def test_starts_of_several_keys_in_any_order_do_not_block_each_other_for_ever() -> None:
+    ids = [keyed(100, key=f"k{n % 7}") for n in range(70)]
+    orders = iter([ids, ids[::-1]] * 5)
+    assert sum(len(begun) for begun in in_parallel(10, lambda: start(*next(orders)))) == 70
+
+
+def test_start_behind_another_start_of_the_same_key() -> None:
+    """The other one has the key's lock, and its job running once it lets go."""
+    first, second = keyed(), keyed()
+    with engine().begin() as other, ThreadPoolExecutor(1) as pool:
+        admission.lock(other, ["k"])
+        answer = pool.submit(lambda: start(second))
+        eventually(waits_for_a_lock)
+        other.execute(text("UPDATE jobs SET status = 'PROCESSING' WHERE id = :id"), {"id": first})
+        other.commit()
+        assert answer.result() == []
+    assert held() == {second}
