@@ -164,7 +164,7 @@ INSERT INTO jobs (id, type, queue, payload, status, created_at, timeout, retry_i
                   dispatched_at, tags)
 SELECT (lpad(to_hex((extract(epoch FROM t) * 1000)::bigint), 12, '0') || '7000' || '8000' || lpad(to_hex(n), 12, '0'))
            ::uuid,
-       CASE WHEN n = 30000 THEN 'RARE' WHEN n % 2 = 0 THEN 'A' ELSE 'B' END,
+       CASE WHEN n = 30000 THEN 'AB' WHEN n % 2 = 0 THEN 'A' ELSE 'B' END,
        CASE WHEN n = 30001 THEN 'rare' ELSE 'default' END,
        '{"durationMs": 10}',
        CASE n % 20000 WHEN 1 THEN 'FAILED' WHEN 2 THEN 'CANCELLED' WHEN 3 THEN 'PENDING' WHEN 4 THEN 'SCHEDULED'
@@ -209,7 +209,7 @@ def test_what_a_page_costs() -> None:
     assert max(cost.values()) < 60, cost
 
     some = {
-        "type": Filter(type="RARE"),
+        "type": Filter(type="AB"),
         "no type": Filter(type="NOBODYS"),
         "deliveries": Filter(type="WEBHOOK"),
         "queue": Filter(queue="rare"),

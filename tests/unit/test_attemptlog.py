@@ -60,6 +60,18 @@ def test_nothing_is_kept_outside_an_attempt() -> None:
     assert messages(log) == ["within"]
 
 
+def test_debug_records_are_not_kept_even_where_they_are_let_through() -> None:
+    log = AttemptLog()
+    library.setLevel(logging.DEBUG)
+    try:
+        with log.kept():
+            library.debug("debug")
+            library.info("info")
+    finally:
+        library.setLevel(logging.NOTSET)
+    assert messages(log) == ["info"]
+
+
 def test_attempts_side_by_side_keep_their_own() -> None:
     gate = threading.Barrier(4)
 
