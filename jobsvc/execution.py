@@ -86,9 +86,7 @@ def run(job_id: str) -> Any:
     if verdict is None or end.outcome == Outcome.HANDED_BACK:
         rq_job.meta[ASIDE] = True
         return None
-    if end.outcome == Outcome.SNOOZED:
-        if verdict.status == Status.CANCELLED:
-            return None
+    if verdict.status == Status.SCHEDULED:  # snoozed
         return Retry(max=2**31, interval=_until(verdict.due_at))
     if error is None:
         return end.result

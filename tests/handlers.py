@@ -91,12 +91,14 @@ def swallow(payload: dict[str, Any]) -> None:
 
 @handler("LOOK")
 def look(payload: dict[str, Any], ctx: Context) -> str:
-    """Look whether it was cancelled, and return then, or fail."""
+    """Look whether it was cancelled, and return then, or fail, or snooze."""
     while not ctx.cancelled:
         time.sleep(0.01)
     ctx.progress(50, "cancelled")
     if payload.get("fail"):
         raise ValueError("tidied up")
+    if payload.get("snooze"):
+        raise Snooze(60)
     return "stopped early"
 
 

@@ -73,6 +73,15 @@ def test_a_handler_that_does_not_listen_is_stopped_too(stack: Service, kind: str
     stack.until(stack.post(), "COMPLETED", timeout=30)
 
 
+def test_what_is_raised_is_no_exception_that_a_handler_swallows(stack: Service) -> None:
+    job = cancel_running(stack, "STUBBORN", {})
+    eventually(lambda: is_in(queue(stack).failed_job_registry, job["id"]))
+    result = fetch(stack, job["id"]).latest_result()
+    assert result is not None
+    # Not RQ's word for a process that ended.
+    assert "Cancelled: the job was cancelled" in (result.exc_string or "")
+
+
 def test_one_whose_time_is_up_already_needs_no_ten_seconds_more(stack: Service) -> None:
     job_id = stack.post("SWALLOW", timeout=0.5)
     stack.until(job_id, "PROCESSING")
@@ -81,13 +90,17 @@ def test_one_whose_time_is_up_already_needs_no_ten_seconds_more(stack: Service) 
     stack.until(job_id, "CANCELLED", timeout=5)
 
 
-@pytest.mark.parametrize("payload", [{}, {"fail": True}])
-def test_a_handler_that_looks_can_tidy_up(stack: Service, payload: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("payload", "outcome"), [({}, "cancelled"), ({"fail": True}, "failed"), ({"snooze": True}, "snoozed")]
+)
+def test_a_handler_that_looks_can_tidy_up(stack: Service, payload: dict[str, Any], outcome: str) -> None:
     job = cancel_running(stack, "LOOK", payload)
     assert (job["status"], job["result"]) == ("CANCELLED", None)
     assert job["progress"] == {"percent": 50, "message": "cancelled"}
     [attempt] = stack.attempts(job["id"])
-    assert attempt["outcome"] == ("failed" if payload else "cancelled")
+    assert attempt["outcome"] == outcome
+    # And not in RQ's schedule, to be tried again.
+    eventually(lambda: is_in(queue(stack).failed_job_registry, job["id"]))
 
 
 def test_one_that_completes_in_spite_of_it_is_completed(stack: Service) -> None:
@@ -98,7 +111,7 @@ def test_one_that_completes_in_spite_of_it_is_completed(stack: Service) -> None:
     assert (job["status"], job["result"]) == ("COMPLETED", "done")
 
 
-def test_one_that_fails_or_snoozes_meanwhile_is_cancelled(stack: Service) -> None:
+def test_one_that_fails_meanwhile_is_cancelled(stack: Service) -> None:
     failing = stack.post(payload={"durationMs": 300, "failAttempts": 9}, retry={"max": 3, "interval": 0})
     stack.until(failing, "PROCESSING")
     act(stack, failing, "cancel", 202)

@@ -23,6 +23,11 @@ def service() -> Iterator[Service]:
     service.close()
 
 
+def checksum(service: Service, path: str) -> str:
+    """Post the example's job to a queue that no other service of these tests serves: they don't know its type."""
+    return service.post("CHECKSUM", {"path": path}, queue="docs")
+
+
 def old_file(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     os.utime(path, (time.time() - 60,) * 2)
@@ -31,19 +36,20 @@ def old_file(path: Path, content: bytes) -> str:
 
 def test_the_example_handler(service: Service, tmp_path: Path) -> None:
     content = b"x" * 3_000_000
-    job_id = service.post("CHECKSUM", {"path": old_file(tmp_path / "file", content)})
+    job_id = checksum(service, old_file(tmp_path / "file", content))
     job = service.until(job_id, "COMPLETED")
     assert job["result"] == {"sha256": hashlib.sha256(content).hexdigest()}
     assert job["progress"] == {"percent": 100, "message": "3000000 of 3000000 bytes"}
-    assert (job["queue"], job["maxAttempts"]) == ("low", 6)
+    assert job["maxAttempts"] == 6
+    assert service.job(service.post("CHECKSUM", {"path": "x"}, delay=3600))["queue"] == "low"
 
 
 def test_the_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) -> None:
-    gone = service.post("CHECKSUM", {"path": str(tmp_path / "nothing")})
+    gone = checksum(service, str(tmp_path / "nothing"))
     assert "is no file" in service.until(gone, "FAILED")["error"]["message"]
     fresh = tmp_path / "fresh"
     fresh.write_bytes(b"")
-    job_id = service.post("CHECKSUM", {"path": str(fresh)})
+    job_id = checksum(service, str(fresh))
     service.until(job_id, "SCHEDULED")
     service.until(job_id, "COMPLETED")
     assert service.attempts(job_id)[0]["outcome"] == "snoozed"

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc import jobs
-from jobsvc.db import engine
+from jobsvc.db import engine, transaction
 from jobsvc.errors import JobNotFound
 from jobsvc.models import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
@@ -297,6 +297,17 @@ def test_a_unique_key_twice_in_one_batch_makes_one_job() -> None:
     assert b.dispatch is None
     assert plain.dispatch
     assert sql("SELECT count(*) FROM jobs") == [(2,)]
+
+
+def test_batches_with_the_same_unique_keys_do_not_wait_for_each_other() -> None:
+    """One waits for the other's first key, while it holds none that the other wants yet."""
+    with ThreadPoolExecutor(1) as pool, transaction() as holder:
+        first = jobs.store(holder, [new(unique_key="a")])
+        answer = pool.submit(jobs.submit, [new(unique_key="b"), new(unique_key="a")])
+        eventually(waits_for_a_lock)
+        first += jobs.store(holder, [new(unique_key="b")])
+        holder.commit()
+        assert [one.job_id for one in answer.result()] == [one.job_id for one in reversed(first)]
 
 
 def test_fifty_at_once_with_one_unique_key_make_one_job() -> None:
