@@ -63,6 +63,11 @@ def test_an_id_that_was_never_sent_counts_as_none(stack: Service, last: str | No
     assert len(lines) == 4
 
 
+def test_nor_does_it_hide_how_an_unfinished_job_stands(api: Service) -> None:
+    with follow(api, api.post(delay=600), "999999") as (_, stream):
+        assert next(stream)["data"]["status"] == "SCHEDULED"
+
+
 def test_no_such_stream(api: Service) -> None:
     refused(api.client.get("/jobs/01a20d9d-383b-755a-b743-f0ceb23ca29d/events"), 404)
     refused(api.client.get("/jobs/nope/events"), 404)
