@@ -50,6 +50,8 @@ def test_all_queues_paused(service: Service) -> None:
     resume(service, "default")
     service.until(job_id, "COMPLETED", timeout=5)
     assert service.alive(worker)
+    # Where a worker of one queue alone would keep it.
+    assert service.redis().llen("rq:queue:default:intermediate") == 0
 
 
 def test_a_pause_outlives_a_wiped_redis_and_restarts(ground: Ground) -> None:
