@@ -3,8 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_queues import pause, queue, resume
@@ -40,7 +45,16 @@ def test_a_backlog_of_a_paused_queue_holds_nothing_up(service: Service) -> None:
     service.until(backlog[5], "COMPLETED")
 
 
-def test_all_queues_paused(service: Service) -> None:
+@pytest.fixture
+def rarely_swept(clean: None) -> Iterator[Service]:
+    """A service that has to be told what may go."""
+    service = Service({"JOBSVC_SWEEP_SECONDS": "60"})
+    yield service
+    service.close()
+
+
+def test_all_queues_paused(rarely_swept: Service) -> None:
+    service = rarely_swept
     for name in ("high", "default", "low"):
         pause(service, name)
     worker = service.worker()
@@ -50,6 +64,8 @@ def test_all_queues_paused(service: Service) -> None:
     resume(service, "default")
     service.until(job_id, "COMPLETED", timeout=5)
     assert service.alive(worker)
+    # Where a worker of one queue alone would keep it.
+    assert service.redis().llen("rq:queue:default:intermediate") == 0
 
 
 def test_a_pause_outlives_a_wiped_redis_and_restarts(ground: Ground) -> None:
@@ -78,6 +94,9 @@ def test_a_concurrency_key_lets_as_many_run_as_its_limit(service: Service, tmp_p
     payload = {"path": str(notes), "seconds": 0.15}
     ids = [service.post("NOTE", payload, concurrencyKey="k", concurrencyLimit=2) for _ in range(10)]
     assert service.job(ids[0])["concurrencyKey"] == "k"
+    rq_queue = Queue("default", connection=service.redis(), serializer=JSONSerializer)
+    for job_id in ids:  # whatever is pushed to RQ
+        rq_queue.enqueue("jobsvc.execution.run", args=(job_id,), job_id=job_id)
     free = service.post()
     done = [service.until(job_id, "COMPLETED") for job_id in ids]
     assert service.job(free)["finishedAt"] < done[-1]["startedAt"]
