@@ -35,6 +35,7 @@ def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, problems
     from jobsvc.api.routes import acting, batch, job_types, jobs, listing, ops
+    from jobsvc.cli import commands
     from jobsvc.relay import Relay
 
     for part in (problems, auth, dashboard):
@@ -42,5 +43,6 @@ def _wire(app: Flask) -> None:
     for routes in (jobs, listing, batch, acting, job_types, ops):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.cli.add_command(commands)
     Migrate(app, Base, directory=str(MIGRATIONS))
     app.extensions["relay"] = Relay().start()

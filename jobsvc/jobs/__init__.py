@@ -18,12 +18,13 @@ from jobsvc.jobs.attempts import (
     report,
     start,
 )
-from jobsvc.jobs.bulk import cancel_all, retry_all
+from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
 from jobsvc.jobs.listing import Page, page
+from jobsvc.jobs.overview import Glance, Pace, QueueCount, latest, paces, queue_counts
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
@@ -35,9 +36,12 @@ __all__ = [
     "Dispatch",
     "Failure",
     "Filter",
+    "Glance",
     "NewJob",
+    "Pace",
     "Page",
     "Pruned",
+    "QueueCount",
     "RequestKey",
     "Started",
     "Submitted",
@@ -47,13 +51,18 @@ __all__ = [
     "cancel_all",
     "claim_due",
     "claim_missing",
+    "count_cancellable",
+    "count_retryable",
     "expire",
     "finish",
     "forget_keys",
     "get",
     "history",
+    "latest",
+    "paces",
     "page",
     "prune",
+    "queue_counts",
     "recover_killed",
     "recover_lapsed",
     "release",

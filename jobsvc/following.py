@@ -1,0 +1,38 @@
+"""The latest jobs, looked at again and again, and which of them moved meanwhile."""
+
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+from jobsvc import jobs
+from jobsvc.jobs import Glance
+from jobsvc.models import ENDED
+
+REFRESH_SECONDS = 0.5
+
+WINDOW = 500
+"""So many of the newest jobs, of those that run, and of those that were seen unfinished, it keeps an eye on."""
+
+Move = tuple[Glance | None, Glance]
+
+
+def looks() -> Iterator[tuple[list[Glance], list[Move]]]:
+    """The latest jobs twice a second, and those that moved, each beside what it was before, the newest first."""
+    seen: dict[UUID, Glance] = {}
+    floor = UUID(int=0)
+    while True:
+        unfinished = [job.id for job in seen.values() if job.status not in ENDED]
+        latest = jobs.latest(WINDOW, unfinished[:WINDOW])
+        moves = [(seen.get(job.id), job) for job in latest]
+        # What ended below the window came in because something newer was deleted.
+        yield (
+            latest,
+            [
+                (before, job)
+                for before, job in moves
+                if (before.version != job.version if before else job.id > floor or job.status not in ENDED)
+            ],
+        )
+        seen = {job.id: job for job in latest}
+        floor = latest[WINDOW - 1].id if len(latest) >= WINDOW else UUID(int=0)
+        time.sleep(REFRESH_SECONDS)
