@@ -67,7 +67,7 @@ def table(found: Iterable[Job | Glance], marked: Collection[UUID] = ()) -> Table
 
 
 def _grid(*names: str) -> Table:
-    grid = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    grid = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
     for name in names:
         # What a client wrote gives way where the terminal is narrow.
         grid.add_column(name, no_wrap=name not in ("TYPE", "QUEUE", "SAYS"), overflow="ellipsis")

@@ -342,7 +342,7 @@ def test_stats(tag: str) -> None:
     assert (pace["started"], pace["completed"], pace["failed"]) == (2, 1, 1)
     assert pace["longestSeconds"] >= pace["meanSeconds"] > 0
     text = answer("stats", "--minutes", "10")
-    assert re.search(rf"{QUEUE} .* [0-9]+[mhd]\n", text)
+    assert re.search(rf"{QUEUE} .* [0-9]+[mhd] *\n", text)
     assert re.search(rf"{tag} +0.2/min +0.1/min +0.1/min +[0-9.]+s +[0-9.]+s", text)
 
 
