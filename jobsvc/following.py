@@ -25,15 +25,14 @@ def looks() -> Iterator[tuple[list[Glance], list[Move]]]:
         unfinished.sort(key=lambda job: job.status != Status.PROCESSING)  # whoever starts is seen anyway
         latest = jobs.latest(WINDOW, [job.id for job in unfinished[: 2 * WINDOW]])
         moves = [(seen.get(job.id), job) for job in latest]
-        # What ended below the window came in because something newer was deleted.
-        yield (
-            latest,
-            [
-                (before, job)
-                for before, job in moves
-                if (before.version != job.version if before else job.id > floor or job.status not in ENDED)
-            ],
-        )
+        yield latest, [(before, job) for before, job in moves if _is_news(before, job, floor)]
         seen = {job.id: job for job in latest}
         floor = latest[WINDOW - 1].id if len(latest) >= WINDOW else UUID(int=0)
         time.sleep(REFRESH_SECONDS)
+
+
+def _is_news(before: Glance | None, job: Glance, floor: UUID) -> bool:
+    if before:
+        return before.version != job.version
+    # What ended below the window came in because something newer was deleted.
+    return job.id > floor or job.status not in ENDED

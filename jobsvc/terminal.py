@@ -112,8 +112,8 @@ def live(looks: Iterator[tuple[list[Glance], list[Move]]]) -> None:
     screen = console()
     with Live(console=screen, auto_refresh=False) as view:
         for latest, moves in looks:
-            latest.sort(key=_last_move, reverse=True)
-            drawn = table(latest[: max(screen.height - 3, 1)], {job.id for before, job in moves if before})
+            shown = sorted(latest, key=_last_move, reverse=True)[: max(screen.height - 3, 1)]
+            drawn = table(shown, {job.id for before, job in moves if before})
             drawn.title, drawn.title_justify = Text(f"{datetime.now():%H:%M:%S}  Ctrl-C ends"), "left"
             view.update(drawn, refresh=True)
 

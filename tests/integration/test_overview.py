@@ -1,15 +1,21 @@
 """What the terminal shows of all jobs: the latest ones, the counts of the queues, the pace of the types."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import false, select
 
 from jobsvc import following, jobs, rqsettings
+from jobsvc.db import transaction
 from jobsvc.jobs import Filter, overview
-from jobsvc.models import Outcome, Status
+from jobsvc.models import Job, Outcome, Status
 from jobsvc.relay import Relay
 from tests.integration.making import outcome, sql, started, submit
+from tests.integration.test_listing import Explain, fill
 
 
 def ids(found: list[Any]) -> list[UUID]:
@@ -102,3 +108,29 @@ def test_a_relay_that_was_stopped_settles_at_once() -> None:
     relay.withdraw([job_id])
     relay.settle()
     assert rqsettings.queue("default").get_job_ids() == []
+
+
+def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of 8 KiB, of a table of many jobs of which few are not completed."""
+    plans: list[dict[str, Any]] = []
+
+    @contextmanager
+    def explaining() -> Iterator[Any]:
+        def execute(statement: Any) -> Any:
+            plans.append(connection.scalar(Explain(statement))[0]["Plan"])  # type: ignore[arg-type]
+            return connection.execute(select(Job.id).where(false()))
+
+        with transaction() as connection:
+            yield SimpleNamespace(execute=execute)
+
+    monkeypatch.setattr(overview, "SAMPLE", 600)
+    assert fill() > 2500
+    followed = [job.id for job in jobs.latest(100)]
+    monkeypatch.setattr(overview, "transaction", explaining)
+    jobs.latest(50, followed)
+    jobs.queue_counts(["default"])
+    jobs.paces(["high", "default", "low"], 60)
+    latest, counts, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
+    assert latest < 600  # three for an id
+    assert counts < 60
+    assert paces < 100
