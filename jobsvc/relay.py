@@ -48,6 +48,7 @@ class Relay:
         self._rescheduled = False
         self._sweep_now = False
         self._last_key = ""
+        self._is_stopped = False
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
@@ -77,16 +78,28 @@ class Relay:
 
     def _start_afresh(self) -> None:
         self.__init__()  # type: ignore[misc]  # a lock may have been held when we were forked
-        threading.Thread(target=self.run, name="relay", daemon=True).start()
+        self._thread = threading.Thread(target=self.run, name="relay", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread: of a process that came on an errand, and is not to sweep by the settings of its shell."""
+        self._is_stopped = True
+        self._bell.set()
+        self._thread.join()
+
+    def settle(self) -> None:
+        """Once it was stopped: do what `wake` and `withdraw` asked for, of up to BATCH jobs, before this returns."""
+        self._empty_inbox()
+        self._withdraw_some()
 
     def run(self) -> None:
-        """Dispatch and sweep, for ever.
+        """Dispatch and sweep, until it is stopped.
 
         The first sweep comes after an interval, so that a process which ends at once never sweeps.
         """
         interval = settings().JOBSVC_SWEEP_SECONDS
         next_sweep = next_due = next_tick = time.monotonic() + interval
-        while True:
+        while not self._is_stopped:
             self._bell.wait(max(min(next_sweep, next_due, next_tick) - time.monotonic(), 0))
             self._bell.clear()
             try:

@@ -19,7 +19,7 @@ from jobsvc.jobs.attempts import (
     report,
     start,
 )
-from jobsvc.jobs.bulk import cancel_all, retry_all
+from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.dispatching import (
     Dispatch,
     claim_due,
@@ -34,6 +34,7 @@ from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
 from jobsvc.jobs.listing import Page, page
+from jobsvc.jobs.overview import Glance, Pace, latest, paces
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
@@ -47,7 +48,9 @@ __all__ = [
     "Dispatch",
     "Failure",
     "Filter",
+    "Glance",
     "NewJob",
+    "Pace",
     "Page",
     "Pruned",
     "QueueState",
@@ -64,12 +67,16 @@ __all__ = [
     "claim_missing",
     "claim_next",
     "claim_resumed",
+    "count_cancellable",
+    "count_retryable",
     "expire",
     "finish",
     "forget_keys",
     "get",
     "held_keys",
     "history",
+    "latest",
+    "paces",
     "page",
     "pause",
     "paused_queues",

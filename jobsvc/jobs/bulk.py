@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, exists, select, text
+from sqlalchemy import Row, exists, func, select, text
 from sqlalchemy.orm import aliased
 
 from jobsvc.db import transaction
@@ -53,6 +53,23 @@ def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
             if not job.key_is_taken:
                 first.setdefault((job.type, job.unique_key) if job.unique_key else (job.id,), job.id)
         yield _retry(list(first.values()), among)
+
+
+def count_cancellable(wanted: Filter, at_most: int) -> int:
+    """How many jobs `cancel_all` would mean now; it counts no further than `at_most`."""
+    return _count(wanted, CANCELLABLE, at_most)
+
+
+def count_retryable(wanted: Filter, at_most: int) -> int:
+    """How many jobs `retry_all` would mean now, also those whose key is taken; it counts no further than `at_most`."""
+    return _count(wanted, RETRYABLE, at_most)
+
+
+def _count(wanted: Filter, statuses: Sequence[Status], at_most: int) -> int:
+    among = _allowed(wanted, statuses)
+    meant = select(Job.id).where(*wanted.conditions(), Job.status.in_(among)).limit(at_most).subquery()
+    with transaction() as connection:
+        return connection.scalar(select(func.count()).select_from(meant)) or 0
 
 
 def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:

@@ -34,7 +34,7 @@ class Filter:
         """This filter in SQL, to be joined by AND."""
         wanted = [Job.type == self.type if self.type else Job.type != DELIVERY]
         if self.statuses:
-            wanted.append(or_(*(_has_status(status) for status in sorted(set(self.statuses)))))
+            wanted.append(or_(*(has_status(status) for status in sorted(set(self.statuses)))))
         if self.queue:
             wanted.append(Job.queue == self.queue)
         if self.tags:
@@ -54,7 +54,7 @@ _is_dispatched_or_not = or_(
 )
 
 
-def _has_status(status: Status) -> ColumnElement[bool]:
+def has_status(status: Status) -> ColumnElement[bool]:
     """That a job has this status, said so that one of the partial indexes fits: COMPLETED is the only common one."""
     is_it = Job.status == status
     return is_it & _is_dispatched_or_not if status in WAITING else is_it

@@ -1,0 +1,38 @@
+"""The latest jobs, looked at again and again, and which of them moved meanwhile."""
+
+import time
+from collections.abc import Iterator
+from uuid import UUID
+
+from jobsvc import jobs
+from jobsvc.jobs import Glance
+from jobsvc.models import ENDED, Status
+
+REFRESH_SECONDS = 0.5
+
+WINDOW = 500
+"""So many of the newest jobs, and of those that run, it keeps an eye on; of those seen unfinished, twice as many."""
+
+Move = tuple[Glance | None, Glance]
+
+
+def looks() -> Iterator[tuple[list[Glance], list[Move]]]:
+    """The latest jobs twice a second, and those that moved, each beside what it was before, the newest first."""
+    seen: dict[UUID, Glance] = {}
+    floor = UUID(int=0)
+    while True:
+        unfinished = [job for job in seen.values() if job.status not in ENDED]
+        unfinished.sort(key=lambda job: job.status != Status.PROCESSING)  # whoever starts is seen anyway
+        latest = jobs.latest(WINDOW, [job.id for job in unfinished[: 2 * WINDOW]])
+        moves = [(seen.get(job.id), job) for job in latest]
+        yield latest, [(before, job) for before, job in moves if _is_news(before, job, floor)]
+        seen = {job.id: job for job in latest}
+        floor = latest[WINDOW - 1].id if len(latest) >= WINDOW else UUID(int=0)
+        time.sleep(REFRESH_SECONDS)
+
+
+def _is_news(before: Glance | None, job: Glance, floor: UUID) -> bool:
+    if before:
+        return before.version != job.version
+    # What ended below the window came in because something newer was deleted.
+    return job.id > floor or job.status not in ENDED

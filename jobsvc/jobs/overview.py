@@ -1,0 +1,102 @@
+"""What is going on: the latest jobs, and how fast it goes. All by index."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, select, union, union_all
+
+from jobsvc.db import transaction
+from jobsvc.jobs.filters import DELIVERY
+from jobsvc.models import WAITING, Job, Status
+from jobsvc.sql import now, seconds
+
+SAMPLE = 10_000
+"""How many jobs `paces` looks at in each of the places where those are that moved last."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A job without what may be large: its payload and its result."""
+
+    id: UUID
+    type: str
+    status: str
+    queue: str
+    attempts: int
+    max_attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    progress: dict[str, Any] | None
+    error: dict[str, Any] | None
+    version: int
+
+
+_GLANCE = [getattr(Job, name) for name in Glance.__dataclass_fields__]
+
+
+def latest(limit: int, followed: Collection[UUID] = ()) -> list[Glance]:
+    """The newest `limit` jobs, the newest `limit` that run, and those `followed`, all by falling id."""
+    newest = select(Job.id).order_by(Job.id.desc()).limit(limit)
+    wanted = union_all(
+        select(newest.where(Job.type != DELIVERY).subquery().c.id),
+        select(newest.where(Job.type != DELIVERY, Job.status == Status.PROCESSING).subquery().c.id),
+        select(Job.id).where(Job.id.in_(followed)),
+    )
+    with transaction() as connection:
+        rows = connection.execute(select(*_GLANCE).where(Job.id.in_(wanted)).order_by(Job.id.desc()))
+        return [Glance(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many jobs of a type started, completed and failed; how long (seconds) those that completed ran."""
+
+    type: str
+    started: int
+    completed: int
+    failed: int
+    mean: float | None
+    longest: float | None
+
+
+def paces(queues: Sequence[str], within: float) -> list[Pace]:
+    """The types of the jobs that moved in the last `within` seconds, the slowest first.
+
+    It looks only where those are that move: at the newest SAMPLE jobs, and, since queues are served
+    in order, at the SAMPLE before the next one of each of these queues. Where more moved, it counts too few.
+    """
+    places = [select(_sample(None).subquery()), *(select(_sample(queue).subquery()) for queue in queues)]
+    job = union(*places).subquery().c
+    since = now() - seconds(within)
+    ended = job.finished_at >= since
+    completed = ended & (job.status == Status.COMPLETED)
+    ran = func.extract("epoch", job.finished_at - job.started_at)
+    mean = func.avg(ran).filter(completed)
+    with transaction() as connection:
+        rows = connection.execute(
+            select(
+                job.type,
+                func.count().filter(job.started_at >= since),
+                func.count().filter(completed),
+                func.count().filter(ended, job.status == Status.FAILED),
+                mean,
+                func.max(ran).filter(completed),
+            )
+            .where(ended | (job.started_at >= since))
+            .group_by(job.type)
+            .order_by(mean.desc().nulls_last(), job.type)
+        ).all()
+    return [Pace(*row[:4], *(None if value is None else float(value) for value in row[4:])) for row in rows]
+
+
+def _sample(queue: str | None) -> Select[Any]:
+    columns: list[Any] = [Job.id, Job.type, Job.status, Job.started_at, Job.finished_at]
+    sample = select(*columns).order_by(Job.id.desc()).limit(SAMPLE)
+    if queue is None:
+        return sample
+    waits = select(Job.id).where(Job.queue == queue, Job.status.in_(WAITING), Job.dispatched_at >= Job.due_at)
+    return sample.where(Job.id < waits.order_by(Job.dispatched_at).limit(1).scalar_subquery())

@@ -1,0 +1,80 @@
+"""The options of `flask jobs …`: which jobs are meant, in the words of the API, and whether to answer in JSON."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any
+
+import click
+
+from jobsvc.jobs import Filter
+from jobsvc.models import Status
+
+Command = Callable[..., Any]
+
+
+class Word(click.ParamType[Any]):
+    """What the API takes as a name or a tag; never empty, since that would be no filter at all."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not 1 <= len(value) <= 255:
+            self.fail("must have 1 to 255 characters", param, ctx)
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # bytes that are not UTF-8 came in as lone surrogates
+            self.fail("must be UTF-8", param, ctx)
+        return str(value)
+
+
+class Moment(click.ParamType[Any]):
+    """A time, or an age."""
+
+    name = "time"
+    UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            if age := re.fullmatch(r"([0-9]+)([smhd])", value):
+                moment = datetime.now(UTC) - timedelta(**{self.UNITS[age[2]]: int(age[1])})
+            else:
+                moment = datetime.fromisoformat(value).astimezone(UTC)  # without an offset: this machine's own
+            if not 1970 <= moment.year < 9999:
+                raise ValueError
+        except (ValueError, OverflowError):
+            self.fail(f"{value!a} is no time like 2030-01-31T12:00 and no age like 90s, 15m, 2h or 7d", param, ctx)
+        return moment
+
+
+def filters(command: Command) -> Command:
+    """The options that say which jobs are meant, given to the command as `which`."""
+    names = ("status", "type", "queue", "tag", "after", "before")
+    options = (
+        click.option(
+            "--status", type=click.Choice([*Status], case_sensitive=False), multiple=True, help="Any of them."
+        ),
+        click.option("--type", type=Word()),
+        click.option("--queue", type=Word()),
+        click.option("--tag", type=Word(), multiple=True, help="All of them."),
+        click.option("--after", type=Moment(), help="Created at this time (or 2h ago) or later."),
+        click.option("--before", type=Moment(), help="Created before this time (or 2h ago)."),
+    )
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        return command(which=Filter(*(given.pop(name) for name in names)), **given)
+
+    for option in reversed(options):
+        run = option(run)
+    return run
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+
+
+def on_jobs(command: Command) -> Command:
+    """The arguments and options of a command that acts on some jobs, or on all that a filter means."""
+    yes = click.option("--yes", is_flag=True, help="Don't ask before acting on all jobs that the options mean.")
+    return click.argument("job_ids", metavar="[ID]...", nargs=-1, type=click.UUID)(filters(yes(as_json(command))))

@@ -1,0 +1,136 @@
+"""What the terminal shows of all jobs: the latest ones, the counts of the queues, the pace of the types."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import false, select
+
+from jobsvc import following, jobs, rqsettings
+from jobsvc.db import transaction
+from jobsvc.jobs import Filter, overview
+from jobsvc.models import Job, Outcome, Status
+from jobsvc.relay import Relay
+from tests.integration.making import outcome, sql, started, submit
+from tests.integration.test_listing import Explain, fill
+
+
+def ids(found: list[Any]) -> list[UUID]:
+    return [one.id for one in found]
+
+
+def test_the_latest_are_the_newest_those_that_run_and_those_followed() -> None:
+    followed, _, runs, *newest = submit(), submit(), started().job_id, submit(), submit()
+    submit(type="WEBHOOK")
+    assert ids(jobs.latest(2)) == [*reversed(newest), runs]
+    assert ids(jobs.latest(2, [followed, runs])) == [*reversed(newest), runs, followed]
+
+
+def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WINDOW", 2)
+    monkeypatch.setattr(following, "REFRESH_SECONDS", 0)
+    old, waits = started(), submit()
+    looks = following.looks()
+
+    def told() -> list[tuple[UUID, str | None, str]]:
+        return [(job.id, before.status if before else None, job.status) for before, job in next(looks)[1]]
+
+    assert told() == [(waits, None, "PENDING"), (old.job_id, None, "PROCESSING")]
+    newer = [submit(), submit()]
+    assert told() == [(job_id, None, "PENDING") for job_id in reversed(newer)]
+    assert told() == []
+    jobs.finish([outcome(old, Outcome.COMPLETED)])
+    jobs.cancel(waits)
+    assert told() == [(waits, "PENDING", "CANCELLED"), (old.job_id, "PROCESSING", "COMPLETED")]
+    for job_id in newer:
+        jobs.cancel(job_id)
+        jobs.remove(job_id)
+    assert told() == []  # though the two that ended before are the newest again
+
+
+def test_queue_counts_leave_out_what_completed() -> None:
+    jobs.finish([outcome(started(queue="low"), Outcome.COMPLETED)])
+    jobs.finish([outcome(started(queue="low"), Outcome.FAILED)])
+    started(queue="low")
+    late, *_ = submit(queue="low"), submit(queue="low"), submit(queue="low", delay=600), submit(queue="other")
+    sql("UPDATE jobs SET due_at = now() - interval '50 s' WHERE id = :id", id=late)
+    high, low, other = jobs.queue_counts(["high", "low"])
+    assert (high.name, sum(high.counts.values()), high.oldest_waiting) == ("high", 0, None)
+    assert {name: count for name, count in low.counts.items() if count} == {
+        Status.PENDING: 2,
+        Status.SCHEDULED: 1,
+        Status.RETRYING: 1,
+        Status.PROCESSING: 1,
+    }
+    assert low.oldest_waiting == pytest.approx(50, abs=10)
+    assert (other.name, other.counts[Status.PENDING]) == ("other", 1)
+
+
+def test_the_pace_is_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "SAMPLE", 3)
+    jobs.finish([outcome(started(type="OLD"), Outcome.COMPLETED)])
+    sql("UPDATE jobs SET started_at = now() - interval '90 s', finished_at = now() - interval '70 s'")
+    slow, quick = started(type="SLOW"), started(type="QUICK")
+    sql("UPDATE jobs SET started_at = now() - interval '5 s' WHERE id = :id", id=slow.job_id)
+    jobs.finish([outcome(slow, Outcome.COMPLETED), outcome(quick, Outcome.DISCARDED)])
+    for _ in range(4):
+        submit()
+    assert jobs.paces([], 60) == []
+    first, second = jobs.paces(["high", "default"], 60)
+    assert (second.type, second.started, second.completed, second.failed, second.mean) == ("QUICK", 1, 0, 1, None)
+    assert (first.type, first.started, first.completed, first.failed) == ("SLOW", 1, 1, 0)
+    assert first.mean == first.longest == pytest.approx(5, abs=2)
+    assert [pace.type for pace in jobs.paces(["default"], 80)] == ["OLD", "SLOW", "QUICK"]
+
+
+def test_counting_what_would_be_meant_stops_where_it_is_told() -> None:
+    for _ in range(3):
+        submit(tags=["x"])
+    assert jobs.count_cancellable(Filter(tags=["x"]), 10) == 3
+    assert jobs.count_cancellable(Filter(tags=["x"]), 2) == 2
+    assert jobs.count_cancellable(Filter([Status.FAILED]), 10) == 0
+    assert jobs.count_retryable(Filter(tags=["x"]), 10) == 0
+
+
+def test_a_relay_that_was_stopped_settles_at_once() -> None:
+    relay = Relay().start()
+    relay.stop()
+    assert not relay._thread.is_alive()
+    job_id = submit()
+    jobs.cancel(job_id)
+    relay.wake([jobs.retry(job_id)[1]])
+    relay.settle()
+    assert rqsettings.queue("default").get_job_ids() == [str(job_id)]
+    jobs.cancel(job_id)
+    relay.withdraw([job_id])
+    relay.settle()
+    assert rqsettings.queue("default").get_job_ids() == []
+
+
+def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of 8 KiB, of a table of many jobs of which few are not completed."""
+    plans: list[dict[str, Any]] = []
+
+    @contextmanager
+    def explaining() -> Iterator[Any]:
+        def execute(statement: Any) -> Any:
+            plans.append(connection.scalar(Explain(statement))[0]["Plan"])  # type: ignore[arg-type]
+            return connection.execute(select(Job.id).where(false()))
+
+        with transaction() as connection:
+            yield SimpleNamespace(execute=execute)
+
+    monkeypatch.setattr(overview, "SAMPLE", 600)
+    assert fill() > 2500
+    followed = [job.id for job in jobs.latest(100)]
+    monkeypatch.setattr(overview, "transaction", explaining)
+    jobs.latest(50, followed)
+    jobs.queue_counts(["default"])
+    jobs.paces(["high", "default", "low"], 60)
+    latest, counts, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
+    assert latest < 600  # three for an id
+    assert counts < 60
+    assert paces < 100
