@@ -20,7 +20,7 @@ from redis import RedisError
 from rq import Queue, Retry
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, leftovers, rqsettings, withdrawing
+from jobsvc import jobs, leftovers, rqsettings, tracing, withdrawing
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
@@ -46,6 +46,7 @@ class Relay:
         self._inbox: deque[Dispatch] = deque()
         self._ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
         self._bell = threading.Event()
+        self._shall_look = False
         self._redis = Server("Redis", RedisError, logger)
         self._postgres = Server("Postgres", StoreUnavailable, logger)
         self._retention = leftovers.Retention()
@@ -58,6 +59,11 @@ class Relay:
     def withdraw(self, job_ids: Iterable[UUID]) -> None:
         """Take these jobs, which have ended or are gone, out of RQ; nothing depends on it. Returns at once."""
         self._ended.extend(job_ids)
+        self._bell.set()
+
+    def look(self) -> None:
+        """Look at once for jobs that are due and were not dispatched. Returns at once."""
+        self._shall_look = True
         self._bell.set()
 
     def start(self) -> "Relay":
@@ -83,7 +89,8 @@ class Relay:
             try:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
                 self._withdraw_some()
-                if time.monotonic() >= min(next_due, next_sweep):
+                if self._shall_look or time.monotonic() >= min(next_due, next_sweep):
+                    self._shall_look = False
                     next_due = time.monotonic() + max(self.dispatch_due(), SHORTEST_PAUSE)
                 if time.monotonic() >= next_sweep:
                     next_sweep = time.monotonic() + (0 if self.sweep() else interval)
@@ -130,6 +137,8 @@ class Relay:
         gone: list[UUID] = []
         with self._postgres:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
+            if any(counts):
+                self.look()  # the ends of these jobs may have to be told, the lost ones be tried again
             counts.append(jobs.forget_keys(BATCH))
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
@@ -167,7 +176,7 @@ class Relay:
         if not batch:
             return 0
         if self._redis.is_worth_a_try():
-            with self._redis:
+            with self._redis, tracing.span("deliver", "CLIENT", links=(one.traceparent for one in batch)):
                 _push(batch)
                 return len(batch)
         with self._postgres:

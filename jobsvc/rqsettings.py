@@ -12,7 +12,7 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from jobsvc import execution, handlers
+from jobsvc import execution, handlers, logs, tracing
 from jobsvc.config import settings
 
 REDIS_URL = settings().REDIS_URL
@@ -31,6 +31,9 @@ FAILURE_TTL = 86400
 """Seconds for which RQ shows a job that failed; Postgres keeps it."""
 
 handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
+tracing.set_up()
+if settings().JOBSVC_LOG == "json":
+    logs.to_stderr()  # or a stock worker would set up RQ's own lines
 
 
 @lru_cache(maxsize=1)

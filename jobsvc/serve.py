@@ -11,6 +11,7 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
+from jobsvc import logs
 from jobsvc.config import settings
 from jobsvc.errors import JobsvcError
 from jobsvc.orphans import stop_gently, when_orphaned
@@ -39,6 +40,7 @@ def main() -> None:
         blocking_threads=THREADS,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
+        log_dictconfig=logs.of_server(),
     ).serve()
 
 

@@ -19,6 +19,7 @@ from jobsvc.jobs.attempts import (
     start,
 )
 from jobsvc.jobs.bulk import cancel_all, retry_all
+from jobsvc.jobs.deliveries import announce_again
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
@@ -42,6 +43,7 @@ __all__ = [
     "Started",
     "Submitted",
     "Verdict",
+    "announce_again",
     "called_off",
     "cancel",
     "cancel_all",

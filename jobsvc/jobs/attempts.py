@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Connection, Double, Row, Select, Text, Uuid, 
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
+from jobsvc.jobs.deliveries import announce
 from jobsvc.models import WAITING, Attempt, Job, Outcome, Status
 from jobsvc.sql import now, rows, seconds
 
@@ -28,6 +29,7 @@ class Started:
     max_attempts: int
     fence: int
     timeout: float
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             cancel_requested_at=null(),
             version=Job.version + 1,
         )
-        .returning(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout)
+        .returning(
+            Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.traceparent
+        )
     )
     with transaction() as connection:
         return [Started(*row) for row in connection.execute(begin)]
@@ -188,6 +192,7 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
     if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
         connection.execute(insert(Attempt), worth_a_row)
+    announce(connection, ended)
     return [
         Verdict(job.id, Status(job.status), job.due_at, last_intervals(job, job.max_attempts - job.attempts))
         for job in ended

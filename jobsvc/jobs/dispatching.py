@@ -32,6 +32,7 @@ class Dispatch:
     retry_intervals: list[float]
     due_at: datetime
     wait: float
+    traceparent: str | None = None
 
 
 _waits = Job.status.in_(WAITING)
@@ -75,7 +76,8 @@ def _claim(wanted: Select[Any]) -> list[Dispatch]:
 def as_dispatch(job: Any) -> Dispatch:
     """The dispatch of a job's row, which has `wait` beside the job's columns."""
     retries = job.max_attempts - job.attempts - 1
-    return Dispatch(job.id, job.type, job.queue, job.timeout, last_intervals(job, retries), job.due_at, float(job.wait))
+    left = last_intervals(job, retries)
+    return Dispatch(job.id, job.type, job.queue, job.timeout, left, job.due_at, float(job.wait), job.traceparent)
 
 
 def release(job_ids: Iterable[UUID]) -> None:

@@ -139,7 +139,10 @@ def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, 
 
 
 def _dispatch_of(job: NewJob, stored: Any) -> Dispatch:
-    return Dispatch(stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, float(stored.wait))
+    wait = float(stored.wait)
+    return Dispatch(
+        stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, wait, job.traceparent
+    )
 
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
