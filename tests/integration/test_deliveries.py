@@ -118,7 +118,7 @@ def test_no_delivery_no_end(end: Callable[[], UUID]) -> None:
 
 
 def test_many_that_end_together() -> None:
-    count = 2 * AT_ONCE + 1
+    count = 2 * AT_ONCE + 3
     ids = [submit(webhook_url=URL if n % 2 else None, payload={"n": n}) for n in range(count)]
     ones = jobs.start(ids, "worker", LEASE)
     jobs.finish([outcome(one, Outcome.COMPLETED) for one in ones])
