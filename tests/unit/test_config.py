@@ -96,7 +96,7 @@ def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ign
         ("JOBSVC_WEBHOOK_SECRETS", "A" * 32),
         ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 32},whsec_{'A' * 28}"),
         ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 88}"),
-        ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 31}!"),
+        ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 32}!"),
         ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 31}ä"),
     ],
 )
