@@ -1,5 +1,6 @@
 """The settings: read once from the environment and `.env`, typed, refused at start when wrong."""
 
+from base64 import b64decode
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
@@ -47,6 +48,18 @@ def _api_key(value: Any) -> Any:
     return ApiKey(name, cast(Scope, scope), secret)
 
 
+def _webhook_secret(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        key = b64decode(value.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not value.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("write each secret as whsec_ and the base64 of 24 to 64 random bytes")
+    return key
+
+
 def _network(value: Any) -> Any:
     return ip_network(value, strict=False) if isinstance(value, str) else value
 
@@ -77,8 +90,10 @@ class Settings(BaseSettings):
     JOBSVC_SHUTDOWN_SECONDS: float = Field(30, ge=0, le=3600)
     JOBSVC_RETENTION_DAYS: float = Field(30, ge=0, le=36500)
     JOBSVC_MAX_BODY_BYTES: int = Field(1024 * 1024, ge=1024, le=256 * 1024 * 1024)
+    JOBSVC_LOG: Literal["text", "json"] = "text"
     JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = []
     JOBSVC_ALLOW_ANONYMOUS: bool = False
+    JOBSVC_WEBHOOK_SECRETS: CommaSeparated[Annotated[bytes, BeforeValidator(_webhook_secret)]] = Field([], repr=False)
     JOBSVC_HTTP_ALLOW: CommaSeparated[Annotated[Network, BeforeValidator(_network)]] = []
 
     @field_validator("DATABASE_URL")

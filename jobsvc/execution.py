@@ -17,7 +17,7 @@ from redis import Redis, RedisError
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
-from jobsvc import handlers, jobs
+from jobsvc import handlers, jobs, logs, tracing
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
 from jobsvc.db import engine
@@ -78,11 +78,20 @@ def run(job_id: str) -> Any:
     if not started:
         rq_job.meta[ASIDE] = True
         return None
-    end, error = attempt(started[0])
-    verdict = record(end)
-    _log(started[0], end, verdict)
-    if verdict and verdict.concurrency_key:
-        let_next_in(verdict.concurrency_key, rq_job.connection)
+    try:
+        with (
+            logs.about(started[0].job_id, started[0].type, started[0].attempt),
+            tracing.span("run", "CONSUMER", started[0].traceparent, type=started[0].type, job=job_id),
+        ):
+            end, error = attempt(started[0])
+            if error is not None:
+                tracing.failed(error)
+            verdict = record(end)
+            _log(started[0], end, verdict)
+            if verdict and verdict.concurrency_key:
+                let_next_in(verdict.concurrency_key, rq_job.connection)
+    finally:
+        tracing.flush()
     if verdict is None or end.outcome == Outcome.HANDED_BACK:
         rq_job.meta[ASIDE] = True
         return None
@@ -100,7 +109,7 @@ def attempt(started: Started) -> tuple[AttemptEnd, BaseException | None]:
     watch = Watch(started, give_up=lambda reason: record(end(_failed(started, reason))))
     context = handlers.Context(
         *(str(started.job_id), started.attempt, started.max_attempts, started.fence),
-        *(watch.progress, log.add, watch.tell_cancelled),
+        *(watch.progress, log.add, watch.tell_cancelled, started.traceparent),
     )
 
     def end(how: AttemptEnd) -> AttemptEnd:

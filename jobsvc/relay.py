@@ -16,7 +16,7 @@ from uuid import UUID
 from redis import RedisError
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, leftovers, rqsettings, withdrawing
+from jobsvc import jobs, leftovers, rqsettings, tracing, withdrawing
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
@@ -42,6 +42,7 @@ class Relay:
         self._inbox: deque[Dispatch] = deque()
         self._ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
         self._bell = threading.Event()
+        self._shall_look = False
         self._redis = Server("Redis", RedisError, logger)
         self._postgres = Server("Postgres", StoreUnavailable, logger)
         self._retention = leftovers.Retention()
@@ -68,6 +69,11 @@ class Relay:
     def let_go(self) -> None:
         """Sweep at once, for jobs that were held and may go now. Returns at once."""
         self._sweep_now = True
+        self._bell.set()
+
+    def look(self) -> None:
+        """Look at once for jobs that are due and were not dispatched. Returns at once."""
+        self._shall_look = True
         self._bell.set()
 
     def start(self) -> "Relay":
@@ -105,7 +111,8 @@ class Relay:
             try:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
                 self._withdraw_some()
-                if time.monotonic() >= min(next_due, next_sweep):
+                if self._shall_look or time.monotonic() >= min(next_due, next_sweep):
+                    self._shall_look = False
                     next_due = time.monotonic() + max(self.dispatch_due(), SHORTEST_PAUSE)
                 if time.monotonic() >= next_sweep or self._sweep_now:
                     self._sweep_now = False
@@ -165,6 +172,8 @@ class Relay:
         gone: list[UUID] = []
         with self._postgres:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
+            if any(counts):
+                self.look()  # the ends of these jobs may have to be told, the lost ones be tried again
             counts.append(jobs.forget_keys(BATCH))
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
@@ -215,7 +224,7 @@ class Relay:
         if not batch:
             return 0
         if self._redis.is_worth_a_try():
-            with self._redis:
+            with self._redis, tracing.span("deliver", "CLIENT", links=(one.traceparent for one in batch)):
                 push(batch, rqsettings.connection())
                 return len(batch)
         with self._postgres:

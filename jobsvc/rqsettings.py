@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
 
-from jobsvc import execution, handlers, pushing
+from jobsvc import execution, handlers, logs, pushing, tracing
 from jobsvc.config import settings
 
 REDIS_URL = settings().REDIS_URL
@@ -23,6 +23,9 @@ RUN = f"{execution.__name__}.{execution.run.__name__}"
 assert RUN == pushing.RUN
 
 handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
+tracing.set_up()
+if settings().JOBSVC_LOG == "json":
+    logs.to_stderr()  # or a stock worker would set up RQ's own lines
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
+from jobsvc import logs
 from jobsvc.api.gate import Gate
 from jobsvc.app import create_app
 from jobsvc.config import settings
@@ -49,6 +50,7 @@ def main() -> None:
         blocking_threads=THREADS + WAITERS,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
+        log_dictconfig=logs.of_server(),
     ).serve()
 
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -75,7 +76,10 @@ class Watch:
         self._grace = GRACE_SECONDS
         # Blocked, it waits for a thread of ours that asks for it, also while the handler sits in a C call.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGALRM})
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._listen)]
+        self._threads = [
+            threading.Thread(target=copy_context().run, args=(work,), daemon=True)
+            for work in (self._keep, self._listen)
+        ]
         for thread in self._threads:
             thread.start()
         signal.signal(signal.SIGALRM, self._time_is_up)

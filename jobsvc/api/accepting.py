@@ -7,11 +7,12 @@ it, or, as most clients send it, bare.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flask import current_app, g, request
 
-from jobsvc import jobs, strictjson
+from jobsvc import jobs, strictjson, tracing
 from jobsvc.errors import KeyMalformed
 from jobsvc.jobs import NewJob, RequestKey, Submitted
 from jobsvc.relay import Relay
@@ -24,13 +25,23 @@ _BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # what is printed in ASCII, without 
 Accepted = tuple[dict[str, Any], int, dict[str, str]]
 """What a view answers: the body, the status, headers."""
 
+Tell = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]
+"""Makes the status and the body of what was submitted."""
 
-def accept(new: Sequence[NewJob], tell: Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]) -> Accepted:
+
+def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
     """Store the jobs that the request asks for, and answer with the status and body that `tell` makes of them.
 
-    The same request with the same Idempotency-Key is answered the same again, and makes nothing.
-    Raises KeyMalformed, KeyUnderWay and KeyReused.
+    A valid `traceparent` of the request is kept with them. The same request with the same
+    Idempotency-Key is answered the same again, and makes nothing. Raises KeyMalformed, KeyUnderWay and KeyReused.
     """
+    parent = tracing.read(request.headers.get("traceparent"))
+    with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
+        traceparent = tracing.current() or parent
+        return _accept([replace(job, traceparent=traceparent) for job in new] if traceparent else new, tell)
+
+
+def _accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
     key = _key()
     if key is None:
         submitted = jobs.submit(new)

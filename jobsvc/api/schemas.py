@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +24,8 @@ from jobsvc import cron, handlers
 from jobsvc.api.paging import read_cursor
 from jobsvc.api.parsing import INNER, Query, problems
 from jobsvc.config import settings
+from jobsvc.handlers.guard import public_url
+from jobsvc.handlers.outgoing import MAX_URL
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.jobs import Filter, NewJob
 from jobsvc.jobs.schedules import NewSchedule
@@ -65,7 +68,7 @@ class JobRequest(BaseModel):
     expires_in: Duration | None = None
     unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
     tags: Annotated[list[Tag], Field(max_length=16)] = []
-    webhook_url: str | None = None
+    webhook_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(public_url)] | None = None
     concurrency_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
     concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
 
@@ -84,7 +87,7 @@ class JobRequest(BaseModel):
     @field_validator("type")
     @classmethod
     def _known_type(cls, name: str) -> str:
-        if handlers.find(name) is None:
+        if name not in handlers.names():
             raise ValueError(f"there is no type {name[:100]!a}; known types: {', '.join(handlers.names())}")
         return name
 
@@ -95,6 +98,13 @@ class JobRequest(BaseModel):
         if name is not None and name not in queues:
             raise ValueError(f"there is no queue {name[:100]!a}; known queues: {', '.join(queues)}")
         return name
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _signed(cls, url: str | None) -> str | None:
+        if url is not None and not settings().JOBSVC_WEBHOOK_SECRETS:
+            raise ValueError("no webhook can be signed while JOBSVC_WEBHOOK_SECRETS is not set")
+        return url
 
     @model_validator(mode="after")
     def _fitting_payload(self) -> "JobRequest":

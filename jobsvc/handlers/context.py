@@ -41,6 +41,7 @@ class Context:
     attempt, max_attempts: which attempt this is, from 1, and how many there may be.
     fence: a number that grows with every start of the job and never comes twice: pass it on to
         what you write to, and let that refuse a smaller one.
+    traceparent: the W3C Trace Context of the request that made the job, None where it had none.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Context:
         report: Callable[[float, str | None], None],
         keep: Callable[[str], None],
         is_cancelled: Callable[[], bool] = lambda: False,
+        traceparent: str | None = None,
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         self.max_attempts = max_attempts
         self.fence = fence
+        self.traceparent = traceparent
         self._report = report
         self._keep = keep
         self._is_cancelled = is_cancelled

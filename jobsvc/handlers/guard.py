@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
-from jobsvc.config import Network
+from jobsvc.config import Network, settings
 
 Address = IPv4Address | IPv6Address
 
@@ -63,6 +63,14 @@ def read_url(text: str) -> Url:
         raise ValueError("has no valid host")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Url(parts.scheme, host, parts.port or {"http": 80, "https": 443}[parts.scheme], target)
+
+
+def public_url(text: str) -> str:
+    """The URL as it is, for requests to be sent to. Raises ValueError for one that spells an address not allowed."""
+    spelled = literal(read_url(text).host)
+    if spelled is not None and not is_allowed(spelled, settings().JOBSVC_HTTP_ALLOW):
+        raise ValueError(f"{spelled} is not a public address; JOBSVC_HTTP_ALLOW can let it in")
+    return text
 
 
 def literal(host: str) -> Address | None:

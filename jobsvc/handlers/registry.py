@@ -17,7 +17,10 @@ from jobsvc.errors import HandlerError
 from jobsvc.handlers.context import Context
 from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 
-BUILT_IN = ("jobsvc.handlers.test_job", "jobsvc.handlers.http_request")
+BUILT_IN = ("jobsvc.handlers.test_job", "jobsvc.handlers.http_request", "jobsvc.handlers.webhook")
+
+DELIVERY = "WEBHOOK"
+"""The type of the jobs that deliver webhooks, which the service makes itself."""
 
 
 @dataclass(frozen=True)
@@ -132,5 +135,5 @@ def find(name: str) -> Handler | None:
 
 
 def names() -> list[str]:
-    """The known job types, in order."""
-    return sorted(_handlers)
+    """The job types that a client can post, in order."""
+    return sorted(set(_handlers) - {DELIVERY})

@@ -20,6 +20,7 @@ from jobsvc.jobs.attempts import (
     start,
 )
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
+from jobsvc.jobs.deliveries import announce_again
 from jobsvc.jobs.dispatching import (
     Dispatch,
     claim_due,
@@ -59,6 +60,7 @@ __all__ = [
     "Started",
     "Submitted",
     "Verdict",
+    "announce_again",
     "called_off",
     "cancel",
     "cancel_all",

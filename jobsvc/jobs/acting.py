@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from jobsvc.db import transaction
 from jobsvc.errors import UniqueKeyTaken, WrongState
+from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.dispatching import Dispatch, as_dispatch
 from jobsvc.jobs.reading import load
 from jobsvc.models import ENDED, MOVES, WAITING, Job, Status
@@ -43,9 +44,11 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
             cancel_requested_at=case((waits, null()), else_=func.coalesce(Job.cancel_requested_at, now())),
             version=Job.version + case((waits, 1), else_=0),
         )
-        .returning(Job.id, Job.status)
+        .returning(Job.id, Job.status, Job.webhook_url)
     )
-    return {job.id: Status(job.status) for job in connection.execute(call_off)}
+    moved = connection.execute(call_off).all()
+    announce(connection, moved)
+    return {job.id: Status(job.status) for job in moved}
 
 
 def retry(job_id: UUID) -> tuple[Job, Dispatch]:

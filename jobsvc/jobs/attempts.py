@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import admit, may_start, paused
+from jobsvc.jobs.deliveries import announce
 from jobsvc.models import Attempt, Job, Outcome, Status
 from jobsvc.sql import now, rows, seconds
 
@@ -29,6 +30,7 @@ class Started:
     max_attempts: int
     fence: int
     timeout: float
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             cancel_requested_at=null(),
             version=Job.version + 1,
         )
-        .returning(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout)
+        .returning(
+            Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.traceparent
+        )
     )
     free = begin.where(Job.id.in_(job_ids), Job.concurrency_key.is_(None), Job.queue.not_in(paused))
     with transaction() as connection:
@@ -197,6 +201,7 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
     if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
         connection.execute(insert(Attempt), worth_a_row)
+    announce(connection, ended)
     return [
         Verdict(
             job.id,

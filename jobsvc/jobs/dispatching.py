@@ -37,6 +37,7 @@ class Dispatch:
     due_at: datetime
     wait: float
     is_claimed: bool = True
+    traceparent: str | None = None
 
 
 _waits = Job.status.in_(WAITING)
@@ -161,7 +162,10 @@ def _dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
 def as_dispatch(job: Any) -> Dispatch:
     """The dispatch of a job's row, which has `wait` beside the job's columns."""
     retries = job.max_attempts - job.attempts - 1
-    return Dispatch(job.id, job.type, job.queue, job.timeout, last_intervals(job, retries), job.due_at, float(job.wait))
+    left = last_intervals(job, retries)
+    return Dispatch(
+        *(job.id, job.type, job.queue, job.timeout, left, job.due_at, float(job.wait)), traceparent=job.traceparent
+    )
 
 
 def release(job_ids: Iterable[UUID]) -> None:

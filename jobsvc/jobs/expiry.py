@@ -3,6 +3,7 @@
 from sqlalchemy import func, select, update
 
 from jobsvc.db import transaction
+from jobsvc.jobs.deliveries import announce
 from jobsvc.models import WAITING, Job, Status
 from jobsvc.sql import now
 
@@ -20,8 +21,11 @@ def expire(limit: int) -> int:
         "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
     )
     with transaction() as connection:
-        return connection.execute(
+        expired = connection.execute(
             update(Job)
             .where(Job.id == late.c.id)
             .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
-        ).rowcount
+            .returning(Job.id, Job.status, Job.webhook_url)
+        ).all()
+        announce(connection, expired)
+    return len(expired)

@@ -7,10 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, or_
 
+from jobsvc.handlers import DELIVERY
 from jobsvc.models import WAITING, Job, Status
-
-DELIVERY = "WEBHOOK"
-"""The type of the jobs that deliver webhooks; they are meant only where somebody asks for them."""
 
 CLOCK_SKEW = timedelta(minutes=1)
 """How far the clock of a process that makes ids may be from Postgres', which says when a job was created."""
@@ -32,6 +30,7 @@ class Filter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """This filter in SQL, to be joined by AND."""
+        # Deliveries are meant only where somebody asks for them.
         wanted = [Job.type == self.type if self.type else Job.type != DELIVERY]
         if self.statuses:
             wanted.append(or_(*(has_status(status) for status in sorted(set(self.statuses)))))

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, union, union_all
 
 from jobsvc.db import transaction
-from jobsvc.jobs.filters import DELIVERY
+from jobsvc.handlers import DELIVERY
 from jobsvc.models import WAITING, Job, Status
 from jobsvc.sql import now, seconds
 

@@ -148,6 +148,7 @@ def _dispatch_of(job: NewJob, stored: Any) -> Dispatch:
     return Dispatch(
         *(stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, float(stored.wait)),
         is_claimed=stored.is_claimed,
+        traceparent=job.traceparent,
     )
 
 

@@ -55,6 +55,12 @@ def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not settings().is_open
 
 
+def test_webhook_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 32}, whsec_{'A' * 85}A==")
+    assert [bytes(24), bytes(64)] == settings().JOBSVC_WEBHOOK_SECRETS
+    assert "JOBSVC_WEBHOOK_SECRETS" not in repr(settings())
+
+
 def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("PORT=4000\nSOMETHING_ELSE=1\n")
@@ -85,6 +91,13 @@ def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ign
         ("JOBSVC_HTTP_ALLOW", "everything"),
         ("JOBSVC_ALLOW_ANONYMOUS", "perhaps"),
         ("HOST", "0.0.0.0"),
+        ("JOBSVC_LOG", "xml"),
+        ("JOBSVC_WEBHOOK_SECRETS", ","),
+        ("JOBSVC_WEBHOOK_SECRETS", "A" * 32),
+        ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 32},whsec_{'A' * 28}"),
+        ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 88}"),
+        ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 32}!"),
+        ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 31}ä"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -93,6 +106,7 @@ def test_a_wrong_value_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, nam
         settings()
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
+    assert "AAAA" not in str(caught.value)  # no secret
 
 
 def test_a_missing_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

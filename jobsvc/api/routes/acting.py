@@ -24,6 +24,7 @@ def cancel(job_id: str) -> tuple[dict[str, Any], int]:
     job = jobs.cancel(read_id(job_id))
     if job.status == Status.CANCELLED:
         relay().withdraw([job.id])
+        relay().look()
     return dump_job(job), 200 if job.status == Status.CANCELLED else 202
 
 
@@ -56,6 +57,7 @@ def cancel_all() -> dict[str, int]:
     for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
         count += len(batch)
         relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
+    relay().look()
     return {"count": count}
 
 

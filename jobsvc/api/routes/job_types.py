@@ -8,7 +8,6 @@ from jobsvc import handlers
 from jobsvc.api.parsing import no_query
 from jobsvc.config import settings
 from jobsvc.handlers import Handler
-from jobsvc.jobs.filters import DELIVERY
 from jobsvc.wire import show_number
 
 blueprint = Blueprint("job_types", __name__)
@@ -18,7 +17,7 @@ blueprint.before_request(no_query)
 @blueprint.get("/job-types")
 def job_types() -> dict[str, Any]:
     """List the job types that a client can post, each with the schema of its payload and its defaults."""
-    known = [handlers.find(name) for name in handlers.names() if name != DELIVERY]
+    known = [handlers.find(name) for name in handlers.names()]
     return {"jobTypes": [_dump(handler) for handler in known if handler]}
 
 

@@ -1,0 +1,21 @@
+"""Webhooks by hand: the end of a job told again."""
+
+from flask import Blueprint, url_for
+
+from jobsvc import jobs
+from jobsvc.api.accepting import relay
+from jobsvc.api.auth import needs
+from jobsvc.api.parsing import no_body, no_query, read_id
+
+blueprint = Blueprint("webhooks", __name__)
+blueprint.before_request(no_query)
+blueprint.before_request(no_body)
+
+
+@blueprint.post("/jobs/<job_id>/webhook")
+@needs("write")
+def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
+    """Tell the end of a job again; the answer names the delivery."""
+    delivery = str(jobs.announce_again(read_id(job_id)))
+    relay().look()
+    return {"jobId": delivery}, 202, {"Location": url_for("jobs.show", job_id=delivery)}

@@ -1,0 +1,265 @@
+"""Webhooks, as their receiver sees them, who checks them with the library that Standard Webhooks gives him."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+from uuid_utils.compat import uuid7
+
+from tests.acceptance.test_bad_input import post, refused
+from tests.integration.making import sql
+from tests.support import Service, eventually
+
+OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NEW = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1Zq2YfQ="
+
+
+class Seen(NamedTuple):
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def verified(self, secret: str = NEW) -> dict[str, Any]:
+        return dict(Webhook(secret).verify(self.body, self.headers))
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what it was sent, and gives the answers (status, headers) that a test has put in, then 204."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.seen: list[Seen] = []
+        self.answers: list[tuple[int, dict[str, str]]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def told(self, count: int = 1) -> list[Seen]:
+        """What came, once it is so much."""
+        eventually(lambda: len(self.seen) >= count)
+        assert len(self.seen) == count
+        return self.seen
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status, headers = self.server.answers.pop(0) if self.server.answers else (204, {})
+        self.server.seen.append(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    do_GET = do_POST
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def hooks() -> Iterator[Service]:
+    """A service with two secrets, and a worker."""
+    service = Service({"JOBSVC_WEBHOOK_SECRETS": f"{OLD},{NEW}", "JOBSVC_SWEEP_SECONDS": "0.2"})
+    service.worker()
+    yield service
+    service.close()
+
+
+def delivery_of(service: Service, job_id: str) -> str:
+    return str(service.job(job_id)["webhookJobId"])
+
+
+def hurry(delivery: str) -> None:
+    """Let the time pass until the delivery's next attempt is due."""
+    sql("UPDATE jobs SET due_at = now(), dispatched_at = NULL WHERE id = :id AND status = 'RETRYING'", id=delivery)
+
+
+def test_the_end_of_a_job_is_told(hooks: Service, receiver: Receiver) -> None:
+    payload = {"result": {"ü": [1, 2.5, None]}}
+    job_id = hooks.post(payload=payload, webhookUrl=f"{receiver.url}/told?a=1", tags=["x"])
+    [seen] = receiver.told()
+    message = seen.verified()
+    assert seen.path == "/told?a=1"
+    assert seen.headers["content-type"] == "application/json"
+    assert list(message) == ["type", "timestamp", "data"]
+    assert message["type"] == "job.completed"
+    job = hooks.job(job_id)
+    assert message["data"] == job
+    assert message["timestamp"] == job["finishedAt"]
+    assert seen.headers["webhook-id"] == job["webhookJobId"]
+    delivery = hooks.until(job["webhookJobId"], "COMPLETED")
+    assert (delivery["type"], delivery["queue"], delivery["webhookJobId"]) == ("WEBHOOK", "default", None)
+    assert delivery["result"] == {"status": 204}
+    assert delivery["maxAttempts"] == 10
+    assert delivery["retryIntervals"] == [5, 30, 120, 600, 3600, 10800, 10800, 10800, 10800]
+
+
+def test_failure_and_cancel_are_told(hooks: Service, receiver: Receiver) -> None:
+    failed = hooks.post("DISCARD", webhookUrl=receiver.url)
+    [first] = receiver.told()
+    assert (first.verified()["type"], first.verified()["data"]["error"]["type"]) == ("job.failed", "Discard")
+    cancelled = hooks.post(delay=60, webhookUrl=receiver.url)
+    assert hooks.client.post(f"/jobs/{cancelled}/cancel").json()["webhookJobId"]
+    message = receiver.told(2)[1].verified()
+    assert (message["type"], message["data"]["id"]) == ("job.cancelled", cancelled)
+    assert hooks.client.post(f"/jobs/{failed}/retry").status_code == 200
+    again = receiver.told(3)[2].verified()  # each end of a job is told
+    assert (again["data"]["id"], again["data"]["attempts"]) == (failed, 2)
+
+
+def test_all_secrets_sign(hooks: Service, receiver: Receiver) -> None:
+    hooks.post(webhookUrl=receiver.url)
+    [seen] = receiver.told()
+    assert len(seen.headers["webhook-signature"].split()) == 2
+    assert seen.verified(OLD) == seen.verified(NEW)
+    with pytest.raises(Exception, match="No matching signature"):
+        seen.verified("whsec_" + "A" * 32)
+
+
+def test_what_failed_is_sent_again_as_it_was(hooks: Service, receiver: Receiver) -> None:
+    receiver.answers = [(500, {}), (404, {})]
+    job_id = hooks.post(webhookUrl=receiver.url)
+    receiver.told()
+    delivery = delivery_of(hooks, job_id)
+    for count in (2, 3):
+        hooks.until(delivery, "RETRYING")
+        hurry(delivery)
+        receiver.told(count)
+    hooks.until(delivery, "COMPLETED")
+    assert {seen.headers["webhook-id"] for seen in receiver.seen} == {delivery}
+    assert len({seen.body for seen in receiver.seen}) == 1
+    assert all(seen.verified() for seen in receiver.seen)
+    assert [one["outcome"] for one in hooks.attempts(delivery)] == ["failed", "failed", "completed"]
+
+
+def test_a_redirect_is_a_failure(hooks: Service, receiver: Receiver) -> None:
+    receiver.answers = [(307, {"Location": f"{receiver.url}/elsewhere"})]
+    job_id = hooks.post(webhookUrl=receiver.url)
+    receiver.told()
+    job = hooks.until(delivery_of(hooks, job_id), "RETRYING")
+    assert job["error"]["message"] == "the answer was 307"
+    receiver.told(1)
+
+
+def test_gone_ends_it(hooks: Service, receiver: Receiver) -> None:
+    receiver.answers = [(410, {})]
+    job_id = hooks.post(webhookUrl=receiver.url)
+    receiver.told()
+    delivery = hooks.until(delivery_of(hooks, job_id), "FAILED")
+    assert delivery["attempts"] == 1
+    assert [one["outcome"] for one in hooks.attempts(delivery["id"])] == ["discarded"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(hooks: Service, receiver: Receiver, status: int) -> None:
+    receiver.answers = [(status, {"Retry-After": "0"})]
+    job_id = hooks.post(webhookUrl=receiver.url)
+    receiver.told(2)  # not after 5 s
+    first, second = hooks.attempts(hooks.until(delivery_of(hooks, job_id), "COMPLETED")["id"])
+    assert first["error"]["message"] == f"the answer was {status}, to be tried again in 0 s"
+    assert second["outcome"] == "completed"
+
+
+def test_a_private_address_behind_a_name_is_not_connected_to(receiver: Receiver) -> None:
+    # A queue of its own, which the other service's worker, that may reach 127.0.0.1, doesn't serve.
+    env = {"JOBSVC_WEBHOOK_SECRETS": NEW, "JOBSVC_HTTP_ALLOW": "", "JOBSVC_HANDLERS": "", "JOBSVC_QUEUES": "apart"}
+    service = Service(env)
+    try:
+        job_id = service.post(delay=60, webhookUrl=f"http://localhost:{receiver.server_port}/")
+        service.client.post(f"/jobs/{job_id}/cancel")
+        service.worker()
+        delivery = service.until(delivery_of(service, job_id), "FAILED", "RETRYING")
+        assert (delivery["status"], delivery["attempts"], delivery["error"]["type"]) == ("FAILED", 1, "Refused")
+        assert receiver.seen == []
+    finally:
+        service.close()
+
+
+def test_told_again_by_hand(hooks: Service, receiver: Receiver) -> None:
+    job_id = hooks.post(webhookUrl=receiver.url)
+    [first] = receiver.told()
+    reply = hooks.client.post(f"/jobs/{job_id}/webhook")
+    assert reply.status_code == 202
+    assert list(reply.json()) == ["jobId"]
+    assert reply.headers["Location"] == f"/jobs/{reply.json()['jobId']}"
+    second = receiver.told(2)[1]
+    assert second.headers["webhook-id"] == reply.json()["jobId"] == delivery_of(hooks, job_id)
+    assert second.headers["webhook-id"] != first.headers["webhook-id"]
+    assert second.verified()["timestamp"] == first.verified()["timestamp"]
+    assert second.verified()["data"] == hooks.job(job_id)
+
+
+def test_when_nothing_can_be_told(hooks: Service, receiver: Receiver) -> None:
+    silent = hooks.post(delay=60)
+    waiting = hooks.post(delay=60, webhookUrl=receiver.url)
+    assert "no webhookUrl" in refused(hooks.client.post(f"/jobs/{silent}/webhook"), 409)["detail"]
+    assert "SCHEDULED" in refused(hooks.client.post(f"/jobs/{waiting}/webhook"), 409)["detail"]
+    refused(hooks.client.post(f"/jobs/{uuid7()}/webhook"), 404)
+    refused(hooks.client.post("/jobs/x/webhook"), 404)
+    refused(hooks.client.post(f"/jobs/{waiting}/webhook?again=1"), 422)
+    refused(hooks.client.post(f"/jobs/{waiting}/webhook", json={"url": receiver.url}), 422)
+    assert hooks.job(waiting)["webhookJobId"] is None
+
+
+def test_deliveries_are_jobs_to_look_at(hooks: Service, receiver: Receiver) -> None:
+    job_id = hooks.post(webhookUrl=receiver.url)
+    receiver.told()
+    delivery = delivery_of(hooks, job_id)
+    listed = [job["id"] for job in hooks.client.get("/jobs?limit=200").json()["jobs"]]
+    assert job_id in listed
+    assert delivery not in listed
+    deliveries = hooks.client.get("/jobs?type=WEBHOOK&limit=1").json()["jobs"]
+    assert [job["id"] for job in deliveries] == [delivery]
+    assert "WEBHOOK" not in [one["name"] for one in hooks.client.get("/job-types").json()["jobTypes"]]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://169.254.169.254/", "http://169.254.169.254./", "http://[::ffff:169.254.169.254]/"),
+        *("http://2852039166/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376/", "http://169.254.43518/"),
+        *("http://[::ffff:a9fe:a9fe]/", "http://[64:ff9b::a9fe:a9fe]/", "http://①⑥⑨.254.169.254/"),
+        *("http://127.0.0.2/", "http://10.0.0.1/", "http://[::1]/", "http://[fe80::1%25lo]/", "http://0/"),
+        *("ftp://example.com/", "example.com", "", "http://", "http://a b/", "http://u:p@example.com/"),
+        *("http://example.com:70000/", "http://example.com/" + "x" * 8192, 1, ["http://example.com/"], {}),
+    ],
+)
+def test_urls_that_are_refused(hooks: Service, url: Any) -> None:
+    problem = refused(post(hooks, json.dumps({"webhookUrl": url})), 422)
+    assert [error["pointer"] for error in problem["errors"]] == ["/webhookUrl"]
+
+
+def test_a_bad_url_in_a_batch_is_named(hooks: Service) -> None:
+    reply = hooks.client.post("/jobs/batch", json={"jobs": [{}, {"webhookUrl": "http://10.0.0.1/"}]})
+    assert [error["pointer"] for error in refused(reply, 422)["errors"]] == ["/jobs/1/webhookUrl"]
+
+
+def test_without_secrets_no_webhook_is_accepted(api: Service) -> None:
+    problem = refused(post(api, '{"webhookUrl": "https://example.com/"}'), 422)
+    assert problem["errors"][0]["pointer"] == "/webhookUrl"
+    assert "JOBSVC_WEBHOOK_SECRETS" in problem["detail"]
+
+
+def test_a_delivery_cannot_be_posted(api: Service) -> None:
+    payload = {"url": "https://example.com/", "body": {"type": "job.completed", "timestamp": "", "data": {}}}
+    problem = refused(post(api, json.dumps({"type": "WEBHOOK", "payload": payload})), 422)
+    assert problem["errors"][0]["pointer"] == "/type"
+    assert "WEBHOOK" not in problem["detail"].partition("known types")[2]

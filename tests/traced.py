@@ -1,0 +1,18 @@
+"""OpenTelemetry, configured as somebody would in a module of theirs: here with spans as JSON lines in $SPANS."""
+
+import os
+from pathlib import Path
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+_file = Path(os.environ["SPANS"]).open("a")  # noqa: SIM115
+_provider = TracerProvider()
+_provider.add_span_processor(
+    BatchSpanProcessor(
+        ConsoleSpanExporter(out=_file, formatter=lambda span: span.to_json(indent=None) + "\n"),
+        schedule_delay_millis=100,
+    )
+)
+trace.set_tracer_provider(_provider)
