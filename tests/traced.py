@@ -12,7 +12,7 @@ _provider = TracerProvider()
 _provider.add_span_processor(
     BatchSpanProcessor(
         ConsoleSpanExporter(out=_file, formatter=lambda span: span.to_json(indent=None) + "\n"),
-        schedule_delay_millis=100,
+        schedule_delay_millis=1000,  # longer than the process of an attempt lives
     )
 )
 trace.set_tracer_provider(_provider)

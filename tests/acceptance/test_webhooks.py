@@ -196,8 +196,10 @@ def test_a_private_address_behind_a_name_is_not_connected_to(receiver: Receiver)
 def test_told_again_by_hand(hooks: Service, receiver: Receiver) -> None:
     job_id = hooks.post(webhookUrl=receiver.url)
     [first] = receiver.told()
+    etag = hooks.client.get(f"/jobs/{job_id}").headers["ETag"]
     reply = hooks.client.post(f"/jobs/{job_id}/webhook")
     assert reply.status_code == 202
+    assert hooks.client.get(f"/jobs/{job_id}").headers["ETag"] != etag  # webhookJobId is another
     assert list(reply.json()) == ["jobId"]
     assert reply.headers["Location"] == f"/jobs/{reply.json()['jobId']}"
     second = receiver.told(2)[1]
