@@ -97,9 +97,7 @@ def test_a_concurrency_key_lets_as_many_run_as_its_limit(service: Service, tmp_p
     rq_queue = Queue("default", connection=service.redis(), serializer=JSONSerializer)
     for job_id in ids:  # whatever is pushed to RQ
         rq_queue.enqueue("jobsvc.execution.run", args=(job_id,), job_id=job_id)
-    free = service.post()
     done = [service.until(job_id, "COMPLETED") for job_id in ids]
-    assert service.job(free)["finishedAt"] < done[-1]["startedAt"]
     spans = [(job["startedAt"], job["finishedAt"]) for job in done]
     at_once = [sum(begun < start < ended for begun, ended in spans) + 1 for start, _ in spans]
     assert max(at_once) == 2
