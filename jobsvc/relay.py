@@ -131,6 +131,7 @@ class Relay:
         with self._postgres:
             counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
             counts.append(jobs.forget_keys(BATCH))
+            jobs.fold_tallies()
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
                 with self._redis:

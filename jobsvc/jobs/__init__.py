@@ -19,6 +19,7 @@ from jobsvc.jobs.attempts import (
     start,
 )
 from jobsvc.jobs.bulk import cancel_all, retry_all
+from jobsvc.jobs.depths import Depth, depths, relay_lag
 from jobsvc.jobs.dispatching import Dispatch, claim_due, claim_missing, release, seconds_to_next
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
@@ -27,12 +28,16 @@ from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
+from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
 
 __all__ = [
+    "BOUNDS",
     "LOWEST",
     "Answer",
     "AttemptEnd",
+    "Depth",
     "Dispatch",
+    "Event",
     "Failure",
     "Filter",
     "NewJob",
@@ -47,8 +52,10 @@ __all__ = [
     "cancel_all",
     "claim_due",
     "claim_missing",
+    "depths",
     "expire",
     "finish",
+    "fold_tallies",
     "forget_keys",
     "get",
     "history",
@@ -56,6 +63,7 @@ __all__ = [
     "prune",
     "recover_killed",
     "recover_lapsed",
+    "relay_lag",
     "release",
     "remove",
     "renew",
@@ -67,5 +75,6 @@ __all__ = [
     "store",
     "submit",
     "submit_once",
+    "tallied",
     "unfinished",
 ]

@@ -10,8 +10,9 @@ from sqlalchemy import BigInteger, Connection, Double, Row, Select, Text, Uuid, 
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import WAITING, Attempt, Job, Outcome, Status
-from jobsvc.sql import now, rows, seconds
+from jobsvc.sql import now, rows, seconds, seconds_since
 
 UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
 """How a start may end that doesn't count as an attempt."""
@@ -28,6 +29,8 @@ class Started:
     max_attempts: int
     fence: int
     timeout: float
+    queue: str
+    waited: float  # seconds, since it was due
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,14 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             cancel_requested_at=null(),
             version=Job.version + 1,
         )
-        .returning(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout)
+        .returning(
+            *(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.queue),
+            seconds_since(Job.due_at).label("waited"),
+        )
     )
+    counted = counting(begin, lambda job: Tally(Event.STARTED, seconds=job.waited))
     with transaction() as connection:
-        return [Started(*row) for row in connection.execute(begin)]
+        return [Started(*row) for row in connection.execute(counted)]
 
 
 def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
@@ -168,7 +175,13 @@ _finish = (
         lease_expires_at=null(),
         version=Job.version + 1,
     )
-    .returning(Job)
+    .returning(
+        Job, _done.c.outcome, case((_done.c.outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took")
+    )
+)
+_finish_counted = counting(
+    _finish,
+    lambda job: Tally(case((job.outcome == Outcome.LOST, Event.LOST), else_=Event.ENDED), job.status, job.took),
 )
 
 
@@ -184,7 +197,7 @@ def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
 
 def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     by_start = {(end.job_id, end.fence): end for end in ends}
-    ended = connection.execute(_finish, {"rows": [_done_row(end) for end in ends]}).all()
+    ended = connection.execute(_finish_counted, {"rows": [_done_row(end) for end in ends]}).all()
     history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
     if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
         connection.execute(insert(Attempt), worth_a_row)

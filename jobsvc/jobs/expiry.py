@@ -3,6 +3,7 @@
 from sqlalchemy import func, select, update
 
 from jobsvc.db import transaction
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import WAITING, Job, Status
 from jobsvc.sql import now
 
@@ -19,9 +20,11 @@ def expire(limit: int) -> int:
     error = func.jsonb_build_object(
         "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
     )
+    fail = (
+        update(Job)
+        .where(Job.id == late.c.id)
+        .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
+        .returning(Job.id, Job.status, Job.type, Job.queue)
+    )
     with transaction() as connection:
-        return connection.execute(
-            update(Job)
-            .where(Job.id == late.c.id)
-            .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
-        ).rowcount
+        return len(connection.execute(counting(fail, lambda job: Tally(Event.DROPPED, job.status))).all())

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from jobsvc.db import transaction
 from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import IS_UNFINISHED, Job, Moment, Status
 from jobsvc.sql import now, rows, seconds, seconds_until
 
@@ -96,8 +97,9 @@ _insert = (
         index_elements=[Job.type, Job.unique_key],
         index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
     )
-    .returning(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait"))
+    .returning(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait"), Job.type, Job.queue)
 )
+_insert_counted = counting(_insert, lambda job: Tally(Event.ACCEPTED))
 
 
 def submit(new: Sequence[NewJob]) -> list[Submitted]:
@@ -117,7 +119,7 @@ def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
     found: dict[int, Submitted] = {}
     while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
         missing = {ids[i]: i for i in range(len(new)) if i not in found}
-        stored = connection.execute(_insert, {"rows": [_row(id_, new[i]) for id_, i in missing.items()]}).all()
+        stored = connection.execute(_insert_counted, {"rows": [_row(id_, new[i]) for id_, i in missing.items()]}).all()
         for row in stored:
             i = missing.pop(row.id)
             found[i] = Submitted(row.id, _dispatch_of(new[i], row))

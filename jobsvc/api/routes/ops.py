@@ -1,10 +1,12 @@
-"""/healthz and /readyz: for whoever watches the service."""
+"""/healthz, /readyz and /metrics: for whoever watches the service."""
 
-from flask import Blueprint
+from flask import Blueprint, Response, request
+from prometheus_client.exposition import choose_encoder
 from redis import RedisError
 from sqlalchemy import select
 
 from jobsvc import rqsettings
+from jobsvc.api import metrics as measured
 from jobsvc.api.auth import needs
 from jobsvc.api.parsing import no_query
 from jobsvc.db import transaction
@@ -29,6 +31,13 @@ def readyz() -> tuple[dict[str, str], int]:
     states = {"postgres": _postgres(), "redis": _redis()}
     ready = states["postgres"] == "up"
     return {"status": "ok" if ready else "unavailable", **states}, 200 if ready else 503
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """Counters, histograms and gauges, for Prometheus: the same from every process."""
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return Response(encode(measured.registry()), content_type=content_type)
 
 
 def _postgres() -> str:
