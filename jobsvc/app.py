@@ -34,12 +34,12 @@ def create_app() -> Flask:
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, problems
-    from jobsvc.api.routes import acting, batch, job_types, jobs, listing, ops
+    from jobsvc.api.routes import acting, batch, docs, job_types, jobs, listing, ops
     from jobsvc.relay import Relay
 
     for part in (problems, auth, dashboard):
         part.init_app(app)
-    for routes in (jobs, listing, batch, acting, job_types, ops):
+    for routes in (jobs, listing, batch, acting, job_types, ops, docs):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     Migrate(app, Base, directory=str(MIGRATIONS))

@@ -31,8 +31,13 @@ def _scope_needed() -> Scope | None:
     if is_dashboard(request.path):
         return "admin"
     view = current_app.view_functions.get(request.endpoint or "")
-    declared: Scope | None = getattr(view, "scope", "read" if request.method in _SAFE else "admin")
-    return declared if view else "read"
+    return scope_of(view, request.method) if view else "read"
+
+
+def scope_of(view: Callable[..., Any], method: str) -> Scope | None:
+    """The scope that a view needs; None if it is open to everybody."""
+    declared: Scope | None = getattr(view, "scope", "read" if method in _SAFE else "admin")
+    return declared
 
 
 def _key_sent() -> str | None:

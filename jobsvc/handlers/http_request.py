@@ -57,7 +57,7 @@ class HttpRequest(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
 
-    url: Annotated[str, Field(max_length=8192), AfterValidator(_public_url)]
+    url: Annotated[str, Field(max_length=8192, json_schema_extra={"format": "uri"}), AfterValidator(_public_url)]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
     headers: dict[HeaderName, HeaderValue] = {}
     body: Any = None
