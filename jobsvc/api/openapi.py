@@ -46,6 +46,11 @@ def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
                 yield rule, method, app.view_functions[rule.endpoint]
 
 
+def path(rule: Rule) -> str:
+    """A rule in OpenAPI's spelling: {name} for <name>."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+
+
 def document(app: Flask) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this app, as JSON."""
     described = [(*route, found) for route in served(app) if (found := description_of(route[-1]))]
@@ -66,11 +71,11 @@ def document(app: Flask) -> dict[str, Any]:
             "tags": [rule.endpoint.partition(".")[0]],
             **_text(view, method),
             **({"parameters": parameters} if parameters else {}),
-            **({"requestBody": {"content": _json(refs[description.takes])}} if description.takes else {}),
+            **_body(description, refs, components),
             "responses": _responses(description, method, scope, refs, of_a_job),
             "security": [] if is_open else [{"bearer": []}, {"header": []}],
         }
-        spec.path(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), operations={method.lower(): operation})
+        spec.path(path(rule), operations={method.lower(): operation})
     return spec.to_dict()
 
 
@@ -100,6 +105,15 @@ def _text(view: Callable[..., Any], method: str) -> dict[str, str]:
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
     for name in sorted(rule.arguments):
         yield {"name": name, "in": "path", "required": True, "schema": _PATH.get(name, {"type": "string"})}
+
+
+def _body(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """The body; none at all is taken as `{}`."""
+    if description.takes is None:
+        return {}
+    schema = refs[description.takes]
+    required = components[schema["$ref"].rpartition("/")[2]].get("required")
+    return {"requestBody": {"content": _json(schema), "required": bool(required)}}
 
 
 def _query(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -98,6 +98,7 @@ class JobRequest(BaseModel):
         schema = describe.resolve_ref_schema(describe(core))
         known = [one for one in map(handlers.find, handlers.names()) if one and one.name != DELIVERY]
         schema["properties"]["queue"]["anyOf"][0]["enum"] = settings().JOBSVC_QUEUES
+        schema["examples"] = [{"type": DEFAULT_TYPE, "payload": {"durationMs": 500}}]
         schema["anyOf"] = [_typed(one, describe) for one in known]
         schema["allOf"] = [
             {"anyOf": [{"properties": {"delay": _NULL}}, {"properties": {"runAt": _NULL}}]},

@@ -59,7 +59,7 @@ class HttpRequest(BaseModel):
 
     url: Annotated[str, Field(max_length=8192, json_schema_extra={"format": "uri"}), AfterValidator(_public_url)]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
-    headers: dict[HeaderName, HeaderValue] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(json_schema_extra={"additionalProperties": False})] = {}
     body: Any = None
     expect_status: list[Annotated[int, Field(ge=100, le=599)]] = []
 
