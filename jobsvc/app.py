@@ -39,12 +39,24 @@ def create_app(waiters: int = WAITERS) -> Flask:
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, problems
-    from jobsvc.api.routes import acting, batch, events, job_types, jobs, listing, ops, queues, schedules, webhooks
+    from jobsvc.api.routes import (
+        acting,
+        batch,
+        docs,
+        events,
+        job_types,
+        jobs,
+        listing,
+        ops,
+        queues,
+        schedules,
+        webhooks,
+    )
     from jobsvc.cli import commands
 
     for part in (problems, auth, dashboard):
         part.init_app(app)
-    for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops):
+    for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops, docs):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.cli.add_command(commands)

@@ -8,11 +8,13 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Column,
     Double,
     ForeignKey,
     Index,
     Integer,
     MetaData,
+    Table,
     Text,
     func,
     text,
@@ -255,3 +257,19 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("idempotency_keys_age", "created_at"),)
+
+
+tallies = Table(
+    "tallies",
+    Base.metadata,
+    Column("event", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("status", Text, comment="where it put the job"),
+    Column("le", Double, comment="the bound of the bucket that the durations were in"),
+    Column("number", BigInteger, nullable=False),
+    Column("seconds", Double, comment="the sum of the durations"),
+    # Counters may begin anew after a crash of Postgres, so they needn't be in its log.
+    prefixes=["UNLOGGED"],
+    comment="what /metrics counts; several rows of the same kind add up",
+)

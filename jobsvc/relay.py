@@ -175,6 +175,7 @@ class Relay:
             if any(counts):
                 self.look()  # the ends of these jobs may have to be told, the lost ones be tried again
             counts.append(jobs.forget_keys(BATCH))
+            jobs.fold_tallies()
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
                 for held in (*self._resumed(), self._next_of_keys()):

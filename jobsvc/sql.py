@@ -28,6 +28,11 @@ def seconds_until(moment: Any) -> ColumnElement[Any]:
     return func.extract("epoch", moment - now())
 
 
+def seconds_since(moment: Any) -> ColumnElement[Any]:
+    """The seconds from `moment` until now."""
+    return func.extract("epoch", now() - moment)
+
+
 def now() -> ColumnElement[Any]:
     """The transaction's time, by Postgres' clock: the only one that decides anything."""
     return func.now(type_=TIMESTAMP(timezone=True))

@@ -18,7 +18,7 @@ class NotJson(JobsvcError):
 def parse(raw: bytes) -> Any:
     """Read JSON strictly. Raises NotJson for bad UTF-8, NaN, a duplicate key, or nesting without end."""
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_float=_float, parse_constant=_refuse)
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -40,6 +40,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not valid JSON")
+
+
+def _float(text: str) -> int | float:
+    """A number that has no fraction is an integer, however it is written, as in JSON Schema: 5.0 is 5."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def canonical(raw: bytes) -> str:

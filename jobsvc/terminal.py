@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -122,7 +122,7 @@ def _last_move(job: Glance) -> datetime:
     return max(filter(None, (job.created_at, job.started_at, job.finished_at)))
 
 
-def show(job: dict[str, Any], attempts: Sequence[dict[str, Any]]) -> None:
+def show(job: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
     """A job with its attempts, as the API shows them, but for what is empty."""
     screen = console()
     for name, value in job.items():

@@ -2,9 +2,98 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from jobsvc.models import Attempt, Job, Outcome, Schedule, Status
+
+Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ProgressShown(TypedDict):
+    """How far an attempt has come: percent, 0 to 100."""
+
+    percent: float
+    message: str | None
+
+
+class ErrorShown(TypedDict):
+    """The last attempt that failed, also after a later one succeeded."""
+
+    type: str
+    message: str
+    attempt: int
+
+
+class JobShown(TypedDict):
+    """A job."""
+
+    id: Uuid
+    type: str
+    payload: dict[str, Any]
+    status: Status
+    createdAt: Time
+    queue: str
+    runAt: Time | None
+    startedAt: Time | None
+    finishedAt: Time | None
+    attempts: int
+    maxAttempts: int
+    retryIntervals: list[float]
+    nextAttemptAt: Time | None
+    timeout: float
+    expiresAt: Time | None
+    uniqueKey: str | None
+    concurrencyKey: str | None
+    tags: list[str]
+    webhookJobId: Uuid | None
+    progress: ProgressShown | None
+    result: Any
+    error: ErrorShown | None
+
+
+class FailureShown(TypedDict):
+    """Why an attempt failed."""
+
+    type: str
+    message: str | None
+    traceback: str | None
+
+
+class LineShown(TypedDict):
+    """What an attempt said."""
+
+    time: Time
+    level: str
+    message: str
+
+
+class AttemptShown(TypedDict):
+    """An attempt; `worker` is RQ's name, and `outcome` null while it runs."""
+
+    number: int
+    startedAt: Time | None
+    finishedAt: Time | None
+    worker: str | None
+    outcome: Outcome | None
+    error: FailureShown | None
+    logs: list[LineShown]
+
+
+class ScheduleShown(TypedDict):
+    """A schedule; `nextRunAt` is null while it isn't enabled."""
+
+    name: str
+    cron: str
+    timezone: str
+    enabled: bool
+    job: dict[str, Any]
+    nextRunAt: Time | None
+    lastRunAt: Time | None
+    lastJobId: Uuid | None
 
 
 def show_time(moment: datetime | None) -> str | None:
@@ -17,20 +106,20 @@ def show_number(value: float) -> float:
     return int(value) if value.is_integer() else value
 
 
-def _in_order(value: dict[str, Any] | None, *keys: str) -> dict[str, Any] | None:
+def _in_order(value: dict[str, Any] | None, *keys: str) -> Any:
     """The object with its keys in the documented order, which jsonb doesn't keep."""
     return None if value is None else {key: value[key] for key in keys}
 
 
-def dump_job(job: Job) -> dict[str, Any]:
+def dump_job(job: Job) -> JobShown:
     """A job as GET /jobs/:id shows it."""
     waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
     return {
         "id": str(job.id),
         "type": job.type,
         "payload": job.payload,
-        "status": job.status,
-        "createdAt": show_time(job.created_at),
+        "status": Status(job.status),
+        "createdAt": cast(str, show_time(job.created_at)),
         "queue": job.queue,
         "runAt": show_time(job.run_at),
         "startedAt": show_time(job.started_at),
@@ -51,7 +140,7 @@ def dump_job(job: Job) -> dict[str, Any]:
     }
 
 
-def dump_schedule(schedule: Schedule) -> dict[str, Any]:
+def dump_schedule(schedule: Schedule) -> ScheduleShown:
     """A schedule as GET /schedules/:name shows it."""
     return {
         "name": schedule.name,
@@ -76,18 +165,18 @@ def dump_snapshot(job: Any) -> dict[str, Any]:
     }
 
 
-def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[dict[str, Any]]:
+def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[AttemptShown]:
     """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
 
     The attempt that runs, or that succeeded in silence, has no row of its own: the job's row says all of it.
     """
-    shown = [
+    shown: list[AttemptShown] = [
         {
             "number": attempt.number,
             "startedAt": show_time(attempt.started_at),
             "finishedAt": show_time(attempt.finished_at),
             "worker": attempt.worker,
-            "outcome": attempt.outcome,
+            "outcome": Outcome(attempt.outcome),
             "error": {
                 "type": attempt.error_type,
                 "message": attempt.error_message,

@@ -42,7 +42,7 @@ def clean() -> None:
     from jobsvc.db import transaction
 
     with transaction() as connection:
-        connection.execute(text("TRUNCATE jobs, idempotency_keys, schedules, queues CASCADE"))
+        connection.execute(text("TRUNCATE jobs, idempotency_keys, schedules, queues, tallies CASCADE"))
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
         client.flushdb()
 

@@ -6,7 +6,7 @@ it, or, as most clients send it, bare.
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ MAX_KEY = 255
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # what is printed in ASCII, without the blank and " , ; \
 
-Accepted = tuple[dict[str, Any], int, dict[str, str]]
+Accepted = tuple[Mapping[str, Any], int, dict[str, str]]
 """What a view answers: the body, the status, headers."""
 
 Tell = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]

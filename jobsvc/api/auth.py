@@ -14,6 +14,7 @@ from jobsvc.config import ApiKey, Scope, is_loopback, settings
 View = TypeVar("View", bound=Callable[..., Any])
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_PAGES = ("/docs", "/openapi.json")
 _LADDER: tuple[Scope, ...] = ("read", "write", "admin")
 
 
@@ -31,8 +32,13 @@ def _scope_needed() -> Scope | None:
     if is_dashboard(request.path):
         return "admin"
     view = current_app.view_functions.get(request.endpoint or "")
-    declared: Scope | None = getattr(view, "scope", "read" if request.method in _SAFE else "admin")
-    return declared if view else "read"
+    return scope_of(view, request.method) if view else "read"
+
+
+def scope_of(view: Callable[..., Any], method: str) -> Scope | None:
+    """The scope that a view needs; None if it is open to everybody."""
+    declared: Scope | None = getattr(view, "scope", "read" if method in _SAFE else "admin")
+    return declared
 
 
 def _key_sent() -> str | None:
@@ -63,11 +69,12 @@ def _digest(secret: str) -> str:
 def _check_site() -> Response | None:
     """Refuse what a page of another site makes a browser send.
 
-    That is every request to the dashboard, which changes things on GET too and whose password the
-    browser adds by itself; and without keys, every request that could change something.
+    That is every request to the dashboard, which changes things on GET too; and every request that
+    could change something, without keys or with a password, which a browser adds by itself.
     `Sec-Fetch-Site` tells in every browser of today (W3C Fetch Metadata); Origin and Referer stand in.
     """
-    if not is_dashboard(request.path) and (not settings().is_open or request.method in _SAFE):
+    needs_nothing = settings().is_open or (request.authorization is not None and request.authorization.type == "basic")
+    if not is_dashboard(request.path) and (not needs_nothing or request.method in _SAFE):
         return None
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -87,7 +94,8 @@ def _check() -> Response | None:
     key = _key_sent()
     owner = _owner(key) if key else None
     if owner is None:
-        challenge = 'Basic realm="jobsvc", charset="UTF-8"' if is_dashboard(request.path) else "Bearer"
+        is_a_page = is_dashboard(request.path) or request.path in _PAGES
+        challenge = 'Basic realm="jobsvc", charset="UTF-8"' if is_a_page else "Bearer"
         detail = "This key is not known." if key else "Send a key: Authorization: Bearer …, or X-API-Key: …"
         return problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": challenge})
     if _LADDER.index(owner.scope) < _LADDER.index(needed):

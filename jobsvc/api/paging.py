@@ -8,6 +8,9 @@ from uuid import UUID
 
 from flask import request
 
+CURSOR = "^[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-][CGKOSWaeimquy26-][A-Za-z0-9_-]{10}[AQgw]$"
+"""Every cursor, and nothing else: the 16 bytes of a UUIDv7 in base64url, its version and variant where they stand."""
+
 
 def write_cursor(below: UUID) -> str:
     """The cursor that goes on below this id. Clients take it as it is, and needn't know what it holds."""

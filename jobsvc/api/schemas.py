@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
@@ -18,12 +19,15 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from jobsvc import cron, handlers
-from jobsvc.api.paging import read_cursor
+from jobsvc.api.paging import CURSOR, read_cursor
 from jobsvc.api.parsing import INNER, Query, problems
 from jobsvc.config import settings
+from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.guard import public_url
 from jobsvc.handlers.outgoing import MAX_URL
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
@@ -36,6 +40,9 @@ MAX_KEY = 255
 
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
+Cursor = Annotated[str, Field(pattern=CURSOR)]
+
+DEFAULT_TYPE = "TEST_JOB"
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
@@ -53,12 +60,30 @@ def _read_time(value: Any) -> Any:
     return moment
 
 
+_NULL = {"type": "null"}
+
+
+def _typed(handler: Handler, describe: GetJsonSchemaHandler) -> dict[str, Any]:
+    """A job of this handler's type, in JSON Schema."""
+    try:
+        payload = describe(handler.payload.core_schema)
+        required = describe.resolve_ref_schema(payload).get("required")
+    except PydanticInvalidForJsonSchema:
+        payload, required = {"type": "object"}, None
+    return {
+        "title": handler.name,
+        "description": handler.description or "",
+        "properties": {"type": {"const": handler.name}, "payload": payload},
+        "required": ([] if handler.name == DEFAULT_TYPE else ["type"]) + (["payload"] if required else []),
+    }
+
+
 class JobRequest(BaseModel):
     """The body of POST /jobs. Durations are seconds."""
 
     model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid")
 
-    type: str = "TEST_JOB"
+    type: str = DEFAULT_TYPE
     payload: dict[str, Any] = {}
     queue: str | None = None
     delay: Delay | None = None
@@ -71,6 +96,25 @@ class JobRequest(BaseModel):
     webhook_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(public_url)] | None = None
     concurrency_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
     concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What the validators below add, in the words of JSON Schema: each type with its own payload."""
+        schema = describe.resolve_ref_schema(describe(core))
+        known = [one for one in map(handlers.find, handlers.names()) if one and one.name != DELIVERY]
+        schema["properties"]["queue"]["anyOf"][0]["enum"] = settings().JOBSVC_QUEUES
+        schema["examples"] = [{"type": DEFAULT_TYPE, "payload": {"durationMs": 500}}]
+        schema["anyOf"] = [_typed(one, describe) for one in known]
+        schema["allOf"] = [
+            {"anyOf": [{"properties": {"delay": _NULL}}, {"properties": {"runAt": _NULL}}]},
+            {
+                "anyOf": [
+                    {"properties": {"concurrencyLimit": _NULL}},
+                    {"properties": {"concurrencyKey": {"type": "string"}}, "required": ["concurrencyKey"]},
+                ]
+            },
+        ]
+        return schema
 
     @model_validator(mode="after")
     def _one_start(self) -> "JobRequest":
@@ -228,5 +272,5 @@ def _read_count(value: Any) -> Any:
 class ListQuery(FilterQuery):
     """The query parameters of GET /jobs."""
 
-    limit: Annotated[int, BeforeValidator(_read_count), Field(ge=1, le=200)] = 50
-    cursor: Annotated[UUID, BeforeValidator(read_cursor)] | None = None
+    limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
+    cursor: Annotated[UUID, BeforeValidator(read_cursor, json_schema_input_type=Cursor)] | None = None

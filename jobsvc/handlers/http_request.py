@@ -39,9 +39,9 @@ class HttpRequest(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
 
-    url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(public_url)]
+    url: Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
-    headers: dict[HeaderName, HeaderValue] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(json_schema_extra={"additionalProperties": False})] = {}
     body: Any = None
     expect_status: list[Annotated[int, Field(ge=100, le=599)]] = []
 

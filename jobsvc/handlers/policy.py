@@ -17,6 +17,9 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+_Intervals = Annotated[list[Delay], Field(min_length=1, max_length=100)]
+
+
 class RetryPolicy(BaseModel):
     """How often, and after which intervals (seconds), a failed attempt is followed by another.
 
@@ -27,7 +30,7 @@ class RetryPolicy(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     max: int | None = Field(None, ge=0, le=100)
-    interval: Annotated[list[Delay], BeforeValidator(_as_list), Field(min_length=1, max_length=100)] | None = None
+    interval: Annotated[_Intervals, BeforeValidator(_as_list, json_schema_input_type=Delay | _Intervals)] | None = None
 
     def over(self, default: "RetryPolicy") -> "RetryPolicy":
         """This policy, what it leaves open taken from `default`."""

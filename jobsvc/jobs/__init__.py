@@ -21,6 +21,7 @@ from jobsvc.jobs.attempts import (
 )
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.deliveries import announce_again
+from jobsvc.jobs.depths import Depth, depths, relay_lag
 from jobsvc.jobs.dispatching import (
     Dispatch,
     claim_due,
@@ -40,13 +41,17 @@ from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, r
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
+from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
 from jobsvc.jobs.watching import Snapshot, changes
 
 __all__ = [
+    "BOUNDS",
     "LOWEST",
     "Answer",
     "AttemptEnd",
+    "Depth",
     "Dispatch",
+    "Event",
     "Failure",
     "Filter",
     "Glance",
@@ -71,8 +76,10 @@ __all__ = [
     "claim_resumed",
     "count_cancellable",
     "count_retryable",
+    "depths",
     "expire",
     "finish",
+    "fold_tallies",
     "forget_keys",
     "get",
     "held_keys",
@@ -86,6 +93,7 @@ __all__ = [
     "queue_states",
     "recover_killed",
     "recover_lapsed",
+    "relay_lag",
     "release",
     "remove",
     "renew",
@@ -99,5 +107,6 @@ __all__ = [
     "store",
     "submit",
     "submit_once",
+    "tallied",
     "unfinished",
 ]

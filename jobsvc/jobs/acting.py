@@ -14,6 +14,7 @@ from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.dispatching import Dispatch, as_dispatch
 from jobsvc.jobs.reading import load
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import ENDED, MOVES, WAITING, Job, Status
 from jobsvc.sql import now, seconds_until
 
@@ -44,9 +45,10 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
             cancel_requested_at=case((waits, null()), else_=func.coalesce(Job.cancel_requested_at, now())),
             version=Job.version + case((waits, 1), else_=0),
         )
-        .returning(Job.id, Job.status, Job.webhook_url)
+        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
     )
-    moved = connection.execute(call_off).all()
+    counted = counting(call_off, lambda job: Tally(Event.DROPPED, job.status, where=job.status == Status.CANCELLED))
+    moved = connection.execute(counted).all()
     announce(connection, moved)
     return {job.id: Status(job.status) for job in moved}
 
@@ -82,7 +84,7 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
         .returning(Job, seconds_until(Job.due_at).label("wait"))
     )
     try:
-        return [as_dispatch(job) for job in connection.execute(start_over)]
+        return [as_dispatch(job) for job in connection.execute(counting(start_over, lambda job: Tally(Event.REVIVED)))]
     except IntegrityError as error:
         if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == "jobs_unique_key":
             raise UniqueKeyTaken("another unfinished job has its uniqueKey now") from error

@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import admit, may_start, paused
 from jobsvc.jobs.deliveries import announce
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Attempt, Job, Outcome, Status
-from jobsvc.sql import now, rows, seconds
+from jobsvc.sql import now, rows, seconds, seconds_since
 
 UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
 """How a start may end that doesn't count as an attempt."""
@@ -30,6 +31,8 @@ class Started:
     max_attempts: int
     fence: int
     timeout: float
+    queue: str
+    waited: float  # seconds, since it was due
     traceparent: str | None = None
 
 
@@ -99,15 +102,20 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             version=Job.version + 1,
         )
         .returning(
-            Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.traceparent
+            *(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.queue),
+            *(seconds_since(Job.due_at).label("waited"), Job.traceparent),
         )
     )
+
+    def counted(started: Any) -> Any:
+        return counting(started, lambda job: Tally(Event.STARTED, seconds=job.waited))
+
     free = begin.where(Job.id.in_(job_ids), Job.concurrency_key.is_(None), Job.queue.not_in(paused))
     with transaction() as connection:
-        started = connection.execute(free).all()
+        started = connection.execute(counted(free)).all()
         left = set(job_ids) - {row.id for row in started}
         if left and (admitted := admit(connection, left)):
-            started = [*started, *connection.execute(begin.where(Job.id.in_(admitted))).all()]
+            started = [*started, *connection.execute(counted(begin.where(Job.id.in_(admitted)))).all()]
         return [Started(*row) for row in started]
 
 
@@ -181,7 +189,13 @@ _finish = (
         lease_expires_at=null(),
         version=Job.version + 1,
     )
-    .returning(Job)
+    .returning(
+        Job, _done.c.outcome, case((_done.c.outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took")
+    )
+)
+_finish_counted = counting(
+    _finish,
+    lambda job: Tally(case((job.outcome == Outcome.LOST, Event.LOST), else_=Event.ENDED), job.status, job.took),
 )
 
 
@@ -197,7 +211,7 @@ def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
 
 def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     by_start = {(end.job_id, end.fence): end for end in ends}
-    ended = connection.execute(_finish, {"rows": [_done_row(end) for end in ends]}).all()
+    ended = connection.execute(_finish_counted, {"rows": [_done_row(end) for end in ends]}).all()
     history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
     if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
         connection.execute(insert(Attempt), worth_a_row)

@@ -4,6 +4,7 @@ from sqlalchemy import func, select, update
 
 from jobsvc.db import transaction
 from jobsvc.jobs.deliveries import announce
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import WAITING, Job, Status
 from jobsvc.sql import now
 
@@ -20,12 +21,13 @@ def expire(limit: int) -> int:
     error = func.jsonb_build_object(
         "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
     )
+    fail = (
+        update(Job)
+        .where(Job.id == late.c.id)
+        .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
+        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
+    )
     with transaction() as connection:
-        expired = connection.execute(
-            update(Job)
-            .where(Job.id == late.c.id)
-            .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
-            .returning(Job.id, Job.status, Job.webhook_url)
-        ).all()
+        expired = connection.execute(counting(fail, lambda job: Tally(Event.DROPPED, job.status))).all()
         announce(connection, expired)
     return len(expired)

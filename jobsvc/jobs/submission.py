@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import IS_UNFINISHED, Job, Moment, Status
 from jobsvc.sql import now, rows, seconds, seconds_until
 
@@ -101,9 +102,10 @@ _insert = (
     )
     .returning(
         *(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait")),
-        Job.dispatched_at.is_not(None).label("is_claimed"),
+        *(Job.dispatched_at.is_not(None).label("is_claimed"), Job.type, Job.queue),
     )
 )
+_insert_counted = counting(_insert, lambda job: Tally(Event.ACCEPTED))
 
 
 def submit(new: Sequence[NewJob]) -> list[Submitted]:
@@ -123,7 +125,7 @@ def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
     found: dict[int, Submitted] = {}
     while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
         missing = {ids[i]: i for i in range(len(new)) if i not in found}
-        stored = connection.execute(_insert, {"rows": [_row(id_, new[i]) for id_, i in missing.items()]}).all()
+        stored = connection.execute(_insert_counted, {"rows": [_row(id_, new[i]) for id_, i in missing.items()]}).all()
         for row in stored:
             i = missing.pop(row.id)
             found[i] = Submitted(row.id, _dispatch_of(new[i], row))

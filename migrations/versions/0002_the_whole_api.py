@@ -96,10 +96,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", "key", name=op.f("idempotency_keys_pkey")),
     )
     op.create_index("idempotency_keys_age", "idempotency_keys", ["created_at"])
+    op.create_table(
+        "tallies",
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), comment="where it put the job"),
+        sa.Column("le", sa.Double(), comment="the bound of the bucket that the durations were in"),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("seconds", sa.Double(), comment="the sum of the durations"),
+        prefixes=["UNLOGGED"],
+        comment="what /metrics counts; several rows of the same kind add up",
+    )
 
 
 def downgrade() -> None:
-    for table in ("idempotency_keys", "schedules", "queues"):
+    for table in ("tallies", "idempotency_keys", "schedules", "queues"):
         op.drop_table(table)
     op.execute("DELETE FROM attempts WHERE outcome = 'cancelled'")
     _outcomes(OUTCOMES)

@@ -1,16 +1,18 @@
 """Jobs called off, tried again and removed by hand: one, or all that a filter means."""
 
-from typing import Any
+from uuid import UUID
 
 from flask import Blueprint
 
 from jobsvc import jobs
 from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
+from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query, query, read_id
+from jobsvc.api.replies import CountReply
 from jobsvc.api.schemas import SomeJobsQuery
 from jobsvc.models import Status
-from jobsvc.wire import dump_job
+from jobsvc.wire import JobShown, dump_job
 
 blueprint = Blueprint("acting", __name__)
 blueprint.before_request(no_body)
@@ -18,7 +20,11 @@ blueprint.before_request(no_body)
 
 @blueprint.post("/jobs/<job_id>/cancel")
 @needs("write")
-def cancel(job_id: str) -> tuple[dict[str, Any], int]:
+@describe(
+    {200: Reply("It waited, and won't run.", JobShown), 202: Reply("It runs, and was told to stop.", JobShown)},
+    errors=(404, 409),
+)
+def cancel(job_id: str) -> tuple[JobShown, int]:
     """Call a job off: 200 if it waited, 202 if its running attempt was told to stop."""
     no_query()
     job = jobs.cancel(read_id(job_id))
@@ -30,7 +36,8 @@ def cancel(job_id: str) -> tuple[dict[str, Any], int]:
 
 @blueprint.post("/jobs/<job_id>/retry")
 @needs("write")
-def retry(job_id: str) -> dict[str, Any]:
+@describe({200: Reply("It waits to be run again.", JobShown)}, errors=(404, 409))
+def retry(job_id: str) -> JobShown:
     """Have a job that failed or was cancelled tried again, at once."""
     no_query()
     job, dispatch = jobs.retry(read_id(job_id))
@@ -38,20 +45,21 @@ def retry(job_id: str) -> dict[str, Any]:
     return dump_job(job)
 
 
-@blueprint.delete("/jobs/<job_id>")
+@blueprint.delete("/jobs/<uuid:job_id>")
 @needs("admin")
-def delete(job_id: str) -> tuple[str, int]:
+@describe({204: Reply("It is gone.")}, errors=(404, 409))
+def delete(job_id: UUID) -> tuple[str, int]:
     """Remove a job that has ended, and its attempts."""
     no_query()
-    known = read_id(job_id)
-    jobs.remove(known)
-    relay().withdraw([known])
+    jobs.remove(job_id)
+    relay().withdraw([job_id])
     return "", 204
 
 
 @blueprint.post("/jobs/cancel")
 @needs("admin")
-def cancel_all() -> dict[str, int]:
+@describe({200: Reply("How many.", CountReply)}, query=SomeJobsQuery)
+def cancel_all() -> CountReply:
     """Call off all jobs that are meant; says how many were, or were told to stop."""
     count = 0
     for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
@@ -63,7 +71,8 @@ def cancel_all() -> dict[str, int]:
 
 @blueprint.post("/jobs/retry")
 @needs("admin")
-def retry_all() -> dict[str, int]:
+@describe({200: Reply("How many.", CountReply)}, query=SomeJobsQuery)
+def retry_all() -> CountReply:
     """Have all jobs that are meant tried again, at once; says how many are."""
     count = 0
     for batch in jobs.retry_all(query(SomeJobsQuery).filter()):

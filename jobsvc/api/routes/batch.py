@@ -7,7 +7,9 @@ from flask import Blueprint
 
 from jobsvc.api.accepting import Accepted, accept
 from jobsvc.api.auth import needs
+from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import body, no_query
+from jobsvc.api.replies import JobIdsReply
 from jobsvc.api.schemas import BatchRequest
 from jobsvc.jobs import Submitted
 
@@ -17,6 +19,12 @@ blueprint.before_request(no_query)
 
 @blueprint.post("/jobs/batch")
 @needs("write")
+@describe(
+    {202: Reply("Stored, all of them.", JobIdsReply, ("Idempotency-Replayed",))},
+    takes=BatchRequest,
+    asks=("Idempotency-Key",),
+    errors=(409,),
+)
 def create() -> Accepted:
     """Store all of these jobs, or none; the ids come in the order of the jobs."""
     return accept([job.resolve() for job in body(BatchRequest).jobs], _tell)

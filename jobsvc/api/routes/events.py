@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from uuid import UUID
 
 from flask import Blueprint, Response, current_app, request
 
 from jobsvc import jobs
+from jobsvc.api.describing import Reply, describe
 from jobsvc.api.hub import Hub, Watch
-from jobsvc.api.parsing import no_query, read_id
+from jobsvc.api.parsing import no_query
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
 from jobsvc.jobs import Snapshot
 from jobsvc.wire import dump_snapshot
@@ -22,10 +24,18 @@ HEARTBEAT_SECONDS = 15.0
 _HEARTBEAT = ":\n\n"
 
 
-@blueprint.get("/jobs/<job_id>/events")
-def events(job_id: str) -> Response:
+@blueprint.get("/jobs/<uuid:job_id>/events")
+@describe(
+    {
+        200: Reply("Events, each with `id` and `data`: {id, status, attempts, progress, error}.", "text/event-stream"),
+        204: Reply("The job has ended, and the client has seen that."),
+    },
+    asks=("Last-Event-ID",),
+    errors=(404,),
+)
+def events(job_id: UUID) -> Response:
     """One event now and one for each change, until the job has ended; with Last-Event-ID only what is newer."""
-    now = Snapshot.of(jobs.get(read_id(job_id)))
+    now = Snapshot.of(jobs.get(job_id))
     seen = _last_seen(now)
     if now.has_ended:
         # 204 tells an EventSource to come back no more.

@@ -1,11 +1,11 @@
 """GET /job-types: what can be posted."""
 
-from typing import Any
-
 from flask import Blueprint
 
 from jobsvc import handlers
+from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_query
+from jobsvc.api.replies import JobTypeShown, JobTypesReply
 from jobsvc.config import settings
 from jobsvc.handlers import Handler
 from jobsvc.wire import show_number
@@ -15,13 +15,14 @@ blueprint.before_request(no_query)
 
 
 @blueprint.get("/job-types")
-def job_types() -> dict[str, Any]:
+@describe({200: Reply("The types.", JobTypesReply)})
+def job_types() -> JobTypesReply:
     """List the job types that a client can post, each with the schema of its payload and its defaults."""
     known = [handlers.find(name) for name in handlers.names()]
     return {"jobTypes": [_dump(handler) for handler in known if handler]}
 
 
-def _dump(handler: Handler) -> dict[str, Any]:
+def _dump(handler: Handler) -> JobTypeShown:
     retry = handler.retry
     return {
         "name": handler.name,

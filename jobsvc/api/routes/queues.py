@@ -1,13 +1,12 @@
 """/queues and /workers: what waits where, the pause of a queue, and who works."""
 
-from typing import Any
-
 from flask import Blueprint, current_app
-from pydantic import BaseModel, ConfigDict
 
 from jobsvc import jobs, rqworkers
 from jobsvc.api.auth import needs
-from jobsvc.api.parsing import body, no_query
+from jobsvc.api.describing import Reply, describe
+from jobsvc.api.parsing import no_body, no_query
+from jobsvc.api.replies import QueueShown, QueuesReply, WorkerShown, WorkersReply
 from jobsvc.config import settings
 from jobsvc.errors import QueueNotFound
 from jobsvc.jobs import QueueState
@@ -19,21 +18,17 @@ blueprint = Blueprint("queues", __name__)
 blueprint.before_request(no_query)
 
 
-class Nothing(BaseModel):
-    """The body of a request whose path says all."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 @blueprint.get("/queues")
-def index() -> dict[str, Any]:
+@describe({200: Reply("The queues.", QueuesReply)})
+def index() -> QueuesReply:
     """Show the queues in the order in which they are served."""
     return {"queues": [_dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
 
 
 @blueprint.post("/queues/<name>/pause")
 @needs("admin")
-def pause(name: str) -> dict[str, Any]:
+@describe({200: Reply("It is paused.", QueueShown)}, errors=(404,))
+def pause(name: str) -> QueueShown:
     """Start no job of a queue until it is resumed; it still accepts, and what runs goes on."""
     _check(name)
     jobs.pause(name)
@@ -42,7 +37,8 @@ def pause(name: str) -> dict[str, Any]:
 
 @blueprint.post("/queues/<name>/resume")
 @needs("admin")
-def resume(name: str) -> dict[str, Any]:
+@describe({200: Reply("Its jobs are started.", QueueShown)}, errors=(404,))
+def resume(name: str) -> QueueShown:
     """Let a queue's jobs start again."""
     _check(name)
     jobs.resume(name)
@@ -52,19 +48,20 @@ def resume(name: str) -> dict[str, Any]:
 
 
 @blueprint.get("/workers")
-def workers() -> dict[str, Any]:
+@describe({200: Reply("The workers.", WorkersReply)})
+def workers() -> WorkersReply:
     """Show the workers that RQ knows."""
     return {"workers": [_dump_worker(worker) for worker in rqworkers.known()]}
 
 
 def _check(name: str) -> None:
-    body(Nothing)
+    no_body()
     if name not in settings().JOBSVC_QUEUES:
         known = ", ".join(settings().JOBSVC_QUEUES)
         raise QueueNotFound(f"there is no queue {name[:100]!a}; known queues: {known}")
 
 
-def _dump_queue(queue: QueueState) -> dict[str, Any]:
+def _dump_queue(queue: QueueState) -> QueueShown:
     return {
         "name": queue.name,
         "paused": queue.is_paused,
@@ -73,7 +70,7 @@ def _dump_queue(queue: QueueState) -> dict[str, Any]:
     }
 
 
-def _dump_worker(worker: WorkerState) -> dict[str, Any]:
+def _dump_worker(worker: WorkerState) -> WorkerShown:
     return {
         "name": worker.name,
         "host": worker.host,

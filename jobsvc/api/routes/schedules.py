@@ -4,42 +4,43 @@ import re
 from typing import Any
 
 from flask import Blueprint, current_app, url_for
-from pydantic import BaseModel, ConfigDict
 
 from jobsvc.api.auth import needs
-from jobsvc.api.parsing import body, no_query
+from jobsvc.api.describing import Reply, describe
+from jobsvc.api.parsing import body, no_body, no_query
+from jobsvc.api.replies import JobIdReply, SchedulesReply
 from jobsvc.api.schemas import ScheduleRequest
 from jobsvc.config import NAME
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
 from jobsvc.jobs import schedules
 from jobsvc.relay import Relay
-from jobsvc.wire import dump_schedule
+from jobsvc.wire import ScheduleShown, dump_schedule
 
 blueprint = Blueprint("schedules", __name__)
 blueprint.before_request(no_query)
 
 
-class Nothing(BaseModel):
-    """A body that says nothing: none, or `{}`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 @blueprint.get("/schedules")
-def index() -> dict[str, Any]:
+@describe({200: Reply("The schedules.", SchedulesReply)})
+def index() -> SchedulesReply:
     """Show all schedules, by name."""
     return {"schedules": [dump_schedule(schedule) for schedule in schedules.every()]}
 
 
 @blueprint.get("/schedules/<name>")
-def show(name: str) -> dict[str, Any]:
+@describe({200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
+def show(name: str) -> ScheduleShown:
     """Show a schedule."""
     return dump_schedule(schedules.get(_known(name)))
 
 
 @blueprint.put("/schedules/<name>")
 @needs("admin")
-def put(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+@describe(
+    {201: Reply("A new schedule.", ScheduleShown, ("Location",)), 200: Reply("It was there before.", ScheduleShown)},
+    takes=ScheduleRequest,
+)
+def put(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
     """Make a schedule, or put another one in its place."""
     if not _is_name(name):
         raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't fit {NAME}")])
@@ -51,6 +52,7 @@ def put(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 
 @blueprint.delete("/schedules/<name>")
 @needs("admin")
+@describe({204: Reply("It is gone.")}, errors=(404,))
 def delete(name: str) -> tuple[str, int]:
     """Delete a schedule; the jobs that it made stay."""
     schedules.remove(_known(name))
@@ -59,9 +61,16 @@ def delete(name: str) -> tuple[str, int]:
 
 @blueprint.post("/schedules/<name>/run")
 @needs("admin")
+@describe(
+    {
+        202: Reply("Stored; it will be run.", JobIdReply, ("Location",)),
+        200: Reply("The unfinished job that has the uniqueKey.", JobIdReply, ("Location",)),
+    },
+    errors=(404,),
+)
 def run(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make the schedule's job now, whether it is enabled or not. 200 when its unique key is taken."""
-    body(Nothing)
+    no_body()
     job = schedules.run(_known(name))
     if job.dispatch:
         _relay().wake([job.dispatch])

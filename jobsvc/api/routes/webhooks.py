@@ -5,7 +5,9 @@ from flask import Blueprint, url_for
 from jobsvc import jobs
 from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
+from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query, read_id
+from jobsvc.api.replies import JobIdReply
 
 blueprint = Blueprint("webhooks", __name__)
 blueprint.before_request(no_query)
@@ -14,6 +16,7 @@ blueprint.before_request(no_body)
 
 @blueprint.post("/jobs/<job_id>/webhook")
 @needs("write")
+@describe({202: Reply("The delivery is stored.", JobIdReply, ("Location",))}, errors=(404, 409))
 def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
     """Tell the end of a job again; the answer names the delivery."""
     delivery = str(jobs.announce_again(read_id(job_id)))

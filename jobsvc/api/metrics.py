@@ -1,0 +1,133 @@
+"""/metrics for Prometheus: what Postgres has counted, so that every process tells the same."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from jobsvc import handlers, jobs
+from jobsvc.config import settings
+from jobsvc.jobs import BOUNDS, Event
+from jobsvc.models import ENDED, WAITING, Status
+
+OTHER = "other"
+"""Stands for every type without a handler, and for every queue that isn't served: labels have to be few."""
+
+_BY = ("type", "queue")
+
+
+class JobsCollector(Collector):
+    """The metrics of CONTRACT §3, read anew at each scrape. Raises StoreUnavailable."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _events()
+        yield from _depths()
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())  # so that to register it asks nothing
+
+
+def registry() -> CollectorRegistry:
+    """What a scrape of this service finds."""
+    found = CollectorRegistry()
+    found.register(JobsCollector())
+    return found
+
+
+def _events() -> Iterator[Metric]:
+    rows = jobs.tallied()
+    yield _counter(rows, "accepted", "Jobs stored.", lambda row: row.event == Event.ACCEPTED)
+    yield _counter(rows, "started", "Attempts begun.", lambda row: row.event == Event.STARTED)
+    yield _finished(rows)
+    yield _counter(
+        rows,
+        "retried",
+        "Attempts that failed and are followed by another, and ended jobs that somebody had tried again.",
+        lambda row: row.status == Status.RETRYING or row.event == Event.REVIVED,
+    )
+    yield _counter(
+        rows, "recovered", "Attempts taken from a worker that was lost.", lambda row: row.event == Event.LOST
+    )
+    yield _histogram(rows, "wait", "Seconds between a job's being due and its start.", Event.STARTED)
+    yield _histogram(rows, "run", "Seconds that an attempt took.", Event.ENDED)
+
+
+def _counter(rows: Any, name: str, text: str, is_meant: Any) -> Metric:
+    counts = Counter(dict.fromkeys(_expected(), 0))
+    for row in filter(is_meant, rows):
+        counts[_labels(row)] += int(row.number)
+    family = CounterMetricFamily(f"jobsvc_jobs_{name}", text, labels=_BY)
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family
+
+
+def _finished(rows: Any) -> Metric:
+    counts = Counter({(*series, status): 0 for series in _expected() for status in ENDED})
+    for row in rows:
+        if row.status in ENDED:
+            counts[*_labels(row), row.status] += int(row.number)
+    family = CounterMetricFamily("jobsvc_jobs_finished", "Jobs that ended.", labels=(*_BY, "status"))
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family
+
+
+def _histogram(rows: Any, name: str, text: str, event: Event) -> Metric:
+    counts: dict[tuple[str, ...], Counter[float]] = {series: Counter() for series in _expected()}
+    sums: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        if row.event == event and row.le is not None:
+            counts.setdefault(_labels(row), Counter())[row.le] += int(row.number)
+            sums[_labels(row)] += row.seconds
+    family = HistogramMetricFamily(f"jobsvc_job_{name}_seconds", text, labels=_BY)
+    for labels, found in sorted(counts.items()):
+        buckets = [(_bound(bound), sum(found[le] for le in found if le <= bound)) for bound in BOUNDS]
+        family.add_metric(labels, buckets, float(sums[labels]))
+    return family
+
+
+def _bound(bound: float) -> str:
+    return "+Inf" if bound == float("inf") else str(float(bound))
+
+
+def _labels(row: Any) -> tuple[str, str]:
+    return row.type if handlers.find(row.type) else OTHER, _queue(row.queue)
+
+
+def _queue(name: str) -> str:
+    return name if name in settings().JOBSVC_QUEUES else OTHER
+
+
+def _expected() -> list[tuple[str, str]]:
+    """The series that are there from the start, so that a first event is seen as a rise."""
+    known = [handlers.find(name) for name in handlers.names()]
+    return [(handler.name, handler.queue or settings().default_queue) for handler in known if handler]
+
+
+def _depths() -> Iterator[Metric]:
+    counts = Counter(
+        {(queue, status): 0 for queue in settings().JOBSVC_QUEUES for status in (*WAITING, Status.PROCESSING)}
+    )
+    oldest = dict.fromkeys(settings().JOBSVC_QUEUES, 0.0)
+    for depth in jobs.depths():
+        queue = _queue(depth.queue)
+        counts[queue, depth.status] += depth.jobs
+        oldest[queue] = max(oldest.get(queue, 0.0), depth.oldest or 0.0)
+    holds = GaugeMetricFamily("jobsvc_queue_jobs", "Jobs that have not ended.", labels=("queue", "status"))
+    for labels, count in counts.items():
+        holds.add_metric(labels, count)
+    age = GaugeMetricFamily(
+        "jobsvc_queue_oldest_seconds", "For how long the queue's longest due job has been due.", labels=("queue",)
+    )
+    for queue, seconds in oldest.items():
+        age.add_metric((queue,), seconds)
+    yield from (holds, age)
+    yield GaugeMetricFamily(
+        "jobsvc_relay_lag_seconds",
+        "For how long the longest due job that was not handed to RQ has been due.",
+        value=jobs.relay_lag(),
+    )

@@ -1,0 +1,177 @@
+"""The OpenAPI document: what the views declare, in the schemas of the very models that read and write."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from apispec import APISpec
+from flask import Flask
+from pydantic import TypeAdapter
+from werkzeug.routing import Rule
+
+from jobsvc.api.auth import scope_of
+from jobsvc.api.dashboard import is_dashboard
+from jobsvc.api.describing import Description, Reply, description_of
+from jobsvc.api.replies import JobIdReply, ProblemReply
+from jobsvc.config import settings
+
+ABOUT = """Jobs are stored in Postgres before they are accepted, and run on RQ.
+
+Times are RFC 3339, UTC; durations are seconds. Types are strict: `"1"` is no number. Unknown fields and unknown
+query parameters are refused, as are U+0000 and lone surrogates in any string. Errors are RFC 9457 problems.
+"""
+
+HEADERS = {
+    "ETag": "The version of the job, for If-None-Match.",
+    "Idempotency-Key": "Sent again with it within 24 hours, a request makes nothing and is answered the same.",
+    "Idempotency-Replayed": "`true` when the answer is that of an earlier request.",
+    "If-None-Match": "An ETag: 304 while the job is as it was then.",
+    "Last-Event-ID": "The id of the last event seen: only what is newer.",
+    "Link": '`rel="next"`: the next page.',
+    "Location": "Where the job is.",
+    "Prefer": "`wait=N`: hold the answer back for up to N seconds, until the job has ended.",
+    "Preference-Applied": "Says that the wait was honoured.",
+    "Retry-After": "In how many seconds it is worth asking again.",
+    "WWW-Authenticate": "How to send a key.",
+}
+_PATTERNS = {"Idempotency-Key": r"^[!#-+\--:<-\[\]-~]{1,255}$"}
+_PATH = {"job_id": {"type": "string", "format": "uuid"}}
+_EVERYWHERE = {401, 403, 422, 503}
+_OF_A_BODY = {400, 413, 415}
+
+
+def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
+    """Every rule, method and view of the API: not the dashboard's, nor the files of /docs, nor what Flask adds."""
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        if not is_dashboard(rule.rule) and not rule.rule.startswith("/docs/"):
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield rule, method, app.view_functions[rule.endpoint]
+
+
+def path(rule: Rule) -> str:
+    """A rule in OpenAPI's spelling: {name} for <name>."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of this app, as JSON."""
+    described = [(*route, found) for route in served(app) if (found := description_of(route[-1]))]
+    refs, components = _schemas(description for *_, description in described)
+    spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT})
+    spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
+    queries = {description.query.__name__ for *_, description in described if description.query}
+    for name in sorted(components.keys() - queries):
+        spec.components.schema(name, components[name])
+    of_a_job = [_name(rule) for rule, *_ in described if "job_id" in rule.arguments]
+    for rule, method, view, description in described:
+        scope = scope_of(view, method)
+        is_open = scope is None or settings().is_open
+        parameters = [*_path_parameters(rule), *_query(description, refs, components), *_asked(description)]
+        operation = {
+            "operationId": _name(rule),
+            "tags": [rule.endpoint.partition(".")[0]],
+            **_text(view, method),
+            **({"parameters": parameters} if parameters else {}),
+            **_body(description, refs, components),
+            "responses": _responses(description, method, scope, refs, of_a_job),
+            "security": [] if is_open else [{"bearer": []}, {"header": []}],
+        }
+        spec.path(path(rule), operations={method.lower(): operation})
+    return spec.to_dict()
+
+
+def _schemas(descriptions: Iterable[Description]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
+    """The JSON Schema of each type that is taken or given, and what these refer to by name. By pydantic."""
+    taken, given = set(), {ProblemReply}
+    for one in descriptions:
+        taken |= {kind for kind in (one.takes, one.query) if kind}
+        given |= {reply.body for reply in one.replies.values() if reply.body and not isinstance(reply.body, str)}
+    wanted: list[Any] = [(kind, "validation", TypeAdapter(kind)) for kind in sorted(taken, key=repr)]
+    wanted += [(kind, "serialization", TypeAdapter(kind)) for kind in sorted(given, key=repr)]
+    refs, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    return {kind: schema for (kind, _), schema in refs.items()}, definitions.get("$defs", {})
+
+
+def _name(rule: Rule) -> str:
+    return str(rule.endpoint).rpartition(".")[2]
+
+
+def _text(view: Callable[..., Any], method: str) -> dict[str, str]:
+    summary, _, more = (view.__doc__ or "").strip().partition("\n")
+    scope = scope_of(view, method)
+    told = [more.strip(), f"Needs the scope `{scope}`, where keys are set." if scope else "Open to everybody."]
+    return {"summary": summary, "description": "\n\n".join(filter(None, told))}
+
+
+def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
+    for name in sorted(rule.arguments):
+        yield {"name": name, "in": "path", "required": True, "schema": _PATH.get(name, {"type": "string"})}
+
+
+def _body(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """The body; none at all is taken as `{}`."""
+    if description.takes is None:
+        return {}
+    schema = refs[description.takes]
+    required = components[schema["$ref"].rpartition("/")[2]].get("required")
+    return {"requestBody": {"content": _json(schema), "required": bool(required)}}
+
+
+def _query(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if description.query:
+        model = refs[description.query]
+        model = components[model["$ref"].rpartition("/")[2]]
+        for name, schema in model["properties"].items():
+            yield {"name": name, "in": "query", "schema": _sendable(schema)}
+
+
+def _sendable(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a query parameter, which can be left out, but never be null."""
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title") and value is not None}
+    [kind] = [one for one in schema.get("anyOf", []) if one != {"type": "null"}] or [{}]
+    return {**rest, **kind}
+
+
+def _asked(description: Description) -> Iterator[dict[str, Any]]:
+    for name in description.asks:
+        schema = {"type": "string", "pattern": _PATTERNS[name]} if name in _PATTERNS else {"type": "string"}
+        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": schema}
+
+
+def _responses(
+    description: Description, method: str, scope: str | None, refs: dict[Any, Any], of_a_job: list[str]
+) -> dict[str, Any]:
+    errors = _EVERYWHERE | set(description.errors) | (_OF_A_BODY if method != "GET" else set())
+    if scope is None:
+        errors = {422} | set(description.errors)
+    found = {status: _problem(status, refs) for status in errors}
+    found |= {status: _reply(reply, refs, of_a_job) for status, reply in description.replies.items()}
+    return {str(status): found[status] for status in sorted(found)}
+
+
+def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {"description": reply.text, "headers": _headers(reply.headers)}
+    if isinstance(reply.body, str):
+        shown["content"] = {reply.body: {"schema": {"type": "string"}}}
+    elif reply.body:
+        shown["content"] = _json(refs[reply.body])
+    if reply.body is JobIdReply:
+        told = {"parameters": {"job_id": "$response.body#/jobId"}}
+        shown["links"] = {name: {"operationId": name, **told} for name in of_a_job}
+    return shown
+
+
+def _problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
+    headers = {401: ("WWW-Authenticate",), 503: ("Retry-After",)}.get(status, ())
+    content = {"application/problem+json": {"schema": refs[ProblemReply]}}
+    return {"description": HTTPStatus(status).phrase, "headers": _headers(headers), "content": content}
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,22 @@
+"""What the document can only tell in words, so that what is generated to be accepted can be."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import schemathesis
+from hypothesis import strategies as st
+
+# runAt, createdAfter and createdBefore: from 1970 to a year from now.
+_times = st.datetimes(datetime(1970, 1, 2), datetime.now() + timedelta(days=364), timezones=st.just(UTC))
+schemathesis.openapi.format("date-time", _times.map(datetime.isoformat))
+
+# The URL of an HTTP_REQUEST: not to a private address.
+schemathesis.openapi.format("uri", st.from_regex(r"https://example\.com/[a-z0-9]{0,20}", fullmatch=True))
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    """A key that was used with another body is refused, so none is used twice."""
+    if case.headers and "Idempotency-Key" in case.headers and case.meta and case.meta.generation.mode.is_positive:
+        case.headers["Idempotency-Key"] = uuid4().hex

@@ -1,0 +1,156 @@
+"""The OpenAPI document and its page: all of the API, true of it, and from this host alone."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobsvc.api.replies import AttemptsReply, JobPage, JobTypesReply
+from jobsvc.wire import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
+from tests.acceptance.test_access import basic, bearer
+from tests.acceptance.test_bad_input import refused
+from tests.support import ROOT, Service
+
+KEY = "k-admin"
+SCHEMATHESIS = (str(Path(sys.executable).parent / "schemathesis"), "--config-file")
+CONFIG = "tests/acceptance/schemathesis/schemathesis.toml"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Service]:
+    """An API with keys and the built-in handlers, and no worker to run what is made up here."""
+    env = {"JOBSVC_API_KEYS": f"boss:admin:{KEY},eye:read:k-read", "JOBSVC_HANDLERS": "", "JOBSVC_HTTP_ALLOW": ""}
+    service = Service(env, key=KEY)
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def document(guarded: Service) -> dict[str, Any]:
+    return dict(guarded.client.get("/openapi.json").json())
+
+
+def test_every_route_is_in_the_document(document: dict[str, Any]) -> None:
+    script = "from wsgi import app; from jobsvc.api.openapi import path, served; " + (
+        "print(*(f'{method} {path(rule)}' for rule, method, _ in served(app)), sep='\\n')"
+    )
+    lines = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    routes = {tuple(line.split(" ")) for line in lines.splitlines()}
+    told = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert routes == told
+    assert document["openapi"].startswith("3.1.")
+
+
+def test_every_operation_says_what_it_does_and_needs(document: dict[str, Any]) -> None:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert operation["summary"], path
+            is_open = path in ("/healthz", "/readyz")
+            assert bool(operation["security"]) != is_open, path
+            scope = re.search("scope `(.*)`", operation["description"])
+            assert (scope is None) == is_open
+            assert method != "get" or is_open or (scope and scope[1] == "read")
+
+
+@pytest.mark.parametrize("stack", ["pool"], indirect=True)
+def test_replies_are_as_told(stack: Service) -> None:
+    done = stack.post(payload={"failAttempts": 1, "steps": 2}, retry={"max": 1, "interval": 0})
+    job = stack.until(done, "COMPLETED")
+    assert list(job) == list(JobShown.__annotations__)
+    assert list(job["error"]) == list(ErrorShown.__annotations__)
+    assert list(job["progress"]) == list(ProgressShown.__annotations__)
+    talk = stack.post("TALK")
+    stack.until(talk, "COMPLETED")
+    reply = stack.client.get(f"/jobs/{talk}/attempts").json()
+    assert list(reply) == list(AttemptsReply.__annotations__)
+    assert list(reply["attempts"][0]) == list(AttemptShown.__annotations__)
+    assert list(reply["attempts"][0]["logs"][0]) == list(LineShown.__annotations__)
+    assert list(stack.client.get("/jobs").json()) == list(JobPage.__annotations__)
+    assert list(stack.client.get("/job-types").json()) == list(JobTypesReply.__annotations__)
+
+
+def test_schemathesis_finds_nothing(guarded: Service) -> None:
+    """Every check there is, on what the document allows and on what it doesn't, and along its links."""
+    run = ("run", f"{guarded.url}/openapi.json", "-H", f"Authorization: Bearer {KEY}", "--checks", "all")
+    done = subprocess.run(
+        [*SCHEMATHESIS, CONFIG, *run, "--max-examples", "15", "--no-color"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert re.search(r"[1-9]\d* covered", done.stdout), "no link was followed"
+
+
+def test_the_page_names_local_files_alone_and_may_load_no_others(guarded: Service) -> None:
+    reply = guarded.client.get("/docs")
+    assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+    named = re.findall(r'(?:src|href)="([^"]*)"', reply.text)
+    assert len(named) == 4
+    for path in named:
+        file = guarded.client.get(path)
+        assert file.status_code == 200, path
+        assert len(file.content) > 100
+    policy = reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    refused(guarded.client.get("/docs/nothing"), 404)
+    refused(guarded.client.get("/docs/index.css"), 404)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/docs/swagger-ui.css", "/metrics"])
+def test_the_page_needs_a_key(guarded: Service, path: str) -> None:
+    reply = guarded.client.get(path, headers=bearer("wrong"))
+    refused(reply, 401)
+    browsers = path in ("/docs", "/openapi.json")
+    assert reply.headers["WWW-Authenticate"].startswith("Basic" if browsers else "Bearer")
+    for headers in (bearer("k-read"), basic("k-read")):
+        assert guarded.client.get(path, headers=headers).status_code == 200
+
+
+def test_a_page_of_another_site_cannot_use_the_password_that_a_browser_remembers(guarded: Service) -> None:
+    refused(guarded.client.post("/jobs", headers={**basic(KEY), "Sec-Fetch-Site": "cross-site"}), 403)
+    assert guarded.client.post("/jobs", headers={**basic(KEY), "Sec-Fetch-Site": "same-origin"}).status_code == 202
+
+
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    return str(found)
+
+
+def test_the_page_in_a_browser(guarded: Service) -> None:
+    """It shows the API, posts a job from it, and asks no other host for anything."""
+    from playwright.sync_api import sync_playwright
+
+    asked: list[str] = []
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_context(http_credentials={"username": "anyone", "password": KEY}).new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.goto(f"{guarded.url}/docs")
+        page.locator("#operations-jobs-create .opblock-summary-control").click()
+        page.locator("#operations-jobs-create button.execute").click()
+        reply = page.locator("#operations-jobs-create .live-responses-table tbody .response-col_status").first
+        reply.filter(has_text="202").wait_for()
+        if shot := os.environ.get("JOBSVC_SCREENSHOT"):
+            page.screenshot(path=shot)
+        shown = page.locator(".opblock").count()
+        browser.close()
+    assert shown >= 15
+    assert errors == []
+    assert {url.partition("/")[0] for url in asked} <= {"http:", "data:", "blob:"}
+    assert all(url.startswith(guarded.url) for url in asked if url.startswith("http"))
