@@ -93,8 +93,9 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
             attempts=Job.attempts + 1,
             fence=Job.fence + 1,
             worker=worker,
-            started_at=now(),
-            lease_expires_at=now() + seconds(lease_seconds),
+            # Of this statement, not of the transaction, which may have waited for a concurrency key.
+            started_at=func.statement_timestamp(),
+            lease_expires_at=func.statement_timestamp() + seconds(lease_seconds),
             # Should it have been held: its next turn is to be dispatched again.
             dispatched_at=func.least(Job.dispatched_at, now()),
             progress=null(),

@@ -355,3 +355,17 @@ def test_start_behind_another_start_of_the_same_key() -> None:
         other.commit()
         assert answer.result() == []
     assert held() == {second}
+
+
+def test_a_start_that_waited_for_its_key_begins_only_then() -> None:
+    second = keyed()
+    with engine().begin() as other, ThreadPoolExecutor(1) as pool:
+        admission.lock(other, ["k"])
+        answer = pool.submit(lambda: start(second))
+        eventually(waits_for_a_lock)
+        let_go = other.scalar(text("SELECT clock_timestamp()"))
+        other.commit()
+        assert len(answer.result()) == 1
+    started_at = jobs.get(second).started_at
+    assert started_at
+    assert started_at > let_go
