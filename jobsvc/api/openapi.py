@@ -14,7 +14,7 @@ from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.describing import Description, Reply, description_of
 from jobsvc.api.replies import JobIdReply, ProblemReply
-from jobsvc.config import settings
+from jobsvc.config import NAME, settings
 
 ABOUT = """Jobs are stored in Postgres before they are accepted, and run on RQ.
 
@@ -36,7 +36,7 @@ HEADERS = {
     "WWW-Authenticate": "How to send a key.",
 }
 _PATTERNS = {"Idempotency-Key": r"^[!#-+\--:<-\[\]-~]{1,255}$"}
-_PATH = {"job_id": {"type": "string", "format": "uuid"}}
+_PATH = {"job_id": {"type": "string", "format": "uuid"}, "name": {"type": "string", "pattern": NAME}}
 _EVERYWHERE = {401, 403, 422, 503}
 _OF_A_BODY = {400, 413, 415}
 
@@ -154,7 +154,8 @@ def _responses(
 def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {"description": reply.text, "headers": _headers(reply.headers)}
     if isinstance(reply.body, str):
-        shown["content"] = {reply.body: {"schema": {"type": "string"}}}
+        # OpenAPI 3.1 has no words for a stream of events.
+        shown["content"] = {reply.body: {} if reply.body == "text/event-stream" else {"schema": {"type": "string"}}}
     elif reply.body:
         shown["content"] = _json(refs[reply.body])
     if reply.body is JobIdReply:

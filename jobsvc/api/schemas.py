@@ -93,7 +93,10 @@ class JobRequest(BaseModel):
     expires_in: Duration | None = None
     unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
     tags: Annotated[list[Tag], Field(max_length=16)] = []
-    webhook_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(public_url)] | None = None
+    webhook_url: (
+        Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
+        | None
+    ) = None
     concurrency_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
     concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
 
@@ -190,9 +193,15 @@ class BatchRequest(BaseModel):
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
 
 
+def _no_fixed_start(run_at: Any) -> None:
+    if run_at is not None:
+        raise ValueError("a scheduled job starts when its schedule ticks; delay may move that")
+
+
 class ScheduledJob(JobRequest):
     """The body of POST /jobs, as a schedule has it: each tick is its job's start, so there is no runAt."""
 
+    run_at: Annotated[None, BeforeValidator(_no_fixed_start)] = None
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
@@ -204,20 +213,14 @@ class ScheduledJob(JobRequest):
         job._given = given
         return job
 
-    @field_validator("run_at")
-    @classmethod
-    def _no_fixed_start(cls, run_at: datetime | None) -> None:
-        if run_at is not None:
-            raise ValueError("a scheduled job starts when its schedule ticks; delay may move that")
-
 
 class ScheduleRequest(BaseModel):
     """The body of PUT /schedules/:name."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    cron: Annotated[str, Field(max_length=MAX_KEY)]
-    timezone: str = "UTC"
+    cron: Annotated[str, Field(max_length=MAX_KEY, json_schema_extra={"format": "cron"})]
+    timezone: Annotated[str, Field(json_schema_extra={"format": "time-zone"})] = "UTC"
     enabled: bool = True
     job: ScheduledJob
 

@@ -25,7 +25,7 @@ blueprint.before_request(no_query)
     asks=("Idempotency-Key",),
     errors=(409,),
 )
-def create() -> Accepted:
+def create_batch() -> Accepted:
     """Store all of these jobs, or none; the ids come in the order of the jobs."""
     return accept([job.resolve() for job in body(BatchRequest).jobs], _tell)
 

@@ -20,7 +20,7 @@ blueprint.before_request(no_query)
 
 @blueprint.get("/queues")
 @describe({200: Reply("The queues.", QueuesReply)})
-def index() -> QueuesReply:
+def list_queues() -> QueuesReply:
     """Show the queues in the order in which they are served."""
     return {"queues": [_dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
 
@@ -28,7 +28,7 @@ def index() -> QueuesReply:
 @blueprint.post("/queues/<name>/pause")
 @needs("admin")
 @describe({200: Reply("It is paused.", QueueShown)}, errors=(404,))
-def pause(name: str) -> QueueShown:
+def pause_queue(name: str) -> QueueShown:
     """Start no job of a queue until it is resumed; it still accepts, and what runs goes on."""
     _check(name)
     jobs.pause(name)
@@ -38,7 +38,7 @@ def pause(name: str) -> QueueShown:
 @blueprint.post("/queues/<name>/resume")
 @needs("admin")
 @describe({200: Reply("Its jobs are started.", QueueShown)}, errors=(404,))
-def resume(name: str) -> QueueShown:
+def resume_queue(name: str) -> QueueShown:
     """Let a queue's jobs start again."""
     _check(name)
     jobs.resume(name)
@@ -49,7 +49,7 @@ def resume(name: str) -> QueueShown:
 
 @blueprint.get("/workers")
 @describe({200: Reply("The workers.", WorkersReply)})
-def workers() -> WorkersReply:
+def list_workers() -> WorkersReply:
     """Show the workers that RQ knows."""
     return {"workers": [_dump_worker(worker) for worker in rqworkers.known()]}
 

@@ -22,14 +22,14 @@ blueprint.before_request(no_query)
 
 @blueprint.get("/schedules")
 @describe({200: Reply("The schedules.", SchedulesReply)})
-def index() -> SchedulesReply:
+def list_schedules() -> SchedulesReply:
     """Show all schedules, by name."""
     return {"schedules": [dump_schedule(schedule) for schedule in schedules.every()]}
 
 
 @blueprint.get("/schedules/<name>")
 @describe({200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
-def show(name: str) -> ScheduleShown:
+def show_schedule(name: str) -> ScheduleShown:
     """Show a schedule."""
     return dump_schedule(schedules.get(_known(name)))
 
@@ -40,20 +40,20 @@ def show(name: str) -> ScheduleShown:
     {201: Reply("A new schedule.", ScheduleShown, ("Location",)), 200: Reply("It was there before.", ScheduleShown)},
     takes=ScheduleRequest,
 )
-def put(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
+def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
     """Make a schedule, or put another one in its place."""
     if not _is_name(name):
         raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't fit {NAME}")])
     schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
     _relay().reschedule()
-    headers = {"Location": url_for("schedules.show", name=name)} if is_new else {}
+    headers = {"Location": url_for("schedules.show_schedule", name=name)} if is_new else {}
     return dump_schedule(schedule), 201 if is_new else 200, headers
 
 
 @blueprint.delete("/schedules/<name>")
 @needs("admin")
 @describe({204: Reply("It is gone.")}, errors=(404,))
-def delete(name: str) -> tuple[str, int]:
+def delete_schedule(name: str) -> tuple[str, int]:
     """Delete a schedule; the jobs that it made stay."""
     schedules.remove(_known(name))
     return "", 204
@@ -68,7 +68,7 @@ def delete(name: str) -> tuple[str, int]:
     },
     errors=(404,),
 )
-def run(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make the schedule's job now, whether it is enabled or not. 200 when its unique key is taken."""
     no_body()
     job = schedules.run(_known(name))

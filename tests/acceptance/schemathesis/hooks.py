@@ -14,6 +14,10 @@ schemathesis.openapi.format("date-time", _times.map(datetime.isoformat))
 # The URL of an HTTP_REQUEST: not to a private address.
 schemathesis.openapi.format("uri", st.from_regex(r"https://example\.com/[a-z0-9]{0,20}", fullmatch=True))
 
+# A schedule's expression and time zone.
+schemathesis.openapi.format("cron", st.from_regex(r"([0-5]?[0-9]|\*/[1-9]) ([01]?[0-9]|\*) \* \* \*", fullmatch=True))
+schemathesis.openapi.format("time-zone", st.sampled_from(["UTC", "Europe/Berlin", "America/New_York"]))
+
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
