@@ -39,6 +39,7 @@ MAX_KEY = 255
 """Characters of a uniqueKey or a concurrencyKey."""
 
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
+Url = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
 Cursor = Annotated[str, Field(pattern=CURSOR)]
 
