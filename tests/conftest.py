@@ -20,9 +20,21 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
     for name in [name for name in os.environ if name.startswith("JOBSVC_") and name != "JOBSVC_DEV_DIR"]:
         del os.environ[name]
-    subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"], cwd=ROOT, check=True, capture_output=True
-    )
+    _upgrade({})
+
+
+def _upgrade(env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def apart() -> dict[str, str]:
+    """The environment of a service that shares no job with any other one's worker."""
+    assert _servers is not None
+    env = dict(zip(("DATABASE_URL", "REDIS_URL"), _servers.apart(), strict=True))
+    _upgrade(env)
+    return env
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

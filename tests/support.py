@@ -44,9 +44,17 @@ class Servers:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-tests-"))
         self.embedded: list[Server] = []
-        self._drop: Callable[[], None] = lambda: None
-        self.database_url = self._database(os.environ.get("DATABASE_URL") or self.start(Postgres))
-        self.redis_url = self._empty_redis(os.environ.get("REDIS_URL") or self.start(Valkey))
+        self._drops: list[Callable[[], None]] = []
+        self._taken: set[int] = set()
+        self._urls = (
+            os.environ.get("DATABASE_URL") or self.start(Postgres),
+            os.environ.get("REDIS_URL") or self.start(Valkey),
+        )
+        self.database_url, self.redis_url = self.apart()
+
+    def apart(self) -> tuple[str, str]:
+        """The URLs of another database, without tables, and of another Redis database, which nobody else uses."""
+        return self._database(self._urls[0]), self._empty_redis(self._urls[1])
 
     def start(self, kind: type[Server]) -> str:
         server = kind(self.folder)
@@ -65,20 +73,22 @@ class Servers:
 
         say(f"CREATE DATABASE {name}")
         say(f"ALTER DATABASE {name} SET lock_timeout = '20s'")  # so that a test fails which would wait for itself
-        self._drop = lambda: say(f"DROP DATABASE {name} WITH (FORCE)")
+        self._drops.append(lambda: say(f"DROP DATABASE {name} WITH (FORCE)"))
         return f"{base}/{name}"
 
     def _empty_redis(self, url: str) -> str:
         """A database number on this Redis that holds nothing, so that nobody's keys are flushed."""
         base = url.rpartition("/")[0] if url.rpartition("/")[2].isdigit() else url.rstrip("/")
-        for number in range(15, 0, -1):
+        for number in sorted(set(range(1, 16)) - self._taken, reverse=True):
             with redis.Redis.from_url(f"{base}/{number}") as client:
                 if client.dbsize() == 0:
+                    self._taken.add(number)
                     return f"{base}/{number}"
         raise RuntimeError("the given Redis has no empty database among 1 to 15")
 
     def stop(self) -> None:
-        self._drop()
+        for drop in self._drops:
+            drop()
         for server in reversed(self.embedded):
             server.stop()
 
@@ -214,6 +224,12 @@ class Service:
         except httpx.TransportError:
             assert self.alive(self.api), self.api.output
             return False
+
+    def sql(self, statement: str, *parameters: Any) -> None:
+        """Execute a statement in the service's own database."""
+        url = self.env.get("DATABASE_URL") or os.environ["DATABASE_URL"]
+        with contextlib.closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
 
     def post(self, type: str = "TEST_JOB", payload: dict[str, Any] | None = None, **body: Any) -> str:
         """Post a job that has to be accepted; returns its id."""

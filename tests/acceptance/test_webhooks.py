@@ -11,7 +11,6 @@ from standardwebhooks.webhooks import Webhook
 from uuid_utils.compat import uuid7
 
 from tests.acceptance.test_bad_input import post, refused
-from tests.integration.making import sql
 from tests.support import Service, eventually
 
 OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -75,9 +74,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def hooks() -> Iterator[Service]:
+def hooks(apart: dict[str, str]) -> Iterator[Service]:
     """A service with two secrets, and a worker."""
-    service = Service({"JOBSVC_WEBHOOK_SECRETS": f"{OLD},{NEW}", "JOBSVC_SWEEP_SECONDS": "0.2"})
+    service = Service({"JOBSVC_WEBHOOK_SECRETS": f"{OLD},{NEW}", "JOBSVC_SWEEP_SECONDS": "0.2", **apart})
     service.worker()
     yield service
     service.close()
@@ -87,9 +86,9 @@ def delivery_of(service: Service, job_id: str) -> str:
     return str(service.job(job_id)["webhookJobId"])
 
 
-def hurry(delivery: str) -> None:
+def hurry(service: Service, delivery: str) -> None:
     """Let the time pass until the delivery's next attempt is due."""
-    sql("UPDATE jobs SET due_at = now(), dispatched_at = NULL WHERE id = :id AND status = 'RETRYING'", id=delivery)
+    service.sql("UPDATE jobs SET due_at = now(), dispatched_at = NULL WHERE id = %s AND status = 'RETRYING'", delivery)
 
 
 def test_the_end_of_a_job_is_told(hooks: Service, receiver: Receiver) -> None:
@@ -141,7 +140,7 @@ def test_what_failed_is_sent_again_as_it_was(hooks: Service, receiver: Receiver)
     delivery = delivery_of(hooks, job_id)
     for count in (2, 3):
         hooks.until(delivery, "RETRYING")
-        hurry(delivery)
+        hurry(hooks, delivery)
         receiver.told(count)
     hooks.until(delivery, "COMPLETED")
     assert {seen.headers["webhook-id"] for seen in receiver.seen} == {delivery}
