@@ -9,7 +9,6 @@ from jobsvc.jobs.acting import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import (
     AttemptEnd,
     Failure,
-    Started,
     Verdict,
     called_off,
     finish,
@@ -17,7 +16,6 @@ from jobsvc.jobs.attempts import (
     recover_lapsed,
     renew,
     report,
-    start,
 )
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.deliveries import announce_again
@@ -40,6 +38,7 @@ from jobsvc.jobs.overview import Glance, Pace, latest, paces
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reading import get, history
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
+from jobsvc.jobs.starting import Started, start
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
 from jobsvc.jobs.watching import Snapshot, changes

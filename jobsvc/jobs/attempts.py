@@ -1,4 +1,4 @@
-"""Attempts: begun under a lease, and ended through one gate, which opens only to the fence of the job's last start."""
+"""Attempts: held under a lease, and ended through one gate, which opens only to the fence of the job's last start."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,34 +6,32 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, Double, Row, Select, Text, Uuid, case, func, insert, null, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Double,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    case,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
-from jobsvc.jobs.admission import admit, may_start, paused
 from jobsvc.jobs.deliveries import announce
+from jobsvc.jobs.starting import Started
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Attempt, Job, Outcome, Status
 from jobsvc.sql import now, rows, seconds, seconds_since
 
 UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
 """How a start may end that doesn't count as an attempt."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """An attempt that was begun: what its worker needs to run it, and the fence to finish it with."""
-
-    job_id: UUID
-    type: str
-    payload: dict[str, Any]
-    attempt: int
-    max_attempts: int
-    fence: int
-    timeout: float
-    queue: str
-    waited: float  # seconds, since it was due
-    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,48 +74,6 @@ class Verdict:
 def last_intervals(job: Any, retries: int) -> list[float]:
     """The intervals (seconds) of a job's last `retries` retries."""
     return list(job.retry_intervals[-retries:]) if retries > 0 else []
-
-
-def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
-    """Begin an attempt of each of these jobs that waits, is due and has not expired.
-
-    The others are left as they are: another dispatch was first, or they have ended. So are those
-    whose queue is paused, or whose concurrency key has no place free; these are held, until they
-    are let go. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
-    """
-    begin = (
-        update(Job)
-        .where(*may_start)
-        .values(
-            status=Status.PROCESSING,
-            attempts=Job.attempts + 1,
-            fence=Job.fence + 1,
-            worker=worker,
-            # Of this statement, not of the transaction, which may have waited for a concurrency key.
-            started_at=func.statement_timestamp(),
-            lease_expires_at=func.statement_timestamp() + seconds(lease_seconds),
-            # Should it have been held: its next turn is to be dispatched again.
-            dispatched_at=func.least(Job.dispatched_at, now()),
-            progress=null(),
-            cancel_requested_at=null(),
-            version=Job.version + 1,
-        )
-        .returning(
-            *(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.queue),
-            *(seconds_since(Job.due_at).label("waited"), Job.traceparent),
-        )
-    )
-
-    def counted(started: Any) -> Any:
-        return counting(started, lambda job: Tally(Event.STARTED, seconds=job.waited))
-
-    free = begin.where(Job.id.in_(job_ids), Job.concurrency_key.is_(None), Job.queue.not_in(paused))
-    with transaction() as connection:
-        started = connection.execute(counted(free)).all()
-        left = set(job_ids) - {row.id for row in started}
-        if left and (admitted := admit(connection, left)):
-            started = [*started, *connection.execute(counted(begin.where(Job.id.in_(admitted)))).all()]
-        return [Started(*row) for row in started]
 
 
 def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:

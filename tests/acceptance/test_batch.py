@@ -106,5 +106,5 @@ def test_what_is_not_json(api: Service, body: str, status: int) -> None:
 
 def test_other_methods_and_parameters(api: Service) -> None:
     refused(api.client.post("/jobs/batch?dry=1", json={"jobs": [{}]}), 422)
-    refused(api.client.get("/jobs/batch"), 404)  # as the id of a job
+    refused(api.client.get("/jobs/batch"), 405)
     refused(api.client.put("/jobs/batch", json={}), 405)

@@ -147,8 +147,6 @@ def test_the_page_in_a_browser(guarded: Service) -> None:
         page.locator("#operations-jobs-create button.execute").click()
         reply = page.locator("#operations-jobs-create .live-responses-table tbody .response-col_status").first
         reply.filter(has_text="202").wait_for()
-        if shot := os.environ.get("JOBSVC_SCREENSHOT"):
-            page.screenshot(path=shot)
         shown = page.locator(".opblock").count()
         browser.close()
     assert shown >= 15

@@ -1,0 +1,80 @@
+"""The start of an attempt: one of many dispatches is let through, under a lease and with a new fence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Double, bindparam, func, null, update
+
+from jobsvc.db import transaction
+from jobsvc.jobs.admission import admit, may_start, paused
+from jobsvc.jobs.tallies import Event, Tally, counting
+from jobsvc.models import Job, Status
+from jobsvc.sql import now, seconds, seconds_since
+
+
+@dataclass(frozen=True)
+class Started:
+    """An attempt that was begun: what its worker needs to run it, and the fence to finish it with."""
+
+    job_id: UUID
+    type: str
+    payload: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    fence: int
+    timeout: float
+    queue: str
+    waited: float  # seconds, since it was due
+    traceparent: str | None = None
+
+
+# Of this statement, not of the transaction, which may have waited for a concurrency key.
+_moment = func.statement_timestamp()
+_begin = (
+    update(Job)
+    .where(Job.id.in_(bindparam("ids", expanding=True)), *may_start)
+    .values(
+        status=Status.PROCESSING,
+        attempts=Job.attempts + 1,
+        fence=Job.fence + 1,
+        worker=bindparam("by"),
+        started_at=_moment,
+        lease_expires_at=_moment + seconds(bindparam("lease", type_=Double)),
+        # Should it have been held: its next turn is to be dispatched again.
+        dispatched_at=func.least(Job.dispatched_at, now()),
+        progress=null(),
+        cancel_requested_at=null(),
+        version=Job.version + 1,
+    )
+    .returning(
+        *(Job.id, Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence, Job.timeout, Job.queue),
+        *(seconds_since(Job.due_at).label("waited"), Job.traceparent),
+    )
+)
+
+
+def _counted(begin: Any) -> Any:
+    return counting(begin, lambda job: Tally(Event.STARTED, seconds=job.waited))
+
+
+# Built once: that takes longer than Postgres does.
+_begin_free = _counted(_begin.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused)))
+_begin_admitted = _counted(_begin)
+
+
+def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
+    """Begin an attempt of each of these jobs that waits, is due and has not expired.
+
+    The others are left as they are: another dispatch was first, or they have ended. So are those
+    whose queue is paused, or whose concurrency key has no place free; these are held, until they
+    are let go. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
+    """
+    asked = {"by": worker, "lease": lease_seconds}
+    with transaction() as connection:
+        started = connection.execute(_begin_free, {"ids": list(job_ids), **asked}).all()
+        left = set(job_ids) - {row.id for row in started}
+        if left and (admitted := admit(connection, left)):
+            started = [*started, *connection.execute(_begin_admitted, {"ids": admitted, **asked}).all()]
+        return [Started(*row) for row in started]
