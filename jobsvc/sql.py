@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, ColumnElement, TableValuedAlias, bindparam, column, func
+from sqlalchemy import TIMESTAMP, ColumnElement, Double, TableValuedAlias, bindparam, cast, column, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -30,7 +30,7 @@ def seconds_until(moment: Any) -> ColumnElement[Any]:
 
 def seconds_since(moment: Any) -> ColumnElement[Any]:
     """The seconds from `moment` until now."""
-    return func.extract("epoch", now() - moment)
+    return cast(func.extract("epoch", now() - moment), Double)
 
 
 def now() -> ColumnElement[Any]:

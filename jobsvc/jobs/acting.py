@@ -47,7 +47,7 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
         )
         .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
     )
-    counted = counting(call_off, lambda job: Tally(Event.DROPPED, job.status, where=job.status == Status.CANCELLED))
+    counted = counting(call_off, lambda job: Tally(Event.DROPPED, job.status))
     moved = connection.execute(counted).all()
     announce(connection, moved)
     return {job.id: Status(job.status) for job in moved}

@@ -25,7 +25,6 @@ from sqlalchemy import (
     null,
     select,
     text,
-    true,
 )
 
 from jobsvc.db import transaction
@@ -45,18 +44,17 @@ class Event(StrEnum):
     STARTED = "started"  # an attempt began; seconds: how long the job had been due
     ENDED = "ended"  # an attempt ended, and its worker said how; seconds: how long it took
     LOST = "lost"  # an attempt ended since its worker was lost
-    DROPPED = "dropped"  # a job ended that waited: cancelled, or expired
+    DROPPED = "dropped"  # a job that waited was cancelled, or expired; or one that runs was told to stop
     REVIVED = "revived"  # somebody had an ended job tried again
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What to count of the rows that a statement returns: those of which `where` is true."""
+    """What the rows that a statement returns count as."""
 
     event: Any
     status: ColumnElement[Any] = field(default_factory=lambda: cast(null(), Text))
     seconds: ColumnElement[Any] = field(default_factory=lambda: cast(null(), Double))
-    where: ColumnElement[bool] = field(default_factory=true)
 
 
 _AS_ARRAY = f"('{{{', '.join(map(str, BOUNDS))}}}'::float8[])"
@@ -77,9 +75,9 @@ def counting(move: Any, tally: Callable[[Any], Tally]) -> Select[Any]:
     le = case((wanted.seconds.is_not(None), _bounds[func.width_bucket(wanted.seconds, _bounds) + 1]))
     counted = insert(tallies).from_select(
         _COLUMNS,
-        select(event, moved.c.type, moved.c.queue, wanted.status, le, func.count(), func.sum(wanted.seconds))
-        .where(wanted.where)
-        .group_by(_KEYS),
+        select(event, moved.c.type, moved.c.queue, wanted.status, le, func.count(), func.sum(wanted.seconds)).group_by(
+            _KEYS
+        ),
     )
     return select(moved).add_cte(counted.cte("counted"))
 

@@ -103,7 +103,7 @@ def test_postgres_away(ground: Ground) -> None:
     running = service.post(payload={"durationMs": 2500, "result": "kept"})
     service.until(running, "PROCESSING")
     ground.postgres.stop()
-    for reply in (service.client.post("/jobs"), service.client.get(f"/jobs/{running}")):
+    for reply in (service.client.post("/jobs"), *map(service.client.get, (f"/jobs/{running}", "/metrics"))):
         assert reply.status_code == 503
         assert reply.headers["Content-Type"] == "application/problem+json"
         assert int(reply.headers["Retry-After"]) > 0
