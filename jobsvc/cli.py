@@ -20,8 +20,9 @@ from jobsvc import following, jobs, options
 from jobsvc.config import settings
 from jobsvc.errors import JobNotFound, JobsvcError, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter, Glance
-from jobsvc.models import Job, Status
+from jobsvc.models import Job
 from jobsvc.relay import Relay
+from jobsvc.states import Status
 from jobsvc.wire import dump_attempts, dump_job
 
 PAGE = 200

@@ -23,8 +23,8 @@ from jobsvc.config import settings
 from jobsvc.db import engine
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
-from jobsvc.models import WAITING, Outcome, Status
 from jobsvc.pushing import push
+from jobsvc.states import WAITING, Outcome, Status
 from jobsvc.strictjson import clean, unstorable
 from jobsvc.watch import AttemptTimeout, Cancelled, HandBack, Watch
 

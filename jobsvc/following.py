@@ -6,7 +6,7 @@ from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.jobs import Glance
-from jobsvc.models import ENDED, Status
+from jobsvc.states import ENDED, Status
 
 REFRESH_SECONDS = 0.5
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from jobsvc.jobs import Filter
-from jobsvc.models import Status
+from jobsvc.states import Status
 
 Command = Callable[..., Any]
 

@@ -15,7 +15,8 @@ from rq.worker import BaseWorker
 
 from jobsvc import jobs
 from jobsvc.errors import JobNotFound, StoreUnavailable
-from jobsvc.models import Job, Status
+from jobsvc.models import Job
+from jobsvc.states import Status
 
 _SHOWN = {
     Status.PROCESSING: JobStatus.STARTED,

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from jobsvc.following import Move
 from jobsvc.jobs import Glance, Pace, QueueState
-from jobsvc.models import Job, Status
+from jobsvc.models import Job
+from jobsvc.states import Status
 
 STYLES = {
     Status.PENDING: "",

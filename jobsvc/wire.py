@@ -7,7 +7,8 @@ from typing import Annotated, Any, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from jobsvc.models import Attempt, Job, Outcome, Schedule, Status
+from jobsvc.models import Attempt, Job, Schedule
+from jobsvc.states import Outcome, Status
 
 Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

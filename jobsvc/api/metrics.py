@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.jobs import BOUNDS, Event
-from jobsvc.models import ENDED, WAITING, Status
+from jobsvc.states import ENDED, WAITING, Status
 
 OTHER = "other"
 """Stands for every type without a handler, and for every queue that isn't served: labels have to be few."""

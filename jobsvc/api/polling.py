@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from flask import Response, abort, jsonify, request
 
-from jobsvc.models import WAITING, Job, Status
+from jobsvc.models import Job
+from jobsvc.states import WAITING, Status
 from jobsvc.wire import dump_job
 
 LONGEST_RETRY_AFTER = 60

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from jobsvc.models import Status
+from jobsvc.states import Status
 from jobsvc.wire import AttemptShown, JobShown, ScheduleShown, Time, Uuid
 
 

@@ -1,9 +1,8 @@
-"""What requests may say: a job that is wanted, and which jobs are meant."""
+"""What bodies may say: jobs that are wanted, at once or by the clock."""
 
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -24,16 +23,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from jobsvc import cron, handlers
-from jobsvc.api.paging import CURSOR, read_cursor
-from jobsvc.api.parsing import INNER, Query, problems
+from jobsvc.api.parsing import INNER, problems
 from jobsvc.config import settings
 from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.guard import public_url
 from jobsvc.handlers.outgoing import MAX_URL
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
-from jobsvc.jobs import Filter, NewJob
+from jobsvc.jobs import NewJob
 from jobsvc.jobs.schedules import NewSchedule
-from jobsvc.models import Status
 
 MAX_KEY = 255
 """Characters of a uniqueKey or a concurrencyKey."""
@@ -41,7 +38,6 @@ MAX_KEY = 255
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Url = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
-Cursor = Annotated[str, Field(pattern=CURSOR)]
 
 DEFAULT_TYPE = "TEST_JOB"
 
@@ -49,7 +45,8 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
-def _read_time(value: Any) -> Any:
+def read_time(value: Any) -> Any:
+    """An RFC 3339 time from 1970 to a year from now, in UTC; raises ValueError for anything else."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("must be an RFC 3339 time with its offset, like 2030-01-31T12:00:00Z")
     try:
@@ -88,7 +85,7 @@ class JobRequest(BaseModel):
     payload: dict[str, Any] = {}
     queue: str | None = None
     delay: Delay | None = None
-    run_at: Annotated[datetime, BeforeValidator(_read_time)] | None = None
+    run_at: Annotated[datetime, BeforeValidator(read_time)] | None = None
     retry: RetryPolicy | None = None
     timeout: Duration | None = None
     expires_in: Duration | None = None
@@ -240,41 +237,3 @@ class ScheduleRequest(BaseModel):
     def resolve(self, name: str) -> NewSchedule:
         """The schedule to store."""
         return NewSchedule(name, self.cron, self.timezone, self.enabled, self.job._given, self.job.resolve())
-
-
-class FilterQuery(Query):
-    """The query parameters that say which jobs are meant."""
-
-    status: Annotated[list[Status], Field(max_length=16)] = []
-    type: Name | None = None
-    queue: Name | None = None
-    tag: Annotated[list[Tag], Field(max_length=16)] = []
-    created_after: Annotated[datetime, BeforeValidator(_read_time)] | None = None
-    created_before: Annotated[datetime, BeforeValidator(_read_time)] | None = None
-
-    def filter(self) -> Filter:
-        """The filter that they make."""
-        return Filter(self.status, self.type, self.queue, self.tag, self.created_after, self.created_before)
-
-
-class SomeJobsQuery(FilterQuery):
-    """At least one of them: it would be too easy to mean all jobs by mistake."""
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> "SomeJobsQuery":
-        if not self.model_fields_set:
-            raise ValueError("say which jobs are meant, by at least one query parameter")
-        return self
-
-
-def _read_count(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch("[0-9]{1,9}", value):
-        raise ValueError("must be a whole number")
-    return value
-
-
-class ListQuery(FilterQuery):
-    """The query parameters of GET /jobs."""
-
-    limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
-    cursor: Annotated[UUID, BeforeValidator(read_cursor, json_schema_input_type=Cursor)] | None = None

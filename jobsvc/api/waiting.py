@@ -15,7 +15,8 @@ from jobsvc.api.accepting import Accepted
 from jobsvc.api.gate import outside
 from jobsvc.api.hub import Hub
 from jobsvc.errors import JobNotFound, StoreUnavailable
-from jobsvc.models import ENDED, Job
+from jobsvc.models import Job
+from jobsvc.states import ENDED
 from jobsvc.wire import dump_job
 
 P = ParamSpec("P")

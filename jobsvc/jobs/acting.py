@@ -15,8 +15,9 @@ from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.dispatching import Dispatch, as_dispatch
 from jobsvc.jobs.reading import load
 from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import ENDED, MOVES, WAITING, Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import now, seconds_until
+from jobsvc.states import ENDED, MOVES, WAITING, Status
 
 CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[status])
 RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Connection, bindparam, func, literal_column, select, update
 
-from jobsvc.models import WAITING, Job, Moment, Queue, Status
+from jobsvc.models import Job, Moment, Queue
 from jobsvc.sql import now
+from jobsvc.states import WAITING, Status
 
 HELD = literal_column("'infinity'::timestamptz", Moment)
 

@@ -27,8 +27,9 @@ from jobsvc.db import transaction
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.starting import Started
 from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import Attempt, Job, Outcome, Status
+from jobsvc.models import Attempt, Job
 from jobsvc.sql import now, rows, seconds, seconds_since
+from jobsvc.states import Outcome, Status
 
 UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
 """How a start may end that doesn't count as an attempt."""

@@ -17,8 +17,9 @@ from jobsvc.errors import UniqueKeyTaken
 from jobsvc.jobs.acting import CANCELLABLE, RETRYABLE, cancel_these, retry_these
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.filters import Filter
-from jobsvc.models import IS_UNFINISHED, Job, Status
+from jobsvc.models import IS_UNFINISHED, Job
 from jobsvc.sql import now
+from jobsvc.states import Status
 
 BATCH = 1000
 """The most jobs that one transaction changes."""

@@ -14,8 +14,9 @@ from jobsvc.config import settings
 from jobsvc.db import transaction
 from jobsvc.errors import WrongState
 from jobsvc.jobs.reading import load
-from jobsvc.models import ENDED, Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import now, rows
+from jobsvc.states import ENDED, Status
 from jobsvc.wire import dump_job, show_time
 
 AT_ONCE = 50

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, literal, or_, select, union_all
 
 from jobsvc.db import transaction
-from jobsvc.models import WAITING, Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import now, seconds_since
+from jobsvc.states import WAITING, Status
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, f
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import HELD, paused
 from jobsvc.jobs.attempts import last_intervals
-from jobsvc.models import IS_HELD, IS_IN_RQ, IS_RUNNING, WAITING, Job
+from jobsvc.models import IS_HELD, IS_IN_RQ, IS_RUNNING, Job
 from jobsvc.sql import now, seconds, seconds_until
+from jobsvc.states import WAITING
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from sqlalchemy import func, select, update
 from jobsvc.db import transaction
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import WAITING, Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import now
+from jobsvc.states import WAITING, Status
 
 
 def expire(limit: int) -> int:

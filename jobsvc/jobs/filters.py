@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, or_
 
 from jobsvc.handlers import DELIVERY
-from jobsvc.models import WAITING, Job, Status
+from jobsvc.models import Job
+from jobsvc.states import WAITING, Status
 
 CLOCK_SKEW = timedelta(minutes=1)
 """How far the clock of a process that makes ids may be from Postgres', which says when a job was created."""

@@ -10,8 +10,9 @@ from sqlalchemy import Select, func, select, union, union_all
 
 from jobsvc.db import transaction
 from jobsvc.handlers import DELIVERY
-from jobsvc.models import WAITING, Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import now, seconds
+from jobsvc.states import WAITING, Status
 
 SAMPLE = 10_000
 """How many jobs `paces` looks at in each of the places where those are that moved last."""

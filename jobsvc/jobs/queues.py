@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import paused
-from jobsvc.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job, Queue, Status
+from jobsvc.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job, Queue
 from jobsvc.sql import now, seconds_until
+from jobsvc.states import Status
 
 CHEAP_SECONDS = 0.25
 RATIO = 20

@@ -7,8 +7,9 @@ from uuid import UUID
 from sqlalchemy import delete, select
 
 from jobsvc.db import transaction
-from jobsvc.models import ENDED, Job
+from jobsvc.models import Job
 from jobsvc.sql import now, seconds
+from jobsvc.states import ENDED
 
 SCANNED_PER_DELETED = 10
 """How many rows a pass may look at for each one that it may delete, so that old jobs which wait hold it up little."""

@@ -10,8 +10,9 @@ from sqlalchemy import Double, bindparam, func, null, update
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import admit, may_start, paused
 from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import now, seconds, seconds_since
+from jobsvc.states import Status
 
 
 @dataclass(frozen=True)

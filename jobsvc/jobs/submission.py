@@ -14,8 +14,9 @@ from jobsvc.db import transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import IS_UNFINISHED, Job, Moment, Status
+from jobsvc.models import IS_UNFINISHED, Job, Moment
 from jobsvc.sql import now, rows, seconds, seconds_until
+from jobsvc.states import Status
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Uuid, select
 
 from jobsvc.db import transaction
-from jobsvc.models import ENDED, Job, Status
+from jobsvc.models import Job
 from jobsvc.sql import rows
+from jobsvc.states import ENDED, Status
 
 
 @dataclass(frozen=True)

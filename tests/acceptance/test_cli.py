@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from jobsvc import jobs
-from jobsvc.models import Outcome
+from jobsvc.states import Outcome
 from jobsvc.wire import dump_attempts, dump_job
 from tests.integration.making import outcome, sql, started, submit
 from tests.support import ROOT, eventually

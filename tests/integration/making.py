@@ -8,7 +8,7 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db import transaction
 from jobsvc.jobs import AttemptEnd, Dispatch, Failure, NewJob, Started
-from jobsvc.models import Outcome
+from jobsvc.states import Outcome
 
 LEASE = 15.0
 

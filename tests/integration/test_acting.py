@@ -11,7 +11,7 @@ import pytest
 from jobsvc import jobs
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter, bulk
-from jobsvc.models import Outcome, Status
+from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.integration.test_jobs import TAKE, behind_the_lock
 

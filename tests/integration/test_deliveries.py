@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from jobsvc import jobs
 from jobsvc.jobs import Filter
 from jobsvc.jobs.deliveries import AT_ONCE
-from jobsvc.models import Outcome, Status
+from jobsvc.states import Outcome, Status
 from jobsvc.wire import dump_job
 from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
 

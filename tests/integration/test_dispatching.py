@@ -7,7 +7,7 @@ import pytest
 
 from jobsvc import jobs
 from jobsvc.jobs import queues
-from jobsvc.models import Outcome
+from jobsvc.states import Outcome
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db import engine, transaction
 from jobsvc.errors import JobNotFound
-from jobsvc.models import Outcome, Status
+from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.support import eventually
 

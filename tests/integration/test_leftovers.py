@@ -17,8 +17,8 @@ from rq.job import JobStatus
 from rq.utils import current_timestamp
 
 from jobsvc import jobs, leftovers, rqsettings
-from jobsvc.models import Status
 from jobsvc.relay import BATCH, Relay
+from jobsvc.states import Status
 from tests.integration.making import dispatches, lapse, new, sql
 from tests.support import ROOT, eventually
 

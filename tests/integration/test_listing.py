@@ -15,7 +15,8 @@ from jobsvc import jobs
 from jobsvc.db import engine, transaction
 from jobsvc.jobs import Filter
 from jobsvc.jobs.listing import MAX_BYTES, keys
-from jobsvc.models import Job, Status
+from jobsvc.models import Job
+from jobsvc.states import Status
 from jobsvc.wire import dump_job
 from tests.integration.making import sql, submit
 

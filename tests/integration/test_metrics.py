@@ -14,7 +14,7 @@ from jobsvc.api.metrics import registry
 from jobsvc.db import transaction
 from jobsvc.handlers import test_job  # noqa: F401  # registers TEST_JOB
 from jobsvc.jobs import BOUNDS
-from jobsvc.models import Outcome
+from jobsvc.states import Outcome
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
 
 SERIES = {"type": "TEST_JOB", "queue": "default"}

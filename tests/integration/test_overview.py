@@ -12,8 +12,9 @@ from sqlalchemy import false, select
 from jobsvc import following, jobs, rqsettings
 from jobsvc.db import transaction
 from jobsvc.jobs import Filter, overview
-from jobsvc.models import Job, Outcome, Status
+from jobsvc.models import Job
 from jobsvc.relay import Relay
+from jobsvc.states import Outcome, Status
 from tests.integration.making import outcome, sql, started, submit
 from tests.integration.test_listing import Explain, fill
 

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from jobsvc import jobs, rqsettings
 from jobsvc.db import engine
 from jobsvc.jobs import admission, queues
-from jobsvc.models import Outcome, Status
 from jobsvc.relay import Relay
+from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, new, outcome, sql, submit
 from tests.integration.test_jobs import in_parallel, waits_for_a_lock
 from tests.support import eventually

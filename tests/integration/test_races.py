@@ -15,7 +15,7 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db import engine
 from jobsvc.jobs import Started
-from jobsvc.models import Outcome, Status
+from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
 from tests.support import eventually
 

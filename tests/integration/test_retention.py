@@ -8,8 +8,8 @@ from sqlalchemy import text
 from jobsvc import jobs, leftovers, rqsettings
 from jobsvc.config import settings
 from jobsvc.db import engine
-from jobsvc.models import ENDED, Status
 from jobsvc.relay import Relay
+from jobsvc.states import ENDED, Status
 from tests.integration.making import sql, submit
 
 DAY = 86400.0

@@ -7,8 +7,8 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from jobsvc import jobs, rqsettings
-from jobsvc.models import Outcome
 from jobsvc.relay import Relay
+from jobsvc.states import Outcome
 from jobsvc.withdrawing import FEW, withdraw
 from tests.integration.making import LEASE, dispatches, new, outcome
 from tests.integration.test_relay import fetch, no_redis, queue

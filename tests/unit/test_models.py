@@ -1,6 +1,6 @@
 """The moves between statuses, held against the contract's table."""
 
-from jobsvc.models import MOVES, WAITING, Status
+from jobsvc.states import MOVES, WAITING, Status
 
 CONTRACT = {
     "PENDING": "PROCESSING CANCELLED FAILED",

@@ -9,9 +9,9 @@ from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query, query, read_id
+from jobsvc.api.queries import SomeJobsQuery
 from jobsvc.api.replies import CountReply
-from jobsvc.api.schemas import SomeJobsQuery
-from jobsvc.models import Status
+from jobsvc.states import Status
 from jobsvc.wire import JobShown, dump_job
 
 blueprint = Blueprint("acting", __name__)

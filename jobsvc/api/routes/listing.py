@@ -6,8 +6,8 @@ from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.paging import link_to_next, write_cursor
 from jobsvc.api.parsing import query
+from jobsvc.api.queries import ListQuery
 from jobsvc.api.replies import JobPage
-from jobsvc.api.schemas import ListQuery
 from jobsvc.wire import dump_job
 
 blueprint = Blueprint("listing", __name__)
