@@ -54,24 +54,6 @@ def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypa
     assert told() == []  # though one that ended before is the newest now
 
 
-def test_queue_counts_leave_out_what_completed() -> None:
-    jobs.finish([outcome(started(queue="low"), Outcome.COMPLETED)])
-    jobs.finish([outcome(started(queue="low"), Outcome.FAILED)])
-    started(queue="low")
-    late, *_ = submit(queue="low"), submit(queue="low"), submit(queue="low", delay=600), submit(queue="other")
-    sql("UPDATE jobs SET due_at = now() - interval '50 s' WHERE id = :id", id=late)
-    high, low, other = jobs.queue_counts(["high", "low"])
-    assert (high.name, sum(high.counts.values()), high.oldest_waiting) == ("high", 0, None)
-    assert {name: count for name, count in low.counts.items() if count} == {
-        Status.PENDING: 2,
-        Status.SCHEDULED: 1,
-        Status.RETRYING: 1,
-        Status.PROCESSING: 1,
-    }
-    assert low.oldest_waiting == pytest.approx(50, abs=10)
-    assert (other.name, other.counts[Status.PENDING]) == ("other", 1)
-
-
 def test_the_pace_is_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "SAMPLE", 3)
     jobs.finish([outcome(started(type="OLD"), Outcome.COMPLETED)])
@@ -131,9 +113,7 @@ def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     followed = [job.id for job in jobs.latest(100)]
     monkeypatch.setattr(overview, "transaction", explaining)
     jobs.latest(50, followed)
-    jobs.queue_counts(["default"])
     jobs.paces(["high", "default", "low"], 60)
-    latest, counts, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
+    latest, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
     assert latest < 600  # three for an id
-    assert counts < 60
     assert paces < 100
