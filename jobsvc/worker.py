@@ -66,7 +66,7 @@ class JobsvcWorker(Worker):
             when_orphaned(pool.pid, stop_gently)
         self._patience = Patience(rqsettings.probe)
         connection.set_retry(self._patience)
-        super().__init__(queues, name, connection=connection, worker_ttl=WORKER_TTL, **kwargs)
+        super().__init__(queues, name, connection=connection, **{**kwargs, "worker_ttl": WORKER_TTL})
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
