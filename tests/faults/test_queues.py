@@ -148,7 +148,7 @@ def test_a_worker_that_died_is_shown_until_its_key_expires(service: Service) -> 
     [worker] = service.client.get("/workers").json()["workers"]
     process.kill()
     key = f"rq:worker:{worker['name']}"
-    assert 0 < service.redis().ttl(key) <= 120
+    assert 0 < service.redis().ttl(key) <= 90
     service.redis().delete(key)
     assert service.client.get("/workers").json() == {"workers": []}
 
