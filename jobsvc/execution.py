@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 from uuid import UUID
 
-from redis import Redis, RedisError
+from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
@@ -207,13 +207,12 @@ def let_next_in(key: str, connection: Redis) -> None:
     try:
         following = jobs.claim_next([key], MOST_PLACES)
         push(following, connection)
-    except RedisError as error:
-        logger.warning("who waits for the concurrency key %r waits for a sweep: %s", key, error)
-        with contextlib.suppress(StoreUnavailable):
-            jobs.release(one.job_id for one in following)
     except Exception as error:
         # The job has ended, whatever becomes of the next one.
         logger.warning("who waits for the concurrency key %r waits for a sweep: %s", key, error)
+        with contextlib.suppress(StoreUnavailable):
+            if following:
+                jobs.release(one.job_id for one in following)
 
 
 def _log(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:

@@ -8,12 +8,23 @@ from jobsvc.config import settings
 
 
 class Server:
-    """`with` it around what a server is asked: its failures are swallowed, and told once until it is back."""
+    """`with` it around what a server is asked: its failures are swallowed, and told once until it is back.
 
-    def __init__(self, name: str, failure: type[Exception], logger: logging.Logger) -> None:
+    `away` and `back` say what that means for those who wait.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        failure: type[Exception],
+        logger: logging.Logger,
+        away: str = "jobs wait until it is back",
+        back: str = "what waits goes on now",
+    ) -> None:
         self._name = name
         self._failure = failure
         self._logger = logger
+        self._away, self._back = away, back
         self._is_up = True
         self._retry_at = 0.0
 
@@ -32,10 +43,10 @@ class Server:
             self._is_up = False
             self._retry_at = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
             if was_up:
-                self._logger.warning("%s can't be reached; jobs wait until it is back: %s", self._name, error)
+                self._logger.warning("%s can't be reached; %s: %s", self._name, self._away, error)
             return True
         if error is None:
             self._is_up = True
             if not was_up:
-                self._logger.info("%s is back; what waits goes on now", self._name)
+                self._logger.info("%s is back; %s", self._name, self._back)
         return False

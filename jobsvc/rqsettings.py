@@ -11,16 +11,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
 
-from jobsvc import execution, handlers, logs, pushing, tracing
+from jobsvc import execution, handlers, logs, pushing, tracing  # noqa: F401  # `execution` for RQ's forks to inherit
 from jobsvc.config import settings
 
 REDIS_URL = settings().REDIS_URL
 QUEUES = settings().JOBSVC_QUEUES
 
 SERIALIZER = pushing.SERIALIZER
-
-RUN = f"{execution.__name__}.{execution.run.__name__}"
-assert RUN == pushing.RUN
 
 handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
 tracing.set_up()

@@ -1,5 +1,6 @@
 """A few words of SQL that the statements share."""
 
+from hashlib import blake2b
 from typing import Any
 
 from sqlalchemy import TIMESTAMP, ColumnElement, Double, TableValuedAlias, bindparam, cast, column, func
@@ -31,6 +32,11 @@ def seconds_until(moment: Any) -> ColumnElement[Any]:
 def seconds_since(moment: Any) -> ColumnElement[Any]:
     """The seconds from `moment` until now."""
     return cast(func.extract("epoch", now() - moment), Double)
+
+
+def lock_number(*what: str) -> int:
+    """What is locked, as 64 bits, for Postgres' advisory locks. Two that share a number only wait for each other."""
+    return int.from_bytes(blake2b("\n".join(what).encode(), digest_size=8).digest(), signed=True)
 
 
 def now() -> ColumnElement[Any]:

@@ -1,14 +1,13 @@
 """Real servers for the whole run, and an empty database for each test that asks."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from tests.support import ROOT, Servers, Service
+from tests.servers import Servers, upgrade
+from tests.support import Service
 
 _servers: Servers | None = None
 
@@ -20,12 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
     for name in [name for name in os.environ if name.startswith("JOBSVC_") and name != "JOBSVC_DEV_DIR"]:
         del os.environ[name]
-    _upgrade({})
-
-
-def _upgrade(env: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True)
+    upgrade({})
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +27,7 @@ def apart() -> dict[str, str]:
     """The environment of a service that shares no job with any other one's worker."""
     assert _servers is not None
     env = dict(zip(("DATABASE_URL", "REDIS_URL"), _servers.apart(), strict=True))
-    _upgrade(env)
+    upgrade(env)
     return env
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: servers of their own, processes of the real service, and patience with a deadline."""
+"""What the tests share: processes of the real service, and patience with a deadline."""
 
 import contextlib
 import os
@@ -6,24 +6,36 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socketserver import BaseServer
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import httpx
 import psutil
-import psycopg2
 import redis
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from jobsvc.devservices import Postgres, Server, Valkey
 from jobsvc.devservices.server import free_port
+from tests.servers import ROOT, sql
 
-ROOT = Path(__file__).parent.parent
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """The server answers, in a thread, within the block."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def eventually(look: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:
@@ -36,61 +48,6 @@ def eventually(look: Callable[[], T], timeout: float = 15, pause: float = 0.02) 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s; last seen: {answer!r}")
         time.sleep(pause)
-
-
-class Servers:
-    """A database and a Redis database for the tests alone: on embedded servers, or beside the data of given ones."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-tests-"))
-        self.embedded: list[Server] = []
-        self._drops: list[Callable[[], None]] = []
-        self._taken: set[int] = set()
-        self._urls = (
-            os.environ.get("DATABASE_URL") or self.start(Postgres),
-            os.environ.get("REDIS_URL") or self.start(Valkey),
-        )
-        self.database_url, self.redis_url = self.apart()
-
-    def apart(self) -> tuple[str, str]:
-        """The URLs of another database, without tables, and of another Redis database, which nobody else uses."""
-        return self._database(self._urls[0]), self._empty_redis(self._urls[1])
-
-    def start(self, kind: type[Server]) -> str:
-        server = kind(self.folder)
-        url, _ = server.start()
-        self.embedded.append(server)
-        return url
-
-    def _database(self, url: str) -> str:
-        name = f"jobsvc_test_{uuid4().hex[:8]}"
-        base, _, _ = url.replace("postgresql+psycopg2://", "postgresql://").rpartition("/")
-
-        def say(statement: str) -> None:
-            with contextlib.closing(psycopg2.connect(f"{base}/postgres")) as connection:
-                connection.autocommit = True
-                connection.cursor().execute(statement)
-
-        say(f"CREATE DATABASE {name}")
-        say(f"ALTER DATABASE {name} SET lock_timeout = '20s'")  # so that a test fails which would wait for itself
-        self._drops.append(lambda: say(f"DROP DATABASE {name} WITH (FORCE)"))
-        return f"{base}/{name}"
-
-    def _empty_redis(self, url: str) -> str:
-        """A database number on this Redis that holds nothing, so that nobody's keys are flushed."""
-        base = url.rpartition("/")[0] if url.rpartition("/")[2].isdigit() else url.rstrip("/")
-        for number in sorted(set(range(1, 16)) - self._taken, reverse=True):
-            with redis.Redis.from_url(f"{base}/{number}") as client:
-                if client.dbsize() == 0:
-                    self._taken.add(number)
-                    return f"{base}/{number}"
-        raise RuntimeError("the given Redis has no empty database among 1 to 15")
-
-    def stop(self) -> None:
-        for drop in self._drops:
-            drop()
-        for server in reversed(self.embedded):
-            server.stop()
 
 
 class Process:
@@ -225,11 +182,9 @@ class Service:
             assert self.alive(self.api), self.api.output
             return False
 
-    def sql(self, statement: str, *parameters: Any) -> None:
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Execute a statement in the service's own database."""
-        url = self.env.get("DATABASE_URL") or os.environ["DATABASE_URL"]
-        with contextlib.closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
+        return sql(self.env.get("DATABASE_URL") or os.environ["DATABASE_URL"], statement, *parameters)
 
     def post(self, type: str = "TEST_JOB", payload: dict[str, Any] | None = None, **body: Any) -> str:
         """Post a job that has to be accepted; returns its id."""

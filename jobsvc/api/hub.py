@@ -9,6 +9,7 @@ from uuid import UUID
 from jobsvc import jobs
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Snapshot
+from jobsvc.outages import Server
 
 logger = logging.getLogger("jobsvc.api")
 
@@ -128,23 +129,21 @@ class Hub:
 
     def _run(self) -> None:
         """Look while anybody waits, for ever."""
-        is_up = True
+        postgres = Server(
+            *("Postgres", StoreUnavailable, logger),
+            away="clients wait until it is back",
+            back="waiting clients hear of changes again",
+        )
         while True:
             self._somebody_waits.wait()
             began = time.monotonic()
+            pause = OUTAGE_SECONDS
             try:
-                self._look()
-                pause = max(LOOK_SECONDS, (time.monotonic() - began) * (1 / LARGEST_SHARE - 1))
-                if not is_up:
-                    logger.info("Postgres is back; waiting clients hear of changes again")
-                is_up = True
-            except StoreUnavailable as error:
-                if is_up:
-                    logger.warning("Postgres can't be reached; clients wait until it is back: %s", error)
-                is_up, pause = False, OUTAGE_SECONDS
+                with postgres:
+                    self._look()
+                    pause = max(LOOK_SECONDS, (time.monotonic() - began) * (1 / LARGEST_SHARE - 1))
             except Exception:
                 logger.exception("the hub stumbled, and goes on in %g s", OUTAGE_SECONDS)
-                pause = OUTAGE_SECONDS
             time.sleep(pause)
 
     def _look(self) -> None:

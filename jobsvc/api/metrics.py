@@ -115,8 +115,8 @@ def _depths() -> Iterator[Metric]:
     oldest = dict.fromkeys(settings().JOBSVC_QUEUES, 0.0)
     for depth in jobs.depths():
         queue = _queue(depth.queue)
-        counts[queue, depth.status] += depth.jobs
-        oldest[queue] = max(oldest.get(queue, 0.0), depth.oldest or 0.0)
+        counts[queue, Status(depth.status)] += depth.jobs
+        oldest[queue] = max(oldest.get(queue, 0.0), depth.waited or 0.0)
     holds = GaugeMetricFamily("jobsvc_queue_jobs", "Jobs that have not ended.", labels=("queue", "status"))
     for labels, count in counts.items():
         holds.add_metric(labels, count)

@@ -18,8 +18,8 @@ from jobsvc.jobs.attempts import (
     report,
 )
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
+from jobsvc.jobs.counts import depths, relay_lag
 from jobsvc.jobs.deliveries import announce_again
-from jobsvc.jobs.depths import Depth, depths, relay_lag
 from jobsvc.jobs.dispatching import (
     Dispatch,
     claim_due,
@@ -48,7 +48,6 @@ __all__ = [
     "LOWEST",
     "Answer",
     "AttemptEnd",
-    "Depth",
     "Dispatch",
     "Event",
     "Failure",

@@ -6,13 +6,12 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from hashlib import blake2b
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Connection, bindparam, func, literal_column, select, update
 
 from jobsvc.models import Job, Moment, Queue
-from jobsvc.sql import now
+from jobsvc.sql import lock_number, now
 from jobsvc.states import WAITING, Status
 
 HELD = literal_column("'infinity'::timestamptz", Moment)
@@ -54,14 +53,9 @@ def admit(connection: Connection, job_ids: Collection[UUID]) -> list[UUID]:
 
 def lock(connection: Connection, keys: Iterable[str]) -> None:
     """Lock these concurrency keys until the transaction ends, in one order for everybody."""
-    if numbers := sorted({_number(key) for key in keys}):
+    if numbers := sorted({lock_number("concurrency key", key) for key in keys}):
         each = func.unnest(bindparam("numbers", numbers, ARRAY(BigInteger))).column_valued()
         connection.execute(select(func.pg_advisory_xact_lock(each)))
-
-
-def _number(key: str) -> int:
-    """A key's number among Postgres' advisory locks. Two keys that share one only wait for each other."""
-    return int.from_bytes(blake2b(f"concurrency key {key}".encode(), digest_size=8).digest(), signed=True)
 
 
 def _running(connection: Connection, keys: set[str]) -> Counter[str | None]:

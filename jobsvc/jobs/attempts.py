@@ -81,11 +81,8 @@ def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
     """Keep the leases of these attempts for `lease_seconds` from now; returns the jobs whose attempt still holds."""
     with transaction() as connection:
         held = connection.execute(
-            update(Job)
-            .where(Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
-            .values(lease_expires_at=now() + seconds(lease_seconds))
-            .returning(Job.id),
-            {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]},
+            update(Job).where(*_holds).values(lease_expires_at=now() + seconds(lease_seconds)).returning(Job.id),
+            _held_by(started),
         )
         return set(held.scalars())
 
@@ -94,16 +91,17 @@ def called_off(started: Iterable[Started]) -> set[UUID]:
     """Those of these attempts, by their jobs, that were told to stop and still hold."""
     with transaction() as connection:
         told = connection.execute(
-            select(Job.id).where(
-                *(Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING),
-                Job.cancel_requested_at.is_not(None),
-            ),
-            {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]},
+            select(Job.id).where(*_holds, Job.cancel_requested_at.is_not(None)), _held_by(started)
         )
         return set(told.scalars())
 
 
 _held = rows("held", id=Uuid, fence=BigInteger)
+_holds = (Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
+
+
+def _held_by(started: Iterable[Started]) -> dict[str, Any]:
+    return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]}
 
 
 def report(started: Started, progress: dict[str, Any]) -> None:

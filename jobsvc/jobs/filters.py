@@ -41,10 +41,10 @@ class Filter:
             wanted.append(Job.tags.contains(list(self.tags)))
         if self.created_after:
             wanted.append(Job.created_at >= self.created_after)
-            wanted.append(Job.id >= _first_id(self.created_after - CLOCK_SKEW))
+            wanted.append(Job.id >= first_id((self.created_after - CLOCK_SKEW).timestamp()))
         if self.created_before:
             wanted.append(Job.created_at < self.created_before)
-            wanted.append(Job.id < _first_id(self.created_before + CLOCK_SKEW))
+            wanted.append(Job.id < first_id((self.created_before + CLOCK_SKEW).timestamp()))
         return wanted
 
 
@@ -60,6 +60,6 @@ def has_status(status: Status) -> ColumnElement[bool]:
     return is_it & _is_dispatched_or_not if status in WAITING else is_it
 
 
-def _first_id(moment: datetime) -> UUID:
-    """The lowest id that can be made at this moment: a UUIDv7 begins with the milliseconds (RFC 9562 §5.7)."""
-    return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+def first_id(at: float) -> UUID:
+    """The lowest id of this time, in seconds since the epoch, with which a UUIDv7 begins (RFC 9562 §5.7)."""
+    return UUID(int=max(int(at * 1000), 0) << 80)

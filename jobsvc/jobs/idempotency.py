@@ -1,6 +1,5 @@
 """Requests that may come twice: the first one makes its jobs, the others hear what it was told."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +12,7 @@ from jobsvc.db import transaction
 from jobsvc.errors import KeyReused, KeyUnderWay
 from jobsvc.jobs.submission import NewJob, Submitted, store
 from jobsvc.models import IdempotencyKey
-from jobsvc.sql import now
+from jobsvc.sql import lock_number, now
 
 KEPT = timedelta(hours=24)
 """How long a key is remembered."""
@@ -43,7 +42,8 @@ def submit_once(key: RequestKey, new: Sequence[NewJob], tell: Callable[[list[Sub
     Raises KeyUnderWay while another request with this key is at it, and KeyReused if it was another request.
     """
     with transaction() as connection:
-        if not connection.scalar(select(func.pg_try_advisory_xact_lock(_number(key)))):
+        number = lock_number("idempotency key", key.owner, key.key)
+        if not connection.scalar(select(func.pg_try_advisory_xact_lock(number))):
             raise KeyUnderWay("a request with this key is under way; try again when it has been answered")
         # A statement of its own, so that it sees what the lock's last holder committed.
         if first := _remembered(connection, key):
@@ -54,12 +54,6 @@ def submit_once(key: RequestKey, new: Sequence[NewJob], tell: Callable[[list[Sub
         reply = tell(submitted)
         _remember(connection, key, reply)
     return Answer(reply, submitted, replayed=False)
-
-
-def _number(key: RequestKey) -> int:
-    """The key as 64 bits, as advisory locks want it."""
-    digest = hashlib.sha256(f"{key.owner}\n{key.key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def _remembered(connection: Connection, key: RequestKey) -> Any:

@@ -1,23 +1,18 @@
 """Queues: what is in them, and the pause of one, which Postgres keeps."""
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Executable, Row, delete, func, select, text, union_all
+from sqlalchemy import Executable, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import paused
-from jobsvc.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job, Queue
-from jobsvc.sql import now, seconds_until
+from jobsvc.jobs.counts import depths, remembered
+from jobsvc.models import Job, Queue
+from jobsvc.sql import now
 from jobsvc.states import Status
-
-CHEAP_SECONDS = 0.25
-RATIO = 20
-"""What took longer to count than CHEAP_SECONDS serves again for RATIO times as long as it took."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def queue_states(served: Sequence[str]) -> list[QueueState]:
     The counts are of this moment, but with millions of jobs up to RATIO times as old as counting
     takes; whether a queue is paused is always of this moment.
     """
-    unfinished, ended = _unfinished(), _ended()
+    unfinished, ended = depths(), _ended()
     are_paused = paused_queues()
     others = sorted({row.queue for row in unfinished} - set(served))
     return [_state(name, name in are_paused, unfinished, ended) for name in [*served, *others]]
@@ -74,39 +69,7 @@ def _state(name: str, is_paused: bool, unfinished: Sequence[Any], ended: Sequenc
     return QueueState(name, is_paused, counts, max(waits, default=None))
 
 
-def _remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
-    """The rows of a query that counts, from memory while they are fresh; one caller at a time counts."""
-    lock = threading.Lock()
-    fresh_until = 0.0
-    rows: Sequence[Row[Any]] = ()
-
-    def look() -> Sequence[Row[Any]]:
-        nonlocal fresh_until, rows
-        with lock:
-            if time.monotonic() >= fresh_until:
-                with transaction() as connection:
-                    begun = time.monotonic()
-                    rows = connection.execute(count()).all()
-                    took = time.monotonic() - begun
-                fresh_until = time.monotonic() + (RATIO * took if took > CHEAP_SECONDS else 0)
-            return rows
-
-    return look
-
-
-@_remembered
-def _unfinished() -> Executable:
-    """Each part by a partial index of its own, none of which holds what has ended."""
-    parts = []
-    for condition in (IS_RUNNING, IS_TO_DISPATCH, IS_DISPATCHED):
-        is_due = Job.due_at <= now() if condition != IS_RUNNING else text("false")
-        waited = -seconds_until(func.min(Job.due_at).filter(is_due))
-        part = select(Job.queue, Job.status, func.count().label("jobs"), waited.label("waited"))
-        parts.append(part.where(text(condition)).group_by(Job.queue, Job.status))
-    return union_all(*parts)
-
-
-@_remembered
+@remembered
 def _ended() -> Executable:
     ended = select(Job.queue, Job.status, func.count().label("jobs"))
     return ended.where(Job.finished_at.is_not(None)).group_by(Job.queue, Job.status)

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 
 from jobsvc.db import transaction
+from jobsvc.jobs.filters import first_id
 from jobsvc.models import Job
 from jobsvc.sql import now, seconds
 from jobsvc.states import ENDED
@@ -31,7 +32,7 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
     Looks at the ids above `after`, no more than ten times `limit` of them. Ids are UUIDv7, in the
     order in which the jobs were made: none that was made since can have ended before then.
     """
-    since = UUID(int=max(int((time.time() - older_than) * 1000), 0) << 80)
+    since = first_id(time.time() - older_than)
     with transaction() as connection:
         candidates = select(Job.id).where(Job.id > after, Job.id < since).order_by(Job.id)
         last = connection.scalar(candidates.offset(limit * SCANNED_PER_DELETED - 1).limit(1))

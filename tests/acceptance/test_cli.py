@@ -24,7 +24,8 @@ from jobsvc import jobs
 from jobsvc.states import Outcome
 from jobsvc.wire import dump_attempts, dump_job
 from tests.integration.making import outcome, sql, started, submit
-from tests.support import ROOT, eventually
+from tests.servers import ROOT
+from tests.support import eventually
 
 QUEUE = "terminal"  # no worker serves it
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi", "jobs")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from jobsvc.config import Settings
-from tests.support import ROOT, STOCK, Service
+from tests.servers import ROOT
+from tests.support import STOCK, Service
 
 README = (ROOT / "README.md").read_text()
 

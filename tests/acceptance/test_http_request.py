@@ -1,7 +1,6 @@
 """HTTP_REQUEST against a real server here, and the guard that keeps it from private addresses."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_life_of_a_job import seconds
-from tests.support import Service
+from tests.support import Service, serving
 
 
 class Target(ThreadingHTTPServer):
@@ -73,12 +72,8 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def target() -> Iterator[Target]:
     server = Target()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -179,19 +174,13 @@ def test_five_redirects_and_no_more(call: Call, target: Target) -> None:
 
 def test_secrets_stay_with_their_origin(call: Call, target: Target) -> None:
     other = Target()
-    thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(other):
         headers = {"Authorization": "Bearer x", "X-Kept": "1"}
         call(f"{target.url}/redirect/302/{other.url}/json", method="GET", headers=headers)
         call(f"{target.url}/redirect/302/json", method="GET", headers=headers)
         assert "authorization" not in {name.lower() for name in other.seen[0]["headers"]}
         assert "x-kept" in {name.lower() for name in other.seen[0]["headers"]}
         assert "authorization" in {name.lower() for name in target.seen[-1]["headers"]}
-    finally:
-        other.shutdown()
-        thread.join()
-        other.server_close()
 
 
 @pytest.mark.parametrize("place", ["http://127.0.0.2:{}/json", "http://[::1]:{}/json", "ftp://x/"])

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from jobsvc.devservices import Postgres, Valkey
-from tests.support import ROOT, Process, Service, eventually, free_port
+from tests.servers import ROOT
+from tests.support import Process, Service, eventually, free_port
 
 
 @pytest.fixture

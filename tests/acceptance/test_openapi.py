@@ -15,7 +15,8 @@ from jobsvc.api.replies import AttemptsReply, JobPage, JobTypesReply
 from jobsvc.wire import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
 from tests.acceptance.test_access import basic, bearer
 from tests.acceptance.test_bad_input import refused
-from tests.support import ROOT, Service
+from tests.servers import ROOT
+from tests.support import Service
 
 KEY = "k-admin"
 SCHEMATHESIS = (str(Path(sys.executable).parent / "schemathesis"), "--config-file")

@@ -12,7 +12,8 @@ from rq.job import Job, JobStatus
 from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
-from tests.support import ROOT, Service, eventually
+from tests.servers import ROOT
+from tests.support import Service, eventually
 
 
 def queue(service: Service) -> Queue:

@@ -1,7 +1,6 @@
 """Webhooks, as their receiver sees them, who checks them with the library that Standard Webhooks gives him."""
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from standardwebhooks.webhooks import Webhook
 from uuid_utils.compat import uuid7
 
 from tests.acceptance.test_bad_input import post, refused
-from tests.support import Service, eventually
+from tests.support import Service, eventually, serving
 
 OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NEW = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1Zq2YfQ="
@@ -65,12 +64,8 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Any
-
-import psycopg2
 
 from tests.chaos.audit import Account, audit, read_jobs, read_journal
 from tests.chaos.faults import FAULTS, Probe, Strike, strike
 from tests.chaos.load import Accepted, Load
 from tests.chaos.site import LEASE, SWEEP, Site
+from tests.servers import sql
+from tests.support import eventually
 
 BOUND = LEASE + SWEEP + 5
 """Promise 3: seconds until what a killed worker ran is given to others."""
@@ -25,6 +24,9 @@ JOBS_A_SECOND = 30
 BETWEEN_STRIKES = 1.2
 PATIENCE = 60.0
 """Seconds without any job ending, after which those that have not ended count as lost."""
+
+
+UNFINISHED = "SELECT count(*) FROM jobs WHERE status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def run(seed: int, count: int) -> bool:
     site = Site()
     kept = False
     try:
-        wait_until(site.accepts, 60)
+        eventually(site.accepts, 60, 0.05)
         begun = time.monotonic()
         load = Load(site.url, random, count, count / JOBS_A_SECOND)
         strikes, probes = wreak(site, random, load, count / JOBS_A_SECOND)
@@ -98,32 +100,13 @@ def settle(site: Site, load: Load, probes: Sequence[Probe]) -> list[Accepted]:
     site.heal()
     before, deadline = -1, time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        unfinished = count_unfinished(site.env["DATABASE_URL"])
+        [(unfinished,)] = sql(site.env["DATABASE_URL"], UNFINISHED)
         if unfinished != before:
             before, deadline = unfinished, time.monotonic() + PATIENCE
         if not unfinished and load.wait(0) and all(not probe.thread.is_alive() for probe in probes):
             break
         time.sleep(0.2)
     return [Accepted(probe.job_id, "probe", {"retry": {"interval": 1}}) for probe in probes if probe.job_id]
-
-
-def count_unfinished(database_url: str) -> int:
-    connection = psycopg2.connect(database_url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM jobs WHERE status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')")
-            [count] = cursor.fetchone() or (0,)
-            return int(count)
-    finally:
-        connection.close()
-
-
-def wait_until(look: Any, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while not look():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the service was not there within {timeout} s")
-        time.sleep(0.05)
 
 
 def table(account: Account, strikes: Sequence[Strike], stored: int, refused: int, seconds: float) -> str:

@@ -11,8 +11,10 @@ import httpx
 import psutil
 import redis
 
+from jobsvc.devservices import Server
 from tests.chaos.load import post
-from tests.chaos.site import LEASE, Site, attempts, kill, kill_server, relays, workers
+from tests.chaos.site import LEASE, Site, attempts, kill, relays, workers
+from tests.servers import kill_server
 from tests.support import Process
 
 
@@ -57,12 +59,6 @@ def strike(kind: str, site: Site, random: Random) -> Strike | None:
     return one if FAULTS[kind](site, random, one) else None
 
 
-def _a_pool(site: Site, random: Random) -> Process | None:
-    """One of the pools that run; None if all have been struck down and not replaced yet."""
-    running = [pool for pool in site.pools if pool.popen.poll() is None]
-    return random.choice(running) if running else None
-
-
 def _take_one(candidates: Iterable[psutil.Process], random: Random, strike: Strike) -> bool:
     pids = sorted(process.pid for process in candidates)
     if pids:
@@ -87,36 +83,39 @@ def _relay(site: Site, random: Random, strike: Strike) -> bool:
     return _take_one([one for pool in site.pools for one in relays(pool)], random, strike)
 
 
-@fault("pool killed, its workers not")
-def _pool(site: Site, random: Random, strike: Strike) -> bool:
-    pool = _a_pool(site, random)
-    if pool is None:
-        return False
+def fault_of_a_pool(kind: str) -> Callable[[Callable[[Site, Random, Strike, Process], None]], None]:
+    """A fault that strikes one of the pools that run; there may be none, until those struck down are replaced."""
+
+    def keep(take: Callable[[Site, Random, Strike, Process], None]) -> None:
+        @fault(kind)
+        def strike_one(site: Site, random: Random, strike: Strike) -> bool:
+            running = [pool for pool in site.pools if pool.popen.poll() is None]
+            if running:
+                take(site, random, strike, random.choice(running))
+            return bool(running)
+
+    return keep
+
+
+@fault_of_a_pool("pool killed, its workers not")
+def _pool(site: Site, random: Random, strike: Strike, pool: Process) -> None:
     kill([pool.popen.pid])
     pool.wait()
     strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
-    return True
 
 
-@fault("machine lost")
-def _machine(site: Site, random: Random, strike: Strike) -> bool:
-    pool = _a_pool(site, random)
-    if pool is None:
-        return False
+@fault_of_a_pool("machine lost")
+def _machine(site: Site, random: Random, strike: Strike, pool: Process) -> None:
     strike.lost |= set(pool.tree())
     strike.at = time.time()
     while left := pool.tree():
         kill(left)
         pool.popen.poll()
     strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
-    return True
 
 
-@fault("machine frozen past its leases")
-def _frozen(site: Site, random: Random, strike: Strike) -> bool:
-    pool = _a_pool(site, random)
-    if pool is None:
-        return False
+@fault_of_a_pool("machine frozen past its leases")
+def _frozen(site: Site, random: Random, strike: Strike, pool: Process) -> None:
     pids = pool.tree()
     strike.lost |= set(pids)
     strike.at = time.time()
@@ -124,17 +123,12 @@ def _frozen(site: Site, random: Random, strike: Strike) -> bool:
         _send(pid, signal.SIGSTOP)
     strike.heal_after = LEASE * random.uniform(1.5, 2.5)
     strike.heal = lambda: [_send(pid, signal.SIGCONT) for pid in pids] and None
-    return True
 
 
-@fault("workers rolled")
-def _rolled(site: Site, random: Random, strike: Strike) -> bool:
-    pool = _a_pool(site, random)
-    if pool is None:
-        return False
+@fault_of_a_pool("workers rolled")
+def _rolled(site: Site, random: Random, strike: Strike, pool: Process) -> None:
     _send(pool.popen.pid, signal.SIGTERM)
     site.replace(pool)
-    return True
 
 
 @fault("API killed")
@@ -150,19 +144,19 @@ def _api(site: Site, random: Random, strike: Strike) -> bool:
 
 @fault("Postgres killed")
 def _postgres(site: Site, random: Random, strike: Strike) -> bool:
-    if not site.postgres.runs():
-        return False
-    kill_server(site.postgres)
-    strike.heal_after, strike.heal = random.uniform(0, 5), lambda: site.postgres.start() and None
-    return True
+    return _take_server(site.postgres, random, strike)
 
 
 @fault("Redis killed")
 def _redis(site: Site, random: Random, strike: Strike) -> bool:
-    if not site.valkey.runs():
+    return _take_server(site.valkey, random, strike)
+
+
+def _take_server(server: Server, random: Random, strike: Strike) -> bool:
+    if not server.runs():
         return False
-    kill_server(site.valkey)
-    strike.heal_after, strike.heal = random.uniform(0, 5), lambda: site.valkey.start() and None
+    kill_server(server)
+    strike.heal_after, strike.heal = random.uniform(0, 5), lambda: server.start() and None
     return True
 
 

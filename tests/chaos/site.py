@@ -1,11 +1,9 @@
 """What is put to the test: both servers, an API, and two worker pools, each able to be killed and started again."""
 
-import json
 import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +11,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from jobsvc.devservices import Postgres, Server, Valkey
+from jobsvc.devservices import Postgres, Valkey
 from jobsvc.devservices.server import free_port
 from tests.chaos.handlers import JOURNAL
+from tests.servers import upgrade
 from tests.support import POOL, Process
 
 LEASE, SWEEP, SHUTDOWN = 3.0, 0.5, 1.0
@@ -45,8 +44,7 @@ class Site:
             "JOBSVC_SHUTDOWN_SECONDS": str(SHUTDOWN),
             JOURNAL: str(self.journal),
         }
-        if self._run("-m", "flask", "--app", "wsgi", "db", "upgrade").wait(60):
-            raise RuntimeError(f"the migrations failed; see {self.folder}")
+        upgrade(self.env)
         self.leaving: list[Process] = []
         self.start_api()
         self.pools = [self._pool() for _ in range(POOLS)]
@@ -95,15 +93,6 @@ def kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def kill_server(server: Server) -> None:
-    """Kill an embedded server and all its processes, and wait until they have gone."""
-    state = json.loads((server.root / f"{server.name}.json").read_text())
-    with suppress(psutil.NoSuchProcess):
-        kill([state["pid"], *(child.pid for child in psutil.Process(state["pid"]).children(recursive=True))])
-    while server.runs():
-        time.sleep(0.01)
 
 
 def workers(pool: Process) -> list[psutil.Process]:

@@ -1,19 +1,14 @@
 """Servers that a fault test may stop, restart and wipe: embedded ones, its own."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
 from jobsvc.devservices import Postgres, Server, Valkey
-from tests.support import ROOT, Process, Service
+from tests.servers import kill_server, upgrade
+from tests.support import Process, Service
 
 
 class Ground:
@@ -30,8 +25,7 @@ class Ground:
             "JOBSVC_SWEEP_SECONDS": str(self.SWEEP),
             **env,
         }
-        upgrade = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
-        subprocess.run(upgrade, cwd=ROOT, env={**os.environ, **self.env}, check=True, capture_output=True)
+        upgrade(self.env)
         self.service = Service(self.env)
 
     @property
@@ -41,11 +35,7 @@ class Ground:
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """What Postgres itself says, whatever has become of the API."""
-        with contextlib.closing(psycopg2.connect(self.env["DATABASE_URL"])) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(statement, parameters or None)
-                return cursor.fetchall() if cursor.description else []
+        return self.service.sql(statement, *parameters)
 
     def status(self, job_id: str) -> str:
         [(status,)] = self.sql("SELECT status FROM jobs WHERE id = %s", job_id)
@@ -70,11 +60,8 @@ def kill(what: Process | Server) -> None:
     """SIGKILL: a process of the service with all that it started, or a server."""
     if isinstance(what, Process):
         what.kill()
-        return
-    process = what._process
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    else:
+        kill_server(what)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from rq.job import JobStatus
 from rq.registry import StartedJobRegistry
 
 from tests.faults.conftest import Ground
-from tests.support import ROOT, Service, eventually
+from tests.servers import ROOT
+from tests.support import Service, eventually
 
 
 @pytest.fixture

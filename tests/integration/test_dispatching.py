@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobsvc import jobs
-from jobsvc.jobs import queues
 from jobsvc.states import Outcome
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
@@ -139,7 +138,7 @@ def test_the_sweeps_reads_use_their_indexes() -> None:
         jobs.claim_resumed("default", 10)
         jobs.claim_next(["k"], 10)
         jobs.held_keys("", 10)
-        queues._unfinished()
+        jobs.depths()
     finally:
         event.remove(engine(), "before_cursor_execute", explain)
     indexes = [

@@ -20,7 +20,8 @@ from jobsvc import jobs, leftovers, rqsettings
 from jobsvc.relay import BATCH, Relay
 from jobsvc.states import Status
 from tests.integration.making import dispatches, lapse, new, sql
-from tests.support import ROOT, eventually
+from tests.servers import ROOT
+from tests.support import eventually
 
 
 class Worker(SimpleWorker):

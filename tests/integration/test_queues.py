@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from jobsvc import jobs, rqsettings
 from jobsvc.db import engine
-from jobsvc.jobs import admission, queues
+from jobsvc.jobs import admission, counts
 from jobsvc.relay import Relay
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, new, outcome, sql, submit
@@ -24,7 +24,7 @@ HIGH = ["high", "default", "low"]
 @pytest.fixture(autouse=True)
 def _count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is."""
-    monkeypatch.setattr(queues, "CHEAP_SECONDS", math.inf)
+    monkeypatch.setattr(counts, "CHEAP_SECONDS", math.inf)
 
 
 def start(*job_ids: UUID) -> list[jobs.Started]:
@@ -178,14 +178,14 @@ def test_a_queue_that_is_no_longer_served_is_shown_while_it_holds_unfinished_job
 
 
 def test_what_took_long_to_count_serves_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = queues._remembered(lambda: text("SELECT count(*) FROM jobs"))
-    monkeypatch.setattr(queues, "CHEAP_SECONDS", 0)
-    monkeypatch.setattr(queues, "RATIO", 10**6)
+    look = counts.remembered(lambda: text("SELECT count(*) FROM jobs"))
+    monkeypatch.setattr(counts, "CHEAP_SECONDS", 0)
+    monkeypatch.setattr(counts, "RATIO", 10**6)
     assert look() == [(0,)]
     submit()
     assert look() == [(0,)]
-    monkeypatch.setattr(queues, "CHEAP_SECONDS", math.inf)
-    assert queues._remembered(lambda: text("SELECT count(*) FROM jobs"))() == [(1,)]
+    monkeypatch.setattr(counts, "CHEAP_SECONDS", math.inf)
+    assert counts.remembered(lambda: text("SELECT count(*) FROM jobs"))() == [(1,)]
 
 
 # --- concurrency keys

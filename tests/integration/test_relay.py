@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, rqsettings
+from jobsvc import execution, jobs, pushing, rqsettings
 from jobsvc.relay import Relay
 from tests.integration.making import dispatches, make_due, new, sql, submit
 
@@ -124,3 +124,7 @@ def test_many_are_dispatched_in_batches() -> None:
     relay.wake(dispatches([new() for _ in range(2500)]))
     relay._empty_inbox()
     assert len(queue().get_job_ids()) == 2500
+
+
+def test_what_rq_is_told_to_call() -> None:
+    assert f"{execution.run.__module__}.{execution.run.__name__}" == pushing.RUN

@@ -1,8 +1,9 @@
 """/queues and /workers: what waits where, the pause of a queue, and who works."""
 
-from flask import Blueprint, current_app
+from flask import Blueprint
 
 from jobsvc import jobs, rqworkers
+from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query
@@ -10,7 +11,6 @@ from jobsvc.api.replies import QueueShown, QueuesReply, WorkerShown, WorkersRepl
 from jobsvc.config import settings
 from jobsvc.errors import QueueNotFound
 from jobsvc.jobs import QueueState
-from jobsvc.relay import Relay
 from jobsvc.rqworkers import WorkerState
 from jobsvc.wire import show_time
 
@@ -42,8 +42,7 @@ def resume_queue(name: str) -> QueueShown:
     """Let a queue's jobs start again."""
     _check(name)
     jobs.resume(name)
-    relay: Relay = current_app.extensions["relay"]
-    relay.let_go()
+    relay().let_go()
     return _dump_queue(jobs.queue_states([name])[0])
 
 

@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-from flask import Blueprint, current_app, url_for
+from flask import Blueprint, url_for
 
+from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import body, no_body, no_query
@@ -13,7 +14,6 @@ from jobsvc.api.schemas import ScheduleRequest
 from jobsvc.config import NAME
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
 from jobsvc.jobs import schedules
-from jobsvc.relay import Relay
 from jobsvc.wire import ScheduleShown, dump_schedule
 
 blueprint = Blueprint("schedules", __name__)
@@ -45,7 +45,7 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
     if not _is_name(name):
         raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't fit {NAME}")])
     schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
-    _relay().reschedule()
+    relay().reschedule()
     headers = {"Location": url_for("schedules.show_schedule", name=name)} if is_new else {}
     return dump_schedule(schedule), 201 if is_new else 200, headers
 
@@ -73,7 +73,7 @@ def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     no_body()
     job = schedules.run(_known(name))
     if job.dispatch:
-        _relay().wake([job.dispatch])
+        relay().wake([job.dispatch])
     status = 202 if job.dispatch else 200
     return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.show", job_id=job.job_id)}
 
@@ -87,8 +87,3 @@ def _known(name: str) -> str:
 
 def _is_name(name: str) -> bool:
     return re.fullmatch(NAME, name) is not None
-
-
-def _relay() -> Relay:
-    relay: Relay = current_app.extensions["relay"]
-    return relay

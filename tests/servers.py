@@ -1,0 +1,102 @@
+"""The servers that tests run on: a database and a Redis database for them alone, and how one is killed."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import psycopg2
+import redis
+
+from jobsvc.devservices import Postgres, Server, Valkey
+
+ROOT = Path(__file__).parent.parent
+
+
+def upgrade(env: dict[str, str]) -> None:
+    """Bring the tables of this environment's database up to date."""
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True)
+
+
+def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """What this database itself says, whatever has become of the service."""
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+
+def kill_server(server: Server) -> None:
+    """SIGKILL an embedded server with all its processes, and wait until they have gone."""
+    process = server._process
+    assert process is not None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.wait()
+    while server.runs():
+        time.sleep(0.01)
+
+
+class Servers:
+    """A database and a Redis database for the tests alone: on embedded servers, or beside the data of given ones."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-tests-"))
+        self.embedded: list[Server] = []
+        self._drops: list[Callable[[], Any]] = []
+        self._taken: set[int] = set()
+        self._urls = (
+            os.environ.get("DATABASE_URL") or self.start(Postgres),
+            os.environ.get("REDIS_URL") or self.start(Valkey),
+        )
+        self.database_url, self.redis_url = self.apart()
+
+    def apart(self) -> tuple[str, str]:
+        """The URLs of another database, without tables, and of another Redis database, which nobody else uses."""
+        return self._database(self._urls[0]), self._empty_redis(self._urls[1])
+
+    def start(self, kind: type[Server]) -> str:
+        server = kind(self.folder)
+        url, _ = server.start()
+        self.embedded.append(server)
+        return url
+
+    def _database(self, url: str) -> str:
+        name = f"jobsvc_test_{uuid4().hex[:8]}"
+        base, _, _ = url.replace("postgresql+psycopg2://", "postgresql://").rpartition("/")
+
+        maintenance = f"{base}/postgres"
+        sql(maintenance, f"CREATE DATABASE {name}")
+        # So that a test fails which would wait for itself.
+        sql(maintenance, f"ALTER DATABASE {name} SET lock_timeout = '20s'")
+        self._drops.append(lambda: sql(maintenance, f"DROP DATABASE {name} WITH (FORCE)"))
+        return f"{base}/{name}"
+
+    def _empty_redis(self, url: str) -> str:
+        """A database number on this Redis that holds nothing, so that nobody's keys are flushed."""
+        base = url.rpartition("/")[0] if url.rpartition("/")[2].isdigit() else url.rstrip("/")
+        for number in sorted(set(range(1, 16)) - self._taken, reverse=True):
+            with redis.Redis.from_url(f"{base}/{number}") as client:
+                if client.dbsize() == 0:
+                    self._taken.add(number)
+                    return f"{base}/{number}"
+        raise RuntimeError("the given Redis has no empty database among 1 to 15")
+
+    def stop(self) -> None:
+        for drop in self._drops:
+            drop()
+        for server in reversed(self.embedded):
+            server.stop()
