@@ -24,11 +24,11 @@ CONFIG = "tests/acceptance/schemathesis/schemathesis.toml"
 
 
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[Service]:
-    """An API with keys and the built-in handlers, and no worker to run what is made up here."""
+def guarded(apart: dict[str, str]) -> Iterator[Service]:
+    """An API with keys and the built-in handlers, and no worker: what is made up here, and paused, is nobody else's."""
     env = {"JOBSVC_API_KEYS": f"boss:admin:{KEY},eye:read:k-read", "JOBSVC_HANDLERS": "", "JOBSVC_HTTP_ALLOW": ""}
     env["JOBSVC_WEBHOOK_SECRETS"] = f"whsec_{'A' * 32}"
-    service = Service(env, key=KEY)
+    service = Service({**env, **apart}, key=KEY)
     yield service
     service.close()
 
