@@ -1,5 +1,5 @@
 #!/bin/sh
-# Posts two jobs with curl and watches them: one that succeeds, one that fails twice first.
+# Posts jobs with curl and watches them: one that waits for another and succeeds, one that fails twice first.
 set -eu
 url=${JOBSVC_URL:-http://localhost:3000}
 
@@ -30,8 +30,9 @@ watch() {
 
 curl -sS -o /dev/null "$url/healthz" || { echo "No service at $url: start one with \`make up\`." >&2; exit 1; }
 
-echo "A job that works for a second:"
-watch "$(post '{"payload": {"durationMs": 1000, "result": "done"}}')"
+echo "Two jobs of one concurrencyKey, a second each: the other one waits for the first."
+post '{"payload": {"durationMs": 1000}, "concurrencyKey": "demo"}' >/dev/null
+watch "$(post '{"payload": {"durationMs": 1000, "result": "done"}, "concurrencyKey": "demo"}')"
 
 echo "A job that fails twice, retried after 1 s and 2 s:"
 id=$(post '{"payload": {"durationMs": 300, "failAttempts": 2}, "retry": {"max": 3, "interval": [1, 2, 4]}}')
