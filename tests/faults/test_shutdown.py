@@ -108,7 +108,7 @@ def test_an_api_that_is_told_to_stop_answers_what_it_took_in(ground: Ground, num
         holder.cursor().execute("LOCK TABLE jobs IN EXCLUSIVE MODE")  # holds up every INSERT
         replies = [pool.submit(httpx.post, f"{service.url}/jobs", json={}, timeout=30) for _ in range(8)]
         waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO jobs%'"
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO jobs%'"
         )
         eventually(lambda: ground.sql(waiting) == [(8,)])
         service.api.signal(number)
