@@ -4,8 +4,9 @@ import contextlib
 import logging
 import mmap
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from redis import RedisError, ResponseError, exceptions
@@ -44,6 +45,8 @@ class Patience(Retry):
         self._probe = probe
         self._server = Server("Redis", RedisError, logger)
         self._worker = os.getpid()
+        self._hasty_thread: int | None = None
+        self._is_away = False
         self._ended = mmap.mmap(-1, 1)  # memory that the worker shares with the processes that it forks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Patience":
@@ -52,6 +55,15 @@ class Patience(Retry):
     def end(self) -> None:
         """Wait for Redis no more, in this process and in those forked from it. Safe in a signal handler."""
         self._ended[0] = 1
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Within the block this thread doesn't wait: the error is raised, again and again until Redis is back."""
+        self._hasty_thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._hasty_thread, self._is_away = None, False
 
     @property
     def is_over(self) -> bool:
@@ -67,6 +79,11 @@ class Patience(Retry):
     ) -> T:
         """What `do` returns, as soon as Redis lets it; `fail` closes the connection in between, as in redis-py."""
         failures = 0
+        is_hasty = threading.get_ident() == self._hasty_thread
+        if is_hasty and self._is_away:
+            self._is_away = not self._is_up()
+            if self._is_away:
+                raise exceptions.ConnectionError("Redis is away")
         while True:
             if self.is_over and not self._is_up():
                 self._stop()  # without trying, which takes long if Redis hangs
@@ -74,6 +91,10 @@ class Patience(Retry):
                 return do()
             except (*PASSING, ResponseError) as error:
                 if not isinstance(error, PASSING) and self._is_up():
+                    raise
+                if is_hasty:
+                    self._is_away = not self._is_up()
+                    fail(error, 1) if with_failure_count else fail(error)
                     raise
                 failures += 1
                 self._wait()

@@ -28,15 +28,21 @@ class PausableQueue(Queue):
     ) -> tuple[RQJob, Queue] | None:
         """As RQ's, from the queues that are not paused; with any paused, it looks again every second."""
         queues = list(queues)
-        served = [queue for queue in queues if queue.name not in cls._paused_queues()]
+        served = cls.served(queues)
+        # RQ moves the job of a single queue by way of another list, which our batches have no use for.
+        twice = served * 2 if len(served) == 1 else served
         if timeout is None or served == queues:
-            return super().dequeue_any(served, timeout, *args, **kwargs) if served else None
+            return super().dequeue_any(twice, timeout, *args, **kwargs) if served else None
         if not served:
             time.sleep(1)
             raise DequeueTimeout(1, [])
-        # RQ moves the job of a single queue by way of another list, which only a worker of that one queue empties.
-        twice = served * 2 if len(served) == 1 else served
         return super().dequeue_any(twice, 1, *args, **kwargs)
+
+    @classmethod
+    def served(cls, queues: Iterable[Queue]) -> list[Queue]:
+        """Those of these queues that are not paused, in the same order."""
+        paused = cls._paused_queues()
+        return [queue for queue in queues if queue.name not in paused]
 
     @classmethod
     def _paused_queues(cls) -> set[str]:

@@ -10,8 +10,8 @@ from redis import Redis
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
+from jobsvc.clock import GRACE_SECONDS
 from jobsvc.jobs import Dispatch
-from jobsvc.watch import GRACE_SECONDS
 
 # JSON, not RQ's default pickle: with that, whoever can write to Redis can run any code in a worker.
 SERIALIZER = JSONSerializer

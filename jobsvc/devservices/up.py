@@ -15,9 +15,9 @@ from typing import IO
 import psutil
 
 from jobsvc import devservices
+from jobsvc.clock import GRACE_SECONDS
 from jobsvc.config import settings
 from jobsvc.devservices import ServiceError
-from jobsvc.watch import GRACE_SECONDS
 
 LAST_RESORT_SECONDS = 10
 """How long a child may take to end once it was told to hurry."""

@@ -34,6 +34,7 @@ class Handler:
     queue: str | None
     timeout: float
     retry: RetryPolicy
+    isolated: bool
 
     @property
     def description(self) -> str | None:
@@ -69,11 +70,13 @@ def handler(
     queue: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     retry: dict[str, Any] | RetryPolicy = DEFAULT_RETRY,
+    isolated: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as the handler of the job type `name`.
 
     The function takes the payload, whose annotation is its schema, and a Context if it wants one.
     `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list}.
+    An `isolated` one runs in a process of its own, forked for each attempt.
 
     Raises HandlerError when the name is taken or a default makes no sense.
     """
@@ -91,6 +94,7 @@ def handler(
                 queue=queue,
                 timeout=TypeAdapter(Duration).validate_python(timeout),
                 retry=RetryPolicy.model_validate(retry).over(DEFAULT_RETRY),
+                isolated=isolated,
             )
         except (ValidationError, TypeError, NameError) as error:
             raise HandlerError(f"{name}: {error}") from error

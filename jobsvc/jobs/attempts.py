@@ -48,7 +48,7 @@ class Failure:
 class AttemptEnd:
     """How an attempt ended. `delay` (seconds) stands in for the job's own interval.
 
-    `logs`: what it said meanwhile, [{time, level, message}].
+    `logs`: what it said meanwhile, [{time, level, message}]. Not `begun`: its handler was never called.
     """
 
     job_id: UUID
@@ -59,6 +59,7 @@ class AttemptEnd:
     delay: float | None = None
     progress: dict[str, Any] | None = None
     logs: list[dict[str, Any]] | None = None
+    begun: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,10 @@ def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
 def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     by_start = {(end.job_id, end.fence): end for end in ends}
     ended = connection.execute(_finish_counted, {"rows": [_done_row(end) for end in ends]}).all()
-    history = [_attempt_row(job, by_start[job.id, job.fence]) for job in ended]
-    if worth_a_row := [row for row in history if row["outcome"] != Outcome.COMPLETED or row["logs"]]:
-        connection.execute(insert(Attempt), worth_a_row)
+    history = [(job, by_start[job.id, job.fence]) for job in ended]
+    worth_a_row = [(job, end) for job, end in history if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
+    if worth_a_row:
+        connection.execute(insert(Attempt), [_attempt_row(job, end) for job, end in worth_a_row])
     announce(connection, ended)
     return [
         Verdict(
@@ -186,7 +188,15 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
 
 def _done_row(end: AttemptEnd) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
-    return {**vars(end), "id": str(end.job_id), "job_id": None, "failure": None, "logs": None, "error": error}
+    return {
+        **vars(end),
+        "id": str(end.job_id),
+        "job_id": None,
+        "failure": None,
+        "logs": None,
+        "error": error,
+        "begun": None,
+    }
 
 
 def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Messages between a worker and the process that runs its handlers, over a pair of sockets."""
+
+import pickle
+import socket
+import struct
+import threading
+from typing import Any
+
+_LENGTH = struct.Struct(">I")
+_CHUNK = 256 * 1024
+
+
+class Channel:
+    """One end. What is sent are plain objects, pickled: both ends are the same program, and trust each other."""
+
+    def __init__(self, end: socket.socket, blocking: bool) -> None:
+        end.setblocking(blocking)
+        self._socket = end
+        self._incoming, self._outgoing = bytearray(), bytearray()
+        self._sending = threading.Lock()
+        self.is_closed = False  # by the other end; what it had sent before was received
+
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Hang up, which the other end learns once it has read what was sent."""
+        self._socket.close()
+
+    def send(self, message: Any) -> None:
+        """Send one message. A blocking end waits until all is sent, the other one keeps the rest for `flush`."""
+        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        with self._sending:
+            self._outgoing += _LENGTH.pack(len(data)) + data
+            self._write()
+
+    def flush(self) -> bool:
+        """Send on what didn't fit before; returns whether there is still something left."""
+        with self._sending:
+            self._write()
+        return bool(self._outgoing)
+
+    def _write(self) -> None:
+        try:
+            while self._outgoing:
+                del self._outgoing[: self._socket.send(self._outgoing)]
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody reads it any more, which `receive` finds out
+            self._outgoing.clear()
+
+    def receive(self) -> list[Any]:
+        """The messages that have come; a blocking end waits for one, or until the other end has hung up."""
+        messages: list[Any] = []
+        while not messages and not self.is_closed:
+            try:
+                chunk = self._socket.recv(_CHUNK)
+            except BlockingIOError:
+                break
+            except OSError:
+                chunk = b""
+            self.is_closed = not chunk
+            self._incoming += chunk
+            messages += self._whole_ones()
+        return messages
+
+    def _whole_ones(self) -> list[Any]:
+        messages, at, size = [], 0, _LENGTH.size
+        with memoryview(self._incoming) as view:
+            while len(view) >= at + size and len(view) >= at + size + (length := _LENGTH.unpack_from(view, at)[0]):
+                messages.append(pickle.loads(view[at + size : at + size + length]))  # noqa: S301  # our own
+                at += size + length
+        del self._incoming[:at]
+        return messages

@@ -1,0 +1,190 @@
+"""The time of one attempt: when it is over, an exception is raised in the handler, wherever that is."""
+
+import ctypes
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from jobsvc.jobs import Started
+from jobsvc.strictjson import clean
+
+GRACE_SECONDS = 10.0
+"""How long a handler may take to stop, once it was told that its time is up."""
+
+CANCEL_NOTICE_SECONDS = 1.0
+"""How long a handler that looks at `ctx.cancelled` has for itself, before Cancelled is raised in it."""
+
+CANCEL_GRACE_SECONDS = 1.5
+"""How long it may take to stop then. With what it takes to notice a cancel, it has to stay well below 5 s."""
+
+
+class AttemptTimeout(BaseException):
+    """The handler's time is up. No Exception, so that a handler's `except Exception` can't hold it up."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the attempt took longer than its {seconds:g} s")
+
+
+class HandBack(BaseException):
+    """The worker shuts down, and the handler took longer than the time that was left to it."""
+
+
+class Cancelled(BaseException):
+    """Somebody called the job off."""
+
+
+class Clock:
+    """The time of an attempt on the main thread, kept by a signal: `with Clock(...)` around the handler.
+
+    RQ's own timer counts whole seconds only. `report` is told of the handler's progress.
+    """
+
+    def __init__(self, started: Started, report: Callable[[dict[str, Any]], None]) -> None:
+        self.reason: BaseException = AttemptTimeout(started.timeout)
+        self.deadline = math.inf
+        self.is_over = False
+        self.is_cancelled = False
+        self.handler_knows = False
+        self.last_progress: dict[str, Any] | None = None
+        self._timeout = started.timeout
+        self._report = report
+
+    def __enter__(self) -> "Clock":
+        self.deadline = time.monotonic() + self._timeout
+        self._arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Raise nothing any more. Safe to call twice, as one must: the time may be up in the midst of the first call."""
+        self.is_over = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def cause(self, error: BaseException) -> BaseException:
+        """What was raised by this clock, or else by the handler, if `error` came out of it."""
+        return error
+
+    def stop(self, reason: BaseException, left: float) -> None:
+        """Raise `reason` in the handler in `left` seconds, unless its time is up before. From any thread."""
+        deadline = time.monotonic() + left
+        if not self.is_over and deadline < self.deadline:
+            self.reason, self.deadline = reason, deadline
+            self._arm()
+
+    def cancel(self, left: float) -> None:
+        """The job was called off: `ctx.cancelled` says so, and in `left` seconds Cancelled is raised."""
+        self.is_cancelled = True
+        self.stop(Cancelled("the job was cancelled"), left)
+
+    def tell_cancelled(self) -> bool:
+        """Whether the job was called off; from when that is told, `handler_knows`."""
+        self.handler_knows = self.is_cancelled
+        return self.is_cancelled
+
+    def progress(self, percent: float, message: str | None) -> None:
+        """Take note of the handler's progress, and report it."""
+        self.last_progress = {"percent": float(percent), "message": None if message is None else clean(str(message))}
+        self._report(self.last_progress)
+
+    def _arm(self) -> None:
+        signal.signal(signal.SIGALRM, self._ring) if threading.current_thread() is threading.main_thread() else None
+        signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 0.001))
+
+    def _ring(self, signum: int, frame: FrameType | None) -> None:
+        if self.is_over:
+            return
+        if time.monotonic() < self.deadline:  # meant for the attempt before, which was over
+            self._arm()
+        else:
+            raise self.reason
+
+
+class _Struck(BaseException):
+    """Raised in a thread, into which only a class can be thrown; its clock has the reason."""
+
+
+class ThreadClock(Clock):
+    """The same for an attempt on another thread, where an exception strikes once the handler runs Python again."""
+
+    def __init__(self, started: Started, report: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(started, report)
+        self._thread = threading.get_ident()
+        self._lock = threading.Lock()
+
+    def cause(self, error: BaseException) -> BaseException:
+        """As the other one."""
+        return self.reason.with_traceback(error.__traceback__) if isinstance(error, _Struck) else error
+
+    def close(self) -> None:
+        """As the other one."""
+        while True:
+            try:
+                with self._lock:
+                    self.is_over = True
+                _throw(self._thread, None)  # what was thrown and hasn't struck
+                return _timer.forget(self)
+            except _Struck:
+                continue
+
+    def _arm(self) -> None:
+        _timer.watch(self)
+
+    def ring(self) -> None:
+        """Raise the reason in the attempt's thread, if it is not over."""
+        with self._lock:
+            if not self.is_over:
+                _throw(self._thread, _Struck)
+
+
+def _throw(thread: int, error: type[BaseException] | None) -> None:
+    to_raise = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), to_raise)
+
+
+class _Timer:
+    """Rings the clocks of threads, from a thread of its own, which is started with the first one."""
+
+    def __init__(self) -> None:
+        self._clocks: set[ThreadClock] = set()
+        self._changed = threading.Condition()
+        self._next = math.inf
+        self._thread: threading.Thread | None = None
+
+    def watch(self, clock: ThreadClock) -> None:
+        """Ring at the clock's deadline."""
+        with self._changed:
+            self._clocks.add(clock)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
+                self._thread.start()
+            if clock.deadline < self._next:
+                self._changed.notify()
+
+    def forget(self, clock: ThreadClock) -> None:
+        """Ring it no more."""
+        with self._changed:
+            self._clocks.discard(clock)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._next = min((clock.deadline for clock in self._clocks), default=math.inf)
+                left = self._next - time.monotonic()
+                if left > 0:
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                    continue
+                due = [clock for clock in self._clocks if clock.deadline <= time.monotonic()]
+                self._clocks.difference_update(due)
+            for clock in due:
+                clock.ring()
+
+
+_timer = _Timer()

@@ -1,0 +1,140 @@
+"""The process in which a worker's handlers run, seen from the worker.
+
+It outlives the jobs that it runs, and what it tells is read also after its death: so a handler that
+crashes takes nobody else's result along, and its worker knows which jobs had begun.
+"""
+
+import contextlib
+import math
+import mmap
+import os
+import signal
+import socket
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from jobsvc.channel import Channel
+from jobsvc.jobs import Started
+
+SLOTS = 256
+"""How many jobs a worker may hold at once. Each has a slot, by which it and its horse call it."""
+
+_ours: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+
+
+def _hang_up() -> None:
+    # A horse learns from a closed channel that its worker is gone: no other child may hold that end open.
+    for channel in list(_ours):
+        channel.close()
+
+
+os.register_at_fork(after_in_child=_hang_up)
+
+
+_is_forking = False
+
+
+def fork() -> int:
+    """Fork a horse, which finds out by itself that its worker has gone."""
+    global _is_forking
+    _is_forking = True
+    try:
+        return os.fork()
+    finally:
+        _is_forking = False
+
+
+def is_forking() -> bool:
+    """Whether the fork that is going on makes a horse."""
+    return _is_forking
+
+
+class Horse:
+    """A forked process that runs what it is given, on its main thread or on `threads` > 1 of them.
+
+    With `is_for_one` it is given one job only.
+    """
+
+    def __init__(self, threads: int, is_for_one: bool = False) -> None:
+        here, there = socket.socketpair()
+        memory = mmap.mmap(-1, 8 * SLOTS)
+        self._begun = memoryview(memory).cast("d")
+        self.is_for_one = is_for_one
+        self.is_closing = False  # it is given no more, and is ended when nothing runs in it
+        self.kill_at = math.inf  # monotonic seconds
+        self.recalled_at = 0.0
+        self._is_reaped = False
+        self.pid = fork()
+        if self.pid == 0:
+            from jobsvc.runner import Runner
+
+            here.close()
+            Runner(Channel(there, blocking=True), self._begun, threads).run()
+        with contextlib.suppress(OSError):
+            os.setpgid(self.pid, self.pid)  # as it does itself, whoever comes first
+        there.close()
+        self._channel = Channel(here, blocking=False)
+        _ours.add(self._channel)
+
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._channel.fileno()
+
+    def give(self, work: Iterable[tuple[int, Started, float]]) -> None:
+        """Have it run these: the slot, the job, and when (monotonic seconds) it may begin at the latest."""
+        work = list(work)
+        for slot, _, _ in work:
+            self._begun[slot] = 0.0
+        self._channel.send(("run", work))
+
+    def begun(self, slot: int) -> float:
+        """When (monotonic seconds) the handler of the job in this slot was called; 0 if it was not."""
+        return self._begun[slot]
+
+    def stored(self, slots: list[int]) -> None:
+        """The ends of these are stored; it may forget them."""
+        self._channel.send(("stored", slots))
+
+    def cancel(self, slot: int) -> None:
+        """The job was called off."""
+        self._channel.send(("cancel", slot))
+
+    def hand_back(self, slot: int) -> None:
+        """Raise HandBack in the handler."""
+        self._channel.send(("hand_back", slot))
+
+    def recall(self) -> None:
+        """Have it return what has not begun."""
+        self.recalled_at = time.monotonic()
+        self._channel.send(("recall",))
+
+    def flush(self) -> bool:
+        """Send on what didn't fit yet; returns whether something is left."""
+        return self._channel.flush()
+
+    def messages(self) -> list[Any]:
+        """What it has told since: ("ended", slot, AttemptEnd, seconds), ("returned", [slots]), ("progress", slot, …)."""
+        return self._channel.receive()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has gone, and all that it told was read."""
+        if not self._channel.is_closed:
+            # A process that a handler left behind may hold the other end open.
+            with contextlib.suppress(ChildProcessError):
+                self._is_reaped = self._is_reaped or os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        return self._channel.is_closed or self._is_reaped
+
+    def kill(self) -> None:
+        """End it at once, and what its handlers have started with it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it, and wait for that. What it told and was not read is lost."""
+        self._channel.close()
+        self.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)

@@ -1,0 +1,136 @@
+"""What runs in a horse: the jobs that its worker gives it, in turn on the main thread, or on several threads."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from jobsvc import jobs, tracing
+from jobsvc.attempt import attempt
+from jobsvc.attemptlog import AttemptLog
+from jobsvc.channel import Channel
+from jobsvc.clock import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock
+from jobsvc.jobs import AttemptEnd, Failure, Started
+from jobsvc.states import Outcome
+
+logger = logging.getLogger("jobsvc.worker")
+
+PROGRESS_SECONDS = 0.2
+"""Progress is told at most this often; what came last comes with the end at the latest."""
+
+Work = tuple[int, Started, float]
+
+
+class Runner:
+    """`begun` is memory that it shares with its worker: for each slot, when its job's handler was called."""
+
+    def __init__(self, channel: Channel, begun: Any, threads: int) -> None:
+        self._channel = channel
+        self._begun = begun
+        self._threads = threads
+        self._waiting: SimpleQueue[Work] = SimpleQueue()
+        self._running: dict[int, tuple[Started, Clock]] = {}
+        self._not_stored: dict[int, AttemptEnd] = {}
+        self._progress: SimpleQueue[tuple[int, dict[str, Any]]] = SimpleQueue()
+
+    def run(self) -> None:
+        """Run what comes until the worker hangs up; doesn't return."""
+        os.setpgrp()
+        # The worker decides what a signal to the whole group means. No SIG_IGN: processes of handlers would inherit it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGALRM})  # for threads to inherit
+        for work in (self._listen, self._report, *([self._serve] * self._threads if self._threads > 1 else [])):
+            threading.Thread(target=work, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        if self._threads > 1:
+            threading.Event().wait()
+        self._serve()
+
+    def _serve(self) -> None:
+        kind = Clock if self._threads == 1 else ThreadClock
+        while True:
+            if self._waiting.empty():
+                tracing.flush()
+            slot, started, latest = self._waiting.get()
+            if time.monotonic() > latest:  # this process was frozen, and the lease may have lapsed
+                self._channel.send(("returned", [slot]))
+            else:
+                self._attempt(slot, started, kind)
+
+    def _attempt(self, slot: int, started: Started, kind: type[Clock]) -> None:
+        told = 0.0
+
+        def report(progress: dict[str, Any]) -> None:
+            nonlocal told
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                self._progress.put((slot, progress))  # by another thread: this one may be struck in the midst
+
+        clock = kind(started, report)
+        self._running[slot] = started, clock
+        self._begun[slot] = begun = time.monotonic()
+        end, _ = attempt(started, clock, AttemptLog())
+        self._not_stored[slot] = end
+        del self._running[slot]
+        self._channel.send(("ended", slot, end, time.monotonic() - begun))
+
+    def _report(self) -> None:
+        while True:
+            self._channel.send(("progress", *self._progress.get()))
+
+    def _listen(self) -> None:
+        while messages := self._channel.receive():
+            for kind, *rest in messages:
+                getattr(self, f"_on_{kind}")(*rest)
+        self._orphaned()
+
+    def _on_run(self, work: Iterable[Work]) -> None:
+        for one in work:
+            self._waiting.put(one)
+
+    def _on_stored(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self._not_stored.pop(slot, None)
+
+    def _on_cancel(self, slot: int) -> None:
+        if running := self._running.get(slot):
+            running[1].cancel(CANCEL_NOTICE_SECONDS)
+
+    def _on_hand_back(self, slot: int) -> None:
+        if running := self._running.get(slot):
+            running[1].stop(HandBack("the worker shut down"), 0)
+
+    def _on_recall(self) -> None:
+        self._channel.send(("returned", [slot for slot, _, _ in self._take_all()]))
+
+    def _take_all(self) -> list[Work]:
+        work = []
+        with contextlib.suppress(Empty):
+            while True:
+                work.append(self._waiting.get_nowait())
+        return work
+
+    def _orphaned(self) -> None:
+        """The worker is gone: tell Postgres in its place, and end."""
+        lost = Failure("WorkerLost", "the worker died before the attempt ended")
+        unbegun = [started for _, started, _ in self._take_all()]
+        running = [started for started, _ in list(self._running.values())]
+        ends = [
+            *self._not_stored.values(),
+            *(AttemptEnd(one.job_id, one.fence, Outcome.LOST, failure=lost) for one in running),
+            *(AttemptEnd(one.job_id, one.fence, Outcome.HANDED_BACK, delay=0, begun=False) for one in unbegun),
+        ]
+        try:
+            if ends:
+                jobs.finish(ends)
+                logger.warning("the worker died; %d jobs ended or went back in its place", len(ends))
+        except Exception as error:
+            logger.warning("the worker died, and Postgres can't be told; %d leases lapse: %s", len(ends), error)
+        finally:
+            os._exit(os.EX_OK)
