@@ -52,6 +52,9 @@ SHOW_AFTER_SECONDS = 0.05
 CANCEL_DRAIN_SECONDS = 1.0
 """What else runs in the process of a handler that ignores a cancel has so long to end."""
 
+LAST_WORDS_SECONDS = 0.5
+"""How long a process whose handler does not stop may take to tell what that had logged."""
+
 LOOK_SECONDS, AWAY_SECONDS = 0.05, 0.5
 """How often it is looked after what runs; and tried again what Postgres or Redis didn't take."""
 
@@ -70,6 +73,7 @@ class Held:
     is_stopped_by_rq: bool = False
     give_up_at: float = math.inf  # its handler was told to stop, and should have by then
     overdue: BaseException | None = None  # why its process is to end
+    last_words: AttemptEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -274,6 +278,10 @@ class Batches:
             with suppress(StoreUnavailable):
                 jobs.report(held.started, progress)
 
+    def _on_last_words(self, slot: int, end: AttemptEnd) -> None:
+        if held := self.held.get(slot):
+            held.last_words = end
+
     def _bury(self, horse: Horse) -> None:
         """Decide on the jobs of a process that has died."""
         unbegun: list[Held] = []
@@ -281,7 +289,7 @@ class Batches:
             if not horse.begun(held.slot):
                 unbegun.append(held)
             elif held.overdue:
-                self._end(held, failed(held.started, held.overdue))
+                self._end(held, held.last_words or failed(held.started, held.overdue))
             elif horse.is_closing:  # by us, and not for its own sake
                 self._hand_back(held)
             else:
@@ -374,7 +382,7 @@ class Batches:
             running = [held for held in self.held.values() if held.horse is horse]
             if not running:
                 self._dismiss(horse)
-            elif now >= horse.kill_at or all(held.overdue for held in running):
+            elif now >= horse.kill_at or all(held.overdue and (held.last_words or now >= held.give_up_at) for held in running):
                 horse.kill()
 
     def _ran(self, held: Held, now: float) -> float:
@@ -405,8 +413,9 @@ class Batches:
     def _give_up(self, held: Held, reason: BaseException, drain: float) -> None:
         """Have the process end of a handler that did not stop; what else runs there has `drain` seconds."""
         logger.error("%s did not stop when it was told to; its process ends", held.started.job_id)
-        held.overdue = reason
+        held.overdue, held.give_up_at = reason, time.monotonic() + LAST_WORDS_SECONDS
         held.horse.is_closing = True
+        held.horse.give_up(held.slot)
         held.horse.kill_at = min(held.horse.kill_at, time.monotonic() + drain)
         held.horse.recall()
 

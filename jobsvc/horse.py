@@ -105,6 +105,10 @@ class Horse:
         """Raise HandBack in the handler."""
         self._channel.send(("hand_back", slot))
 
+    def give_up(self, slot: int) -> None:
+        """Have it tell what there is of an attempt that does not stop."""
+        self._channel.send(("give_up", slot))
+
     def recall(self) -> None:
         """Have it return what has not begun."""
         self.recalled_at = time.monotonic()

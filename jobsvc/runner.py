@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from jobsvc import jobs, tracing
-from jobsvc.attempt import attempt
+from jobsvc.attempt import attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.channel import Channel
 from jobsvc.clock import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock
@@ -34,7 +34,7 @@ class Runner:
         self._begun = begun
         self._threads = threads
         self._waiting: SimpleQueue[Work] = SimpleQueue()
-        self._running: dict[int, tuple[Started, Clock]] = {}
+        self._running: dict[int, tuple[Started, Clock, AttemptLog]] = {}
         self._not_stored: dict[int, AttemptEnd] = {}
         self._progress: SimpleQueue[tuple[int, dict[str, Any]]] = SimpleQueue()
 
@@ -73,9 +73,10 @@ class Runner:
                 self._progress.put((slot, progress))  # by another thread: this one may be struck in the midst
 
         clock = kind(started, report)
-        self._running[slot] = started, clock
+        log = AttemptLog()
+        self._running[slot] = started, clock, log
         self._begun[slot] = begun = time.monotonic()
-        end, _ = attempt(started, clock, AttemptLog())
+        end, _ = attempt(started, clock, log)
         self._not_stored[slot] = end
         del self._running[slot]
         self._channel.send(("ended", slot, end, time.monotonic() - begun))
@@ -106,6 +107,11 @@ class Runner:
         if running := self._running.get(slot):
             running[1].stop(HandBack("the worker shut down"), 0)
 
+    def _on_give_up(self, slot: int) -> None:
+        if running := self._running.get(slot):
+            started, clock, log = running
+            self._channel.send(("last_words", slot, said(failed(started, clock.reason), clock, log)))
+
     def _on_recall(self) -> None:
         self._channel.send(("returned", [slot for slot, _, _ in self._take_all()]))
 
@@ -120,7 +126,7 @@ class Runner:
         """The worker is gone: tell Postgres in its place, and end."""
         lost = Failure("WorkerLost", "the worker died before the attempt ended")
         unbegun = [started for _, started, _ in self._take_all()]
-        running = [started for started, _ in list(self._running.values())]
+        running = [started for started, *_ in list(self._running.values())]
         ends = [
             *self._not_stored.values(),
             *(AttemptEnd(one.job_id, one.fence, Outcome.LOST, failure=lost) for one in running),
