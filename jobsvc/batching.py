@@ -392,7 +392,7 @@ class Batches:
     def _look_at(self, held: Held, now: float) -> None:
         horse, begun = held.horse, held.horse.begun(held.slot)
         if not begun:
-            if self.is_stopping or held.is_called_off or now - max(held.since, horse.recalled_at) > HELD_UP_SECONDS:
+            if self.is_stopping or held.is_called_off or now - max(held.since, horse.went_on_at) > HELD_UP_SECONDS:
                 horse.recall()
         elif held.overdue:
             pass

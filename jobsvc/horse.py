@@ -64,7 +64,7 @@ class Horse:
         self.is_for_one = is_for_one
         self.is_closing = False  # it is given no more, and is ended when nothing runs in it
         self.kill_at = math.inf  # monotonic seconds
-        self.recalled_at = 0.0
+        self._went_on_at = 0.0
         self._is_reaped = False
         self.pid = fork()
         if self.pid == 0:
@@ -93,6 +93,11 @@ class Horse:
         """When (monotonic seconds) the handler of the job in this slot was called; 0 if it was not."""
         return self._begun[slot]
 
+    @property
+    def went_on_at(self) -> float:
+        """When it last began a job, or was asked to return what it had not begun."""
+        return max(self._went_on_at, *self._begun)
+
     def stored(self, slots: list[int]) -> None:
         """The ends of these are stored; it may forget them."""
         self._channel.send(("stored", slots))
@@ -111,7 +116,7 @@ class Horse:
 
     def recall(self) -> None:
         """Have it return what has not begun."""
-        self.recalled_at = time.monotonic()
+        self._went_on_at = time.monotonic()
         self._channel.send(("recall",))
 
     def flush(self) -> bool:

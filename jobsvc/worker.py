@@ -150,7 +150,7 @@ class JobsvcWorker(Worker):
         done = [one for one in ended if one.verdict and one.verdict.status == Status.COMPLETED]
         self._show_completed(done)
         for one in ended:
-            if one not in done:
+            if one.end.begun and not (one.verdict and one.verdict.status == Status.COMPLETED):
                 self._show_otherwise(one)
             self._shown.pop(one.held, None)
         if keys := {one.verdict.concurrency_key for one in ended if one.verdict and one.verdict.concurrency_key}:
