@@ -64,7 +64,7 @@ class Clock:
         self.close()
 
     def close(self) -> None:
-        """Raise nothing any more. Safe to call twice, as one must: the time may be up in the midst of the first call."""
+        """Raise nothing any more. Safe to call twice, as one must: the first call may be struck in its midst."""
         self.is_over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -10,7 +10,6 @@ import mmap
 import os
 import signal
 import socket
-import time
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +19,9 @@ from jobsvc.jobs import Started
 
 SLOTS = 256
 """How many jobs a worker may hold at once. Each has a slot, by which it and its horse call it."""
+
+STUCK_LOOKS = 5
+"""Looks, not seconds, since on a busy machine the horse and who looks at it stand still together."""
 
 _ours: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 
@@ -62,9 +64,8 @@ class Horse:
         memory = mmap.mmap(-1, 8 * SLOTS)
         self._begun = memoryview(memory).cast("d")
         self.is_for_one = is_for_one
-        self.is_closing = False  # it is given no more, and is ended when nothing runs in it
-        self.kill_at = math.inf  # monotonic seconds
-        self._went_on_at = 0.0
+        self.kill_at = math.inf  # monotonic seconds; once that is known, it is given no more
+        self._latest, self._looks = 0.0, 0
         self._is_reaped = False
         self.pid = fork()
         if self.pid == 0:
@@ -85,6 +86,7 @@ class Horse:
     def give(self, work: Iterable[tuple[int, Started, float]]) -> None:
         """Have it run these: the slot, the job, and when (monotonic seconds) it may begin at the latest."""
         work = list(work)
+        self._looks = 0
         for slot, _, _ in work:
             self._begun[slot] = 0.0
         self._channel.send(("run", work))
@@ -93,10 +95,16 @@ class Horse:
         """When (monotonic seconds) the handler of the job in this slot was called; 0 if it was not."""
         return self._begun[slot]
 
+    def look(self) -> None:
+        """Look whether it goes on; to be called now and then."""
+        latest = max(self._begun)
+        self._looks = self._looks + 1 if latest == self._latest else 0
+        self._latest = latest
+
     @property
-    def went_on_at(self) -> float:
-        """When it last began a job, or was asked to return what it had not begun."""
-        return max(self._went_on_at, *self._begun)
+    def is_stuck(self) -> bool:
+        """Whether it has begun nothing for STUCK_LOOKS looks."""
+        return self._looks >= STUCK_LOOKS
 
     def stored(self, slots: list[int]) -> None:
         """The ends of these are stored; it may forget them."""
@@ -110,13 +118,17 @@ class Horse:
         """Raise HandBack in the handler."""
         self._channel.send(("hand_back", slot))
 
+    def close_by(self, moment: float) -> None:
+        """It is to end when nothing runs in it any more, and by this moment (monotonic seconds) in any case."""
+        self.kill_at = min(self.kill_at, moment)
+
     def give_up(self, slot: int) -> None:
         """Have it tell what there is of an attempt that does not stop."""
         self._channel.send(("give_up", slot))
 
     def recall(self) -> None:
         """Have it return what has not begun."""
-        self._went_on_at = time.monotonic()
+        self._looks = 0
         self._channel.send(("recall",))
 
     def flush(self) -> bool:
@@ -124,7 +136,7 @@ class Horse:
         return self._channel.flush()
 
     def messages(self) -> list[Any]:
-        """What it has told since: ("ended", slot, AttemptEnd, seconds), ("returned", [slots]), ("progress", slot, …)."""
+        """What it has told since, each with its kind first: ended, returned, progress, last_words."""
         return self._channel.receive()
 
     @property

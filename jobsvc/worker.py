@@ -23,9 +23,10 @@ from rq.utils import utcformat
 
 from jobsvc import execution as attempts
 from jobsvc import jobs, logs, rqview
-from jobsvc.batching import Batches, Ended, Held
+from jobsvc.batching import Batches
 from jobsvc.clock import GRACE_SECONDS
 from jobsvc.config import settings
+from jobsvc.held import Ended, Held
 from jobsvc.horse import is_forking
 from jobsvc.jobs import Verdict
 from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
@@ -90,12 +91,12 @@ class JobsvcWorker(Worker):
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
         self._is_one_by_one = max_jobs is not None
         attempts.warm_up()
-        self._batches.ready()
+        self._batches.stable.for_many()  # so that the first job needn't wait for its process
         os.register_at_fork(after_in_child=self._die_with_worker)
         try:
             return bool(super().work(*args, **{**kwargs, "max_jobs": max_jobs, "logging_level": logs.RQ_LEVEL}))
         finally:
-            self._batches.close()
+            self._batches.stable.close()
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Run a batch that begins with this job; one that isn't ours, as RQ does."""
@@ -235,7 +236,7 @@ class JobsvcWorker(Worker):
         if command in ("stop-job", "stop-execution") and ours:
             ours[0].is_stopped_by_rq = ours[0].is_called_off = True
         elif command == "kill-horse" and self._batches.held:
-            self._batches.kill()
+            self._batches.stable.kill()
         else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
 
