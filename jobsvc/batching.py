@@ -285,10 +285,8 @@ class Batches:
         self._stop_at = 0.0
         for horse in self.stable:
             horse.close_by(0.0)
-            horse.kill()
+            horse.end()
         self._hear_all()
-        for horse in self.stable:
-            self._bury(horse)
         with suppress(Exception):
             store([one.end for one in self._ended])
 

@@ -142,20 +142,25 @@ class Horse:
     @property
     def is_dead(self) -> bool:
         """Whether it has gone, and all that it told was read."""
-        if not self._channel.is_closed:
+        if not self._channel.is_closed and not self._is_reaped:
             # A process that a handler left behind may hold the other end open.
-            with contextlib.suppress(ChildProcessError):
-                self._is_reaped = self._is_reaped or os.waitpid(self.pid, os.WNOHANG)[0] != 0
+            self._is_reaped = os.waitpid(self.pid, os.WNOHANG)[0] != 0
         return self._channel.is_closed or self._is_reaped
 
     def kill(self) -> None:
-        """End it at once, and what its handlers have started with it."""
+        """End it, and what its handlers have started with it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def close(self) -> None:
-        """End it, and wait for that. What it told and was not read is lost."""
-        self._channel.close()
+    def end(self) -> None:
+        """Kill it, and wait until it is gone; what it told can still be heard."""
         self.kill()
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        if not self._is_reaped:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self._is_reaped = True
+
+    def close(self) -> None:
+        """End it; what it told and was not heard is lost."""
+        self._channel.close()
+        self.end()

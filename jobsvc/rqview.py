@@ -33,10 +33,14 @@ def is_anothers(worker: BaseWorker, job: RQJob) -> bool:
 
 
 def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> None:
-    """End this execution and nothing else; only what RQ wrote when it began is put right, as Postgres has it."""
+    """End this execution and nothing else; only what RQ wrote when it began is put right, as Postgres has it.
+
+    Without an execution, that is what RQ wrote when it was queued.
+    """
 
     def write(pipeline: Pipeline) -> None:
-        begun_here = pipeline.hmget(job.key, "status", "worker_name") == [b"started", worker.name.encode()]
+        status, name = pipeline.hmget(job.key, "status", "worker_name")
+        begun_here = (status, name) == (b"started", worker.name.encode()) if execution else status == b"queued"
         row = _look(job)
         pipeline.multi()
         worker.cleanup_execution(job, pipeline=pipeline, execution=execution)

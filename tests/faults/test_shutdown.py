@@ -63,7 +63,7 @@ def test_a_job_whose_own_timeout_comes_first_is_timed_out(service: Service) -> N
 def test_a_job_that_does_not_listen_is_handed_back_too(service: Service, kind: str) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="0")
     job_id = service.post(kind, retry={"max": 0}, timeout=600)
-    service.until(job_id, "PROCESSING")
+    eventually(lambda: service.rq_places(job_id) == ["running"])
     worker.signal(signal.SIGTERM)
     assert service.until(job_id, "PENDING", timeout=20)["attempts"] == 0
     [attempt] = service.attempts(job_id)
