@@ -1,0 +1,76 @@
+"""`python -m bench`, as `make bench` calls it."""
+
+import argparse
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from bench import growth, ours, report
+from bench.book import Book
+from bench.cast import Cast
+from bench.facts import facts
+from bench.goals import GOALS
+from bench.peers import store
+from bench.plan import Plan
+from bench.stage import Broken, Stage
+
+SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth")
+HERE = Path(__file__).parent
+
+
+def arguments() -> argparse.Namespace:
+    """What to measure, how long, and where to write it."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of every measurement but growth (3)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (5)")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}, comma-separated")
+    parser.add_argument("--quick", action="store_true", help="one short round, peers untuned, little growth")
+    parser.add_argument("--out", type=Path, help="folder for RESULTS.md and the plots; a whole run's is bench/")
+    chosen = parser.parse_args()
+    chosen.only = chosen.only.split(",")
+    if unknown := set(chosen.only) - set(SECTIONS):
+        parser.error(f"there is no {', '.join(unknown)}")
+    if chosen.quick:
+        chosen.rounds, chosen.seconds = 1, min(chosen.seconds, 3)
+    elif chosen.out is None and set(chosen.only) == set(SECTIONS):
+        chosen.out = HERE
+    return chosen
+
+
+def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
+    """Play it all, on servers that are gone afterwards; returns what they and the machine were."""
+    with Stage() as stage:
+        ours.make_tables(stage)
+        stage.template("peers", lambda: stage.sql(store.TABLE) and None)
+        print("what suits the peers", flush=True)
+        cast = Cast.untuned() if chosen.quick else Cast.tuned(stage, min(chosen.seconds, 3))
+        book.notes.append(cast.described())
+        plan = Plan(stage, book, cast, chosen.seconds, chosen.rounds)
+        for section in chosen.only:
+            print(section, flush=True)
+            if section == "growth":
+                growth.measure(stage, book, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
+            else:
+                getattr(plan, section)()
+        return facts(stage)
+
+
+def main() -> None:
+    """Measure, print what was reached, and write it down."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    chosen, book = arguments(), Book()
+    try:
+        seen_on = measure(chosen, book)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Broken as error:
+        sys.exit(f"bench: {error}")
+    print(report.goals_as_text(GOALS, book))
+    if chosen.out:
+        report.write(chosen.out, book, GOALS, shlex.join(["python", "-m", "bench", *sys.argv[1:]]), seen_on)
+
+
+if __name__ == "__main__":
+    main()
