@@ -42,7 +42,7 @@ def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
     """Play it all, on servers that are gone afterwards; returns what they and the machine were."""
     with Stage() as stage:
         ours.make_tables(stage)
-        stage.template("peers", lambda: stage.sql(store.TABLE) and None)
+        stage.make("peers", lambda: stage.sql(store.TABLE))
         print("what suits the peers", flush=True)
         cast = Cast.untuned() if chosen.quick else Cast.tuned(stage, min(chosen.seconds, 3))
         book.notes.append(cast.described())

@@ -15,7 +15,8 @@ from bench.cast import JOBSVC
 from bench.ours import Jobsvc
 from bench.stage import Stage, eventually
 
-LOOKS = 100
+ROUNDS = 3
+LOOKS = 50
 PAGES = {
     "the newest 50": "/jobs",
     "the newest 200": "/jobs?limit=200",
@@ -51,7 +52,7 @@ class Sizes:
 
 
 WHOLE = Sizes((10_000, 1_000_000), (10_000, 5_000_000), 200_000)
-QUICK = Sizes((10_000, 50_000), (10_000, 250_000), 10_000)
+QUICK = Sizes((2_000, 10_000), (10_000, 100_000), 500)
 
 
 def measure(stage: Stage, book: Book, seconds: float, sizes: Sizes) -> None:
@@ -90,22 +91,29 @@ def _rate(stage: Stage) -> float:
 
 
 def rows(stage: Stage, book: Book, contender: Jobsvc, numbers: tuple[int, int]) -> None:
-    """List, get and sweep, over many rows against few."""
-    seen: list[dict[str, float]] = []
+    """List, get and sweep, over many rows against few, in turns."""
     for number in numbers:
-        contender.prepare(stage)
         began = time.perf_counter()
-        stage.sql(SEED, rows=number)
-        stage.sql("VACUUM ANALYZE jobs")
+        stage.make(f"rows_{number}", lambda number=number: _seed(stage, number), contender.template)
         print(f"  {number:,} rows: made in {time.perf_counter() - began:.0f} s", flush=True)
-        seen.append({**_looks(stage, contender), "a sweep": _sweep(stage)})
-        for what, took in seen[-1].items():
-            print(f"  {number:,} rows, {what}: {took:.2f} ms", flush=True)
-            book.write(f"growth.{what}", f"{number:,} rows", took)
-    few, many = seen
-    book.write("growth.list", JOBSVC, max(many[what] / few[what] for what in PAGES))
-    book.write("growth.get", JOBSVC, many["a job"] / few["a job"])
-    book.write("growth.sweep", JOBSVC, many["a sweep"] / few["a sweep"])
+    for _ in range(ROUNDS):
+        for number in numbers:
+            stage.use(f"rows_{number}")
+            for what, took in {**_looks(stage, contender), "a sweep": _sweep(stage)}.items():
+                book.write(f"growth.{what}", f"{number:,} rows", took)
+    ratios: dict[str, float] = {}
+    for what in (*PAGES, "a job", "a sweep"):
+        few, many = (book.median(f"growth.{what}", f"{number:,} rows") for number in numbers)
+        ratios[what] = many / few
+        print(f"  {what}: {few:.2f} ms among {numbers[0]:,} rows, {many:.2f} ms among {numbers[1]:,}", flush=True)
+    book.write("growth.list", JOBSVC, max(ratios[what] for what in PAGES))
+    book.write("growth.get", JOBSVC, ratios["a job"])
+    book.write("growth.sweep", JOBSVC, ratios["a sweep"])
+
+
+def _seed(stage: Stage, number: int) -> None:
+    stage.sql(SEED, rows=number)
+    stage.sql("VACUUM ANALYZE jobs")
 
 
 def _looks(stage: Stage, contender: Jobsvc) -> dict[str, float]:
@@ -140,7 +148,7 @@ def _get(connection: http.client.HTTPConnection, paths: list[str]) -> float:
 
 
 def _sweep(stage: Stage) -> float:
-    program = stage.run(sys.executable, "-m", "bench.sweeping", "20")
+    program = stage.run(sys.executable, "-m", "bench.sweeping", "10")
     program.succeed(300)
     return statistics.median(json.loads(program.log.read_text().splitlines()[-1]))
 

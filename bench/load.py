@@ -41,7 +41,7 @@ class Client:
 
     def receive(self) -> bytes | None:
         """The answer's body once all of it has come. Raises Refused if it is no 202."""
-        self._received += self.socket.recv(1 << 20)
+        self._received += self.socket.recv(1 << 16)
         head, separator, body = self._received.partition(b"\r\n\r\n")
         if not separator:
             if not self._received:

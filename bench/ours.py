@@ -15,7 +15,7 @@ def make_tables(stage: Stage) -> None:
     def migrate() -> None:
         stage.run(str(BIN / "flask"), "--app", "wsgi", "db", "upgrade", "-d", str(ROOT / "migrations")).succeed(60)
 
-    stage.template(TEMPLATE, migrate)
+    stage.make(TEMPLATE, migrate)
 
 
 @dataclass

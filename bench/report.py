@@ -95,7 +95,7 @@ TABLES = (
     Table(
         "rows",
         "Looking at many rows",
-        "The service alone, medians of 100 requests and 20 sweeps, in ms.",
+        "The service alone, medians in ms, the requests as a client sees them.",
         tuple(
             Column(f"growth.{what}", what, 1)
             for what in (

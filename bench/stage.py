@@ -148,11 +148,17 @@ class Stage:
         state = self.redis.info("persistence")
         return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
-    def template(self, name: str, make: Callable[[], None]) -> None:
-        """Make a database for `fresh`: `make` does so in `DATABASE_URL`."""
-        self._admin(f"CREATE DATABASE {name}")
+    def make(self, name: str, fill: Callable[[], object], template: str = "template1") -> None:
+        """Make a database for `fresh` or `use`: `fill` does so in `DATABASE_URL`."""
+        self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
         self.env["DATABASE_URL"] = f"{self._base}/{name}"
-        make()
+        fill()
+
+    def use(self, name: str) -> None:
+        """Nobody plays, Redis is empty, and `DATABASE_URL` is this database itself, as it was left."""
+        self.clear()
+        self.redis.flushall()
+        self.env["DATABASE_URL"] = f"{self._base}/{name}"
 
     def _admin(self, statement: str) -> None:
         query(f"{self._base}/postgres", statement)
