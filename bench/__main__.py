@@ -1,6 +1,7 @@
 """`python -m bench`, as `make bench` calls it."""
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -17,6 +18,7 @@ from bench.stage import Broken, Stage
 
 SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth")
 HERE = Path(__file__).parent
+BUSY = 0.5
 
 
 def arguments() -> argparse.Namespace:
@@ -40,6 +42,11 @@ def arguments() -> argparse.Namespace:
 
 def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
     """Play it all, on servers that are gone afterwards; returns what they and the machine were."""
+    busy = os.getloadavg()[0]
+    if busy > BUSY:
+        print(
+            f"bench: others keep this machine busy (load average {busy:.1f}): rates and ratios mean little", flush=True
+        )
     with Stage() as stage:
         ours.make_tables(stage)
         stage.make("peers", lambda: stage.sql(store.TABLE))
@@ -53,7 +60,7 @@ def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
                 growth.measure(stage, book, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
             else:
                 getattr(plan, section)()
-        return facts(stage)
+        return [*facts(stage), f"load average before the run: {busy:.1f}"]
 
 
 def main() -> None:

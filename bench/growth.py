@@ -58,6 +58,10 @@ QUICK = Sizes((2_000, 10_000), (10_000, 100_000), 500)
 def measure(stage: Stage, book: Book, seconds: float, sizes: Sizes) -> None:
     """All of it, of the service alone."""
     contender = Jobsvc(JOBSVC, 0)
+    (few, many), (short, long) = sizes.waiting, sizes.rows
+    book.notes.append(
+        f"many and few: {many:,} and {few:,} jobs waiting, {long:,} and {short:,} rows, {sizes.run:,} jobs run"
+    )
     waiting(stage, book, contender, seconds, sizes.waiting)
     rows(stage, book, contender, sizes.rows)
     long_run(stage, book, contender, sizes.run)
