@@ -50,17 +50,28 @@ def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
     with Stage() as stage:
         ours.make_tables(stage)
         stage.make("peers", lambda: stage.sql(store.TABLE))
-        print("what suits the peers", flush=True)
-        cast = Cast.untuned() if chosen.quick else Cast.tuned(stage, min(chosen.seconds, 3))
+        cast = Cast.untuned()
+        if chosen.only != ["growth"] and not chosen.quick:
+            print("what suits the peers", flush=True)
+            cast = Cast.tuned(stage, min(chosen.seconds, 3))
         book.notes.append(cast.described())
         plan = Plan(stage, book, cast, chosen.seconds, chosen.rounds)
         for section in chosen.only:
             print(section, flush=True)
             if section == "growth":
-                growth.measure(stage, book, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
+                grow(stage, book, chosen)
             else:
                 getattr(plan, section)()
         return [*facts(stage), f"load average before the run: {busy:.1f}"]
+
+
+def grow(stage: Stage, book: Book, chosen: argparse.Namespace) -> None:
+    """The growth of the service; what was measured before is not lost over it."""
+    try:
+        growth.measure(stage, book, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
+    except Broken as error:
+        print(f"  broken: {error}", flush=True)
+        book.notes.append("growth: broken before its end")
 
 
 def main() -> None:

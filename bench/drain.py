@@ -1,15 +1,13 @@
 """How fast waiting jobs are run, and what that costs."""
 
 import time
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 from bench import usage
 from bench.contender import Contender
 from bench.stage import Broken, Program, Stage, eventually
 
 POLL_SECONDS = 0.4
-C = TypeVar("C", bound=Contender)
 
 
 @dataclass(frozen=True)
@@ -46,19 +44,6 @@ def drain(stage: Stage, contender: Contender, duration_ms: int, seconds: float) 
         contender.pace = max(int(result.rate), 2 * contender.pace if ran_out else 0)
         if not ran_out:
             return result
-
-
-def tuned(stage: Stage, contender: C, seconds: float) -> C:
-    """The contender with that value of its `choices` with which it drains no-op jobs fastest."""
-    best, best_rate = contender, 0.0
-    for name, values in contender.choices.items():
-        for value in values:
-            variant = replace(contender, **{name: value})
-            rate = drain(stage, variant, 0, seconds).rate
-            print(f"  {contender.name}, {name} {value}: {rate:,.0f} jobs/s", flush=True)
-            if rate > best_rate:
-                best, best_rate = variant, rate
-    return best
 
 
 def _once(stage: Stage, contender: Contender, duration_ms: int, seconds: float, number: int) -> tuple[Drain, bool]:

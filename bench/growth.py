@@ -13,7 +13,7 @@ from bench import usage
 from bench.book import Book
 from bench.cast import JOBSVC
 from bench.ours import Jobsvc
-from bench.stage import Stage, eventually
+from bench.stage import Broken, Stage, eventually
 
 ROUNDS = 3
 LOOKS = 50
@@ -147,7 +147,7 @@ def _get(connection: http.client.HTTPConnection, paths: list[str]) -> float:
         body: Any = json.loads(answer.read())
         times.append(1000 * (time.perf_counter() - began))
         if answer.status != 200 or body.get("jobs") == []:
-            raise RuntimeError(f"{path}: {answer.status}, {body}")
+            raise Broken(f"{path}: {answer.status}, {body}")
     return statistics.median(times[10:])
 
 

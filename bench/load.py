@@ -9,6 +9,8 @@ import socket
 import time
 from dataclasses import dataclass
 
+from bench.stage import Broken
+
 
 @dataclass(frozen=True)
 class Load:
@@ -22,7 +24,7 @@ class Load:
         return self.times[min(int(len(self.times) * share), len(self.times) - 1)]
 
 
-class Refused(Exception):
+class Refused(Broken):
     """An answer that was no 202."""
 
 

@@ -10,7 +10,7 @@ from bench.book import Book
 from bench.cast import Cast
 from bench.contender import Contender
 from bench.drain import Drain, drain
-from bench.stage import Stage
+from bench.stage import Broken, Stage
 
 SLEEP_MS = 10
 C = TypeVar("C", bound=Contender)
@@ -63,7 +63,12 @@ class Plan:
     def _in_turn(self, contenders: Sequence[C], measure: Callable[[C], str]) -> None:
         for number in range(self.rounds):
             for one in contenders[:: 1 if number % 2 == 0 else -1]:
-                print(f"  round {number + 1}, {one.name}: {measure(one)}", flush=True)
+                try:
+                    seen = measure(one)
+                except Broken as error:
+                    seen = f"broken: {error}"
+                    self.book.notes.append(f"round {number + 1}, {one.name}: broken, without figures of this round")
+                print(f"  round {number + 1}, {one.name}: {seen}", flush=True)
 
     def _write_drain(self, one: Contender, figure: str, duration_ms: int) -> str:
         seen: Drain = drain(self.stage, one, duration_ms, self.seconds)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -64,8 +65,11 @@ class Program:
 
     def succeed(self, timeout: float) -> None:
         """Wait until it has ended well."""
-        if self.popen.wait(timeout):
-            self.check()
+        try:
+            if self.popen.wait(timeout):
+                self.check()
+        except subprocess.TimeoutExpired as error:
+            raise Broken(str(error)) from error
 
 
 class Stage:
@@ -89,6 +93,8 @@ class Stage:
             raise
 
     def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # whoever is impatient now would leave servers behind
         self.clear()
         for server in reversed(self._servers):
             server.stop()
