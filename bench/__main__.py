@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -87,7 +86,10 @@ def main() -> None:
         sys.exit(f"bench: {error}")
     print(report.goals_as_text(GOALS, book))
     if chosen.out:
-        report.write(chosen.out, book, GOALS, shlex.join(["python", "-m", "bench", *sys.argv[1:]]), seen_on)
+        command = (
+            f"python -m bench --rounds {chosen.rounds} --seconds {chosen.seconds:g} --only {','.join(chosen.only)}"
+        )
+        report.write(chosen.out, book, GOALS, command + " --quick" * chosen.quick, seen_on)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ def facts(stage: Stage) -> list[str]:
     locked = json.loads((ROOT / "bench/node/package-lock.json").read_text())["packages"]
     node = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     return [
-        f"{os.cpu_count()} cores, {_cpu()}, {psutil.virtual_memory().total / 1e9:.0f} GB; {platform.system()} "
-        f"{platform.release()}",
+        f"{os.cpu_count()} cores, {_cpu()}, {psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()}",
         f"PostgreSQL {postgres}, fsync {settings['fsync']}, synchronous_commit {settings['synchronous_commit']}, "
         f"shared_buffers {int(settings['shared_buffers']) * 8 // 1024} MB",
         f"Valkey {valkey.get('valkey_version', valkey['redis_version'])}, appendonly {append['appendonly']}, "
