@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+BENCH_READY := bench/.venv/.installed
 # Postgres and Redis: those of DATABASE_URL and REDIS_URL (set, or in .env), else embedded ones.
 SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
 MIGRATE = $(BIN)/flask --app wsgi db upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test chaos lint format clean help
+.PHONY: up run worker services services-down migrate demo test chaos bench lint format clean help
 
 up: $(READY)  ## everything in one terminal: servers, migrations, API, worker, dashboard; Ctrl-C stops it all
 	@exec $(BIN)/python -m jobsvc.devservices up
@@ -36,6 +37,9 @@ test: $(READY)  ## the whole test suite, against real servers
 chaos: $(READY)  ## post JOBS jobs (5000) while everything is killed at random; SEED=n repeats a run, RUNS=n makes several
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))
 
+bench: $(BENCH_READY)  ## measure beside the peers, needs Node; ROUNDS=n (3), QUICK=1, ONLY=drain,accept, OUT=folder
+	@bench/.venv/bin/python -m bench --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
+
 lint: $(READY)  ## style, types and import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -44,7 +48,7 @@ format: $(READY)  ## put the code into shape
 
 clean:  ## stop the servers and remove what was made here, their data too
 	@test ! -e $(READY) || $(BIN)/python -m jobsvc.devservices stop
-	rm -rf .venv .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	rm -rf .venv bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -54,4 +58,12 @@ $(READY): requirements.txt requirements-dev.txt
 	@echo "jobsvc: setting up .venv, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt >&2
+	@touch $@
+
+$(BENCH_READY): requirements.txt requirements-dev.txt bench/requirements.txt bench/node/package-lock.json
+	@command -v npm >/dev/null || { echo "bench: the original's stack needs Node 20 or newer, and npm" >&2; exit 1; }
+	@echo "jobsvc: setting up the peers, once" >&2
+	@test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
+	@bench/.venv/bin/python -m pip install -qq --disable-pip-version-check -r bench/requirements.txt >&2
+	@npm ci --prefix bench/node --silent --no-audit --no-fund >&2
 	@touch $@

@@ -1,0 +1,96 @@
+"""`python -m bench`, as `make bench` calls it."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from bench import growth, ours, report
+from bench.book import Book
+from bench.cast import Cast
+from bench.facts import facts
+from bench.goals import GOALS
+from bench.peers import store
+from bench.plan import Plan
+from bench.stage import Broken, Stage
+
+SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth")
+HERE = Path(__file__).parent
+BUSY = 0.5
+
+
+def arguments() -> argparse.Namespace:
+    """What to measure, how long, and where to write it."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of every measurement but growth (3)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (5)")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}, comma-separated")
+    parser.add_argument("--quick", action="store_true", help="one short round, peers untuned, little growth")
+    parser.add_argument("--out", type=Path, help="folder for RESULTS.md and the plots; a whole run's is bench/")
+    chosen = parser.parse_args()
+    chosen.only = chosen.only.split(",")
+    if unknown := set(chosen.only) - set(SECTIONS):
+        parser.error(f"there is no {', '.join(unknown)}")
+    if chosen.quick:
+        chosen.rounds, chosen.seconds = 1, min(chosen.seconds, 3)
+    elif chosen.out is None and set(chosen.only) == set(SECTIONS):
+        chosen.out = HERE
+    return chosen
+
+
+def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
+    """Play it all, on servers that are gone afterwards; returns what they and the machine were."""
+    busy = os.getloadavg()[0]
+    if busy > BUSY:
+        print(
+            f"bench: others keep this machine busy (load average {busy:.1f}): rates and ratios mean little", flush=True
+        )
+    with Stage() as stage:
+        ours.make_tables(stage)
+        stage.make("peers", lambda: stage.sql(store.TABLE))
+        cast = Cast.untuned()
+        if chosen.only != ["growth"] and not chosen.quick:
+            print("what suits the peers", flush=True)
+            cast = Cast.tuned(stage, min(chosen.seconds, 3))
+        book.notes.append(cast.described())
+        plan = Plan(stage, book, cast, chosen.seconds, chosen.rounds)
+        for section in chosen.only:
+            print(section, flush=True)
+            if section == "growth":
+                grow(stage, book, chosen)
+            else:
+                getattr(plan, section)()
+        return [*facts(stage), f"load average before the run: {busy:.1f}"]
+
+
+def grow(stage: Stage, book: Book, chosen: argparse.Namespace) -> None:
+    """The growth of the service; what was measured before is not lost over it."""
+    try:
+        growth.measure(stage, book, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
+    except Broken as error:
+        print(f"  broken: {error}", flush=True)
+        book.notes.append("growth: broken before its end")
+
+
+def main() -> None:
+    """Measure, print what was reached, and write it down."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    chosen, book = arguments(), Book()
+    try:
+        seen_on = measure(chosen, book)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Broken as error:
+        sys.exit(f"bench: {error}")
+    print(report.goals_as_text(GOALS, book))
+    if chosen.out:
+        command = (
+            f"python -m bench --rounds {chosen.rounds} --seconds {chosen.seconds:g} --only {','.join(chosen.only)}"
+        )
+        report.write(chosen.out, book, GOALS, command + " --quick" * chosen.quick, seen_on)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How fast an API takes jobs, and how soon an idle service starts one."""
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import load, usage
+from bench.contender import BATCH, WithApi, batch, job
+from bench.stage import Program, Stage, eventually
+
+CONNECTIONS = 20
+BATCH_CONNECTIONS = 4
+WARM_UP_SECONDS = 1
+LATENCIES = 300
+WARM_UP_JOBS = 30
+
+
+@dataclass(frozen=True)
+class Accept:
+    """What was seen of an API under load; no worker runs meanwhile."""
+
+    rate: float
+    """Jobs answered with 202, a second."""
+    p50: float
+    p99: float
+    """Seconds."""
+    queued_rate: float
+    """Jobs a second when the clock stops only once the last one is in Redis."""
+    cpu: dict[str, float]
+    """CPU seconds for 1,000 jobs of `api`, `postgres` and `valkey`."""
+    memory: usage.Memory
+
+
+def accept(stage: Stage, contender: WithApi, seconds: float) -> Accept:
+    """POST /jobs over 20 connections."""
+    return _accept(stage, contender, "/jobs", job().encode(), 1, CONNECTIONS, seconds)
+
+
+def accept_batches(stage: Stage, contender: WithApi, seconds: float) -> Accept:
+    """POST /jobs/batch, 1,000 jobs each, over 4 connections."""
+    return _accept(stage, contender, "/jobs/batch", batch(), BATCH, BATCH_CONNECTIONS, seconds)
+
+
+def _accept(
+    stage: Stage, contender: WithApi, path: str, body: bytes, jobs: int, connections: int, seconds: float
+) -> Accept:
+    contender.prepare(stage)
+    program, port = contender.serve(stage)
+    warm = load.post(port, path, body, connections=connections, seconds=WARM_UP_SECONDS)
+    before = len(warm.times) * jobs
+    _all_queued(stage, contender, before)
+    cpu = _cpu(stage, program)
+    began = time.perf_counter()
+    seen = load.post(port, path, body, connections=connections, seconds=seconds)
+    number = len(seen.times) * jobs
+    _all_queued(stage, contender, before + number)
+    took = time.perf_counter() - began
+    spent = {name: 1000 * (value - cpu[name]) / number for name, value in _cpu(stage, program).items()}
+    memory = usage.memory(program.popen.pid)
+    stage.clear()
+    return Accept(seen.rate * jobs, seen.quantile(0.5), seen.quantile(0.99), number / took, spent, memory)
+
+
+def _all_queued(stage: Stage, contender: WithApi, number: int) -> None:
+    eventually(lambda: contender.queued(stage) >= number, f"{contender.name} has all jobs in its queue", 120, 0.01)
+
+
+def _cpu(stage: Stage, program: Program) -> dict[str, float]:
+    servers = {name: usage.cpu(process.pid) for name, process in stage.servers().items()}
+    return {"api": usage.cpu(program.popen.pid), **servers}
+
+
+def start_times(stage: Stage, contender: WithApi, number: int = LATENCIES) -> list[float]:
+    """Seconds from before the POST to the handler's first line, one job at a time on an idle service, ascending."""
+    contender.prepare(stage)
+    notes = stage.folder / "starts"
+    notes.unlink(missing_ok=True)
+    contender.work(stage)
+    _, port = contender.serve(stage)
+    client = load.Client(port)
+    wire = load.request("/jobs", json.dumps({"type": "NOTE_START", "payload": {"path": str(notes)}}).encode())
+    posted: dict[str, float] = {}
+    for _ in range(WARM_UP_JOBS + number):
+        at = time.time()
+        client.send(wire)
+        while (answer := client.receive()) is None:
+            pass
+        posted[json.loads(answer)["jobId"]] = at
+        eventually(lambda: _has_lines(notes, len(posted)), f"{contender.name} starts a job", 60, 0.005)
+        time.sleep(random.uniform(0.005, 0.025))  # noqa: S311  # out of step with whatever polls
+    stage.clear()
+    started = dict(line.split() for line in notes.read_text().splitlines())
+    measured = list(posted)[WARM_UP_JOBS:]
+    return sorted(float(started[one]) - posted[one] for one in measured)
+
+
+def _has_lines(path: Path, number: int) -> bool:
+    return path.exists() and path.read_bytes().count(b"\n") >= number

@@ -1,0 +1,33 @@
+"""The figures of a run: by measurement and contender, one for each round."""
+
+import statistics
+from collections import defaultdict
+
+
+class Book:
+    """What was measured. A figure's name says what and in which unit; `report` knows the names."""
+
+    def __init__(self) -> None:
+        self._figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.notes: list[str] = []
+
+    def write(self, figure: str, contender: str, value: float) -> None:
+        """Add a round's value."""
+        self._figures[figure][contender].append(value)
+
+    def has(self, figure: str, *contenders: str) -> bool:
+        """Whether each of these has a value."""
+        return all(self._figures.get(figure, {}).get(contender) for contender in contenders)
+
+    def figures(self, figure: str) -> dict[str, list[float]]:
+        """All rounds of a figure, by contender."""
+        return {name: list(values) for name, values in self._figures.get(figure, {}).items()}
+
+    def median(self, figure: str, contender: str) -> float:
+        """The middle one of a contender's rounds."""
+        return statistics.median(self._figures[figure][contender])
+
+    def ratio(self, figure: str, one: str, other: str) -> float:
+        """The median of the rounds' ratios, since what disturbs a round disturbs both."""
+        pairs = zip(self._figures[figure][one], self._figures[figure][other], strict=False)
+        return statistics.median(a / b for a, b in pairs)

@@ -1,0 +1,106 @@
+"""Who takes part, and in which of the measurements."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from bench.accept import accept
+from bench.contender import Contender
+from bench.drain import drain
+from bench.node import BullMQ
+from bench.ours import Jobsvc, StockRq
+from bench.python_peers import Celery, Dramatiq, Procrastinate
+from bench.stage import Stage
+
+JOBSVC = "jobsvc"
+STOCK = "rq worker"
+SIMPLE = "rq SimpleWorker"
+BULLMQ = "BullMQ, 50 at once"
+BULLMQ_1 = "BullMQ, 1 at once"
+BULLMQ_2 = "BullMQ, 2 processes × 25"
+EXPRESS = "Express + BullMQ"
+CELERY = "Celery prefork"
+DRAMATIQ = "Dramatiq"
+PROCRASTINATE = "Procrastinate"
+
+C = TypeVar("C", bound=Contender)
+
+
+@dataclass
+class Cast:
+    """The peers that were tuned; all that play are variants of these, or have nothing to tune."""
+
+    bullmq: BullMQ
+    express: BullMQ
+    celery: Celery
+    procrastinate: Procrastinate
+
+    @classmethod
+    def tuned(cls, stage: Stage, seconds: float) -> "Cast":
+        """Find out what suits each peer that can be set up in several ways."""
+
+        def drains(one: Contender) -> float:
+            return drain(stage, one, 0, seconds).rate
+
+        def accepts(one: BullMQ) -> float:
+            return accept(stage, one, seconds).rate
+
+        cast = cls.untuned()
+        return cls(
+            _best(cast.bullmq, drains),
+            _best(cast.express, accepts),
+            _best(cast.celery, drains),
+            _best(cast.procrastinate, drains),
+        )
+
+    @classmethod
+    def untuned(cls) -> "Cast":
+        """As they are known to be good."""
+        return cls(BullMQ(BULLMQ, 2000), BullMQ(EXPRESS, 2000), Celery(CELERY, 500), Procrastinate(PROCRASTINATE, 200))
+
+    def no_op(self) -> list[Contender]:
+        """For jobs that do nothing: each at its fastest, two processes or all that it needs for two cores."""
+        return [
+            Jobsvc(JOBSVC, 1000),
+            self.bullmq,
+            replace(self.bullmq, name=BULLMQ_1, concurrency=1, pace=500),
+            replace(self.bullmq, name=BULLMQ_2, concurrency=25, processes=2),
+            StockRq(STOCK, 50),
+            StockRq(SIMPLE, 100, worker_class="rq.SimpleWorker"),
+            self.celery,
+            Dramatiq(DRAMATIQ, 1000),
+            self.procrastinate,
+        ]
+
+    def sleeping(self) -> list[Contender]:
+        """For jobs that wait: each with fifty at once."""
+        return [
+            Jobsvc(JOBSVC, 1000, workers=2, concurrency=25),
+            replace(self.bullmq, pace=1000),
+            replace(self.celery, processes=50, pace=500),
+            Dramatiq(DRAMATIQ, 500, threads=25),
+            replace(self.procrastinate, concurrency=50, pace=100),
+        ]
+
+    def at_the_door(self) -> list[Jobsvc | BullMQ]:
+        """For what comes by HTTP."""
+        return [Jobsvc(JOBSVC, 1000), self.express]
+
+    def described(self) -> str:
+        """What was chosen for the peers."""
+        return (
+            f"BullMQ's worker with a pool of {self.bullmq.pool} connections, Express with {self.express.pool}; "
+            f"Celery with {self.celery.processes} processes, Procrastinate with {self.procrastinate.concurrency} "
+            "at once; jobs that sleep: 50 at once with each"
+        )
+
+
+def _best(contender: C, rate: Callable[[C], float]) -> C:
+    """The contender with that value of its `choices` which gives the highest rate."""
+    rates: list[tuple[float, C]] = []
+    for name, values in contender.choices.items():
+        for value in values:
+            variant = replace(contender, **{name: value})
+            rates.append((rate(variant), variant))
+            print(f"  {contender.name}, {name} {value}: {rates[-1][0]:,.0f} jobs/s", flush=True)
+    return max(rates, key=lambda one: one[0])[1]

@@ -1,0 +1,68 @@
+"""What the measurements ask of a contender."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench import load
+from bench.stage import Program, Stage, eventually
+
+BATCH = 1000
+
+
+def job(duration_ms: int = 0) -> str:
+    """A job as JSON, as it is posted."""
+    return json.dumps({"type": "TEST_JOB", "payload": {"durationMs": duration_ms}})
+
+
+def batch(duration_ms: int = 0) -> bytes:
+    """The body of a batch."""
+    return ('{"jobs":[' + ",".join([job(duration_ms)] * BATCH) + "]}").encode()
+
+
+@dataclass
+class Contender(ABC):
+    """Somebody who runs jobs. `pace` is about how many a second, so that none is given more than it can do."""
+
+    name: str
+    pace: int
+
+    template: ClassVar[str] = "peers"
+    choices: ClassVar[dict[str, tuple[int, ...]]] = {}
+    """What may be set for speed, and the values that are tried."""
+
+    def prepare(self, stage: Stage) -> None:
+        """An empty database, an empty Redis."""
+        stage.fresh(self.template)
+
+    @abstractmethod
+    def fill(self, stage: Stage, number: int, duration_ms: int) -> None:
+        """Have so many jobs wait, all of them in the queue when this returns, and nothing run."""
+
+    @abstractmethod
+    def work(self, stage: Stage) -> Program:
+        """Start the workers."""
+
+    def completed(self, stage: Stage) -> int:
+        """How many jobs are."""
+        return int(stage.sql("SELECT count(*) FROM job WHERE status = 'COMPLETED'")[0][0])
+
+
+class WithApi(Contender):
+    """One that takes jobs over HTTP."""
+
+    @abstractmethod
+    def serve(self, stage: Stage) -> tuple[Program, int]:
+        """Start the API; returns its port too."""
+
+    @abstractmethod
+    def queued(self, stage: Stage) -> int:
+        """How many jobs wait in Redis."""
+
+    def fill(self, stage: Stage, number: int, duration_ms: int) -> None:
+        _, port = self.serve(stage)
+        batches = -(-number // BATCH)
+        load.post(port, "/jobs/batch", batch(duration_ms), connections=2, number=batches)
+        eventually(lambda: self.queued(stage) >= batches * BATCH, f"{self.name} has {number} jobs in its queue", 600)
+        stage.clear()

@@ -1,0 +1,100 @@
+"""How fast waiting jobs are run, and what that costs."""
+
+import time
+from dataclasses import dataclass
+
+from bench import usage
+from bench.contender import Contender
+from bench.stage import Broken, Program, Stage, eventually
+
+POLL_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class Drain:
+    """What was seen of workers between their first jobs and their last."""
+
+    jobs: int
+    rate: float
+    """Jobs a second."""
+    cpu: dict[str, float]
+    """CPU seconds for 1,000 jobs of `workers`, `postgres` and `valkey`."""
+    memory: usage.Memory
+    """Of the workers, at the end."""
+    redis_bytes: float
+    postgres_bytes: float
+    """What a waiting job takes."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    at: float
+    jobs: int
+    cpu: dict[str, float]
+
+
+def drain(stage: Stage, contender: Contender, duration_ms: int, seconds: float) -> Drain:
+    """Let a contender run jobs that wait, for so many seconds or until few are left; nobody else plays.
+
+    Its `pace` becomes what was seen; where that was so low that the jobs ran out, it is tried again with more.
+    """
+    while True:
+        number = max(int(contender.pace * seconds * 1.3) // 1000 * 1000, 1000)
+        result, ran_out = _once(stage, contender, duration_ms, seconds, number)
+        contender.pace = max(int(result.rate), 2 * contender.pace if ran_out else 0)
+        if not ran_out:
+            return result
+
+
+def _once(stage: Stage, contender: Contender, duration_ms: int, seconds: float, number: int) -> tuple[Drain, bool]:
+    """One go, and whether the jobs ran out long before its time.
+
+    The rate is taken between two looks at the database, the first after jobs have ended, the last before all have:
+    neither the start of the workers nor their idling at the end is in it.
+    """
+    contender.prepare(stage)
+    empty = _stored(stage)
+    contender.fill(stage, number, duration_ms)
+    full = _stored(stage)
+    program = contender.work(stage)
+    first = last = eventually(lambda: _begun(stage, contender, program), f"{contender.name} runs jobs", 60)
+    ran_out = False
+    while last.at < first.at + seconds:
+        time.sleep(POLL_SECONDS)
+        sample = _sample(stage, contender, program)
+        if sample.jobs >= number:
+            ran_out = sample.at < first.at + seconds / 2
+            last = sample if last is first else last
+            break
+        last = sample
+    program.check()
+    jobs = last.jobs - first.jobs
+    if not jobs and not ran_out:
+        raise Broken(f"{contender.name} stands still:\n{program.log.read_text()[-2000:]}")
+    result = Drain(
+        jobs,
+        jobs / (last.at - first.at) if jobs else 0,
+        {name: 1000 * (last.cpu[name] - first.cpu[name]) / max(jobs, 1) for name in last.cpu},
+        usage.memory(program.popen.pid),
+        *((after - before) / number for before, after in zip(empty, full, strict=True)),
+    )
+    stage.clear()
+    return result, ran_out
+
+
+def _begun(stage: Stage, contender: Contender, program: Program) -> _Sample | None:
+    program.check()
+    sample = _sample(stage, contender, program)
+    return sample if sample.jobs else None
+
+
+def _sample(stage: Stage, contender: Contender, program: Program) -> _Sample:
+    servers = {name: usage.cpu(process.pid) for name, process in stage.servers().items()}
+    jobs = contender.completed(stage)
+    return _Sample(time.perf_counter(), jobs, {"workers": usage.cpu(program.popen.pid), **servers})
+
+
+def _stored(stage: Stage) -> tuple[int, int]:
+    """Bytes in Redis and in Postgres."""
+    [[size]] = stage.sql("SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind IN ('r', 'm')")
+    return int(stage.redis.info("memory")["used_memory"]), int(size)

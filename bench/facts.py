@@ -1,0 +1,42 @@
+"""What the figures were seen on."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from bench.node import NODE
+from bench.stage import ROOT, Stage
+
+PYTHON_PACKAGES = ("rq", "celery", "dramatiq", "procrastinate", "granian", "flask", "sqlalchemy", "psycopg2-binary")
+NODE_PACKAGES = ("bullmq", "express", "ioredis", "pg")
+
+
+def facts(stage: Stage) -> list[str]:
+    """The machine, the servers, and everybody's versions, a line each."""
+    [[postgres]] = stage.sql("SELECT current_setting('server_version')")
+    settings = {row[0]: row[1] for row in stage.sql("SELECT name, setting FROM pg_settings")}
+    valkey = stage.redis.info("server")
+    append = stage.redis.config_get("append*")
+    locked = json.loads((ROOT / "bench/node/package-lock.json").read_text())["packages"]
+    node = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return [
+        f"{os.cpu_count()} cores, {_cpu()}, {psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()}",
+        f"PostgreSQL {postgres}, fsync {settings['fsync']}, synchronous_commit {settings['synchronous_commit']}, "
+        f"shared_buffers {int(settings['shared_buffers']) * 8 // 1024} MB",
+        f"Valkey {valkey.get('valkey_version', valkey['redis_version'])}, appendonly {append['appendonly']}, "
+        f"appendfsync {append['appendfsync']}",
+        f"Python {platform.python_version()}; " + ", ".join(f"{name} {version(name)}" for name in PYTHON_PACKAGES),
+        f"Node {node.removeprefix('v')}; "
+        + ", ".join(f"{name} {locked[f'node_modules/{name}']['version']}" for name in NODE_PACKAGES),
+    ]
+
+
+def _cpu() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1].strip() if found else platform.machine()

@@ -1,0 +1,66 @@
+"""What the service is to reach, each a ratio inside one run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import cast
+from bench.book import Book
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A line of the table: what is compared, a bound, and how the run's value is read."""
+
+    what: str
+    bound: float
+    needs: tuple[tuple[str, str], ...]
+    """The figures and contenders without which there is no value."""
+    value: Callable[[Book], float]
+    at_most: bool = False
+    unit: str = "×"
+
+    def verdict(self, book: Book) -> tuple[str, str]:
+        """The value as text, and `pass`, `short` or `not measured`."""
+        if not all(book.has(figure, contender) for figure, contender in self.needs):
+            return "–", "not measured"
+        value = self.value(book)
+        reached = value <= self.bound if self.at_most else value >= self.bound
+        return f"{value:,.2f} {self.unit}", "pass" if reached else "short"
+
+    @property
+    def asked(self) -> str:
+        """The bound as text."""
+        return f"{'≤' if self.at_most else '≥'} {self.bound:g} {self.unit}"
+
+
+def _against(what: str, figure: str, peer: str, bound: float, *, at_most: bool = False) -> Goal:
+    needs = ((figure, cast.JOBSVC), (figure, peer))
+    return Goal(what, bound, needs, lambda book: book.ratio(figure, cast.JOBSVC, peer), at_most)
+
+
+def _figure(what: str, figure: str, bound: float, unit: str, *, at_most: bool = True) -> Goal:
+    return Goal(
+        what, bound, ((figure, cast.JOBSVC),), lambda book: book.median(figure, cast.JOBSVC), at_most=at_most, unit=unit
+    )
+
+
+GOALS = [
+    _against("drain of no-op jobs against BullMQ, 50 at once", "drain.rate", cast.BULLMQ, 2),
+    _against("… against stock rq worker, imports before the fork", "drain.rate", cast.STOCK, 100),
+    _against("… against Dramatiq", "drain.rate", cast.DRAMATIQ, 3),
+    _against("… against Celery prefork", "drain.rate", cast.CELERY, 7),
+    _against("… against Procrastinate", "drain.rate", cast.PROCRASTINATE, 15),
+    _against("drain of 10 ms jobs against BullMQ, 50 at once each", "sleep.rate", cast.BULLMQ, 1.2),
+    _against("POST /jobs at 20 connections against Express + BullMQ", "accept.rate", cast.EXPRESS, 1),
+    _against("… its p99", "accept.p99", cast.EXPRESS, 1, at_most=True),
+    _against("POST /jobs/batch, jobs/s, against one INSERT + addBulk", "batch.rate", cast.EXPRESS, 1.2),
+    _figure("POST to the handler's start, idle, p50", "start.p50", 5, "ms"),
+    _figure("… p99", "start.p99", 15, "ms"),
+    _figure("drain with many waiting against few", "growth.waiting", 0.9, "×", at_most=False),
+    _figure("a page of the list, many rows against few, the slowest of the kinds", "growth.list", 2, "×"),
+    _figure("get, many rows against few", "growth.get", 2, "×"),
+    _figure("a sweep, many rows against few", "growth.sweep", 2, "×"),
+    _figure("memory of the API's largest process (resident)", "accept.largest", 90, "MB"),
+    _figure("memory of the workers' largest process (resident)", "drain.largest", 90, "MB"),
+    _figure("memory of the workers after many jobs against a tenth of them", "growth.memory", 1.1, "×"),
+]

@@ -1,0 +1,181 @@
+"""What becomes of the service as it fills up: many jobs waiting, many rows, many jobs run."""
+
+import http.client
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bench import usage
+from bench.book import Book
+from bench.cast import JOBSVC
+from bench.ours import Jobsvc
+from bench.stage import Broken, Stage, eventually
+
+ROUNDS = 3
+LOOKS = 50
+PAGES = {
+    "the newest 50": "/jobs",
+    "the newest 200": "/jobs?limit=200",
+    "50 that failed": "/jobs?status=FAILED",
+    "50 of a type and queue": "/jobs?type=TEST_JOB&queue=default",
+    "50 with a tag": "/jobs?tag=rare",
+    "50 from the middle": "/jobs?createdBefore={middle}",
+}
+# Ended jobs of the last twenty days, one in fifty failed, one in a hundred cancelled, one in a hundred tagged; the
+# newest thousand wait for tomorrow.
+SEED = """
+INSERT INTO jobs (id, type, queue, payload, status, created_at, tags, timeout, retry_intervals, max_attempts, attempts,
+                  due_at, dispatched_at, fence, worker, started_at, finished_at, version, result, error)
+SELECT uuidv7(at - now()), 'TEST_JOB', 'default', '{"durationMs": 0}',
+       CASE WHEN waits THEN 'SCHEDULED' WHEN n %% 50 = 0 THEN 'FAILED' WHEN n %% 100 = 1 THEN 'CANCELLED'
+            ELSE 'COMPLETED' END,
+       at, CASE WHEN n %% 100 = 2 THEN '{rare}'::text[] END, 180, '{1,5,25}', 4, CASE WHEN waits THEN 0 ELSE 1 END,
+       CASE WHEN waits THEN now() + interval '1 day' ELSE at END, CASE WHEN NOT waits THEN at END, 1, 'worker',
+       CASE WHEN NOT waits THEN at END, CASE WHEN NOT waits THEN at END, 3, NULL,
+       CASE WHEN n %% 50 = 0 AND NOT waits THEN '{"type": "RuntimeError", "message": "asked", "attempt": 1}'::jsonb END
+FROM (SELECT n, n > %(rows)s - 1000 AS waits, now() - interval '20 days' * (1 - n / %(rows)s::float) AS at
+      FROM generate_series(1::bigint, %(rows)s) AS n)
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How far it grows, each against what."""
+
+    waiting: tuple[int, int]
+    rows: tuple[int, int]
+    run: int
+
+
+WHOLE = Sizes((10_000, 1_000_000), (10_000, 5_000_000), 200_000)
+QUICK = Sizes((2_000, 10_000), (10_000, 100_000), 500)
+
+
+def measure(stage: Stage, book: Book, seconds: float, sizes: Sizes) -> None:
+    """All of it, of the service alone."""
+    contender = Jobsvc(JOBSVC, 0)
+    (few, many), (short, long) = sizes.waiting, sizes.rows
+    book.notes.append(
+        f"many and few: {many:,} and {few:,} jobs waiting, {long:,} and {short:,} rows, {sizes.run:,} jobs run"
+    )
+    waiting(stage, book, contender, seconds, sizes.waiting)
+    rows(stage, book, contender, sizes.rows)
+    long_run(stage, book, contender, sizes.run)
+
+
+def waiting(stage: Stage, book: Book, contender: Jobsvc, seconds: float, numbers: tuple[int, int]) -> None:
+    """The drain while many jobs wait, against the drain while few do; they come by POST /jobs/batch."""
+    rates = []
+    for number in numbers:
+        contender.prepare(stage)
+        contender.fill(stage, number, 0)
+        program = contender.work(stage)
+        eventually(lambda program=program: program.check() or contender.completed(stage), "jobs are run", 60)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and contender.completed(stage) < number:
+            time.sleep(0.2)
+        rates.append(_rate(stage))
+        print(f"  {number:,} waiting: {rates[-1]:,.0f} jobs/s", flush=True)
+        book.write("growth.waiting_rate", f"{number:,} waiting", rates[-1])
+        stage.clear()
+    book.write("growth.waiting", JOBSVC, rates[1] / rates[0])
+
+
+def _rate(stage: Stage) -> float:
+    """Jobs a second between the first tenth of the ends and the last one, by the times that stand in the rows."""
+    [[number, seconds]] = stage.sql(
+        "SELECT count(*), extract(epoch FROM percentile_disc(0.9) WITHIN GROUP (ORDER BY finished_at)"
+        " - percentile_disc(0.1) WITHIN GROUP (ORDER BY finished_at))::float FROM jobs WHERE finished_at IS NOT NULL"
+    )
+    return 0.8 * number / seconds
+
+
+def rows(stage: Stage, book: Book, contender: Jobsvc, numbers: tuple[int, int]) -> None:
+    """List, get and sweep, over many rows against few, in turns."""
+    for number in numbers:
+        began = time.perf_counter()
+        stage.make(f"rows_{number}", lambda number=number: _seed(stage, number), contender.template)
+        print(f"  {number:,} rows: made in {time.perf_counter() - began:.0f} s", flush=True)
+    for _ in range(ROUNDS):
+        for number in numbers:
+            stage.use(f"rows_{number}")
+            for what, took in {**_looks(stage, contender), "a sweep": _sweep(stage)}.items():
+                book.write(f"growth.{what}", f"{number:,} rows", took)
+    ratios: dict[str, float] = {}
+    for what in (*PAGES, "a job", "a sweep"):
+        few, many = (book.median(f"growth.{what}", f"{number:,} rows") for number in numbers)
+        ratios[what] = many / few
+        print(f"  {what}: {few:.2f} ms among {numbers[0]:,} rows, {many:.2f} ms among {numbers[1]:,}", flush=True)
+    book.write("growth.list", JOBSVC, max(ratios[what] for what in PAGES))
+    book.write("growth.get", JOBSVC, ratios["a job"])
+    book.write("growth.sweep", JOBSVC, ratios["a sweep"])
+
+
+def _seed(stage: Stage, number: int) -> None:
+    stage.sql(SEED, rows=number)
+    stage.sql("VACUUM ANALYZE jobs")
+
+
+def _looks(stage: Stage, contender: Jobsvc) -> dict[str, float]:
+    """The medians of a page of each kind, and of a job, in ms as a client sees them."""
+    _, port = contender.serve(stage)
+    [[middle]] = stage.sql("SELECT to_char(now() - interval '10 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+    ids = _ids(stage)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    times = {what: _get(connection, [path.format(middle=middle)] * LOOKS) for what, path in PAGES.items()}
+    times["a job"] = _get(connection, [f"/jobs/{random.choice(ids)}" for _ in range(LOOKS)])  # noqa: S311
+    connection.close()
+    stage.clear()
+    return times
+
+
+def _ids(stage: Stage) -> list[str]:
+    """Some jobs from all over the table."""
+    return [row[0] for row in stage.sql("SELECT id::text FROM jobs WHERE random() < 0.02 LIMIT 50000")]
+
+
+def _get(connection: http.client.HTTPConnection, paths: list[str]) -> float:
+    times = []
+    for path in paths[:10] + paths:
+        began = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body: Any = json.loads(answer.read())
+        times.append(1000 * (time.perf_counter() - began))
+        if answer.status != 200 or body.get("jobs") == []:
+            raise Broken(f"{path}: {answer.status}, {body}")
+    return statistics.median(times[10:])
+
+
+def _sweep(stage: Stage) -> float:
+    program = stage.run(sys.executable, "-m", "bench.sweeping", "10")
+    program.succeed(300)
+    return statistics.median(json.loads(program.log.read_text().splitlines()[-1]))
+
+
+def long_run(stage: Stage, book: Book, contender: Jobsvc, number: int) -> None:
+    """The workers' memory after a tenth of these jobs, and after all; or what of it fits into five minutes."""
+    contender.prepare(stage)
+    contender.fill(stage, number, 0)
+    program = contender.work(stage)
+    deadline = time.monotonic() + 300
+    tenth = eventually(lambda: _memory_after(stage, contender, program.popen.pid, number // 10), "a tenth is run", 300)
+    while (done := contender.completed(stage)) < number and time.monotonic() < deadline:
+        program.check()
+        time.sleep(0.5)
+    whole = usage.memory(program.popen.pid)
+    for after, memory in ((number // 10, tenth), (done, whole)):
+        print(f"  after {after:,} jobs: {memory.largest:.1f} MB", flush=True)
+        book.write("growth.memory_pss", f"after {after:,} jobs", memory.pss)
+        book.write("growth.memory_largest", f"after {after:,} jobs", memory.largest)
+    if done >= number:
+        book.write("growth.memory", JOBSVC, whole.largest / tenth.largest)
+    stage.clear()
+
+
+def _memory_after(stage: Stage, contender: Jobsvc, pid: int, number: int) -> usage.Memory | None:
+    return usage.memory(pid) if contender.completed(stage) >= number else None

@@ -1,0 +1,20 @@
+"""The handler by which the benchmark learns when a job starts."""
+
+import time
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from jobsvc import Context, handler
+
+
+class NoteStart(BaseModel):
+    path: str
+
+
+@handler("NOTE_START")
+def note_start(payload: NoteStart, ctx: Context) -> None:
+    """Append the job's id and the time, in seconds since 1970."""
+    now = time.time()
+    with Path(payload.path).open("a") as file:
+        file.write(f"{ctx.job_id} {now}\n")

@@ -1,0 +1,31 @@
+"""The original's stack: Express, BullMQ and `pg`."""
+
+import shutil
+from dataclasses import dataclass
+
+from bench.contender import WithApi
+from bench.stage import ROOT, Program, Stage
+
+NODE = shutil.which("node") or "node"
+
+
+@dataclass
+class BullMQ(WithApi):
+    """Express before it, and worker processes that each run `concurrency` jobs at once."""
+
+    concurrency: int = 50
+    pool: int = 20
+    """Connections to Postgres of each worker process, and of the API."""
+    processes: int = 1
+
+    choices = {"pool": (5, 10, 20, 50)}
+
+    def serve(self, stage: Stage) -> tuple[Program, int]:
+        return stage.serve(NODE, str(ROOT / "bench/node/api.js"), POOL=str(self.pool))
+
+    def work(self, stage: Stage) -> Program:
+        env = {"CONCURRENCY": str(self.concurrency), "POOL": str(self.pool)}
+        return stage.run(NODE, str(ROOT / "bench/node/workers.js"), PROCESSES=str(self.processes), **env)
+
+    def queued(self, stage: Stage) -> int:
+        return int(stage.redis.llen("bull:jobs:wait"))

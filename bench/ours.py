@@ -1,0 +1,54 @@
+"""The service itself: its own worker, and RQ's workers running the same jobs."""
+
+import sys
+from dataclasses import dataclass
+
+from bench.contender import WithApi
+from bench.stage import BIN, ROOT, Program, Stage
+
+TEMPLATE = "jobsvc_tables"
+
+
+def make_tables(stage: Stage) -> None:
+    """The service's tables, made by its migrations."""
+
+    def migrate() -> None:
+        stage.run(str(BIN / "flask"), "--app", "wsgi", "db", "upgrade", "-d", str(ROOT / "migrations")).succeed(60)
+
+    stage.make(TEMPLATE, migrate)
+
+
+@dataclass
+class Jobsvc(WithApi):
+    """The API, and `python worker.py`."""
+
+    workers: int = 2
+    concurrency: int | None = None
+    """Jobs at once of each worker process; None: as it comes."""
+
+    template = TEMPLATE
+
+    def serve(self, stage: Stage) -> tuple[Program, int]:
+        return stage.serve(sys.executable, "-m", "jobsvc.serve", JOBSVC_HANDLERS="bench.handlers")
+
+    def work(self, stage: Stage) -> Program:
+        chosen = {} if self.concurrency is None else {"JOBSVC_CONCURRENCY": str(self.concurrency)}
+        env = {"JOBSVC_HANDLERS": "bench.handlers", "JOBSVC_WORKERS": str(self.workers), **chosen}
+        return stage.run(sys.executable, str(ROOT / "worker.py"), **env)
+
+    def queued(self, stage: Stage) -> int:
+        return int(stage.redis.llen("rq:queue:default"))
+
+    def completed(self, stage: Stage) -> int:
+        return int(stage.sql("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL")[0][0])
+
+
+@dataclass
+class StockRq(Jobsvc):
+    """`rq worker` as it comes, with the settings file that imports everything before it forks."""
+
+    worker_class: str = "rq.Worker"
+
+    def work(self, stage: Stage) -> Program:
+        command = (str(BIN / "rq"), "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-w", self.worker_class, "-q")
+        return stage.run(*command, JOBSVC_HANDLERS="bench.handlers")

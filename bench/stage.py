@@ -1,0 +1,187 @@
+"""Where the contenders meet: an own Postgres and Valkey, and processes that are all gone afterwards."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import psutil
+import psycopg2
+import redis
+
+from jobsvc.devservices import Postgres, Server, Valkey
+from jobsvc.devservices.server import free_port
+
+T = TypeVar("T")
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+MARK = "JOBSVC_BENCH_RUN"
+"""The variable by which a run knows its own processes, whatever sessions and parents they took."""
+
+
+class Broken(Exception):
+    """A contender didn't do what it is there for; the message says which and where its log is."""
+
+
+def eventually(look: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
+    """What `look` returns once that is true; raises Broken at the deadline."""
+    deadline = time.monotonic() + timeout
+    while not (answer := look()):
+        if time.monotonic() > deadline:
+            raise Broken(f"{what}: not within {timeout:g} s")
+        time.sleep(pause)
+    return answer
+
+
+class Program:
+    """A process of a contender's, with all that it starts."""
+
+    def __init__(self, stage: "Stage", command: tuple[str, ...], env: dict[str, str]) -> None:
+        self.log = stage.folder / f"{uuid4().hex[:8]}-{Path(command[-1]).stem}.log"
+        with self.log.open("w") as out:
+            self.popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**stage.env, **env},
+                cwd=stage.folder,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise Broken if it has ended."""
+        if self.popen.poll() is not None:
+            raise Broken(f"{self.popen.args} ended with {self.popen.returncode}:\n{self.log.read_text()[-2000:]}")
+
+    def succeed(self, timeout: float) -> None:
+        """Wait until it has ended well."""
+        try:
+            if self.popen.wait(timeout):
+                self.check()
+        except subprocess.TimeoutExpired as error:
+            raise Broken(str(error)) from error
+
+
+class Stage:
+    """The servers, in a folder that goes with them, and whoever plays. A context manager."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-bench-"))
+        self.mark = uuid4().hex
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JOBSVC_", "DATABASE_URL", "REDIS_URL"))}
+        self.env = {**inherited, "PYTHONPATH": str(ROOT), MARK: self.mark}
+        self._servers: list[Server] = []
+
+    def __enter__(self) -> "Stage":
+        try:
+            self._base, self._redis_url = self._start(Postgres).rpartition("/")[0], self._start(Valkey)
+            self.env["REDIS_URL"] = self._redis_url
+            self.redis = redis.Redis.from_url(self._redis_url, decode_responses=True)
+            return self
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # whoever is impatient now would leave servers behind
+        self.clear()
+        for server in reversed(self._servers):
+            server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, kind: type[Server]) -> str:
+        server = kind(self.folder / "servers")
+        self._servers.append(server)
+        return server.start()[0]
+
+    def run(self, *command: str, **env: str) -> Program:
+        """Start a program in the run's folder, with the URLs of the servers in its environment."""
+        return Program(self, command, env)
+
+    def serve(self, *command: str, **env: str) -> tuple[Program, int]:
+        """Start an API, and wait until it takes connections; returns its port too."""
+        port = free_port(None)
+        program = self.run(*command, PORT=str(port), **env)
+
+        def listens() -> bool:
+            program.check()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return True
+            return False
+
+        eventually(listens, f"{command} listens")
+        return program, port
+
+    def clear(self) -> None:
+        """Kill every program of this run."""
+        while mine := self._programs():
+            for process in mine:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(mine, 5)
+
+    def _programs(self) -> list[psutil.Process]:
+        mine = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    mine.append(process)
+        return mine
+
+    def fresh(self, template: str) -> None:
+        """Nobody plays, Redis is empty, and `DATABASE_URL` is a new copy of this template."""
+        self.clear()
+        self.redis.flushall()
+        self.redis.bgrewriteaof()
+        eventually(self._aof_is_rewritten, "Valkey rewrites its file")
+        self._admin("DROP DATABASE IF EXISTS play WITH (FORCE)")
+        self._admin(f"CREATE DATABASE play TEMPLATE {template}")
+        self._admin("CHECKPOINT")
+        self.env["DATABASE_URL"] = f"{self._base}/play"
+
+    def _aof_is_rewritten(self) -> bool:
+        state = self.redis.info("persistence")
+        return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
+
+    def make(self, name: str, fill: Callable[[], object], template: str = "template1") -> None:
+        """Make a database for `fresh` or `use`: `fill` does so in `DATABASE_URL`."""
+        self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.env["DATABASE_URL"] = f"{self._base}/{name}"
+        fill()
+
+    def use(self, name: str) -> None:
+        """Nobody plays, Redis is empty, and `DATABASE_URL` is this database itself, as it was left."""
+        self.clear()
+        self.redis.flushall()
+        self.env["DATABASE_URL"] = f"{self._base}/{name}"
+
+    def _admin(self, statement: str) -> None:
+        query(f"{self._base}/postgres", statement)
+
+    def sql(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """What the contender's database says."""
+        return query(self.env["DATABASE_URL"], statement, parameters or None)
+
+    def servers(self) -> dict[str, psutil.Process]:
+        """The servers' processes by name."""
+        return {one.name: psutil.Process(one._process.pid) for one in self._servers if one._process is not None}
+
+
+def query(url: str, statement: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    """One statement, on a connection of its own, outside of a transaction."""
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []

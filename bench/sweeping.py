@@ -1,0 +1,17 @@
+"""How long a sweep takes: run as a process of its own, prints each one's milliseconds as JSON."""
+
+import json
+import sys
+import time
+
+from jobsvc.relay import Relay
+
+if __name__ == "__main__":
+    relay = Relay()
+    relay.sweep()  # the first one compiles its statements
+    times = []
+    for _ in range(int(sys.argv[1])):
+        began = time.perf_counter()
+        relay.sweep()
+        times.append(1000 * (time.perf_counter() - began))
+    print(json.dumps(times))
