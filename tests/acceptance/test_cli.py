@@ -342,12 +342,18 @@ def test_stats(tag: str) -> None:
     assert list(by_name)[:2] == [QUEUE, "default"]
     queue = by_name[QUEUE]
     assert {"PENDING", "FAILED"} <= {name for name, count in queue["counts"].items() if count}
+    assert queue["paused"] is False
     assert queue["oldestWaitingSeconds"] >= 90
     [pace] = [one for one in told["types"] if one["name"] == tag]
     assert (pace["started"], pace["completed"], pace["failed"]) == (2, 1, 1)
     assert pace["longestSeconds"] >= pace["meanSeconds"] > 0
-    text = answer("stats", "--minutes", "10")
-    assert re.search(rf"{QUEUE} .* [0-9]+[mhd] *\n", text)
+    jobs.pause(QUEUE)
+    try:
+        assert objects(answer("stats", "--json"))[0]["queues"][0]["paused"] is True
+        text = answer("stats", "--minutes", "10")
+    finally:
+        jobs.resume(QUEUE)
+    assert re.search(rf"{QUEUE} \(paused\) .* [0-9]+[mhd] *\n", text)
     assert re.search(rf"{tag} +0.2/min +0.1/min +0.1/min +[0-9.]+s +[0-9.]+s", text)
 
 
