@@ -216,7 +216,12 @@ def stats(minutes: int, as_json: bool) -> None:
         _print_json(
             {
                 "queues": [
-                    {"name": one.name, "counts": one.counts, "oldestWaitingSeconds": one.oldest_waiting}
+                    {
+                        "name": one.name,
+                        "paused": one.is_paused,
+                        "counts": one.counts,
+                        "oldestWaitingSeconds": one.oldest_waiting,
+                    }
                     for one in queues
                 ],
                 "minutes": minutes,

@@ -150,7 +150,8 @@ def stats(queues: Sequence[QueueState], paces: Sequence[Pace], minutes: int) -> 
     for one in queues:
         oldest = "" if one.oldest_waiting is None else span(one.oldest_waiting)
         numbers = [Text(str(one.counts[name]), STYLES[name] if one.counts[name] else "dim") for name in counted]
-        grid.add_row(_cell(one.name), *numbers, oldest)
+        name = _cell(f"{one.name} (paused)" if one.is_paused else one.name)
+        grid.add_row(name, *numbers, oldest)
     screen.print(grid)
     grid = _grid("TYPE", "STARTED", "COMPLETED", "FAILED", "MEAN", "LONGEST")
     for pace in paces:

@@ -13,8 +13,13 @@ _servers: Servers | None = None
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers before any test module is imported: jobsvc reads its settings as it comes in."""
+    """Start the servers before any test module is imported: jobsvc reads its settings as it comes in.
+
+    With `-n`, each process that runs tests has servers, or databases, of its own.
+    """
     global _servers
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # this process only hands the tests out
     _servers = Servers()
     os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
     for name in [name for name in os.environ if name.startswith("JOBSVC_") and name != "JOBSVC_DEV_DIR"]:
@@ -43,6 +48,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture
 def clean() -> None:
     """Empty tables, and an empty Redis."""
+    empty()
+
+
+def empty() -> None:
+    """Empty all tables, and Redis."""
     from sqlalchemy import text
 
     from jobsvc.db import transaction

@@ -54,13 +54,14 @@ def snooze(payload: dict[str, Any], ctx: Context) -> str:
 
 
 @handler("RETURN")
-def give_back(payload: dict[str, Any]) -> Any:
+def give_back(payload: dict[str, Any], ctx: Context) -> Any:
     return {
         "set": {1, 2},
         "nan": float("nan"),
         "nul": "a\x00b",
         "surrogate": "\ud800",
         "tuple": (1, 2),
+        "context": [ctx.job_id, ctx.attempt, ctx.max_attempts, ctx.fence, ctx.traceparent, ctx.cancelled],
     }[payload["what"]]
 
 

@@ -88,7 +88,10 @@ class Servers:
     def _empty_redis(self, url: str) -> str:
         """A database number on this Redis that holds nothing, so that nobody's keys are flushed."""
         base = url.rpartition("/")[0] if url.rpartition("/")[2].isdigit() else url.rstrip("/")
-        for number in sorted(set(range(1, 16)) - self._taken, reverse=True):
+        # Of several processes that test, each takes every nth.
+        index = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        ours = range(1 + index, 16, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+        for number in sorted(set(ours) - self._taken, reverse=True):
             with redis.Redis.from_url(f"{base}/{number}") as client:
                 if client.dbsize() == 0:
                     self._taken.add(number)

@@ -1,5 +1,6 @@
 """Requests into schemas: each problem found is told with the pointer to it."""
 
+import re
 from itertools import islice
 from typing import Any, TypeVar, get_origin
 from uuid import UUID
@@ -143,12 +144,15 @@ def query(schema: type[Parameters]) -> Parameters:
         ) from None
 
 
+# UUID() would take other spellings too, such as urn:uuid:…, which the routes with <uuid:job_id> don't.
+_ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
 def read_id(text: str) -> UUID:
-    """A job's id out of a path. Raises JobNotFound for what can't be one."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise JobNotFound(f"{text[:100]!a} is not the id of a job") from None
+    """A job's id out of a path, spelled as we do. Raises JobNotFound for what can't be one."""
+    if not _ID.fullmatch(text):
+        raise JobNotFound(f"{text[:100]!a} is not the id of a job")
+    return UUID(text)
 
 
 def no_query() -> None:

@@ -89,13 +89,10 @@ class JobRequest(BaseModel):
     retry: RetryPolicy | None = None
     timeout: Duration | None = None
     expires_in: Duration | None = None
-    unique_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
+    unique_key: Name | None = None
     tags: Annotated[list[Tag], Field(max_length=16)] = []
-    webhook_url: (
-        Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
-        | None
-    ) = None
-    concurrency_key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)] | None = None
+    webhook_url: Url | None = None
+    concurrency_key: Name | None = None
     concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     @classmethod

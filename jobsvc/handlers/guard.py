@@ -18,6 +18,8 @@ Address = IPv4Address | IPv6Address
 _6TO4_RELAYS = IPv4Network("192.88.99.0/24")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+# As WHATWG has it, a name doesn't end with a number: 4294967296 is a wrong address.
+_NAME = re.compile(r"([a-z0-9_-]+\.)*(?!(0x[0-9a-f]*|[0-9]+)\.?$)[a-z0-9_-]+\.?")
 
 
 class AddressRefused(Exception):
@@ -59,7 +61,7 @@ def read_url(text: str) -> Url:
             host = host.encode("idna").decode().lower()
         except UnicodeError:
             host = ""
-    if not host:
+    if literal(host) is None and not _NAME.fullmatch(host):
         raise ValueError("has no valid host")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Url(parts.scheme, host, parts.port or {"http": 80, "https": 443}[parts.scheme], target)

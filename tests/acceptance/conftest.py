@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import empty
 from tests.support import WORKERS, Service
 
 
@@ -17,7 +18,8 @@ def api() -> Iterator[Service]:
 
 @pytest.fixture(scope="package", params=sorted(WORKERS))
 def stack(request: pytest.FixtureRequest) -> Iterator[Service]:
-    """A running API with a worker: ours, then a stock `rq worker`."""
+    """A running API with a worker: ours, then a stock `rq worker`; nothing waits before what a test posts."""
+    empty()
     service = Service({"JOBSVC_LEASE_SECONDS": "3"})
     worker = service.worker(request.param)
     yield service

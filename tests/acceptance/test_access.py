@@ -111,10 +111,10 @@ def test_the_dashboard_answers_to_its_own_pages(api: Service) -> None:
 
 
 def test_an_unknown_page_of_the_dashboard(api: Service) -> None:
-    refused(api.client.get("/rq/nope"), 404)
-    refused(api.client.get("/rq/0/view/job/nope"), 404)
-    refused(api.client.get("/rq/7/view"), 404)
-    refused(api.client.get("/rq/0/data/jobs/default/queued/0/asc/0.json"), 404)
+    for path in ("nope", "0/view/job/nope", "7/view", "x/view"):
+        refused(api.client.get(f"/rq/{path}"), 404)
+    for size, page in (("0", "0"), ("x", "1"), ("8", "x"), ("8", "-1"), ("8", "9" * 5000)):
+        refused(api.client.get(f"/rq/0/data/jobs/default/queued/{size}/asc/{page}.json"), 404)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:3000", "localhost.evil.example", "10.0.0.1"])

@@ -278,6 +278,7 @@ def guarded() -> Iterator[Service]:
     [
         ("POST", "/jobs/{}/cancel", "write"),
         ("POST", "/jobs/{}/retry", "write"),
+        ("POST", "/jobs/{}/webhook", "write"),
         ("POST", "/jobs/batch", "write"),
         ("DELETE", "/jobs/{}", "admin"),
         ("POST", "/jobs/cancel?type=NOTE", "admin"),

@@ -98,6 +98,15 @@ def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
         ('{"type": "SUM", "payload": {"numbers": [1, "2"]}}', "/payload/numbers/1"),
         ('{"type": "SUM", "payload": {"numbers": [1, true]}}', "/payload/numbers/1"),
         ('{"queue": "nope"}', "/queue"),
+        ('{"queue": 1}', "/queue"),
+        ('{"uniqueKey": 1}', "/uniqueKey"),
+        ('{"uniqueKey": ""}', "/uniqueKey"),
+        (f'{{"uniqueKey": "{"k" * 256}"}}', "/uniqueKey"),
+        ('{"tags": "x"}', "/tags"),
+        ('{"tags": [1]}', "/tags/0"),
+        ('{"tags": [""]}', "/tags/0"),
+        (f'{{"tags": ["x", "{"x" * 101}"]}}', "/tags/1"),
+        ('{"tags": [' + '"x",' * 16 + '"x"]}', "/tags"),
         ('{"delay": -1}', "/delay"),
         ('{"delay": "1"}', "/delay"),
         ('{"delay": true}', "/delay"),
@@ -121,12 +130,15 @@ def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
         ('{"retry": {"interval": []}}', "/retry/interval"),
         ('{"retry": {"interval": [1, -1]}}', "/retry/interval/1"),
         ('{"retry": {"interval": "1"}}', "/retry/interval"),
+        ('{"retry": {"max": "3"}}', "/retry/max"),
         ('{"retry": {"interval": [' + "1," * 100 + "1]}}", "/retry/interval"),
         ('{"retry": {"maximum": 1}}', "/retry/maximum"),
         ('{"timeout": 0}', "/timeout"),
         ('{"timeout": -5}', "/timeout"),
         (f'{{"timeout": {YEAR + 1}}}', "/timeout"),
+        ('{"timeout": "5"}', "/timeout"),
         ('{"expiresIn": 0}', "/expiresIn"),
+        (f'{{"expiresIn": {YEAR + 1}}}', "/expiresIn"),
         ('{"expiresIn": "soon"}', "/expiresIn"),
         ('{"type": "HTTP_REQUEST"}', "/payload/url"),
         ('{"type": "HTTP_REQUEST", "payload": {"url": "ftp://example.com/"}}', "/payload/url"),
@@ -226,13 +238,27 @@ def test_a_job_that_does_not_exist(api: Service, job_id: str, path: str) -> None
     refused(api.client.get(path.format(job_id)), 404)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(("GET", ""), ("GET", "/attempts"), ("GET", "/events"), ("DELETE", "")),
+        *(("POST", "/cancel"), ("POST", "/retry"), ("POST", "/webhook")),
+    ],
+)
+def test_an_id_is_spelled_in_one_way(api: Service, method: str, path: str) -> None:
+    job_id = api.post(delay=600)
+    for spelled in (job_id.replace("-", ""), f"{{{job_id}}}", f"urn:uuid:{job_id}", f"{job_id}%0A"):
+        refused(api.client.request(method, f"/jobs/{spelled}{path}"), 404)
+    assert api.job(job_id.upper())["status"] == "SCHEDULED"
+
+
 @pytest.mark.parametrize("path", ["/", "/nope", "/jobs/", "/jobs//attempts", "/static/x"])
 def test_a_path_that_does_not_exist(api: Service, path: str) -> None:
     refused(api.client.get(path), 404)
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "/jobs"), ("DELETE", "/healthz"), ("PATCH", f"/jobs/{uuid.uuid4()}")]
+    ("method", "path"), [("PUT", "/jobs"), ("DELETE", "/healthz"), ("PATCH", f"/jobs/{uuid.UUID(int=0)}")]
 )
 def test_a_wrong_method(api: Service, method: str, path: str) -> None:
     reply = api.client.request(method, path)

@@ -217,6 +217,7 @@ def test_cancel_by_id_withdraws_it_from_rq() -> None:
 
 def test_all_that_the_options_mean_after_a_question(tag: str) -> None:
     waits, runs, failed = submit(queue=QUEUE, tags=[tag]), started(queue=QUEUE, tags=[tag]), failed_job(tags=[tag])
+    sql("UPDATE jobs SET lease_expires_at = now() + interval '1 h' WHERE id = :id", id=runs.job_id)
     declined = cli("cancel", "--tag", tag, say="n\n")
     assert (declined.returncode, status(waits)) == (1, "PENDING")
     assert "cancel 2 jobs? [y/N]" in declined.stderr
@@ -229,28 +230,43 @@ def test_all_that_the_options_mean_after_a_question(tag: str) -> None:
     assert (status(waits), status(failed)) == ("CANCELLED", "PENDING")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["cancel", "--yes"],
-        ["cancel", "--yes", "--type", ""],
-        ["retry", "--yes", "--tag", "x" * 256],
-        ["retry", str(UUID(int=1)), "--type", "TEST_JOB"],
-        ["retry", "12"],
-        ["list", "--status", "NOPE"],
-        ["list", "--after", "yesterday"],
-        ["list", "--after", "99999999999d"],
-        ["list", "--before", "9999-12-31T23:59:59"],
-        ["list", "--limit", "0"],
-        ["list", "--queue", b"\xff"],
-        ["show"],
-    ],
-)
-def test_wrong_usage(arguments: list[str | bytes]) -> None:
-    told = cli(*arguments)
-    assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr.splitlines()[-1].startswith("Error: ")
-    assert "Traceback" not in told.stderr
+WRONG: list[list[str | bytes]] = [
+    ["cancel", "--yes"],
+    ["cancel", "--yes", "--type", ""],
+    ["retry", "--yes", "--tag", "x" * 256],
+    ["retry", str(UUID(int=1)), "--type", "TEST_JOB"],
+    ["retry", "12"],
+    ["list", "--status", "NOPE"],
+    ["list", "--after", "yesterday"],
+    ["list", "--after", "99999999999d"],
+    ["list", "--before", "9999-12-31T23:59:59"],
+    ["list", "--limit", "0"],
+    ["list", "--queue", b"\xff"],
+    ["show"],
+]
+
+# One process for all of them, since it takes seconds to start.
+IN_TURN = """
+import json, sys
+from wsgi import app
+
+for given in sys.argv[1:]:
+    with app.app_context():
+        ended = app.test_cli_runner().invoke(args=["jobs", *json.loads(given)])
+    print(json.dumps([ended.exit_code, ended.stdout, ended.stderr]))
+"""
+
+
+def test_wrong_usage() -> None:
+    given = [json.dumps([os.fsdecode(argument) for argument in arguments]) for arguments in WRONG]
+    command = [sys.executable, "-c", IN_TURN, *given]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=60)
+    assert len(done.stdout.splitlines()) == len(WRONG), done.stderr
+    for arguments, line in zip(WRONG, done.stdout.splitlines(), strict=True):
+        code, out, err = json.loads(line)
+        assert (code, out) == (2, ""), arguments
+        assert err.splitlines()[-1].startswith("Error: "), arguments
+        assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("command", [["list"], ["tail"], ["stats"], ["cancel", "--type", "NONE", "--yes"]])
@@ -342,12 +358,18 @@ def test_stats(tag: str) -> None:
     assert list(by_name)[:2] == [QUEUE, "default"]
     queue = by_name[QUEUE]
     assert {"PENDING", "FAILED"} <= {name for name, count in queue["counts"].items() if count}
+    assert queue["paused"] is False
     assert queue["oldestWaitingSeconds"] >= 90
     [pace] = [one for one in told["types"] if one["name"] == tag]
     assert (pace["started"], pace["completed"], pace["failed"]) == (2, 1, 1)
     assert pace["longestSeconds"] >= pace["meanSeconds"] > 0
-    text = answer("stats", "--minutes", "10")
-    assert re.search(rf"{QUEUE} .* [0-9]+[mhd] *\n", text)
+    jobs.pause(QUEUE)
+    try:
+        assert objects(answer("stats", "--json"))[0]["queues"][0]["paused"] is True
+        text = answer("stats", "--minutes", "10")
+    finally:
+        jobs.resume(QUEUE)
+    assert re.search(rf"{QUEUE} \(paused\) .* [0-9]+[mhd] *\n", text)
     assert re.search(rf"{tag} +0.2/min +0.1/min +0.1/min +[0-9.]+s +[0-9.]+s", text)
 
 

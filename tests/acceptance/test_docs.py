@@ -65,6 +65,19 @@ def test_the_settings_are_all_told_and_no_others() -> None:
     assert told == set(Settings.model_fields)
 
 
+def test_every_route_has_its_curl_line(service: Service) -> None:
+    lines = [line for line in README.splitlines() if "curl " in line or "/docs>" in line]
+    told = [
+        ((re.search("-X ([A-Z]+)", line) or ["", "GET"])[1], found[1])
+        for line in lines
+        for found in re.finditer(r"http://localhost:3000(/[^\s`\"'?>]*)", line)
+    ]
+    for path, operations in service.client.get("/openapi.json").json()["paths"].items():
+        pattern = re.compile(re.sub("{.*?}", "[^/]+", path))
+        asked = {method.lower() for method, url in told if pattern.fullmatch(url)}
+        assert set(operations) <= asked, path
+
+
 def test_the_commands_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in set(re.findall(r"`make ([a-z-]+)`", README)):

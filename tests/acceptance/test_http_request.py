@@ -51,7 +51,7 @@ class Answers(BaseHTTPRequestHandler):
             case "status":
                 status = int(argument.split("?")[0])
             case "busy":
-                status = 503 if len(self.server.seen) == 1 else 200
+                status = int(argument) if len(self.server.seen) == 1 else 200
                 headers["Retry-After"] = "2"
             case "redirect":
                 code, _, place = argument.partition("/")
@@ -148,8 +148,9 @@ def test_an_expected_status_is_success(call: Call, target: Target) -> None:
     assert call(f"{target.url}/redirect/302/json", expectStatus=[302])["result"]["status"] == 302
 
 
-def test_retry_after_is_honoured(http: Service, target: Target) -> None:
-    job_id = http.post("HTTP_REQUEST", {"url": f"{target.url}/busy"}, retry={"max": 1, "interval": 0})
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(http: Service, target: Target, status: int) -> None:
+    job_id = http.post("HTTP_REQUEST", {"url": f"{target.url}/busy/{status}"}, retry={"max": 1, "interval": 0})
     http.until(job_id, "RETRYING")
     job = http.until(job_id, "COMPLETED")
     assert job["attempts"] == 2

@@ -202,6 +202,13 @@ def test_a_result_that_cannot_be_held_is_a_failed_attempt(stack: Service, what: 
     assert job["error"]["type"] == "UnserializableResult"
 
 
+def test_what_a_handler_knows_of_itself(stack: Service) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    body = {"type": "RETURN", "payload": {"what": "context"}, "retry": {"max": 6}}
+    job_id = stack.client.post("/jobs", json=body, headers={"traceparent": trace}).json()["jobId"]
+    assert stack.until(job_id, "COMPLETED")["result"] == [job_id, 1, 7, 1, trace, False]
+
+
 def test_a_tuple_is_json(stack: Service) -> None:
     assert stack.until(stack.post("RETURN", {"what": "tuple"}), "COMPLETED")["result"] == [1, 2]
 

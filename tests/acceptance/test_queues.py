@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from tests.acceptance.test_access import ADMIN, READ, WRITE, bearer
 from tests.acceptance.test_bad_input import refused
-from tests.acceptance.test_life_of_a_job import seconds
 from tests.support import Service
 
 
@@ -123,15 +121,6 @@ def test_unknown_parameters(api: Service, path: str) -> None:
 )
 def test_bad_concurrency(api: Service, fields: dict[str, Any]) -> None:
     refused(api.client.post("/jobs", json=fields), 422)
-
-
-def test_who_waits_for_a_place_starts_right_after_the_one_before(stack: Service) -> None:
-    ids = [stack.post(payload={"durationMs": 50}, concurrencyKey="one") for _ in range(5)]
-    done = [stack.until(job_id, "COMPLETED") for job_id in ids]
-    gaps = [seconds(before["finishedAt"], after["startedAt"]) for before, after in pairwise(done)]
-    assert min(gaps) >= 0  # in order, one at a time
-    # By a sweep, it would take up to 2 s for each.
-    assert sorted(gaps)[len(gaps) // 2] < 0.5
 
 
 def test_who_may_do_what() -> None:

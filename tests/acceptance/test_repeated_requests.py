@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from jobsvc.db import transaction
 from tests.acceptance.test_access import bearer
 from tests.acceptance.test_bad_input import count, refused
-from tests.support import Service
+from tests.support import Service, eventually
 
 
 def post(service: Service, key: str, body: Any = None, path: str = "/jobs", **headers: str) -> httpx.Response:
@@ -174,6 +176,18 @@ def test_fifty_at_once_with_one_idempotency_key_make_one_job(api: Service, path:
     for reply in replies:
         if reply.status_code == 409:
             refused(reply, 409)
+
+
+def test_while_the_first_is_under_way_the_second_is_turned_away(api: Service) -> None:
+    key = fresh()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO jobs%'"
+    with ThreadPoolExecutor(1) as pool, transaction() as connection:
+        connection.execute(text("LOCK TABLE jobs IN SHARE MODE"))  # nobody can add one until we are through
+        first = pool.submit(post, api, key, {})
+        eventually(lambda: api.sql(waiting) == [(1,)])
+        assert "under way" in refused(post(api, key, {}), 409)["detail"]
+    assert first.result().status_code == 202
+    assert post(api, key, {}).json() == first.result().json()
 
 
 def test_fifty_at_once_with_one_unique_key_make_one_job(api: Service) -> None:

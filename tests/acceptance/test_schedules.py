@@ -161,10 +161,12 @@ def test_there_are_no_query_parameters(api: Service, method: str, path: str) -> 
     assert api.client.get("/schedules").json() == {"schedules": []}
 
 
-def test_run_takes_no_body(api: Service, url: str) -> None:
+def test_run_and_delete_take_no_body(api: Service, url: str) -> None:
     api.client.put(url, json=wrong(enabled=False))
     refused(api.client.post(f"{url}/run", json={"payload": {}}), 422)
     assert api.client.post(f"{url}/run", json={}).status_code == 202
+    refused(api.client.request("DELETE", url, json={"jobs": True}), 422)
+    assert api.client.get(url).status_code == 200
 
 
 def test_run_with_a_unique_key_that_is_taken(api: Service, url: str) -> None:

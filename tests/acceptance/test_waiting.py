@@ -178,7 +178,7 @@ def test_a_server_without_threads_never_waits(clean: None, tmp_path: Path) -> No
 
         def post() -> Any:
             try:
-                return httpx.post(url, headers=PATIENT, timeout=30)
+                return httpx.post(url, json={"delay": 600}, headers=PATIENT, timeout=30)
             except httpx.ConnectError:
                 return None
 

@@ -233,14 +233,19 @@ def test_deliveries_are_jobs_to_look_at(hooks: Service, receiver: Receiver) -> N
         *("http://169.254.169.254/", "http://169.254.169.254./", "http://[::ffff:169.254.169.254]/"),
         *("http://2852039166/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376/", "http://169.254.43518/"),
         *("http://[::ffff:a9fe:a9fe]/", "http://[64:ff9b::a9fe:a9fe]/", "http://①⑥⑨.254.169.254/"),
+        *("http://169%2E254%2E169%2E254/", "http://7147006462/", "http://[::169.254.169.254]/"),
         *("http://127.0.0.2/", "http://10.0.0.1/", "http://[::1]/", "http://[fe80::1%25lo]/", "http://0/"),
         *("ftp://example.com/", "example.com", "", "http://", "http://a b/", "http://u:p@example.com/"),
         *("http://example.com:70000/", "http://example.com/" + "x" * 8192, 1, ["http://example.com/"], {}),
     ],
 )
-def test_urls_that_are_refused(hooks: Service, url: Any) -> None:
-    problem = refused(post(hooks, json.dumps({"webhookUrl": url})), 422)
-    assert [error["pointer"] for error in problem["errors"]] == ["/webhookUrl"]
+@pytest.mark.parametrize("pointer", ["/webhookUrl", "/payload/url"])
+def test_urls_that_are_refused(hooks: Service, pointer: str, url: Any) -> None:
+    of_a_request = {"type": "HTTP_REQUEST", "payload": {"url": url}}
+    body = {**({"webhookUrl": url} if pointer == "/webhookUrl" else of_a_request), "tags": ["refused"]}
+    problem = refused(hooks.client.post("/jobs", json=body), 422)
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+    assert hooks.client.get("/jobs?tag=refused").json()["jobs"] == []
 
 
 def test_a_bad_url_in_a_batch_is_named(hooks: Service) -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rq.serializers import JSONSerializer
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_queues import pause, queue, resume
 from tests.faults.conftest import Ground
-from tests.support import Service, eventually
+from tests.support import WORKERS, Service, eventually
 
 
 def test_counts_and_the_oldest_age(service: Service) -> None:
@@ -51,6 +52,15 @@ def rarely_swept(clean: None) -> Iterator[Service]:
     service = Service({"JOBSVC_SWEEP_SECONDS": "60"})
     yield service
     service.close()
+
+
+@pytest.mark.parametrize("kind", sorted(WORKERS))
+def test_who_waits_for_a_place_is_told_by_the_end_of_the_one_before(rarely_swept: Service, kind: str) -> None:
+    rarely_swept.worker(kind)
+    ids = [rarely_swept.post(payload={"durationMs": 50}, concurrencyKey="one") for _ in range(5)]
+    done = [rarely_swept.until(job_id, "COMPLETED") for job_id in ids]  # each sooner than by a sweep
+    for before, after in pairwise(done):
+        assert before["finishedAt"] <= after["startedAt"]  # in order, one at a time
 
 
 def test_all_queues_paused(rarely_swept: Service) -> None:

@@ -60,6 +60,8 @@ def test_unicode_spellings_too(host: str) -> None:
 def test_a_name_is_no_literal() -> None:
     assert literal("example.com") is None
     assert literal("localhost") is None
+    for host in ("localhost.", "x_y.example", "1.example", "0x7f.example", "a.b-1.c9", "7up"):
+        assert read_url(f"http://{host}/").host == host
 
 
 def test_a_name_is_resolved_and_checked() -> None:
@@ -89,7 +91,8 @@ def test_a_name_is_resolved_and_checked() -> None:
             "http://x\x00/",
             "http://" + "a" * 64 + ".com/",
         ),
-        *("http://a..b/", "http://.a/"),
+        *("http://a..b/", "http://.a/", "http://*.x/", "http://a,b/", "http://a%2Eb/", "http://[v1.fe80::a]/"),
+        *("http://4294967296/", "http://a.0x7f/", "http://1.2.3.4.5/", "http://425.510.425.510/"),
     ],
 )
 def test_what_is_no_url(url: str) -> None:

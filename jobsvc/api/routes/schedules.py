@@ -55,6 +55,7 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
 @describe({204: Reply("It is gone.")}, errors=(404,))
 def delete_schedule(name: str) -> tuple[str, int]:
     """Delete a schedule; the jobs that it made stay."""
+    no_body()
     schedules.remove(_known(name))
     return "", 204
 
