@@ -10,9 +10,10 @@ from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, fun
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from uuid_utils.compat import uuid7
 
-from jobsvc.db import transaction
+from jobsvc.db import statements, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.groupcommit import GroupCommit
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import IS_UNFINISHED, Job, Moment
 from jobsvc.sql import now, rows, seconds, seconds_until
@@ -116,8 +117,19 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     whose unique key is taken, or comes twice, is not stored. Raises StoreUnavailable, and then
     nothing was promised.
     """
+    if len(new) == 1 and new[0].unique_key is None:
+        return [_submit_one(new[0])]
     with transaction() as connection:
         return store(connection, new)
+
+
+def _submit_together(new: Sequence[NewJob]) -> list[Submitted]:
+    with statements() as connection:
+        return store(connection, new)
+
+
+# A job without a unique key is stored by the one statement alone, and waits for no other transaction.
+_submit_one = GroupCommit(_submit_together)
 
 
 def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
