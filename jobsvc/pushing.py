@@ -35,10 +35,14 @@ FAILURE_TTL = 86400
 
 
 def push(batch: Sequence[Dispatch], connection: Redis) -> None:
-    """Queue those of these jobs that are due, schedule the others, in one round trip."""
-    with connection.pipeline() as pipeline:
+    """Queue those of these jobs that are due, schedule the others, in one round trip.
+
+    No transaction, which would hold Redis up: what a queue names was written before. If it breaks off in between,
+    some are queued already, and a second push is harmless.
+    """
+    with connection.pipeline(transaction=False) as pipeline:
         for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
-            queue = Queue(name, connection=connection, serializer=SERIALIZER)
+            queue = _queue(name, connection)
             due = []
             for one in group:
                 if one.wait > 0:
@@ -57,8 +61,8 @@ def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
     """What RQ's enqueue_many does, in a fraction of its time: what jobs have in common is put together once."""
     ids = [str(one.job_id) for one in due]
     # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
-    for registry in (queue.scheduled_job_registry, queue.failed_job_registry):
-        pipeline.zrem(registry.key, *ids)
+    for registry in _registries(queue.name, queue.connection):
+        pipeline.zrem(registry, *ids)
     time = utcformat(now())
     for job_id, one in zip(ids, due, strict=True):
         own = ("created_at", time, "enqueued_at", time, "data", _data(job_id))
@@ -68,12 +72,23 @@ def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
     pipeline.rpush(queue.key, *ids)
 
 
+@lru_cache
+def _queue(name: str, connection: Redis) -> Queue:
+    return Queue(name, connection=connection, serializer=SERIALIZER)
+
+
+@lru_cache
+def _registries(queue: str, connection: Redis) -> tuple[str, str]:
+    rqs = _queue(queue, connection)
+    return rqs.scheduled_job_registry.key, rqs.failed_job_registry.key
+
+
 @lru_cache(maxsize=1000)
 def _common(
     queue: str, connection: Redis, type_: str, timeout: float, retry_intervals: tuple[float, ...]
 ) -> tuple[Any, ...]:
     """What RQ itself would keep of a queued job, besides its call and its times: names and values in turn."""
-    job = Queue(queue, connection=connection, serializer=SERIALIZER).create_job(
+    job = _queue(queue, connection).create_job(
         **_call(UUID(int=0)), **_plan(type_, timeout, retry_intervals), status=JobStatus.QUEUED
     )
     fields = {name: value for name, value in job.to_dict().items() if name not in ("created_at", "data")}
