@@ -39,6 +39,7 @@ def create_app(waiters: int = WAITERS) -> Flask:
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, problems
+    from jobsvc.api.door import Door
     from jobsvc.api.routes import (
         acting,
         batch,
@@ -59,6 +60,7 @@ def _wire(app: Flask) -> None:
     for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops, docs):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.wsgi_app = Door(app)  # type: ignore[method-assign]
     app.cli.add_command(commands)
     Migrate(app, Base, directory=str(MIGRATIONS))
 
