@@ -58,7 +58,7 @@ def main() -> None:
 def application() -> Flask:
     """The application as granian's worker process serves it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for every thread that is started from now on
-    app = create_app(WAITERS)
+    app = create_app(WAITERS, has_commands=False)
     app.wsgi_app = Gate(app.wsgi_app, THREADS)  # type: ignore[method-assign]
     gc.collect()
     gc.freeze()  # all that is there by now stays, so no later collection need look at it
