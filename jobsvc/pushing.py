@@ -1,14 +1,22 @@
 """Jobs into RQ: the push, and what RQ is told of a job."""
 
+import json
 import math
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import lru_cache
+from itertools import chain, groupby
 from typing import Any
+from uuid import UUID
 
 from redis import Redis
+from redis.client import Pipeline
 from rq import Queue, Retry
+from rq.job import Job as RQJob
+from rq.job import JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now, utcformat
 
 from jobsvc.clock import GRACE_SECONDS
 from jobsvc.jobs import Dispatch
@@ -27,36 +35,84 @@ FAILURE_TTL = 86400
 
 
 def push(batch: Sequence[Dispatch], connection: Redis) -> None:
-    """Queue those of these jobs that are due, schedule the others, in one round trip."""
-    with connection.pipeline() as pipeline:
+    """Queue those of these jobs that are due, schedule the others, in one round trip.
+
+    No transaction, which would hold Redis up: what a queue names was written before. If it breaks off in between,
+    some are queued already, and a second push is harmless.
+    """
+    with connection.pipeline(transaction=False) as pipeline:
         for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
-            queue = Queue(name, connection=connection, serializer=SERIALIZER)
+            queue = _queue(name, connection)
             due = []
             for one in group:
                 if one.wait > 0:
                     # RQ keeps whole seconds and cuts the rest off; rounded up, it won't ring early.
                     whole_second = datetime.fromtimestamp(math.ceil(one.due_at.timestamp()), UTC)
-                    queue.schedule_job(queue.create_job(**_rq_job(one)), whole_second, pipeline=pipeline)
+                    job = queue.create_job(**_call(one.job_id), **_plan(one.type, one.timeout, one.retry_intervals))
+                    queue.schedule_job(job, whole_second, pipeline=pipeline)
                 else:
-                    due.append(Queue.prepare_data(**_rq_job(one)))
+                    due.append(one)
             if due:
-                # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
-                for registry in (queue.scheduled_job_registry, queue.failed_job_registry):
-                    pipeline.zrem(registry.key, *(job.job_id for job in due))
-                queue.enqueue_many(due, pipeline=pipeline)
+                _enqueue(queue, due, pipeline)
         pipeline.execute()
 
 
-def _rq_job(one: Dispatch) -> dict[str, Any]:
-    """A dispatch in RQ's words."""
-    retries = [math.ceil(interval) for interval in one.retry_intervals]  # RQ counts whole seconds
+def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
+    """What RQ's enqueue_many does, in a fraction of its time: what jobs have in common is put together once."""
+    ids = [str(one.job_id) for one in due]
+    # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
+    for registry in _registries(queue.name, queue.connection):
+        pipeline.zrem(registry, *ids)
+    time = utcformat(now())
+    for job_id, one in zip(ids, due, strict=True):
+        own = ("created_at", time, "enqueued_at", time, "data", _data(job_id))
+        common = _common(queue.name, queue.connection, one.type, one.timeout, tuple(one.retry_intervals))
+        pipeline.execute_command("HSET", RQJob.key_for(job_id), *own, *common)  # type: ignore[no-untyped-call]
+    pipeline.sadd(Queue.redis_queues_keys, queue.key)
+    pipeline.rpush(queue.key, *ids)
+
+
+@lru_cache
+def _queue(name: str, connection: Redis) -> Queue:
+    return Queue(name, connection=connection, serializer=SERIALIZER)
+
+
+@lru_cache
+def _registries(queue: str, connection: Redis) -> tuple[str, str]:
+    rqs = _queue(queue, connection)
+    return rqs.scheduled_job_registry.key, rqs.failed_job_registry.key
+
+
+@lru_cache(maxsize=1000)
+def _common(
+    queue: str, connection: Redis, type_: str, timeout: float, retry_intervals: tuple[float, ...]
+) -> tuple[Any, ...]:
+    """What RQ itself would keep of a queued job, besides its call and its times: names and values in turn."""
+    job = _queue(queue, connection).create_job(
+        **_call(UUID(int=0)), **_plan(type_, timeout, retry_intervals), status=JobStatus.QUEUED
+    )
+    fields = {name: value for name, value in job.to_dict().items() if name not in ("created_at", "data")}
+    return tuple(chain.from_iterable(fields.items()))
+
+
+def _data(job_id: str) -> bytes:
+    """A job's call as RQ keeps it, which is in zlib's format."""
+    # Not compressed: to set that up takes longer than all the rest.
+    deflate = zlib.compressobj(level=0, wbits=9, memLevel=1)
+    return deflate.compress(json.dumps((RUN, None, (job_id,), {})).encode()) + deflate.flush()
+
+
+def _call(job_id: UUID) -> dict[str, Any]:
+    return {"func": RUN, "args": (str(job_id),), "job_id": str(job_id)}
+
+
+def _plan(type_: str, timeout: float, retry_intervals: Sequence[float]) -> dict[str, Any]:
+    """What is to become of a job, in RQ's words."""
+    retries = [math.ceil(interval) for interval in retry_intervals]  # RQ counts whole seconds
     return {
-        "func": RUN,
-        "args": (str(one.job_id),),
-        "job_id": str(one.job_id),
-        "description": one.type,
+        "description": type_,
         # The attempt keeps its own time; RQ's is for a process that can't even do that.
-        "timeout": math.ceil(one.timeout + GRACE_SECONDS),
+        "timeout": math.ceil(timeout + GRACE_SECONDS),
         # One value for each retry: RQ repeats the first of a list that is too short.
         "retry": Retry(max=len(retries), interval=retries) if retries else None,
         "result_ttl": RESULT_TTL,

@@ -35,6 +35,10 @@ SHORTEST_PAUSE = 0.02
 """Seconds between two looks for due jobs, so that many due times close together share one."""
 
 
+GATHER_SECONDS = 0.005
+"""Seconds between two pushes of new jobs. The first one goes at once; those that come right after it go together."""
+
+
 class Relay:
     """One process' relay. `wake` may be called from any thread; the rest belongs to the relay's own."""
 
@@ -50,6 +54,7 @@ class Relay:
         self._sweep_now = False
         self._last_key = ""
         self._is_stopped = False
+        self._next_push = 0.0
 
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
@@ -129,6 +134,8 @@ class Relay:
         """Dispatch what came by `wake`; returns the seconds until the first of it that is still to be claimed."""
         soonest = math.inf
         while self._inbox:
+            time.sleep(max(self._next_push - time.monotonic(), 0))
+            self._next_push = time.monotonic() + GATHER_SECONDS
             batch = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
             self._dispatch([one for one in batch if one.is_claimed or one.wait > 0])
             soonest = min([soonest, *(max(one.wait, 0) for one in batch if one.wait > 0 or not one.is_claimed)])

@@ -1,5 +1,6 @@
 """`make run`: the API under granian, as the settings say."""
 
+import gc
 import os
 import signal
 import socket
@@ -57,8 +58,10 @@ def main() -> None:
 def application() -> Flask:
     """The application as granian's worker process serves it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for every thread that is started from now on
-    app = create_app(WAITERS)
+    app = create_app(WAITERS, has_commands=False)
     app.wsgi_app = Gate(app.wsgi_app, THREADS)  # type: ignore[method-assign]
+    gc.collect()
+    gc.freeze()  # all that is there by now stays, so no later collection need look at it
     threading.Thread(target=_pass_sigterm_on, args=(app.extensions["hub"].close,), daemon=True).start()
     return app
 

@@ -71,9 +71,18 @@ def unstorable(value: Any, depth: int = 1) -> Iterator[Problem]:
         yield Problem("", "is a number too large")
     elif isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if _is_harmless(item) and _is_harmless(key):
+                continue
             found = _in_text(key, "has a key that ") if isinstance(key, str) else []
             for problem in (*found, *unstorable(item, depth + 1)):
                 yield Problem(f"/{escape(str(key))}{problem.pointer}", problem.detail)
+
+
+def _is_harmless(value: Any) -> bool:
+    """Whether there is surely nothing to tell of this value, as of most, so that nobody need look closer."""
+    if isinstance(value, str):
+        return value.isascii() and "\x00" not in value
+    return value is None or isinstance(value, int)
 
 
 def _in_text(text: str, prefix: str = "") -> list[Problem]:

@@ -6,7 +6,8 @@ it, or, as most clients send it, bare.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -35,24 +36,36 @@ def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
     A valid `traceparent` of the request is kept with them. The same request with the same
     Idempotency-Key is answered the same again, and makes nothing. Raises KeyMalformed, KeyUnderWay and KeyReused.
     """
-    parent = tracing.read(request.headers.get("traceparent"))
-    with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
-        traceparent = tracing.current() or parent
-        return _accept([replace(job, traceparent=traceparent) for job in new] if traceparent else new, tell)
-
-
-def _accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
     key = _key()
     if key is None:
-        submitted = jobs.submit(new)
-        _dispatch(submitted)
+        submitted = submit(new, request.headers.get("traceparent"), relay())
         status, body = tell(submitted)
         return body, status, {}
-    request_key = RequestKey(g.get("caller", ""), key, _fingerprint())
-    answer = jobs.submit_once(request_key, new, lambda made: dict(zip(("status", "body"), tell(made), strict=True)))
-    _dispatch(answer.submitted)
+    with _traced(new, request.headers.get("traceparent")) as traced:
+        request_key = RequestKey(g.get("caller", ""), key, _fingerprint())
+        answer = jobs.submit_once(
+            request_key, traced, lambda made: dict(zip(("status", "body"), tell(made), strict=True))
+        )
+    _dispatch(answer.submitted, relay())
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
     return answer.reply["body"], answer.reply["status"], headers
+
+
+def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list[Submitted]:
+    """Store these jobs with the request's traceparent, if it is a valid one, and hand them to the relay."""
+    with _traced(new, traceparent) as traced:
+        submitted = jobs.submit(traced)
+    _dispatch(submitted, relay)
+    return submitted
+
+
+@contextmanager
+def _traced(new: Sequence[NewJob], header: str | None) -> Iterator[Sequence[NewJob]]:
+    """These jobs with their place in the trace of the request, whose span lasts as long as the block."""
+    parent = tracing.read(header)
+    with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
+        traceparent = tracing.current() or parent
+        yield [replace(job, traceparent=traceparent) for job in new] if traceparent else new
 
 
 def relay() -> Relay:
@@ -61,8 +74,8 @@ def relay() -> Relay:
     return found
 
 
-def _dispatch(submitted: Sequence[Submitted]) -> None:
-    relay().wake([one.dispatch for one in submitted if one.dispatch])
+def _dispatch(submitted: Sequence[Submitted], relay: Relay) -> None:
+    relay.wake([one.dispatch for one in submitted if one.dispatch])
 
 
 def _key() -> str | None:

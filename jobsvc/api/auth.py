@@ -2,7 +2,8 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, g, request
@@ -107,14 +108,32 @@ def _check() -> Response | None:
 def _check_is_local() -> Response | None:
     """Without keys, serve this machine only: also when a server was told to listen elsewhere, or a web page
     makes a browser here call us under a name of its own (DNS rebinding)."""
-    if settings().JOBSVC_ALLOW_ANONYMOUS:
-        return None
-    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
-    if is_loopback(request.remote_addr or "") and is_loopback(host.strip("[]")):
+    if settings().JOBSVC_ALLOW_ANONYMOUS or _is_local(request.remote_addr or "", request.host):
         return None
     return problem(
         403, "Forbidden", "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only."
     )
+
+
+@lru_cache
+def _is_local(client: str, host: str) -> bool:
+    """Whether a request from this address is for this Host, with or without its port, on loopback both."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return is_loopback(client) and is_loopback(name.strip("[]"))
+
+
+def surely_may_write(environ: Mapping[str, Any]) -> bool:
+    """Whether what is checked here lets the request of this WSGI environment post jobs. If not, ask `_check` why."""
+    if settings().is_open:
+        return not any(name in environ for name in _SAYS_FROM_WHERE) and bool(
+            settings().JOBSVC_ALLOW_ANONYMOUS or _is_local(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", ""))
+        )
+    kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    owner = _owner(token) if kind == "Bearer" else None
+    return owner is not None and owner.scope != "read"
+
+
+_SAYS_FROM_WHERE = ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_REFERER")
 
 
 def init_app(app: Flask) -> None:

@@ -26,7 +26,14 @@ def body(schema: type[Schema]) -> Schema:
 
     Aborts with 413 and 415; raises NotJson and InvalidInput.
     """
-    value = _json()
+    return read(schema, _json())
+
+
+def read(schema: type[Schema], value: Any) -> Schema:
+    """A JSON value as this schema. Raises InvalidInput."""
+    unstorable = list(islice(strictjson.unstorable(value), MAX_PROBLEMS))
+    if unstorable:
+        raise InvalidInput(unstorable)
     if not isinstance(value, dict):
         raise InvalidInput([Problem("", "the body must be an object")])
     try:
@@ -45,7 +52,7 @@ class _Nothing(BaseModel):
 
 
 def _json() -> Any:
-    """The request's body, which JSON and Postgres can hold; `{}` without one."""
+    """The request's body; `{}` without one."""
     raw = _whole_body()
     if not raw:
         return {}
@@ -54,11 +61,7 @@ def _json() -> Any:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         abort(415, "Send the body as application/json.")
-    value = strictjson.parse(raw)
-    unstorable = list(islice(strictjson.unstorable(value), MAX_PROBLEMS))
-    if unstorable:
-        raise InvalidInput(unstorable)
-    return value
+    return strictjson.parse(raw)
 
 
 def _whole_body() -> bytes:

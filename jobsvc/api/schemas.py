@@ -129,7 +129,7 @@ class JobRequest(BaseModel):
     @field_validator("type")
     @classmethod
     def _known_type(cls, name: str) -> str:
-        if name not in handlers.names():
+        if handlers.find(name) is None or name == DELIVERY:
             raise ValueError(f"there is no type {name[:100]!a}; known types: {', '.join(handlers.names())}")
         return name
 
@@ -168,7 +168,7 @@ class JobRequest(BaseModel):
             queue=self.queue or handler.queue or settings().default_queue,
             payload=self.payload,
             timeout=self.timeout if self.timeout is not None else handler.timeout,
-            retry_intervals=(self.retry.over(handler.retry) if self.retry else handler.retry).intervals(),
+            retry_intervals=self.retry.over(handler.retry).intervals() if self.retry else handler.retry_intervals,
             delay=self.delay,
             run_at=self.run_at,
             expires_in=self.expires_in,

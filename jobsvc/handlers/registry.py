@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +41,11 @@ class Handler:
     def description(self) -> str | None:
         """The function's docstring."""
         return inspect.getdoc(self.function)
+
+    @cached_property
+    def retry_intervals(self) -> list[float]:
+        """One interval, in seconds, for each retry of a job that says nothing about them."""
+        return self.retry.intervals()
 
     def payload_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of the payload; any object, where its annotation can't be told in one."""

@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, func, null, select, text, tuple_
+from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from uuid_utils.compat import uuid7
 
-from jobsvc.db import transaction
+from jobsvc.db import statements, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.groupcommit import GroupCommit
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import IS_UNFINISHED, Job, Moment
 from jobsvc.sql import now, rows, seconds, seconds_until
@@ -102,7 +103,8 @@ _insert = (
         index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
     )
     .returning(
-        *(Job.id, Job.due_at, seconds_until(Job.due_at).label("wait")),
+        # As text and as a float, since a UUID and a Decimal for each of a thousand jobs take their time.
+        *(cast(Job.id, Text).label("id"), Job.due_at, cast(seconds_until(Job.due_at), Double).label("wait")),
         *(Job.dispatched_at.is_not(None).label("is_claimed"), Job.type, Job.queue),
     )
 )
@@ -116,20 +118,32 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     whose unique key is taken, or comes twice, is not stored. Raises StoreUnavailable, and then
     nothing was promised.
     """
+    if len(new) == 1 and new[0].unique_key is None:
+        return [_submit_one(new[0])]
     with transaction() as connection:
         return store(connection, new)
+
+
+def _submit_together(new: Sequence[NewJob]) -> list[Submitted]:
+    with statements() as connection:
+        return store(connection, new)
+
+
+# A job without a unique key is stored by the one statement alone, and waits for no other transaction.
+_submit_one = GroupCommit(_submit_together)
 
 
 def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
     """`submit`, within a transaction of the caller's. Nothing may be dispatched before it is committed."""
     ids = [uuid7() for _ in new]
+    rows_of = [_row(id_, job) for id_, job in zip(ids, new, strict=True)]
     found: dict[int, Submitted] = {}
     while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
-        missing = {ids[i]: i for i in range(len(new)) if i not in found}
-        stored = connection.execute(_insert_counted, {"rows": [_row(id_, new[i]) for id_, i in missing.items()]}).all()
+        missing = {rows_of[i]["id"]: i for i in range(len(new)) if i not in found}
+        stored = connection.execute(_insert_counted, {"rows": [rows_of[i] for i in missing.values()]}).all()
         for row in stored:
             i = missing.pop(row.id)
-            found[i] = Submitted(row.id, _dispatch_of(new[i], row))
+            found[i] = Submitted(ids[i], _dispatch_of(ids[i], new[i], row))
         if missing:
             holders = _holders(connection, [new[i] for i in missing.values()])
             for i in missing.values():
@@ -147,14 +161,18 @@ def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, 
     return {(row.type, row.unique_key): row.id for row in connection.execute(taken)}
 
 
-def _dispatch_of(job: NewJob, stored: Any) -> Dispatch:
+def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
     return Dispatch(
-        *(stored.id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, float(stored.wait)),
+        *(job_id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, stored.wait),
         is_claimed=stored.is_claimed,
         traceparent=job.traceparent,
     )
 
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
-    run_at = job.run_at.isoformat() if job.run_at else None
-    return {**vars(job), "id": str(job_id), "run_at": run_at, "tags": job.tags or None}
+    """What the INSERT is given of a job; what is left out is null."""
+    row = {name: value for name, value in vars(job).items() if value is not None and value != []}
+    row |= {"id": str(job_id), "retry_intervals": job.retry_intervals}
+    if job.run_at:
+        row["run_at"] = job.run_at.isoformat()
+    return row

@@ -1,6 +1,7 @@
 """The relay on a real Redis, and without one."""
 
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
@@ -40,6 +41,23 @@ def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
     assert (rq_job.func_name, list(rq_job.args)) == ("jobsvc.execution.run", [str(one.job_id)])
     assert (rq_job.retries_left, rq_job.retry_intervals) == (3, [1, 3, 3])
     assert (rq_job.description, rq_job.timeout) == ("TEST_JOB", 11)
+
+
+def test_rq_keeps_of_a_job_what_it_would_have_kept_itself() -> None:
+    for wanted in (new(), new(type="HTTP_REQUEST", timeout=7, retry_intervals=[])):
+        [one] = dispatches([wanted])
+        key = f"rq:job:{one.job_id}"
+        Relay()._dispatch([one])
+        ours = rqsettings.connection().hgetall(key)
+        rqsettings.connection().flushdb()
+        call, plan = pushing._call(one.job_id), pushing._plan(one.type, one.timeout, one.retry_intervals)
+        queue().enqueue_many([queue().prepare_data(**call, **plan)])
+        rqs = rqsettings.connection().hgetall(key)
+        assert ours.keys() == rqs.keys()
+        assert zlib.decompress(ours[b"data"]) == zlib.decompress(rqs[b"data"])
+        differing = {name for name in rqs if ours[name] != rqs[name]}
+        assert differing == {b"data", b"created_at", b"enqueued_at"}
+        assert rqsettings.connection().smembers("rq:queues") == {b"rq:queue:default"}
 
 
 def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:

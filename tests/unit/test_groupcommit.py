@@ -1,0 +1,92 @@
+"""Group commit: who goes with whom, and who pays for whose mistakes."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from jobsvc.errors import StoreUnavailable
+from jobsvc.jobs.groupcommit import GroupCommit
+from tests.support import eventually
+
+
+class Work:
+    """What a group is done by: it notes the groups, and waits in the first one until it is let go."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[Any]] = []
+        self.may_go = threading.Event()
+        self.commit: GroupCommit[Any, Any] = GroupCommit(self._do)
+
+    def _do(self, wishes: Sequence[Any]) -> list[Any]:
+        self.groups.append(list(wishes))
+        self.may_go.wait(15)
+        for wish in wishes:
+            if isinstance(wish, BaseException):
+                raise wish
+        return [f"{wish} done" for wish in wishes]
+
+    def behind_each_other(self, pool: ThreadPoolExecutor, *wishes: Any) -> list[Future[Any]]:
+        """The first of these leads alone; the others come in this order while it is at it, and then it may go on."""
+        futures = []
+        for number, wish in enumerate(wishes):
+            futures.append(pool.submit(self.commit, wish))
+            eventually(lambda number=number: self.groups and len(self.commit._gathered) == number)  # type: ignore[misc]
+        self.may_go.set()
+        return futures
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+def test_who_comes_alone_is_served_at_once(work: Work) -> None:
+    work.may_go.set()
+    assert [work.commit(1), work.commit(2)] == ["1 done", "2 done"]
+    assert work.groups == [[1], [2]]
+
+
+def test_those_who_come_meanwhile_go_together(work: Work) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = [future.result(15) for future in work.behind_each_other(pool, 1, 2, 3, 4)]
+    assert outcomes == ["1 done", "2 done", "3 done", "4 done"]
+    assert work.groups == [[1], [2, 3, 4]]
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_wish_that_fails_fails_alone(work: Work, place: int) -> None:
+    wishes: list[Any] = [1, 2, 3, 4]
+    wishes[place] = ValueError("mine")
+    with ThreadPoolExecutor(4) as pool:
+        futures = work.behind_each_other(pool, *wishes)
+        assert futures[place].exception(15) is wishes[place]
+        assert [future.result(15) for future in futures if future is not futures[place]] == [
+            f"{wish} done" for wish in wishes if wish is not wishes[place]
+        ]
+
+
+def test_what_may_have_been_done_is_not_done_again(work: Work) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = work.behind_each_other(pool, 1, StoreUnavailable("away"), 3)
+        assert first.result(15) == "1 done"
+        assert [str(future.exception(15)) for future in others] == ["away", "away"]
+    assert len(work.groups) == 2
+    assert work.commit(5) == "5 done"
+
+
+def test_nobody_is_left_waiting_by_a_leader_that_is_torn_away(work: Work) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        futures = work.behind_each_other(pool, 1, SystemExit(), 3)
+        errors = [type(future.exception(15)) for future in futures[1:]]
+    assert errors == [SystemExit, StoreUnavailable]
+    assert work.commit(5) == "5 done"
+
+
+def test_threads_without_end(work: Work) -> None:
+    work.may_go.set()
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(work.commit, range(2000))) == [f"{wish} done" for wish in range(2000)]
+    assert sorted(wish for group in work.groups for wish in group) == list(range(2000))
