@@ -57,9 +57,10 @@ class AttemptLog:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Take in what this attempt logs within the block."""
-        logs.to_stderr()  # while root has no handler but ours, a record would show nowhere else
-        if _keeper not in logging.getLogger().handlers:
-            logging.getLogger().addHandler(_keeper)
+        root = logging.getLogger()
+        if _keeper not in root.handlers:
+            logs.to_stderr()  # while root has no handler but ours, a record would show nowhere else
+            root.addHandler(_keeper)
         token = _mine.set(self)
         _running.append(self)
         try:

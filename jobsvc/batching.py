@@ -37,7 +37,7 @@ AHEAD_SECONDS = 0.05
 FLUSH_AT, FLUSH_SECONDS = 100, 0.003
 """Ends are stored when there are so many, when one is so old, or when nothing else runs."""
 
-SHOW_AFTER_SECONDS = 0.05
+SHOW_AFTER_SECONDS = 0.1
 """RQ is told of an execution that takes longer; of a shorter one it sees the end alone."""
 
 LOOK_SECONDS, AWAY_SECONDS = 0.05, 0.5
@@ -103,7 +103,7 @@ class Batches:
         try:
             self._start(job_ids)
             while self.held or self._ended or self._stored:
-                self.stable.wait(self._until() - time.monotonic(), FLUSH_SECONDS)
+                self._wait()
                 self._hear_all()
                 now = time.monotonic()
                 if self._ended and now >= self._flush_at():
@@ -119,6 +119,13 @@ class Batches:
             raise
         finally:
             over.set()
+
+    def _wait(self) -> None:
+        seconds = self._until() - time.monotonic()
+        if len(self.held) > self._threads and seconds > 0:
+            time.sleep(min(seconds, FLUSH_SECONDS))  # not woken up for each end, when many will come
+        else:
+            self.stable.wait(seconds, FLUSH_SECONDS)
 
     def _until(self) -> float:
         """When there is something to do at the latest."""
@@ -137,8 +144,10 @@ class Batches:
     def _room(self) -> int:
         if self.is_stopping or time.monotonic() < self._next_take:
             return 0
-        ahead = int(self._threads * AHEAD_SECONDS / self._seconds_each)
-        return min(self._threads + ahead - len(self.held), len(self._free))
+        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each)
+        if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
+            return 0
+        return min(most - len(self.held), len(self._free))
 
     def _take(self, room: int) -> None:
         job_ids: list[str] = []
@@ -271,7 +280,7 @@ class Batches:
         with suppress(RedisError):
             self._doorbell.beat()
             self._doorbell.show_begun(
-                [held for held in self.held.values() if not held.is_shown and 0 < held.begun < long_ago]
+                [held for held in self.held.values() if not held.execution_id and 0 < held.begun < long_ago]
             )
         for horse in self.stable:
             running = [held for held in self.held.values() if held.horse is horse]

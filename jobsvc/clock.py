@@ -55,8 +55,15 @@ class Clock:
 
     def __enter__(self) -> "Clock":
         self.deadline = time.monotonic() + self._timeout
-        self._arm()
+        self._begin()
         return self
+
+    def _begin(self) -> None:
+        global _on_main_thread
+        if _on_main_thread is None:
+            signal.signal(signal.SIGALRM, _ring)
+        _on_main_thread = self
+        self._arm()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,16 +102,24 @@ class Clock:
         self._report(self.last_progress)
 
     def _arm(self) -> None:
-        signal.signal(signal.SIGALRM, self._ring) if threading.current_thread() is threading.main_thread() else None
         signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 0.001))
 
-    def _ring(self, signum: int, frame: FrameType | None) -> None:
+    def ring(self) -> None:
+        """Raise the reason, if the time is up."""
         if self.is_over:
             return
         if time.monotonic() < self.deadline:  # meant for the attempt before, which was over
             self._arm()
         else:
             raise self.reason
+
+
+_on_main_thread: Clock | None = None
+
+
+def _ring(signum: int, frame: FrameType | None) -> None:
+    if _on_main_thread:
+        _on_main_thread.ring()
 
 
 class _Struck(BaseException):
@@ -133,6 +148,9 @@ class ThreadClock(Clock):
                 return _timer.forget(self)
             except _Struck:
                 continue
+
+    def _begin(self) -> None:
+        self._arm()
 
     def _arm(self) -> None:
         _timer.watch(self)

@@ -17,7 +17,7 @@ class Held:
     horse: Horse
     since: float
     renew_at: float
-    is_shown: bool = False
+    execution_id: str = ""  # by which RQ shows it, once it does
     is_called_off: bool = False
     is_stopped_by_rq: bool = False
     is_ended: bool = False

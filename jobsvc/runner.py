@@ -21,7 +21,7 @@ from jobsvc.states import Outcome
 logger = logging.getLogger("jobsvc.worker")
 
 PROGRESS_SECONDS = 0.2
-"""Progress is told at most this often; what came last comes with the end at the latest."""
+"""Progress is told this often; what came last comes with the end."""
 
 Work = tuple[int, Started, float]
 
@@ -64,7 +64,7 @@ class Runner:
                 self._attempt(slot, started, kind)
 
     def _attempt(self, slot: int, started: Started, kind: type[Clock]) -> None:
-        told = 0.0
+        begun = told = time.monotonic()
 
         def report(progress: dict[str, Any]) -> None:
             nonlocal told
@@ -75,7 +75,7 @@ class Runner:
         clock = kind(started, report)
         log = AttemptLog()
         self._running[slot] = started, clock, log
-        self._begun[slot] = begun = time.monotonic()
+        self._begun[slot] = begun
         end, _ = attempt(started, clock, log)
         self._not_stored[slot] = end
         del self._running[slot]

@@ -12,14 +12,13 @@ from typing import Any, cast
 from uuid import uuid4
 
 from redis import Redis, RedisError
-from redis.client import Pipeline, PubSub, PubSubWorkerThread
+from redis.client import PubSub, PubSubWorkerThread
 from rq import Queue, Retry, Worker
 from rq.command import parse_payload
 from rq.exceptions import NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.suspension import is_suspended
-from rq.utils import utcformat
 
 from jobsvc import execution as attempts
 from jobsvc import jobs, logs, rqview
@@ -33,6 +32,7 @@ from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
 from jobsvc.patience import Patience
 from jobsvc.pausable import PausableQueue
 from jobsvc.pushing import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
+from jobsvc.rqends import show_completed
 from jobsvc.states import Outcome, Status
 
 WORKER_TTL = 20
@@ -46,19 +46,6 @@ LAST_RESORT_SECONDS = 5
 
 BEAT_SECONDS = 1.0
 """How often a worker that runs something looks for `rq suspend`, and shows that it lives."""
-
-
-class BatchedJob(RQJob):
-    """An RQ job that was not read from Redis. Saved, it writes what an execution changes, and nothing else."""
-
-    def save(self, pipeline: Pipeline | None = None, include_meta: bool = True, include_result: bool = True) -> None:
-        """Write when it began and ended, and in which worker."""
-        assert pipeline is not None
-        assert self.started_at
-        assert self.ended_at
-        ended_at = utcformat(self.ended_at)
-        times = {"started_at": utcformat(self.started_at), "ended_at": ended_at, "last_heartbeat": ended_at}
-        pipeline.hset(self.key, mapping={**times, "worker_name": self.worker_name or ""})  # type: ignore[dict-item]
 
 
 class JobsvcWorker(Worker):
@@ -142,9 +129,9 @@ class JobsvcWorker(Worker):
         """As RQ's worker does before it forks, and its fork before it runs the job."""
         for one in held:
             job = self._rq_job(one)
-            self._shown[one] = job, self.prepare_execution(job)
+            execution = self.prepare_execution(job)
+            self._shown[one], one.execution_id = (job, execution), execution.id
             self.prepare_job_execution(job)
-            one.is_shown = True
 
     def show_ended(self, ended: list[Ended]) -> None:
         """In one round trip those that completed, and each of the others as RQ does."""
@@ -162,18 +149,15 @@ class JobsvcWorker(Worker):
     def _show_completed(self, done: list[Ended]) -> None:
         if not done:
             return
-        with self.connection.pipeline() as pipeline:
+        with self.connection.pipeline(transaction=False) as pipeline:
             for one in done:
-                job, execution = self._shown.get(one.held, (None, None))
-                job = self._ended_job(one, job or self._rq_job(one.held))
-                job._result = one.end.result
-                id_ = execution.id if execution else None
-                job._handle_success(RESULT_TTL, pipeline, self.name, id_, job.started_at, job.ended_at)
-                job.cleanup(RESULT_TTL, pipeline, remove_from_queue=False)
-                self.cleanup_execution(job, pipeline, execution)
+                if shown := self._shown.get(one.held):
+                    self.cleanup_execution(shown[0], pipeline, shown[1])
             pipeline.hincrby(self.key, "successful_job_count", len(done))
             self.increment_total_working_time(timedelta(seconds=sum(one.seconds for one in done)), pipeline)
-            pipeline.execute()
+            for one in show_completed(pipeline, self.name, done):
+                job = self._rq_job(one.held)
+                Queue(job.origin, self.connection, serializer=SERIALIZER).enqueue_dependents(job)
 
     def _show_otherwise(self, one: Ended) -> None:
         _, execution = self._shown.get(one.held, (None, None))
@@ -200,8 +184,8 @@ class JobsvcWorker(Worker):
         text = (failure.traceback or f"{failure.type}: {failure.message}") if failure else one.end.outcome
         self.handle_job_failure(job, queue, exc_string=text, execution=execution)
 
-    def _rq_job(self, held: Held) -> BatchedJob:
-        job = BatchedJob(str(held.started.job_id), self.connection, SERIALIZER)
+    def _rq_job(self, held: Held) -> RQJob:
+        job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)
         job.origin, job.description = held.started.queue, held.started.type
         job.timeout, job.result_ttl, job.failure_ttl = int(held.started.timeout), RESULT_TTL, FAILURE_TTL
         job.func_name = RUN

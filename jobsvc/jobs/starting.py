@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Double, bindparam, func, null, update
+from sqlalchemy import ARRAY, Double, Uuid, any_, bindparam, func, null, update
 
 from jobsvc.db import transaction
 from jobsvc.jobs.admission import admit, may_start, paused
@@ -35,7 +35,7 @@ class Started:
 _moment = func.statement_timestamp()
 _begin = (
     update(Job)
-    .where(Job.id.in_(bindparam("ids", expanding=True)), *may_start)
+    .where(Job.id == any_(bindparam("ids", type_=ARRAY(Uuid))), *may_start)
     .values(
         status=Status.PROCESSING,
         attempts=Job.attempts + 1,
