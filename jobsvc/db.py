@@ -34,25 +34,9 @@ def transaction() -> Iterator[Connection]:
     Raises StoreUnavailable when Postgres is away, or goes away on the way. Whether a commit that
     was cut off took place is then unknown, as it is for every client of a database.
     """
-    with _told(), engine().begin() as connection:
-        yield connection
-
-
-@contextmanager
-def statements() -> Iterator[Connection]:
-    """A connection on which each statement is a transaction of its own, and costs one round trip instead of three.
-
-    Raises as `transaction` does.
-    """
-    with _told(), engine().connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What is raised in here is told in this service's words, where it has some."""
     try:
-        yield
+        with engine().begin() as connection:
+            yield connection
     except PoolTimeout as error:
         raise StoreUnavailable("Postgres is too slow to answer; try again soon") from error
     except DBAPIError as error:

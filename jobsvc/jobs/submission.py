@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cas
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from uuid_utils.compat import uuid7
 
-from jobsvc.db import statements, transaction
+from jobsvc.db import transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.groupcommit import GroupCommit
@@ -125,11 +125,11 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
 
 
 def _submit_together(new: Sequence[NewJob]) -> list[Submitted]:
-    with statements() as connection:
+    with transaction() as connection:
         return store(connection, new)
 
 
-# A job without a unique key is stored by the one statement alone, and waits for no other transaction.
+# A job without a unique key waits for no other transaction, so none of a group holds the others up.
 _submit_one = GroupCommit(_submit_together)
 
 

@@ -158,8 +158,8 @@ def test_many_that_wait_hold_up_nobody(service: Service) -> None:
 
 def test_a_crowd_stands_in_line(service: Service) -> None:
     """As many as there are threads, before a slow Postgres: those who queue too long for a connection are refused."""
-    sql("CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END'")
-    sql("CREATE TRIGGER doze BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION doze()")
+    sql("CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'")
+    sql("CREATE TRIGGER doze BEFORE INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION doze()")
     try:
         limits = httpx.Limits(max_connections=280)
         with httpx.Client(base_url=service.url, timeout=120, limits=limits) as client, ThreadPoolExecutor(280) as pool:
