@@ -147,7 +147,9 @@ _finish = (
         version=Job.version + 1,
     )
     .returning(
-        Job, _done.c.outcome, case((_done.c.outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took")
+        *(Job.id, Job.type, Job.queue, Job.status, Job.due_at, Job.attempts, Job.max_attempts, Job.retry_intervals),
+        *(Job.fence, Job.worker, Job.started_at, Job.concurrency_key, Job.webhook_url, _done.c.outcome),
+        case((_done.c.outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took"),
     )
 )
 _finish_counted = counting(
