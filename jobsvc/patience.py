@@ -85,7 +85,7 @@ class Patience(Retry):
             if self._is_away:
                 raise exceptions.ConnectionError("Redis is away")
         while True:
-            if self.is_over and not self._is_up():
+            if self.is_over and not is_hasty and not self._is_up():
                 self._stop()  # without trying, which takes long if Redis hangs
             try:
                 return do()
