@@ -273,7 +273,7 @@ class Batches:
     def _look(self) -> None:
         self._next_look = time.monotonic() + LOOK_SECONDS
         for horse in self.stable:
-            horse.look()
+            horse.look(is_busy=any(held.begun for held in self.held.values() if held.horse is horse))
         for held in list(self.held.values()):
             look_at(held, self._stop_at)
         long_ago = time.monotonic() - SHOW_AFTER_SECONDS

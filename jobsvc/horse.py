@@ -95,15 +95,15 @@ class Horse:
         """When (monotonic seconds) the handler of the job in this slot was called; 0 if it was not."""
         return self._begun[slot]
 
-    def look(self) -> None:
-        """Look whether it goes on; to be called now and then."""
+    def look(self, is_busy: bool) -> None:
+        """Look whether it goes on; to be called now and then. `is_busy`: something runs in it."""
         latest = max(self._begun)
-        self._looks = self._looks + 1 if latest == self._latest else 0
+        self._looks = self._looks + 1 if is_busy and latest == self._latest else 0
         self._latest = latest
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it has begun nothing for STUCK_LOOKS looks."""
+        """Whether it was busy, and has begun nothing, for STUCK_LOOKS looks."""
         return self._looks >= STUCK_LOOKS
 
     def stored(self, slots: list[int]) -> None:

@@ -44,6 +44,9 @@ SCHEDULER_SECONDS = 3
 LAST_RESORT_SECONDS = 5
 """How long a worker that was told to stop may take beyond what its attempts may."""
 
+CANCELLED = "Cancelled: the job was cancelled"
+"""What RQ shows for the traceback of an attempt that was called off."""
+
 BEAT_SECONDS = 1.0
 """How often a worker that runs something looks for `rq suspend`, and shows that it lives."""
 
@@ -181,7 +184,7 @@ class JobsvcWorker(Worker):
         if one.held.is_stopped_by_rq:
             self._stopped_job_id = job.id
         failure = one.end.failure
-        text = (failure.traceback or f"{failure.type}: {failure.message}") if failure else one.end.outcome
+        text = (failure.traceback or f"{failure.type}: {failure.message}") if failure else CANCELLED
         self.handle_job_failure(job, queue, exc_string=text, execution=execution)
 
     def _rq_job(self, held: Held) -> RQJob:
