@@ -163,13 +163,15 @@ class Batches:
         with self._postgres:
             started = jobs.start([UUID(id_) for id_ in job_ids if _is_uuid(id_)], self._worker, self._lease)
         if started is None:
-            self._doorbell.give_back(job_ids)
+            with suppress(RedisError):  # else a sweep finds them missing
+                self._doorbell.give_back(job_ids)
             self._next_take = now + AWAY_SECONDS
             if not self.held:
                 time.sleep(AWAY_SECONDS)
             return
         if refused := set(job_ids) - {str(one.job_id) for one in started}:
-            self._doorbell.refused(refused)
+            with suppress(RedisError):
+                self._doorbell.refused(refused)
         self._give([(one, now) for one in started])
 
     def _give(self, started: Iterable[tuple[Started, float]]) -> None:
@@ -177,12 +179,21 @@ class Batches:
         by_horse: dict[Horse, list[Held]] = {}
         for one, since in started:
             handler = handlers.find(one.type)
-            horse = self.stable.for_one() if handler and handler.isolated else self.stable.for_many()
+            is_isolated = handler is not None and handler.isolated
+            is_too_much = is_isolated and self._isolated() >= self._threads
+            horse = self.stable.for_one() if is_isolated and not is_too_much else self.stable.for_many()
             held = Held(one, self._free.pop(), horse, since, renew_at=since + self._lease / 3)
             self.held[held.slot] = held
-            by_horse.setdefault(horse, []).append(held)
+            if is_too_much:
+                self._end(held, held.handed_back(begun=False))
+                self._seconds_each = 1.0  # so that no more is taken than can run at once
+            else:
+                by_horse.setdefault(horse, []).append(held)
         for horse, work in by_horse.items():
             horse.give((held.slot, held.started, held.since + self._lease) for held in work)
+
+    def _isolated(self) -> int:
+        return sum(held.horse.is_for_one for held in self.held.values())
 
     # What the horses tell
 
