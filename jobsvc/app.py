@@ -27,10 +27,10 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         # One more than the limit, since Werkzeug cuts a body of unknown length there, in silence.
         app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES + 1
         app.url_map.merge_slashes = False
-        _wire(app)
         if has_commands:
-            _add_commands(app)
-        logs.set_up()  # after the imports: some say much when they are imported
+            _add_commands(app)  # before there are logs, since Alembic tells of itself as it comes in
+        logs.set_up()
+        _wire(app)
         _start(app, waiters)
     except JobsvcError as error:
         sys.exit(f"jobsvc: {error}")
