@@ -257,8 +257,11 @@ class Batches:
         with self._postgres:
             stored = store([one.end for one in self._ended])
         if stored is None:
+            if not self._next_flush:
+                logger.warning("%s: its outcome waits for Postgres, of %d", self._ended[0].end.job_id, len(self._ended))
             self._next_flush = self._next_take = time.monotonic() + AWAY_SECONDS
             return
+        self._next_flush = 0.0
         pairs = zip(self._ended, stored, strict=True)
         ended = [replace(one, end=end, verdict=verdict) for one, (end, verdict) in pairs]
         tell_all([(one.held.started, one.end, one.verdict) for one in ended])

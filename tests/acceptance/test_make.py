@@ -141,7 +141,7 @@ def test_up_that_is_told_twice_does_not_wait_and_loses_nothing(make, env: dict[s
     eventually(lambda: answers(url, again), 60)
     for job_id in (running, *waiting):
         eventually(lambda job_id=job_id: show(job_id)["status"] == "COMPLETED", 60)
-    assert show(running)["attempts"] == 2  # the first one was not waited for
+    assert show(running)["attempts"] in (1, 2)  # it went back uncounted, if Postgres was still there to be told
     assert [show(job_id)["attempts"] for job_id in waiting] == [1] * 5
 
 

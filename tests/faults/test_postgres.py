@@ -180,11 +180,3 @@ def test_an_outcome_may_wait_longer_than_rq_lets_a_process_live(ground: Ground, 
     ground.postgres.start()
     assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 1
     assert runs(notes) == [job_id]
-
-
-def test_a_process_that_hangs_is_still_killed_by_rq(ground: Ground) -> None:
-    """The other direction: only an outcome that waits is spared."""
-    service = ground.service
-    job_id = service.post(payload={"durationMs": 60_000}, retry={"max": 1, "interval": 600})
-    impatient_worker(ground, job_id)
-    assert service.until(job_id, "RETRYING")["error"]["type"] == "WorkerLost"

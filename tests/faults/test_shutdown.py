@@ -82,7 +82,8 @@ def test_a_second_signal_does_not_wait_and_loses_nothing(ground: Ground) -> None
     worker.wait(5)
     eventually(lambda: not worker.tree())
     service.worker()
-    assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 2, worker.output
+    assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 1, worker.output
+    assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["handed-back", "completed"]
 
 
 def test_workers_rolled_under_load_lose_and_double_nothing(service: Service, tmp_path: Path) -> None:
