@@ -21,14 +21,14 @@ from tests.support import POOL, Process, Service, eventually
 
 # A worker that looks after its running job every second, where RQ's does every 30.
 BRISK = """
-from jobsvc import worker
+from jobsvc import pool, worker
 
 class Brisk(worker.JobsvcWorker):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, job_monitoring_interval=1, **kwargs)
 
-worker.JobsvcWorker = Brisk
-worker.main()
+pool.JobsvcWorker = Brisk
+pool.main()
 """
 
 UP = {"status": "ok", "postgres": "up", "redis": "up"}
