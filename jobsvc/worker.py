@@ -192,7 +192,7 @@ class JobsvcWorker(Worker):
         return job
 
     def _ended_job(self, one: Ended, job: RQJob) -> RQJob:
-        job.ended_at = datetime.now(UTC)
+        job.ended_at = job.last_heartbeat = datetime.now(UTC)
         job.started_at = job.ended_at - timedelta(seconds=one.seconds)
         job.worker_name = self.name
         return job
