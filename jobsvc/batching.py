@@ -169,10 +169,12 @@ class Batches:
             if not self.held:
                 time.sleep(AWAY_SECONDS)
             return
-        if refused := set(job_ids) - {str(one.job_id) for one in started}:
+        by_id = {str(one.job_id): one for one in started}
+        if refused := set(job_ids) - by_id.keys():
             with suppress(RedisError):
                 self._doorbell.refused(refused)
-        self._give([(one, now) for one in started])
+        # In the order in which they were taken, the queues' own; Postgres returns them in any.
+        self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
 
     def _give(self, started: Iterable[tuple[Started, float]]) -> None:
         """Have horses run these, each started at this time."""

@@ -48,7 +48,7 @@ CANCELLED = "Cancelled: the job was cancelled"
 """What RQ shows for the traceback of an attempt that was called off."""
 
 BEAT_SECONDS = 1.0
-"""How often a worker that runs something looks for `rq suspend`, and shows that it lives."""
+"""How often a worker that runs something shows that it lives."""
 
 
 class JobsvcWorker(Worker):
@@ -74,7 +74,7 @@ class JobsvcWorker(Worker):
         self._shown: dict[Held, tuple[RQJob, Execution]] = {}
         self._is_one_by_one = False
         self._is_working = False
-        self._is_held_up = False  # suspended, or a job of others is next
+        self._is_held_up = False  # a job of others is next
         self._next_beat = 0.0
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
@@ -105,7 +105,7 @@ class JobsvcWorker(Worker):
     def take(self, most: int) -> list[str]:
         """Up to `most` ids, in the order of the queues; none while the worker is suspended."""
         taken: list[str] = []
-        if self._is_one_by_one or self._is_held_up or self._stop_requested:
+        if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
             return taken
         for queue in PausableQueue.served(self._ordered_queues):
             if len(taken) < most:
@@ -195,7 +195,7 @@ class JobsvcWorker(Worker):
         return job
 
     def _ended_job(self, one: Ended, job: RQJob) -> RQJob:
-        job.ended_at = datetime.now(UTC)
+        job.ended_at = job.last_heartbeat = datetime.now(UTC)
         job.started_at = job.ended_at - timedelta(seconds=one.seconds)
         job.worker_name = self.name
         return job
@@ -205,7 +205,6 @@ class JobsvcWorker(Worker):
         if time.monotonic() < self._next_beat:
             return
         self._next_beat = time.monotonic() + BEAT_SECONDS
-        self._is_held_up = self._is_held_up or bool(is_suspended(self.connection, self))
         self.heartbeat()
         for job, execution in self._shown.values():
             if (datetime.now(UTC) - execution.last_heartbeat).total_seconds() > self.job_monitoring_interval:

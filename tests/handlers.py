@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import BaseModel
 
 from jobsvc import Context, Discard, Snooze, handler
@@ -28,8 +30,7 @@ class Sum(BaseModel):
 @handler("NOTE")
 def note(payload: Note, ctx: Context) -> int:
     """Append a line for every run, so that a test can count them; fail the first `fails` attempts."""
-    with Path(payload.path).open("a") as file:
-        file.write(f"{ctx.job_id} {ctx.attempt} {ctx.fence}\n")
+    _note(payload.path, ctx)
     time.sleep(payload.seconds)
     if ctx.attempt <= payload.fails:
         raise RuntimeError(f"attempt {ctx.attempt} fails, as asked")
@@ -169,3 +170,73 @@ def _fail(payload: dict[str, Any]) -> None:
 
 def _snooze(payload: dict[str, Any]) -> None:
     raise Snooze(0.1)
+
+
+class Strike(BaseModel):
+    whom: list[str]
+    signal: int = signal.SIGKILL
+    notes: str
+    until: str = ""
+
+
+@handler("STRIKE")
+def strike(payload: Strike, ctx: Context) -> str:
+    """Send a signal, on the first run, to the worker, its pool or this process, and go on until there is a file."""
+    _note(payload.notes, ctx)
+    if ctx.fence == 1:
+        # A core dump would take long, and stay.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        worker = psutil.Process(os.getppid())
+        pids = {"horse": os.getpid(), "worker": worker.pid, "pool": worker.ppid()}
+        for whom in payload.whom:
+            os.kill(pids[whom], payload.signal)
+        if payload.signal == signal.SIGKILL:
+            time.sleep(60)
+    _wait_for(payload.until)
+    return "struck"
+
+
+@handler("UNTIL")
+def until(payload: dict[str, str]) -> int:
+    """Go on until there is a file; returns the process."""
+    _wait_for(payload["path"])
+    return os.getpid()
+
+
+@handler("MEET")
+def meet(payload: dict[str, Any], ctx: Context) -> int:
+    """Wait until `number` of these run at once; returns the process."""
+    Path(payload["folder"], ctx.job_id).touch()
+    while len(os.listdir(payload["folder"])) < payload["number"]:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+@handler("WHERE")
+def where(payload: dict[str, Any], ctx: Context) -> int:
+    """Tell the process, after failing `fails` attempts that each note theirs."""
+    return _where(payload, ctx)
+
+
+@handler("WHERE_ISOLATED", isolated=True)
+def where_isolated(payload: dict[str, Any], ctx: Context) -> int:
+    """The same in a process of its own."""
+    return _where(payload, ctx)
+
+
+def _where(payload: dict[str, Any], ctx: Context) -> int:
+    if ctx.attempt <= payload.get("fails", 0):
+        raise RuntimeError(f"process {os.getpid()}")
+    if ctx.attempt <= payload.get("crashes", 0):
+        os._exit(1)
+    return os.getpid()
+
+
+def _note(path: str, ctx: Context) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{ctx.job_id} {ctx.attempt} {ctx.fence}\n")
+
+
+def _wait_for(path: str) -> None:
+    while path and not Path(path).exists():
+        time.sleep(0.01)

@@ -107,7 +107,9 @@ def test_an_api_that_is_told_to_stop_answers_what_it_took_in(ground: Ground, num
     service = ground.service
     with contextlib.closing(psycopg2.connect(ground.env["DATABASE_URL"])) as holder, ThreadPoolExecutor(8) as pool:
         holder.cursor().execute("LOCK TABLE jobs IN EXCLUSIVE MODE")  # holds up every INSERT
-        replies = [pool.submit(httpx.post, f"{service.url}/jobs", json={}, timeout=30) for _ in range(8)]
+        # Each with a key, which keeps them from sharing an INSERT.
+        bodies = [{"uniqueKey": str(number)} for number in range(8)]
+        replies = [pool.submit(httpx.post, f"{service.url}/jobs", json=body, timeout=30) for body in bodies]
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO jobs%'"
         )

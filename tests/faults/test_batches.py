@@ -1,0 +1,201 @@
+"""Jobs that a worker took many at a time: whatever ends in their midst, each one counts for itself alone."""
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Ground
+from tests.support import Service, eventually
+
+AGAIN = {"retry": {"max": 1, "interval": 0}}
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    return tmp_path / "notes"
+
+
+def post(service: Service, jobs: list[dict[str, Any]]) -> list[str]:
+    reply = service.client.post("/jobs/batch", json={"jobs": jobs})
+    assert reply.status_code == 202, reply.text
+    return list(reply.json()["jobIds"])
+
+
+def all_completed(ground: Ground, job_ids: list[str], timeout: float = 30) -> None:
+    left = "SELECT id::text, status, attempts FROM jobs WHERE id = ANY(%s::uuid[]) AND status <> 'COMPLETED'"
+    eventually(lambda: not ground.sql(left, job_ids), timeout)
+
+
+def warm_up(ground: Ground) -> None:
+    """Let the worker find out that jobs are quick: from then on it takes many."""
+    all_completed(ground, post(ground.service, [{}] * 200))
+
+
+def around(service: Service, notes: Path, one: dict[str, Any], quick: int = 60) -> tuple[str, list[str]]:
+    """Post `one` in the midst of quick ones, which note their runs; returns its id, and theirs."""
+    note = {"type": "NOTE", "payload": {"path": str(notes)}, **AGAIN}
+    job_ids = post(service, [*[note] * (quick // 2), {**AGAIN, **one}, *[note] * (quick // 2)])
+    middle = job_ids.pop(quick // 2)
+    return middle, job_ids
+
+
+def runs(notes: Path) -> Counter[str]:
+    return Counter(line.split()[0] for line in notes.read_text().splitlines())
+
+
+def history(ground: Ground) -> list[tuple[str, str]]:
+    """What the attempts say that are worth a row: not of quick jobs that simply completed."""
+    return [(str(job), str(outcome)) for job, outcome in ground.sql("SELECT job_id, outcome FROM attempts")]
+
+
+def states(ground: Ground) -> dict[tuple[str, int], int]:
+    """How many jobs have a status, and so many attempts."""
+    return {(a, b): n for a, b, n in ground.sql("SELECT status, attempts, count(*) FROM jobs GROUP BY 1, 2")}
+
+
+def attempts(ground: Ground, job_ids: list[str]) -> set[int]:
+    return {n for (n,) in ground.sql("SELECT attempts FROM jobs WHERE id = ANY(%s::uuid[])", job_ids)}
+
+
+def the_others_ran_once(ground: Ground, notes: Path, others: list[str]) -> None:
+    all_completed(ground, others)
+    assert attempts(ground, others) == {1}
+    noted = runs(notes)
+    assert [noted[job_id] for job_id in others] == [1] * len(others)
+
+
+@pytest.mark.parametrize("how", ["exit", signal.SIGSEGV, signal.SIGKILL])
+def test_a_handler_that_ends_its_process_costs_itself_alone_an_attempt(ground: Ground, notes: Path, how: Any) -> None:
+    service = ground.service
+    service.worker()
+    warm_up(ground)
+    strike = {"type": "STRIKE", "payload": {"whom": ["horse"], "signal": how, "notes": str(notes)}}
+    crasher, others = around(service, notes, {"type": "CRASH"} if how == "exit" else strike)
+    assert service.until(crasher, "COMPLETED")["attempts"] == 2
+    the_others_ran_once(ground, notes, others)
+    assert history(ground) == [(crasher, "lost")]
+
+
+def test_several_that_end_their_process(ground: Ground, notes: Path) -> None:
+    service = ground.service
+    service.worker()
+    warm_up(ground)
+    crash = {"type": "CRASH", **AGAIN}
+    note = {"type": "NOTE", "payload": {"path": str(notes)}}
+    job_ids = post(service, [*[note] * 10, crash, crash] * 4)
+    crashers = [job_id for place, job_id in enumerate(job_ids) if place % 12 >= 10]
+    all_completed(ground, job_ids)
+    the_others_ran_once(ground, notes, [job_id for job_id in job_ids if job_id not in crashers])
+    assert sorted(history(ground)) == sorted((job_id, "lost") for job_id in crashers)
+
+
+def test_a_worker_killed_in_the_midst_of_a_batch(ground: Ground, notes: Path) -> None:
+    """The process of its handlers, which outlives it, tells Postgres: what ended, what ran, what had not begun."""
+    service = ground.service
+    worker = service.worker()
+    warm_up(ground)
+    killer, others = around(
+        service, notes, {"type": "STRIKE", "payload": {"whom": ["worker"], "notes": str(notes)}}, quick=100
+    )
+    assert service.until(killer, "COMPLETED", timeout=30)["attempts"] == 2
+    the_others_ran_once(ground, notes, others)
+    assert history(ground) == [(killer, "lost")]
+    assert "the worker died" in worker.output
+
+
+def test_a_worker_killed_from_outside(ground: Ground, notes: Path) -> None:
+    service = ground.service
+    service.worker()
+    warm_up(ground)
+    slow = {"type": "NOTE", "payload": {"path": str(notes), "seconds": 3}}
+    running, others = around(service, notes, slow)
+    eventually(lambda: notes.exists() and running in runs(notes), pause=0.002)
+    [pid] = {one["pid"] for one in service.client.get("/workers").json()["workers"]}
+    os.kill(pid, signal.SIGKILL)
+    assert service.until(running, "COMPLETED", timeout=30)["attempts"] == 2
+    the_others_ran_once(ground, notes, others)
+    assert history(ground) == [(running, "lost")]
+
+
+def test_a_worker_killed_with_the_process_of_its_handlers(ground: Ground, notes: Path) -> None:
+    """Nobody is left to tell who had begun, so all that it held is lost when the leases lapse, and runs again."""
+    service = ground.service
+    service.worker()
+    warm_up(ground)
+    strike = {"type": "STRIKE", "payload": {"whom": ["worker", "horse"], "notes": str(notes)}}
+    killer, others = around(service, notes, strike)
+    eventually(lambda: notes.exists() and killer in runs(notes), pause=0.002)
+    died = time.monotonic()
+    running = "SELECT count(*) FROM jobs WHERE attempts = 1 AND status = 'PROCESSING'"
+    eventually(lambda: ground.sql(running) == [(0,)], ground.bound - (time.monotonic() - died))
+    all_completed(ground, [killer, *others])
+    assert {outcome for _, outcome in history(ground)} == {"lost"}
+    assert set(runs(notes)) == {killer, *others}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_taken_and_not_begun_goes_back_at_once(ground: Ground, notes: Path, number: signal.Signals) -> None:
+    service = ground.service
+    go_on = notes.with_name("go on")
+    worker = service.worker()
+    warm_up(ground)
+    payload = {"whom": ["pool"], "signal": number, "notes": str(notes), "until": str(go_on)}
+    running, others = around(service, notes, {"type": "STRIKE", "payload": payload}, quick=100)
+    service.until(running, "PROCESSING")
+    eventually(lambda: states(ground) == {("COMPLETED", 1): 250, ("PROCESSING", 1): 1, ("PENDING", 0): 50})
+    assert service.job(running)["status"] == "PROCESSING"
+    go_on.touch()
+    assert worker.wait(20) == 0
+    assert service.job(running)["status"] == "COMPLETED"
+    service.worker()
+    the_others_ran_once(ground, notes, others)
+    assert history(ground) == []
+
+
+def test_quick_jobs_do_not_wait_for_a_slow_one(ground: Ground, notes: Path) -> None:
+    service = ground.service
+    go_on = notes.with_name("go on")
+    service.worker(JOBSVC_WORKERS="2", JOBSVC_CONCURRENCY="1")
+    for _ in range(3):
+        warm_up(ground)
+    slow, quick = around(service, notes, {"type": "UNTIL", "payload": {"path": str(go_on)}})
+    all_completed(ground, quick, 15)
+    assert service.job(slow)["status"] == "PROCESSING"
+    go_on.touch()
+    assert service.until(slow, "COMPLETED")["attempts"] == 1
+    the_others_ran_once(ground, notes, quick)
+
+
+def test_a_batch_runs_in_the_order_of_the_queues(ground: Ground, notes: Path) -> None:
+    service = ground.service
+    note = {"type": "NOTE", "payload": {"path": str(notes)}}
+    low = post(service, [{**note, "queue": "low"}] * 60)
+    quick = {"queue": "high", "payload": {"result": 1}}
+    high = post(service, [*[quick] * 150, *[{**note, "queue": "high"}, quick] * 60])[150::2]
+    eventually(lambda: service.redis().llen("rq:queue:low") == 60 and service.redis().llen("rq:queue:high") == 270)
+    service.worker()
+    all_completed(ground, [*high, *low])
+    assert list(runs(notes)) == [*high, *low]
+
+
+def test_whatever_ends_a_job_frees_its_place(ground: Ground) -> None:
+    """A worker has 256 places, so it would stand still if 2,000 jobs lost some."""
+    service = ground.service
+    service.worker()
+    snooze = {"type": "SNOOZE", "payload": {"times": 1, "seconds": 0.1}}
+    fail = {"payload": {"failAttempts": 1}, **AGAIN}
+    for _ in range(2):
+        post(service, [*[{}] * 600, *[{"type": "DISCARD"}] * 150, *[fail] * 125, *[snooze] * 125])
+    unfinished = "SELECT status, count(*) FROM jobs WHERE finished_at IS NULL GROUP BY 1"
+    eventually(lambda: not ground.sql(unfinished), 120)
+    ended = ground.sql("SELECT status, count(*) FROM jobs GROUP BY 1 ORDER BY 1")
+    assert ended == [("COMPLETED", 1700), ("FAILED", 300)]
+    all_completed(ground, post(service, [{}] * 300))
+    with service.redis() as client:
+        eventually(lambda: not [*client.scan_iter("rq:wip:*"), *client.scan_iter("rq:execution*")])
+        assert not list(client.scan_iter("rq:executions:*"))
