@@ -15,10 +15,11 @@ from redis import Redis, RedisError
 from redis.client import PubSub, PubSubWorkerThread
 from rq import Queue, Retry, Worker
 from rq.command import parse_payload
-from rq.exceptions import NoSuchJobError, StopRequested
+from rq.exceptions import DeserializationError, NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.suspension import is_suspended
+from rq.utils import get_connection_from_queues
 
 from jobsvc import execution as attempts
 from jobsvc import jobs, logs, rqview
@@ -58,9 +59,11 @@ class JobsvcWorker(Worker):
     its handlers, and RQ's scheduler.
     """
 
-    def __init__(self, queues: Any, name: str | None = None, *, connection: Redis, **kwargs: Any) -> None:
+    def __init__(self, queues: Any, name: str | None = None, *, connection: Redis | None = None, **kwargs: Any) -> None:
         from jobsvc import rqsettings
 
+        connection = connection or get_connection_from_queues(queues)
+        assert connection
         self._patience = Patience(rqsettings.probe)
         if kwargs.get("prepare_for_work", True):
             # From here on Redis is waited for. RQ's own handlers come later, and there is nothing to finish yet.
@@ -92,7 +95,7 @@ class JobsvcWorker(Worker):
         """Run a batch that begins with this job; one that isn't ours, as RQ does."""
         self._is_working, self._is_held_up = True, False
         try:
-            if job.func_name != RUN:
+            if not _is_ours(job):
                 super().execute_job(job, queue)
             else:
                 with self._patience.suspended():
@@ -122,7 +125,7 @@ class JobsvcWorker(Worker):
     def refused(self, job_ids: Iterable[str]) -> None:
         """Leave a job of others to RQ, and put right what RQ shows of ours."""
         for job in RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER):
-            if job and job.func_name != RUN:
+            if job and not _is_ours(job):
                 self._is_held_up = True
                 self.give_back([job.id])
             elif job:
@@ -282,7 +285,14 @@ class JobsvcWorker(Worker):
         self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
     ) -> None:
         """As RQ's, unless another worker has started the job since."""
-        if job.func_name == RUN and rqview.is_anothers(self, job):
+        if _is_ours(job) and rqview.is_anothers(self, job):
             rqview.step_aside(self, job, execution)
         else:
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+
+
+def _is_ours(job: RQJob) -> bool:
+    try:
+        return job.func_name == RUN
+    except DeserializationError:  # RQ shows it as failed
+        return False

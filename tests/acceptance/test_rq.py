@@ -95,6 +95,14 @@ def test_a_requeue_from_the_dashboard_runs_no_ended_job(stack: Service) -> None:
     assert (stack.job(job_id)["status"], stack.job(job_id)["attempts"]) == ("FAILED", 1)
 
 
+def test_a_job_that_cannot_be_read_fails_and_stops_no_worker(stack: Service) -> None:
+    """It comes from somebody who uses RQ as it is by default, with pickle."""
+    pickled = Queue("default", connection=stack.redis()).enqueue(print, "hello")
+    eventually(lambda: is_in(queue(stack).failed_job_registry, pickled.id))
+    stack.until(stack.post(), "COMPLETED")
+    assert len(stack.client.get("/workers").json()["workers"]) == 1
+
+
 def test_rq_info(stack: Service) -> None:
     rq = Path(sys.executable).parent / "rq"
     shown: Any = subprocess.run(
