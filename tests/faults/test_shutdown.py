@@ -160,6 +160,8 @@ def test_an_api_that_is_told_to_stop_under_load_keeps_what_it_accepted(ground: G
             client.result()
     stored = {str(job_id) for (job_id,) in ground.sql("SELECT id FROM jobs")}
     assert set(accepted) <= stored
-    assert odd == []
+    # Who had just connected may be hung up on, unread and unanswered; nobody else is.
+    assert len(stored - set(accepted)) <= len(odd) <= len(clients)
+    assert {error.partition("(")[0] for error in odd} <= {"RemoteProtocolError", "ReadError"}
     service.worker()
     eventually(lambda: ground.sql("SELECT DISTINCT status FROM jobs") == [("COMPLETED",)], 60)
