@@ -17,7 +17,7 @@ PAUSES_SECONDS = 0.5
 
 
 class PausableQueue(Queue):
-    """RQ's queue, which is passed over while it is paused: what waits in it would be refused, one process a job."""
+    """RQ's queue, which is passed over while it is paused: what waits in it would be refused, job by job."""
 
     _paused: set[str] = set()
     _known_until = 0.0
