@@ -129,7 +129,7 @@ def test_workers(service: Service) -> None:
     assert service.client.get("/workers").json() == {"workers": []}
     process = service.worker()
     job_id = service.post(payload={"durationMs": 1500})
-    service.until(job_id, "PROCESSING")
+    eventually(lambda: service.rq_places(job_id) == ["running"])
     [worker] = service.client.get("/workers").json()["workers"]
     assert list(worker) == ["name", "host", "pid", "state", "queues", "jobs", "lastHeartbeat"]
     assert worker["name"] == service.attempts(job_id)[0]["worker"]
