@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import mmap
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,15 +33,9 @@ TOGETHER = 10
 MOST_PLACES = 1000
 """No concurrency key has more."""
 
-ASIDE = "aside"
-"""The key in the RQ job's `meta` by which `run` tells its worker that RQ's job is not this execution's to write."""
-
-outcome_waits = mmap.mmap(-1, 1)
-"""1 while an outcome waits for Postgres, for the process that watches over this one. A worker makes one of its own."""
-
 
 def warm_up() -> None:
-    """Run an attempt's statements for no job, so that processes forked from this one inherit them compiled."""
+    """Run an attempt's statements for no job, so that the first one finds them compiled."""
     with contextlib.suppress(StoreUnavailable):
         jobs.finish([])
         jobs.start([], "", 1)
@@ -58,14 +51,12 @@ def run(job_id: str) -> Any:
     """
     rq_job = get_current_job()
     assert rq_job is not None
-    outcome_waits[0] = 0
     try:
         started = jobs.start([UUID(job_id)], rq_job.worker_name or "", settings().JOBSVC_LEASE_SECONDS)
     except StoreUnavailable as away:
         logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
         raise
     if not started:
-        rq_job.meta[ASIDE] = True
         return None
     try:
         log = AttemptLog()
@@ -77,8 +68,7 @@ def run(job_id: str) -> Any:
             let_next_in({verdict.concurrency_key}, rq_job.connection)
     finally:
         tracing.flush()
-    if verdict is None or end.outcome == Outcome.HANDED_BACK:
-        rq_job.meta[ASIDE] = True
+    if verdict is None:
         return None
     if verdict.status == Status.SCHEDULED:  # snoozed
         return Retry(max=2**31, interval=seconds_until(verdict.due_at))
@@ -95,7 +85,6 @@ def record(end: AttemptEnd) -> tuple[AttemptEnd, Verdict | None]:
         try:
             return store([end])[0]
         except StoreUnavailable as error:
-            outcome_waits[0] = 1
             if pause == 0.1:
                 logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
             time.sleep(pause)

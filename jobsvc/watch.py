@@ -1,4 +1,4 @@
-"""What goes on beside a handler that has a process to itself: its lease, a cancel, its worker's shutdown."""
+"""What goes on beside a handler that has a process to itself: its lease, and a cancel."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ from contextvars import copy_context
 from typing import Any
 
 from jobsvc import jobs
-from jobsvc.clock import CANCEL_GRACE_SECONDS, CANCEL_NOTICE_SECONDS, GRACE_SECONDS, Clock, HandBack
+from jobsvc.clock import CANCEL_GRACE_SECONDS, CANCEL_NOTICE_SECONDS, GRACE_SECONDS, Clock
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Started
@@ -28,9 +28,9 @@ PROGRESS_SECONDS = 0.2
 class Watch(Clock):
     """A clock that also watches over its attempt, for a process in which nobody else does.
 
-    SIGUSR1 tells that the worker shuts down. From a thread the lease is renewed; and from there a
-    handler that doesn't stop, because it swallows the exception or hangs in a C call, is ended with
-    its process, after `give_up` was called with the reason.
+    From a thread the lease is renewed; and from there a handler that doesn't stop, because it
+    swallows the exception or hangs in a C call, is ended with its process, after `give_up` was
+    called with the reason.
     """
 
     def __init__(self, started: Started, give_up: Callable[[BaseException], Any]) -> None:
@@ -39,19 +39,14 @@ class Watch(Clock):
         self._give_up = give_up
         self._grace = GRACE_SECONDS
         self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._keeper: threading.Thread | None = None
         self._progress_stored = 0.0
 
     def __enter__(self) -> "Watch":
-        # Blocked, it waits for a thread of ours that asks for it, also while the handler sits in a C call.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGALRM})
-        self._threads = [
-            threading.Thread(target=copy_context().run, args=(work,), daemon=True)
-            for work in (self._keep, self._listen)
-        ]
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # for the thread to inherit
         super().__enter__()
-        for thread in self._threads:
-            thread.start()
+        self._keeper = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
+        self._keeper.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # for the main thread alone
         return self
 
@@ -59,15 +54,8 @@ class Watch(Clock):
         """As the clock's."""
         super().close()
         self._ended.set()
-        for thread in self._threads:
-            if thread.ident is not None and thread.is_alive():
-                signal.pthread_kill(thread.ident, signal.SIGUSR1)  # wakes the one that listens
-            thread.join()
-
-    def _listen(self) -> None:
-        """Wait until the worker shuts down, or the attempt is over."""
-        signal.sigwait({signal.SIGUSR1})
-        self.stop(HandBack("the worker shut down"), settings().JOBSVC_SHUTDOWN_SECONDS)
+        if self._keeper and self._keeper.ident is not None:
+            self._keeper.join()
 
     def _keep(self) -> None:
         """Renew the lease, and look for a cancel, until the attempt is over or its handler can't be stopped."""
