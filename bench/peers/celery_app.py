@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 
 from celery import Celery
 
@@ -20,10 +19,7 @@ app.conf.update(
 
 @app.task
 def work(job_id: str, duration_ms: int) -> None:
-    store.set_status(job_id, "PROCESSING")
-    if duration_ms:
-        time.sleep(duration_ms / 1000)
-    store.set_status(job_id, "COMPLETED")
+    store.work(job_id, duration_ms)
 
 
 if __name__ == "__main__":

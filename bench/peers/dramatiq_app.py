@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -14,10 +13,7 @@ dramatiq.set_broker(RedisBroker(url=os.environ["REDIS_URL"]))
 
 @dramatiq.actor
 def work(job_id: str, duration_ms: int) -> None:
-    store.set_status(job_id, "PROCESSING")
-    if duration_ms:
-        time.sleep(duration_ms / 1000)
-    store.set_status(job_id, "COMPLETED")
+    store.work(job_id, duration_ms)
 
 
 if __name__ == "__main__":

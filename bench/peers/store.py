@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from typing import Any
 
 import psycopg2
@@ -34,6 +35,14 @@ def set_status(job_id: str, status: str) -> None:
     """Write a job's status."""
     with connection().cursor() as cursor:
         cursor.execute(SET_STATUS, (status, job_id))
+
+
+def work(job_id: str, duration_ms: int) -> None:
+    """A job: its two updates, and the sleep between them."""
+    set_status(job_id, "PROCESSING")
+    if duration_ms:
+        time.sleep(duration_ms / 1000)
+    set_status(job_id, "COMPLETED")
 
 
 def insert(number: int) -> list[str]:
