@@ -120,8 +120,7 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     """
     if len(new) == 1 and new[0].unique_key is None:
         return [_submit_one(new[0])]
-    with transaction() as connection:
-        return store(connection, new)
+    return _submit_together(new)
 
 
 def _submit_together(new: Sequence[NewJob]) -> list[Submitted]:
