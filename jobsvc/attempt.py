@@ -9,7 +9,7 @@ from typing import Any
 from jobsvc import handlers, logs, tracing
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.clock import AttemptTimeout, Cancelled, Clock, HandBack
-from jobsvc.jobs import AttemptEnd, Failure, Started
+from jobsvc.jobs import AttemptEnd, Failure, Started, handed_back
 from jobsvc.states import Outcome
 from jobsvc.strictjson import clean, unstorable
 
@@ -78,7 +78,7 @@ def failed(started: Started, error: BaseException) -> AttemptEnd:
     if isinstance(error, handlers.Snooze):
         return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds)
     if isinstance(error, HandBack):
-        return AttemptEnd(started.job_id, started.fence, Outcome.HANDED_BACK, delay=0)
+        return handed_back(started.job_id, started.fence)
     if isinstance(error, Cancelled):
         return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
     outcome, name = Outcome.FAILED, type(error).__name__

@@ -15,6 +15,12 @@ from jobsvc.strictjson import clean
 GRACE_SECONDS = 10.0
 """How long a handler may take to stop, once it was told that its time is up."""
 
+PROGRESS_SECONDS = 0.2
+"""Progress is reported at most this often; what came last comes with the end."""
+
+CANCEL_LOOK_SECONDS = 1.0
+"""How often it is looked whether a job was called off."""
+
 CANCEL_NOTICE_SECONDS = 1.0
 """How long a handler that looks at `ctx.cancelled` has for itself, before Cancelled is raised in it."""
 
@@ -40,7 +46,8 @@ class Cancelled(BaseException):
 class Clock:
     """The time of an attempt on the main thread, kept by a signal: `with Clock(...)` around the handler.
 
-    RQ's own timer counts whole seconds only. `report` is told of the handler's progress.
+    RQ's own timer counts whole seconds only. `report` is told of the handler's progress now and then,
+    for the first time PROGRESS_SECONDS after `reported_at` (monotonic seconds).
     """
 
     def __init__(self, started: Started, report: Callable[[dict[str, Any]], None]) -> None:
@@ -50,6 +57,7 @@ class Clock:
         self.is_cancelled = False
         self.handler_knows = False
         self.last_progress: dict[str, Any] | None = None
+        self.reported_at = 0.0
         self._timeout = started.timeout
         self._report = report
 
@@ -97,9 +105,11 @@ class Clock:
         return self.is_cancelled
 
     def progress(self, percent: float, message: str | None) -> None:
-        """Take note of the handler's progress, and report it."""
+        """Take note of the handler's progress, and report it if it is time to."""
         self.last_progress = {"percent": float(percent), "message": None if message is None else clean(str(message))}
-        self._report(self.last_progress)
+        if time.monotonic() - self.reported_at >= PROGRESS_SECONDS:
+            self.reported_at = time.monotonic()
+            self._report(self.last_progress)
 
     def _arm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 0.001))

@@ -1,11 +1,13 @@
-"""What a worker holds: the jobs that it has started, and their ends until they are stored and shown."""
+"""What a worker holds: the jobs that it has started, and how they ended; and what that needs of RQ."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from jobsvc.horse import Horse
-from jobsvc.jobs import AttemptEnd, Started, Verdict
-from jobsvc.states import Outcome
+from jobsvc.jobs import AttemptEnd, Started, Verdict, handed_back
+from jobsvc.states import Status
 
 
 @dataclass(eq=False)
@@ -32,7 +34,7 @@ class Held:
 
     def handed_back(self, begun: bool) -> AttemptEnd:
         """The end that puts the job back, uncounted."""
-        return AttemptEnd(self.started.job_id, self.started.fence, Outcome.HANDED_BACK, delay=0, begun=begun)
+        return handed_back(self.started.job_id, self.started.fence, begun)
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,30 @@ class Ended:
     end: AttemptEnd
     seconds: float
     verdict: Verdict | None = None
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether that completed the job."""
+        return self.verdict is not None and self.verdict.status == Status.COMPLETED
+
+
+class Doorbell(Protocol):
+    """What the batches need of RQ. Each of these may raise RedisError."""
+
+    def take(self, most: int) -> list[str]:
+        """Up to `most` ids from the queues, without waiting."""
+
+    def give_back(self, job_ids: Iterable[str]) -> None:
+        """Put these ids where they were taken from."""
+
+    def refused(self, job_ids: Iterable[str]) -> None:
+        """These ids were not to be started."""
+
+    def show_begun(self, held: Iterable[Held]) -> None:
+        """Show that these run."""
+
+    def show_ended(self, ended: list[Ended]) -> None:
+        """Show how these ended, and push who can be dispatched now."""
+
+    def beat(self) -> None:
+        """Show that the worker lives; called at every look."""

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jobsvc.channel import Channel
@@ -135,9 +135,10 @@ class Horse:
         """Send on what didn't fit yet; returns whether something is left."""
         return self._channel.flush()
 
-    def messages(self) -> list[Any]:
+    def messages(self) -> Iterator[list[Any]]:
         """What it has told since, each with its kind first: ended, returned, progress, last_words."""
-        return self._channel.receive()
+        while messages := self._channel.receive():
+            yield from messages
 
     @property
     def is_dead(self) -> bool:

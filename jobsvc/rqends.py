@@ -18,6 +18,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.registry import FinishedJobRegistry
 from rq.results import Result
+from rq.utils import utcformat
 
 from jobsvc.held import Ended
 from jobsvc.pushing import RESULT_TTL
@@ -32,14 +33,14 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) 
     """Write and send that these completed in this worker; returns those on which other RQ jobs may depend."""
     send: Any = pipeline.execute_command
     now = time.time()
+    ended = _format(now)
     finished: dict[str, dict[str, float]] = defaultdict(dict)
     keys = []
     first = len(pipeline)
     for one in completed:
         job_id = str(one.held.started.job_id)
         keys.append((RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}", RQJob.dependents_key_for(job_id)))
-        began, ended = _format(now - one.seconds), _format(now)
-        times = ("started_at", began, "ended_at", ended, "last_heartbeat", ended)
+        times = ("started_at", _format(now - one.seconds), "ended_at", ended, "last_heartbeat", ended)
         send("HSET", keys[-1][0], "status", JobStatus.FINISHED.value, *times, "worker_name", worker)
         send("EXPIRE", keys[-1][0], RESULT_TTL)
         send("XADD", keys[-1][1], "MAXLEN", "~", KEPT_RESULTS, "*", *_result(one, worker, now))
@@ -66,4 +67,4 @@ def _result(one: Ended, worker: str, now: float) -> tuple[Any, ...]:
 
 
 def _format(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return utcformat(datetime.fromtimestamp(moment, UTC))

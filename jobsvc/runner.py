@@ -15,13 +15,9 @@ from jobsvc.attempt import attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.channel import Channel
 from jobsvc.clock import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock
-from jobsvc.jobs import AttemptEnd, Failure, Started
-from jobsvc.states import Outcome
+from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
 
 logger = logging.getLogger("jobsvc.worker")
-
-PROGRESS_SECONDS = 0.2
-"""Progress is told this often; what came last comes with the end."""
 
 Work = tuple[int, Started, float]
 
@@ -64,15 +60,10 @@ class Runner:
                 self._attempt(slot, started, kind)
 
     def _attempt(self, slot: int, started: Started, kind: type[Clock]) -> None:
-        begun = told = time.monotonic()
-
-        def report(progress: dict[str, Any]) -> None:
-            nonlocal told
-            if time.monotonic() - told >= PROGRESS_SECONDS:
-                told = time.monotonic()
-                self._progress.put((slot, progress))  # by another thread: this one may be struck in the midst
-
-        clock = kind(started, report)
+        begun = time.monotonic()
+        # Sent by another thread: this one may be struck in the midst.
+        clock = kind(started, lambda progress: self._progress.put((slot, progress)))
+        clock.reported_at = begun
         log = AttemptLog()
         self._running[slot] = started, clock, log
         self._begun[slot] = begun
@@ -124,13 +115,12 @@ class Runner:
 
     def _orphaned(self) -> None:
         """The worker is gone: tell Postgres in its place, and end."""
-        lost = Failure("WorkerLost", "the worker died before the attempt ended")
         unbegun = [started for _, started, _ in self._take_all()]
         running = [started for started, *_ in list(self._running.values())]
         ends = [
             *self._not_stored.values(),
-            *(AttemptEnd(one.job_id, one.fence, Outcome.LOST, failure=lost) for one in running),
-            *(AttemptEnd(one.job_id, one.fence, Outcome.HANDED_BACK, delay=0, begun=False) for one in unbegun),
+            *(lost(one.job_id, one.fence, "the worker died before the attempt ended") for one in running),
+            *(handed_back(one.job_id, one.fence, begun=False) for one in unbegun),
         ]
         try:
             if ends:

@@ -3,7 +3,6 @@
 import math
 import selectors
 from collections.abc import Iterator
-from typing import Any
 
 from jobsvc.horse import Horse
 
@@ -40,11 +39,6 @@ class Stable:
         """Wait until one of them says something, for so long at most; where messages to them are unsent, `unsent`."""
         unsent_to = [horse for horse in self._horses if horse.flush()]
         self._selector.select(max(min(seconds, unsent) if unsent_to else seconds, 0))
-
-    def hear(self, horse: Horse) -> Iterator[list[Any]]:
-        """Each message that has come from it."""
-        while messages := horse.messages():
-            yield from messages
 
     def kill(self) -> None:
         """End all of them, and their handlers with them. From any thread."""

@@ -4,11 +4,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection
-from threading import Event
 
 from jobsvc import jobs
 from jobsvc.clock import (
     CANCEL_GRACE_SECONDS,
+    CANCEL_LOOK_SECONDS,
     CANCEL_NOTICE_SECONDS,
     GRACE_SECONDS,
     AttemptTimeout,
@@ -19,6 +19,7 @@ from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Held
 from jobsvc.horse import Horse
+from jobsvc.stable import Stable
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -32,8 +33,26 @@ LAST_WORDS_SECONDS = 0.5
 """How long a process whose handler does not stop may take to tell what that had logged."""
 
 
-def look_at(held: Held, stop_at: float) -> None:
-    """Do what is due for this job. `stop_at`: when (monotonic seconds) whatever runs is to be handed back."""
+def look_after(held: Collection[Held], stable: Stable, stop_at: float) -> None:
+    """Do what is due for these jobs and the horses that run them.
+
+    `stop_at`: when (monotonic seconds) whatever runs is to be handed back; once it is known, what has not begun is.
+    """
+    for horse in stable:
+        horse.look(is_busy=any(one.begun for one in held if one.horse is horse))
+    for one in held:
+        _look_at(one, stop_at)
+    for horse in stable:
+        running = [one for one in held if one.horse is horse]
+        if horse.kill_at == math.inf:
+            continue
+        if not running:
+            stable.dismiss(horse)
+        elif _is_to_be_killed(horse, running):
+            horse.kill()
+
+
+def _look_at(held: Held, stop_at: float) -> None:
     now, horse, begun = time.monotonic(), held.horse, held.begun
     if not begun:
         if held.is_called_off or stop_at < math.inf or horse.is_stuck:
@@ -64,16 +83,17 @@ def _give_up(held: Held, reason: BaseException, drain: float) -> None:
     held.horse.recall()
 
 
-def is_to_be_killed(horse: Horse, running: Collection[Held]) -> bool:
+def _is_to_be_killed(horse: Horse, running: Collection[Held]) -> bool:
     """Whether nothing runs there any more but what did not stop, or the time is up for all else."""
     now = time.monotonic()
     return now >= horse.kill_at or all(one.overdue and (one.last_words or now >= one.stop_by) for one in running)
 
 
-def keep_leases(held: Callable[[], list[Held]], over: Event) -> None:
-    """Until `over`, renew the leases and look for cancels: a thread's work, so that nothing holds it up."""
+def keep_leases(held: Callable[[], list[Held]]) -> None:
+    """Renew the leases and look for cancels, for ever: a thread's work, so that nothing holds it up."""
     lease = settings().JOBSVC_LEASE_SECONDS
-    while not over.wait(min(1.0, lease / 3)):
+    while True:
+        time.sleep(min(CANCEL_LOOK_SECONDS, lease / 3))
         try:
             _renew([one for one in held() if time.monotonic() >= one.renew_at], lease)
             _look_for_cancels([one for one in held() if time.monotonic() - one.since > OLD_SECONDS])

@@ -11,18 +11,12 @@ from contextvars import copy_context
 from typing import Any
 
 from jobsvc import jobs
-from jobsvc.clock import CANCEL_GRACE_SECONDS, CANCEL_NOTICE_SECONDS, GRACE_SECONDS, Clock
+from jobsvc.clock import CANCEL_GRACE_SECONDS, CANCEL_LOOK_SECONDS, CANCEL_NOTICE_SECONDS, GRACE_SECONDS, Clock
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Started
 
 logger = logging.getLogger("jobsvc.worker")
-
-LOOK_SECONDS = 1.0
-"""How often it is looked whether the job was called off."""
-
-PROGRESS_SECONDS = 0.2
-"""Progress is stored at most this often; what came last is stored with the outcome at the latest."""
 
 
 class Watch(Clock):
@@ -40,7 +34,6 @@ class Watch(Clock):
         self._grace = GRACE_SECONDS
         self._ended = threading.Event()
         self._keeper: threading.Thread | None = None
-        self._progress_stored = 0.0
 
     def __enter__(self) -> "Watch":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # for the thread to inherit
@@ -61,7 +54,7 @@ class Watch(Clock):
         """Renew the lease, and look for a cancel, until the attempt is over or its handler can't be stopped."""
         lease = settings().JOBSVC_LEASE_SECONDS
         next_renewal = time.monotonic() + lease / 3
-        while not self._ended.wait(min(LOOK_SECONDS, lease / 3, self._seconds_to_end())):
+        while not self._ended.wait(min(CANCEL_LOOK_SECONDS, lease / 3, self._seconds_to_end())):
             if self._seconds_to_end() == 0:
                 logger.error("%s did not stop when it was told to; its process ends", self._started.job_id)
                 self._give_up(self.reason)
@@ -97,9 +90,6 @@ class Watch(Clock):
             return True
 
     def _store(self, progress: dict[str, Any]) -> None:
-        if time.monotonic() - self._progress_stored < PROGRESS_SECONDS:
-            return
-        self._progress_stored = time.monotonic()
         try:
             jobs.report(self._started, progress)
         except StoreUnavailable as error:

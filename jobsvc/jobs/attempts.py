@@ -62,6 +62,16 @@ class AttemptEnd:
     begun: bool = True
 
 
+def lost(job_id: UUID, fence: int, message: str) -> AttemptEnd:
+    """The end of an attempt that nobody will end any more; `message` says why."""
+    return AttemptEnd(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
+
+
+def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptEnd:
+    """The end that puts a job back, uncounted."""
+    return AttemptEnd(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Where an outcome put its job: the status, and while it waits for another start, when and how often still."""
@@ -236,10 +246,10 @@ def recover_killed(job_id: UUID, worker: str) -> int:
     )
 
 
-def _recover(lost: Select[UUID, int]) -> int:
-    failure = Failure("WorkerLost", "the worker died, or was cut off, before the attempt ended")
+def _recover(wanted: Select[UUID, int]) -> int:
+    message = "the worker died, or was cut off, before the attempt ended"
     with transaction() as connection:
-        found = connection.execute(lost.with_for_update(skip_locked=True)).all()
+        found = connection.execute(wanted.with_for_update(skip_locked=True)).all()
         if found:
-            _end(connection, [AttemptEnd(job.id, job.fence, Outcome.LOST, failure=failure) for job in found])
+            _end(connection, [lost(job.id, job.fence, message) for job in found])
     return len(found)

@@ -1,0 +1,170 @@
+"""RQ's worker as the batches need it: what it takes from the queues, and what RQ shows of what it holds."""
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import uuid4
+
+from rq import Queue, Retry, Worker
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job as RQJob
+from rq.suspension import is_suspended
+
+from jobsvc import execution as attempts
+from jobsvc import jobs, rqview
+from jobsvc.held import Ended, Held
+from jobsvc.jobs import Verdict
+from jobsvc.pausable import PausableQueue
+from jobsvc.pushing import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
+from jobsvc.rqends import show_completed
+from jobsvc.states import Outcome, Status
+
+CANCELLED = "Cancelled: the job was cancelled"
+"""What RQ shows for the traceback of an attempt that was called off."""
+
+BEAT_SECONDS = 1.0
+"""How often a worker that runs something shows that it lives."""
+
+
+class RingingWorker(Worker):
+    """The doorbell of the batches that an RQ worker runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shown: dict[Held, tuple[RQJob, Execution]] = {}
+        self._is_one_by_one = False
+        self._is_held_up = False  # a job of others is next
+        self._next_beat = 0.0
+
+    def take(self, most: int) -> list[str]:
+        """Up to `most` ids, in the order of the queues; none while the worker is suspended."""
+        taken: list[str] = []
+        if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
+            return taken
+        for queue in PausableQueue.served(self._ordered_queues):
+            if len(taken) < most:
+                popped = cast(list[bytes] | None, self.connection.lpop(queue.key, most - len(taken)))
+                taken += [job_id.decode() for job_id in popped or []]
+        return taken
+
+    def give_back(self, job_ids: Iterable[str]) -> None:
+        """To the front of their queues."""
+        for job in self._fetch(job_ids):
+            self._to_the_front(job)
+
+    def refused(self, job_ids: Iterable[str]) -> None:
+        """Leave a job of others to RQ, and put right what RQ shows of ours."""
+        for job in self._fetch(job_ids):
+            if is_ours(job):
+                rqview.step_aside(self, job, None)
+            else:
+                self._is_held_up = True
+                self._to_the_front(job)
+
+    def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
+        return filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER))
+
+    def _to_the_front(self, job: RQJob) -> None:
+        Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
+
+    def show_begun(self, held: Iterable[Held]) -> None:
+        """As RQ's worker does before it forks, and its fork before it runs the job."""
+        for one in held:
+            job = self._rq_job(one)
+            execution = self.prepare_execution(job)
+            self._shown[one], one.execution_id = (job, execution), execution.id
+            self.prepare_job_execution(job)
+
+    def show_ended(self, ended: list[Ended]) -> None:
+        """In one round trip those that completed, and each of the others as RQ does."""
+        self._show_completed([one for one in ended if one.is_completed])
+        for one in ended:
+            if one.end.begun and not one.is_completed:
+                self._show_otherwise(one)
+            self._shown.pop(one.held, None)
+        if keys := {one.verdict.concurrency_key for one in ended if one.verdict and one.verdict.concurrency_key}:
+            attempts.let_next_in(keys, self.connection)
+        if returned := [one for one in ended if one.end.outcome == Outcome.HANDED_BACK]:
+            attempts.dispatch(lambda: jobs.claim_due(len(returned)), self.connection)
+
+    def _show_completed(self, done: list[Ended]) -> None:
+        if not done:
+            return
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for one in done:
+                if shown := self._shown.get(one.held):
+                    self.cleanup_execution(shown[0], pipeline, shown[1])
+            pipeline.hincrby(self.key, "successful_job_count", len(done))
+            self.increment_total_working_time(timedelta(seconds=sum(one.seconds for one in done)), pipeline)
+            for one in show_completed(pipeline, self.name, done):
+                job = self._rq_job(one.held)
+                Queue(job.origin, self.connection, serializer=SERIALIZER).enqueue_dependents(job)
+
+    def _show_otherwise(self, one: Ended) -> None:
+        _, execution = self._shown.get(one.held, (None, None))
+        try:
+            job = self.job_class.fetch(str(one.held.started.job_id), self.connection, SERIALIZER)
+        except NoSuchJobError:
+            return
+        if one.verdict is None or one.end.outcome == Outcome.HANDED_BACK:
+            rqview.step_aside(self, job, execution)
+        else:
+            self._show_not_completed(one, one.verdict, self._ended_job(one, job), execution)
+
+    def _show_not_completed(self, one: Ended, verdict: Verdict, job: RQJob, execution: Execution | None) -> None:
+        queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
+        execution = execution or Execution(uuid4().hex, job.id, self.connection)  # RQ was told of none
+        if verdict.status == Status.SCHEDULED:  # snoozed
+            retry = Retry(max=2**31, interval=attempts.seconds_until(verdict.due_at))
+            self.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
+            return
+        attempts.plan_retries(job, verdict)
+        if one.held.is_stopped_by_rq:
+            self._stopped_job_id = job.id
+        failure = one.end.failure
+        text = (failure.traceback or f"{failure.type}: {failure.message}") if failure else CANCELLED
+        self.handle_job_failure(job, queue, exc_string=text, execution=execution)
+
+    def _rq_job(self, held: Held) -> RQJob:
+        job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)
+        job.origin, job.description = held.started.queue, held.started.type
+        job.timeout, job.result_ttl, job.failure_ttl = int(held.started.timeout), RESULT_TTL, FAILURE_TTL
+        job.func_name = RUN
+        return job
+
+    def _ended_job(self, one: Ended, job: RQJob) -> RQJob:
+        job.ended_at = job.last_heartbeat = datetime.now(UTC)
+        job.started_at = job.ended_at - timedelta(seconds=one.seconds)
+        job.worker_name = self.name
+        return job
+
+    def beat(self) -> None:
+        """Now and then as RQ's worker does between two jobs, and while one runs."""
+        if time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_SECONDS
+        self.heartbeat()
+        for job, execution in self._shown.values():
+            if (datetime.now(UTC) - execution.last_heartbeat).total_seconds() > self.job_monitoring_interval:
+                self.maintain_heartbeats(job, execution)
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+
+    def handle_job_failure(
+        self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
+    ) -> None:
+        """As RQ's, unless another worker has started the job since."""
+        if is_ours(job) and rqview.is_anothers(self, job):
+            rqview.step_aside(self, job, execution)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+
+
+def is_ours(job: RQJob) -> bool:
+    """Whether this is one of our jobs, not somebody else's in the same RQ."""
+    try:
+        return job.func_name == RUN
+    except DeserializationError:  # RQ shows it as failed
+        return False
