@@ -1,7 +1,7 @@
 """Jobs by the batch: taken, started, run and finished many at a time, which pays each round trip once.
 
-No more are held than can be run within AHEAD_SECONDS, so that a lone job waits for no other, and
-slow ones are left to whoever is free. What is held up all the same goes back, uncounted.
+More than can run at once are taken only where many wait, and no more than can be run within
+AHEAD_SECONDS; so slow ones are left to whoever is free. What is held up all the same goes back, uncounted.
 """
 
 import logging
@@ -84,8 +84,7 @@ class Batches:
                 self._ends.show(is_last_try=self.is_stopping)
                 if now >= self._next_look:
                     self._look()
-                if (room := self._room()) > 0:
-                    self._take(room)
+                self._take()
         except BaseException:
             self._abandon()
             raise
@@ -109,18 +108,16 @@ class Batches:
 
     # Taking and starting
 
-    def _room(self) -> int:
+    def _take(self) -> None:
         if self.is_stopping or time.monotonic() < self._next_take:
-            return 0
+            return
         most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each)
         if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
-            return 0
-        return min(most - len(self.held), len(self._free))
-
-    def _take(self, room: int) -> None:
+            return
         job_ids: list[str] = []
         with suppress(RedisError):
-            job_ids = self._doorbell.take(room)
+            room = min(most - len(self.held), len(self._free))
+            job_ids = self._doorbell.take(room, free=max(self._threads - len(self.held), 0))
         # Where nothing waits, there is time.
         self._next_take = time.monotonic() + (FLUSH_SECONDS if job_ids else 3 * FLUSH_SECONDS)
         if job_ids:
@@ -177,6 +174,7 @@ class Batches:
         self._end(self.held[slot], end, seconds)
 
     def _on_returned(self, slots: list[int]) -> None:
+        self._seconds_each = 1.0  # so that they aren't taken again before they can run
         for slot in slots:
             self._end(self.held[slot], self.held[slot].handed_back(begun=False))
 

@@ -28,6 +28,10 @@ BEAT_SECONDS = 1.0
 """How often a worker that runs something shows that it lives."""
 
 
+MANY = 10
+"""Of a queue in which so many wait, a worker takes more than it can run at once."""
+
+
 class RingingWorker(Worker):
     """The doorbell of the batches that an RQ worker runs."""
 
@@ -38,14 +42,20 @@ class RingingWorker(Worker):
         self._is_held_up = False  # a job of others is next
         self._next_beat = 0.0
 
-    def take(self, most: int) -> list[str]:
-        """Up to `most` ids, in the order of the queues; none while the worker is suspended."""
+    def take(self, most: int, free: int) -> list[str]:
+        """Up to `free` ids, or `most` where MANY wait, in the queues' order; none while the worker is suspended."""
         taken: list[str] = []
         if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
             return taken
-        for queue in PausableQueue.served(self._ordered_queues):
-            if len(taken) < most:
-                popped = cast(list[bytes] | None, self.connection.lpop(queue.key, most - len(taken)))
+        queues = list(PausableQueue.served(self._ordered_queues))
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.llen(queue.key)
+            lengths: list[int] = pipeline.execute()
+        for queue, length in zip(queues, lengths, strict=True):
+            room = (most if length >= MANY else free) - len(taken)
+            if length and room > 0:
+                popped = cast(list[bytes] | None, self.connection.lpop(queue.key, room))
                 taken += [job_id.decode() for job_id in popped or []]
         return taken
 

@@ -55,8 +55,8 @@ class Ended:
 class Doorbell(Protocol):
     """What the batches need of RQ. Each of these may raise RedisError."""
 
-    def take(self, most: int) -> list[str]:
-        """Up to `most` ids from the queues, without waiting."""
+    def take(self, most: int, free: int) -> list[str]:
+        """Up to `free` ids from the queues, or up to `most` where many wait, without waiting."""
 
     def give_back(self, job_ids: Iterable[str]) -> None:
         """Put these ids where they were taken from."""

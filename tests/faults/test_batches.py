@@ -171,6 +171,25 @@ def test_quick_jobs_do_not_wait_for_a_slow_one(ground: Ground, notes: Path) -> N
     the_others_ran_once(ground, notes, quick)
 
 
+def test_the_few_that_wait_are_left_in_their_queue(ground: Ground) -> None:
+    """Until they can run at once: none of them is shown as PROCESSING before, and put back."""
+    ground.service.worker()
+    warm_up(ground)
+    job_ids = post(ground.service, [{"payload": {"durationMs": 1500}}, *[{}] * 4])
+    all_completed(ground, job_ids)
+    assert ground.sql("SELECT max(fence) FROM jobs") == [(1,)]
+
+
+def test_many_that_are_held_up_go_back_once(ground: Ground) -> None:
+    """Not again and again, as long as what holds them up goes on."""
+    ground.service.worker()
+    warm_up(ground)
+    job_ids = post(ground.service, [{"payload": {"durationMs": 3000}}, *[{}] * 50])
+    all_completed(ground, job_ids)
+    [(most,)] = ground.sql("SELECT max(fence) FROM jobs")
+    assert most <= 2
+
+
 def test_a_batch_runs_in_the_order_of_the_queues(ground: Ground, notes: Path) -> None:
     service = ground.service
     note = {"type": "NOTE", "payload": {"path": str(notes)}}
