@@ -1,6 +1,7 @@
 """The outages of a server, as one process sees them: told once when one begins, and once when it is over."""
 
 import logging
+import math
 import time
 from types import TracebackType
 
@@ -26,7 +27,13 @@ class Server:
         self._logger = logger
         self._away, self._back = away, back
         self._is_up = True
+        self._up_since = -math.inf
         self._retry_at = 0.0
+
+    @property
+    def seconds_up(self) -> float:
+        """For how long it has been up, as far as one knows; endless, if it never was away."""
+        return time.monotonic() - self._up_since if self._is_up else 0.0
 
     def is_worth_a_try(self) -> bool:
         """Whether it is up, as far as one knows, or wasn't tried for JOBSVC_SWEEP_SECONDS."""
@@ -48,5 +55,6 @@ class Server:
         if error is None:
             self._is_up = True
             if not was_up:
+                self._up_since = time.monotonic()
                 self._logger.info("%s is back; %s", self._name, self._back)
         return False

@@ -34,7 +34,6 @@ MOST_TO_WITHDRAW = 100 * BATCH
 SHORTEST_PAUSE = 0.02
 """Seconds between two looks for due jobs, so that many due times close together share one."""
 
-
 GATHER_SECONDS = 0.005
 """Seconds between two pushes of new jobs. The first one goes at once; those that come right after it go together."""
 
@@ -178,7 +177,7 @@ class Relay:
         counts: list[int] = []
         gone: list[UUID] = []
         with self._postgres:
-            counts = [jobs.expire(BATCH), jobs.recover_lapsed(BATCH, settings().JOBSVC_LEASE_SECONDS)]
+            counts = [jobs.expire(BATCH), self._recover_lapsed()]
             if any(counts):
                 self.look()  # the ends of these jobs may have to be told, the lost ones be tried again
             counts.append(jobs.forget_keys(BATCH))
@@ -195,6 +194,11 @@ class Relay:
             with self._redis:
                 leftovers.forget(gone)
         return bool(gone) or BATCH in counts
+
+    def _recover_lapsed(self) -> int:
+        """None within a lease's time after an outage of Postgres, in which no worker could renew its leases."""
+        lease = settings().JOBSVC_LEASE_SECONDS
+        return jobs.recover_lapsed(BATCH, lease) if self._postgres.seconds_up >= lease else 0
 
     def _resumed(self) -> Iterator[Sequence[Dispatch]]:
         for name in settings().JOBSVC_QUEUES:

@@ -144,15 +144,33 @@ def test_a_worker_keeps_the_outcome_that_it_holds(ground: Ground, tmp_path: Path
     assert runs(notes) == [job_id]
 
 
-def test_an_outage_longer_than_the_lease_takes_no_running_job_away(ground: Ground) -> None:
+def be_away(ground: Ground) -> None:
+    ground.postgres.stop()
+    time.sleep(ground.LEASE + 1)
+    ground.postgres.start()
+
+
+def recover_slowly(ground: Ground) -> None:
+    """Postgres counts itself as up while it recovers, and answers nobody; here, for longer than a lease."""
+    kill(ground.postgres)
+    (ground.postgres.data / "recovery.signal").touch()
+    with (ground.postgres.data / "postgresql.auto.conf").open("a") as conf:
+        conf.write(f"restore_command = 'sleep {ground.LEASE / 2}; false'\nhot_standby = off\n")
+    ground.postgres.start()
+    [(up,)] = ground.sql("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float")
+    assert up > ground.LEASE
+
+
+@pytest.mark.parametrize("outage", [be_away, recover_slowly])
+def test_an_outage_longer_than_the_lease_takes_no_running_job_away(
+    ground: Ground, outage: Callable[[Ground], None]
+) -> None:
     service = ground.service
     service.worker(JOBSVC_WORKERS="3")
     posted = [service.post(payload={"durationMs": 9000}, retry={"max": 1, "interval": 0}) for _ in range(3)]
     for job_id in posted:
         service.until(job_id, "PROCESSING")
-    ground.postgres.stop()
-    time.sleep(ground.LEASE + 1)
-    ground.postgres.start()
+    outage(ground)
     for job_id in posted:
         job = service.until(job_id, "COMPLETED", timeout=40)
         assert (job["attempts"], job["error"]) == (1, None)
