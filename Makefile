@@ -32,7 +32,7 @@ migrate: $(READY)  ## bring the tables up to date
 	@$(SERVICES) && $(MIGRATE)
 
 test: $(READY)  ## the whole test suite, against real servers
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 3 --dist loadfile
 
 chaos: $(READY)  ## post JOBS jobs (5000) while everything is killed at random; SEED=n repeats a run, RUNS=n makes several
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from multiprocessing import parent_process
+from types import FrameType
 from typing import Any
 
 from redis import Redis, RedisError
@@ -107,6 +108,15 @@ class JobsvcWorker(RingingWorker):
         with signals_kept():
             threading.Thread(target=self._last_resort, daemon=True).start()
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """As RQ's, but what it sets off is not struck by another signal, such as the pool's copy of a Ctrl-C."""
+        try:
+            super().request_force_stop(signum, frame)
+        except SystemExit:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)
+            raise
 
     def _last_resort(self) -> None:
         """End this process if something hangs, but not while it holds what Postgres has to know."""

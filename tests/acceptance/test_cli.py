@@ -23,6 +23,7 @@ import redis
 from jobsvc import jobs
 from jobsvc.states import Outcome
 from jobsvc.wire import dump_attempts, dump_job
+from tests.conftest import empty
 from tests.integration.making import outcome, sql, started, submit
 from tests.servers import ROOT
 from tests.support import eventually
@@ -74,6 +75,12 @@ def completed_job(**changes: Any) -> UUID:
 
 def status(job_id: UUID) -> str:
     return jobs.get(job_id).status
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_moves() -> None:
+    """What earlier tests left behind would fill the screen."""
+    empty()
 
 
 @pytest.fixture

@@ -105,9 +105,10 @@ def test_up_leaves_nothing_when_it_is_told_twice_in_the_midst_of_a_job(
     job_id = httpx.post(f"{url}/jobs", content=body, headers={"Content-Type": "application/json"}).json()["jobId"]
     eventually(lambda: httpx.get(f"{url}/jobs/{job_id}").json()["status"] == "PROCESSING")
     everything = psutil.Process(up.popen.pid).children(recursive=True)
-    for process in everything:
-        if os.getpgid(process.pid) == process.pid and process.ppid() not in (up.popen.pid, everything[0].pid):
-            process.parent().kill()  # the RQ worker of the process that runs the job
+    outsiders = (up.popen.pid, everything[0].pid)
+    horses = [one for one in everything if os.getpgid(one.pid) == one.pid and one.ppid() not in outsiders]
+    for worker in [horse.parent() for horse in horses]:
+        worker.kill()
     up.signal(number)
     time.sleep(2)  # RQ takes a second signal within a second for the first one
     up.signal(number)
