@@ -23,7 +23,6 @@ import redis
 from jobsvc import jobs
 from jobsvc.states import Outcome
 from jobsvc.wire import dump_attempts, dump_job
-from tests.conftest import empty
 from tests.integration.making import outcome, sql, started, submit
 from tests.servers import ROOT
 from tests.support import eventually
@@ -77,12 +76,6 @@ def status(job_id: UUID) -> str:
     return jobs.get(job_id).status
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nothing_else_moves() -> None:
-    """What earlier tests left behind would fill the screen."""
-    empty()
-
-
 @pytest.fixture
 def tag() -> str:
     """One that no other test's jobs have."""
@@ -99,7 +92,7 @@ class Running:
         self.process = subprocess.Popen(
             ["sh", "-c", command, "sh", *FLASK, *arguments] if command else [*FLASK, *arguments],
             cwd=ROOT,
-            env={**os.environ, **QUIET},
+            env={name: value for name, value in {**os.environ, **QUIET}.items() if name not in ("COLUMNS", "LINES")},
             stdin=write if terminal else subprocess.DEVNULL,
             stdout=write,
             stderr=subprocess.STDOUT,
