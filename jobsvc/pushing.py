@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -34,6 +35,19 @@ FAILURE_TTL = 86400
 """Seconds for which RQ shows a job that failed; Postgres keeps it."""
 
 
+AT_ONCE = 50
+"""So many jobs a script writes; with more it would keep Redis' other clients waiting."""
+
+_WRITE = """
+local fields = {'data', false, unpack(ARGV, #KEYS + 1)}
+for i, key in ipairs(KEYS) do
+    fields[2] = ARGV[i]
+    redis.call('HSET', key, unpack(fields))
+end
+"""
+"""Gives each of these keys its own data, and fields that are the same for all, which so are sent but once."""
+
+
 def push(batch: Sequence[Dispatch], connection: Redis) -> None:
     """Queue those of these jobs that are due, schedule the others, in one round trip.
 
@@ -63,11 +77,16 @@ def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
     # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
     for registry in _registries(queue.name, queue.connection):
         pipeline.zrem(registry, *ids)
-    time = utcformat(now())
+    alike: dict[tuple[str, float, tuple[float, ...]], list[str]] = defaultdict(list)
     for job_id, one in zip(ids, due, strict=True):
-        own = ("created_at", time, "enqueued_at", time, "data", _data(job_id))
-        common = _common(queue.name, queue.connection, one.type, one.timeout, tuple(one.retry_intervals))
-        pipeline.execute_command("HSET", RQJob.key_for(job_id), *own, *common)  # type: ignore[no-untyped-call]
+        alike[one.type, one.timeout, tuple(one.retry_intervals)].append(job_id)
+    time = utcformat(now())
+    for plan, group in alike.items():
+        common = ("created_at", time, "enqueued_at", time, *_common(queue.name, queue.connection, *plan))
+        for at in range(0, len(group), AT_ONCE):
+            some = group[at : at + AT_ONCE]
+            keys = [RQJob.key_for(job_id) for job_id in some]
+            pipeline.eval(_WRITE, len(some), *keys, *map(_data, some), *common)
     pipeline.sadd(Queue.redis_queues_keys, queue.key)
     pipeline.rpush(queue.key, *ids)
 

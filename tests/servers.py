@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,3 +104,4 @@ class Servers:
             drop()
         for server in reversed(self.embedded):
             server.stop()
+        shutil.rmtree(self.folder)
