@@ -1,12 +1,14 @@
 """The one way to Postgres: an engine for this process, and transactions on it."""
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 from psycopg2.errors import UndefinedTable
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -17,7 +19,7 @@ from jobsvc.errors import StoreUnavailable
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """This process' engine, made at the first call."""
-    return create_engine(
+    made = create_engine(
         settings().DATABASE_URL,
         pool_size=10,
         max_overflow=10,
@@ -25,6 +27,19 @@ def engine() -> Engine:
         # A server that has vanished from the network is given up after 10 s (milliseconds here).
         connect_args={"connect_timeout": 3, "tcp_user_timeout": 10_000, "application_name": "jobsvc"},
     )
+    event.listen(made, "connect", _on_connect)
+    return made
+
+
+_connections: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def _on_connect(connection: Any, _record: Any) -> None:
+    _connections.add(connection)
+    # Who froze, or was cut off, amidst a transaction keeps what it has locked no longer than a lease.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {1000 * settings().JOBSVC_LEASE_SECONDS:.0f}")
+    connection.commit()
 
 
 @contextmanager
@@ -57,7 +72,13 @@ def _is_passing(error: DBAPIError) -> bool:
 
 
 def _forget_pool() -> None:
-    # A forked child must not talk over its parent's connections, nor close them.
+    # A forked child must not talk over its parent's connections, nor end them, nor keep them open when its parent has
+    # died: what was locked would stay so. Their places are taken, lest something else come there and be written to.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for connection in list(_connections):
+        if not connection.closed:
+            os.dup2(nowhere, connection.fileno(), inheritable=False)
+    os.close(nowhere)
     if engine.cache_info().currsize:
         engine().dispose(close=False)
 
