@@ -11,7 +11,6 @@ from sqlalchemy import (
     Connection,
     Double,
     Row,
-    Select,
     Text,
     Uuid,
     case,
@@ -231,25 +230,16 @@ def recover_lapsed(limit: int, lease_seconds: float) -> int:
 
     None while Postgres has been up for less than `lease_seconds`: no lease could be renewed before.
     """
-    return _recover(
+    lapsed = (
         select(Job.id, Job.fence)
         .where(Job.status == Status.PROCESSING, Job.lease_expires_at < now())
         .where(func.pg_postmaster_start_time() < now() - seconds(lease_seconds))
         .limit(limit)
+        .with_for_update(skip_locked=True)
     )
-
-
-def recover_killed(job_id: UUID, worker: str) -> int:
-    """End the attempt of this job that `worker` is known to have lost, at once; returns 1, or 0 if there is none."""
-    return _recover(
-        select(Job.id, Job.fence).where(Job.status == Status.PROCESSING, Job.id == job_id, Job.worker == worker)
-    )
-
-
-def _recover(wanted: Select[UUID, int]) -> int:
     message = "the worker died, or was cut off, before the attempt ended"
     with transaction() as connection:
-        found = connection.execute(wanted.with_for_update(skip_locked=True)).all()
+        found = connection.execute(lapsed).all()
         if found:
             _end(connection, [lost(job.id, job.fence, message) for job in found])
     return len(found)

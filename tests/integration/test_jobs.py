@@ -171,12 +171,6 @@ def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
     assert job.error["type"] == "WorkerLost"
 
 
-def test_a_known_loss_is_taken_at_once_and_only_from_its_worker() -> None:
-    start = started()
-    assert jobs.recover_killed(start.job_id, "somebody else") == 0
-    assert jobs.recover_killed(start.job_id, "worker") == 1
-
-
 def test_expiry() -> None:
     late, in_time, running = submit(expires_in=0.001), submit(expires_in=60), started(expires_in=60)
     sql("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id", id=running.job_id)

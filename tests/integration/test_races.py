@@ -87,7 +87,6 @@ def test_recover_while_finish_holds_the_row() -> None:
     with end_held() as line:
         finished = line.add(lambda: jobs.finish([outcome(start, Outcome.FAILED)]))
         assert jobs.recover_lapsed(10, 0) == 0  # it doesn't wait
-        assert jobs.recover_killed(start.job_id, "worker") == 0
     assert len(finished.result()) == 1
     assert jobs.recover_lapsed(10, 0) == 0
     assert (jobs.get(start.job_id).status, outcomes(start.job_id)) == (Status.RETRYING, ["failed"])
@@ -117,7 +116,6 @@ def test_two_recoveries() -> None:
     with end_held() as line:
         first = line.add(lambda: jobs.recover_lapsed(10, 0))
         assert jobs.recover_lapsed(10, 0) == 0
-        assert jobs.recover_killed(start.job_id, "worker") == 0
     assert first.result() == 1
     assert outcomes(start.job_id) == ["lost"]
 
