@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from threading import Thread
-from uuid import UUID
 
 from redis import RedisError
 
@@ -19,7 +18,7 @@ from jobsvc.attempt import failed
 from jobsvc.config import settings
 from jobsvc.ends import AWAY_SECONDS, FLUSH_SECONDS, Ends
 from jobsvc.errors import StoreUnavailable
-from jobsvc.held import Doorbell, Ended, Held
+from jobsvc.held import Doorbell, Ended, Held, ids_in
 from jobsvc.horse import SLOTS, Horse
 from jobsvc.jobs import AttemptEnd, Started, lost
 from jobsvc.outages import Server
@@ -126,7 +125,7 @@ class Batches:
     def _start(self, job_ids: list[str]) -> None:
         now, started = time.monotonic(), None
         with self._postgres:
-            started = jobs.start([UUID(id_) for id_ in job_ids if _is_uuid(id_)], self._worker, self._lease)
+            started = jobs.start(ids_in(job_ids), self._worker, self._lease)
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
                 self._doorbell.give_back(job_ids)
@@ -191,7 +190,7 @@ class Batches:
         """Decide on the jobs of a process that has died."""
         unbegun: list[tuple[Started, float]] = []
         for held in [held for held in self.held.values() if held.horse is horse]:
-            if not held.begun and not self.is_stopping:
+            if not held.begun and horse.has_begun and not self.is_stopping:
                 del self.held[held.slot]
                 self._free.append(held.slot)
                 unbegun.append((held.started, held.since))
@@ -203,6 +202,8 @@ class Batches:
                 message = "the process of the attempt died before it ended"
                 self._end(held, lost(held.started.job_id, held.started.fence, message))
         self.stable.dismiss(horse)
+        if not horse.has_begun and horse.kill_at == math.inf:
+            time.sleep(AWAY_SECONDS)  # nor may the next one live, as where memory is short
         self._give(unbegun)
 
     def _end(self, held: Held, end: AttemptEnd, seconds: float = 0.0) -> None:
@@ -242,10 +243,3 @@ class Batches:
         self._hear_all()
         with suppress(Exception):
             self._flush()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False

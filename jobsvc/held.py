@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from jobsvc.horse import Horse
 from jobsvc.jobs import AttemptEnd, Started, Verdict, handed_back
@@ -50,6 +52,16 @@ class Ended:
     def is_completed(self) -> bool:
         """Whether that completed the job."""
         return self.verdict is not None and self.verdict.status == Status.COMPLETED
+
+
+def ids_in(texts: Iterable[str]) -> list[UUID]:
+    """Those of these texts, as they come from RQ's queues, that may be ids of our jobs."""
+    found = []
+    for text in texts:
+        with suppress(ValueError):
+            if str(id_ := UUID(text)) == text:
+                found.append(id_)
+    return found
 
 
 class Doorbell(Protocol):

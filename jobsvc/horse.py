@@ -95,6 +95,11 @@ class Horse:
         """When (monotonic seconds) the handler of the job in this slot was called; 0 if it was not."""
         return self._begun[slot]
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has called a handler at all, or if it can't even live."""
+        return any(self._begun)
+
     def look(self, is_busy: bool) -> None:
         """Look whether it goes on; to be called now and then. `is_busy`: something runs in it."""
         latest = max(self._begun)

@@ -190,6 +190,21 @@ def test_many_that_are_held_up_go_back_once(ground: Ground) -> None:
     assert most <= 2
 
 
+def test_processes_that_cannot_live_are_not_forked_without_pause(ground: Ground, tmp_path: Path) -> None:
+    """As where memory is short. The job waits, uncounted, and runs once they can."""
+    deadly = tmp_path / "deadly"
+    deadly.touch()
+    ground.service.worker(JOBSVC_HANDLERS="tests.handlers,tests.stillborn", TESTS_DEADLY=str(deadly))
+    [job_id] = post(ground.service, [{"retry": {"max": 0}}])
+    eventually(lambda: len(deadly.read_text()) >= 3)
+    before = len(deadly.read_text())
+    time.sleep(2)
+    assert len(deadly.read_text()) - before < 10
+    deadly.unlink()
+    all_completed(ground, [job_id])
+    assert states(ground) == {("COMPLETED", 1): 1}
+
+
 def test_a_batch_runs_in_the_order_of_the_queues(ground: Ground, notes: Path) -> None:
     service = ground.service
     note = {"type": "NOTE", "payload": {"path": str(notes)}}
