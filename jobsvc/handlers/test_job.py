@@ -26,7 +26,8 @@ class TestJob(BaseModel):
 def test_job(payload: TestJob, ctx: Context) -> Any:
     """Sleep for `durationMs` in `steps` steps, fail the first `failAttempts` attempts, return `result`."""
     for step in range(1, payload.steps + 1):
-        time.sleep(payload.duration_ms / payload.steps / 1000)
+        if payload.duration_ms:  # a sleep of no time takes 0.1 ms
+            time.sleep(payload.duration_ms / payload.steps / 1000)
         if payload.steps > 1:
             ctx.progress(100 * step / payload.steps, f"step {step} of {payload.steps}")
     if ctx.attempt <= payload.fail_attempts:
