@@ -18,6 +18,9 @@ from typing import Any
 START_SECONDS = 60
 STOP_SECONDS = 60
 
+LAUNCHES = 3
+"""So often it is tried to launch a server: between finding a free port and taking it, another may take it."""
+
 
 class ServiceError(Exception):
     """A server could not be started or stopped; the message is for the user."""
@@ -73,25 +76,27 @@ class Server(ABC):
     def start(self) -> tuple[str, bool]:
         """Start the server unless it runs; returns its URL, and whether this call started it."""
         self.root.mkdir(parents=True, exist_ok=True)
-        started = False
+        launches = 0
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             lock = self._lock()
             if lock is not None:
                 try:
+                    if launches == LAUNCHES:
+                        break
                     self._launch(lock)
-                    started = True
+                    launches += 1
                 finally:
                     os.close(lock)
-            if started and self._process is not None and self._process.poll() is not None:
-                break
             url = self.url(self._state())
             if url is not None and self.answers(url):
-                return url, started
+                return url, launches > 0
             time.sleep(0.02)
         raise ServiceError(f"{self.name} does not start; see {self.root}/{self.name}.log")
 
     def _launch(self, lock: int) -> None:
+        if self._process is not None:
+            self._process.wait()  # it holds the lock no more, so it has ended: somebody was quicker to take its port
         state = {"password": secrets.token_hex(16), **self._state()}
         state["port"] = free_port(state.get("port"))
         self._keep({key: value for key, value in state.items() if key != "pid"})
