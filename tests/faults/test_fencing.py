@@ -1,5 +1,6 @@
 """Promise 4: a worker that was frozen past its lease changes nothing of what came after, in Postgres or in RQ."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -23,7 +24,8 @@ def freeze(worker: Process) -> list[int]:
 
 def thaw(frozen: list[int]) -> None:
     for pid in frozen:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # one that was killed meanwhile
+            os.kill(pid, signal.SIGCONT)
 
 
 def kept_by_rq(service: Service, job_id: str) -> dict[str, Any]:
