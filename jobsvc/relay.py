@@ -212,6 +212,8 @@ class Relay:
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
+        if not claimed:
+            return claimed  # nor is Redis asked, which then wouldn't tell that it is back
         with self._redis, rqsettings.connection().pipeline(transaction=False) as pipeline:
             for one in claimed:
                 pipeline.hget(RQJob.key_for(str(one.job_id)), "status")

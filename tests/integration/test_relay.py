@@ -146,3 +146,13 @@ def test_many_are_dispatched_in_batches() -> None:
 
 def test_what_rq_is_told_to_call() -> None:
     assert f"{execution.run.__module__}.{execution.run.__name__}" == pushing.RUN
+
+
+def test_redis_is_not_back_for_one_who_asks_it_nothing(no_redis: None, caplog: pytest.LogCaptureFixture) -> None:
+    """As a sweep does that goes on after Redis went away in its midst, with nothing to dispatch."""
+    caplog.set_level("INFO", "jobsvc.relay")
+    relay = Relay()
+    assert not relay._redis_answers()
+    assert relay._not_queued([]) == []
+    assert not relay._redis_answers()
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["Redis can't be reached"]
