@@ -151,8 +151,7 @@ class Batches:
             held = Held(one, self._free.pop(), horse, since, renew_at=since + self._lease / 3)
             self.held[held.slot] = held
             if is_too_much:
-                self._end(held, held.handed_back(begun=False))
-                self._seconds_each = 1.0  # so that no more is taken than can run at once
+                self._put_back(held)
             else:
                 by_horse.setdefault(horse, []).append(held)
         for horse, work in by_horse.items():
@@ -173,9 +172,13 @@ class Batches:
         self._end(self.held[slot], end, seconds)
 
     def _on_returned(self, slots: list[int]) -> None:
-        self._seconds_each = 1.0  # so that they aren't taken again before they can run
         for slot in slots:
-            self._end(self.held[slot], self.held[slot].handed_back(begun=False))
+            self._put_back(self.held[slot])
+
+    def _put_back(self, held: Held) -> None:
+        """It has not begun; nor is it taken again before it can run."""
+        self._seconds_each = 1.0
+        self._end(held, held.handed_back(begun=False))
 
     def _on_progress(self, slot: int, progress: dict[str, object]) -> None:
         if held := self.held.get(slot):

@@ -47,7 +47,7 @@ class RingingWorker(Worker):
         taken: list[str] = []
         if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
             return taken
-        queues = list(PausableQueue.served(self._ordered_queues))
+        queues = PausableQueue.served(self._ordered_queues)
         with self.connection.pipeline(transaction=False) as pipeline:
             for queue in queues:
                 pipeline.llen(queue.key)

@@ -66,6 +66,7 @@ class Horse:
         self.is_for_one = is_for_one
         self.kill_at = math.inf  # monotonic seconds; once that is known, it is given no more
         self._latest, self._looks = 0.0, 0
+        self._had_begun = False  # before its slots were given anew
         self._is_reaped = False
         self.pid = fork()
         if self.pid == 0:
@@ -87,6 +88,7 @@ class Horse:
         """Have it run these: the slot, the job, and when (monotonic seconds) it may begin at the latest."""
         work = list(work)
         self._looks = 0
+        self._had_begun = self.has_begun
         for slot, _, _ in work:
             self._begun[slot] = 0.0
         self._channel.send(("run", work))
@@ -98,7 +100,7 @@ class Horse:
     @property
     def has_begun(self) -> bool:
         """Whether it has called a handler at all, or if it can't even live."""
-        return any(self._begun)
+        return self._had_begun or any(self._begun)
 
     def look(self, is_busy: bool) -> None:
         """Look whether it goes on; to be called now and then. `is_busy`: something runs in it."""
