@@ -67,7 +67,6 @@ DELIVERIES = [an_id_twice_in_the_list, a_job_that_was_made_again, abandoned, rqs
 @pytest.mark.parametrize("deliver", DELIVERIES)
 def test_delivered_again_while_it_runs(service: Service, notes: Path, deliver: Callable[[Service, str], None]) -> None:
     service.worker(JOBSVC_WORKERS="3")
-    eventually(lambda: service.redis().exists("rq:scheduler-lock:default"))
     job_id = service.post("NOTE", {"path": str(notes), "seconds": 5}, retry={"max": 3, "interval": 0})
     service.until(job_id, "PROCESSING")
     deliver(service, job_id)
@@ -88,9 +87,8 @@ def test_delivered_again_while_it_waits_to_retry(
     service: Service, notes: Path, deliver: Callable[[Service, str], None]
 ) -> None:
     service.worker(JOBSVC_WORKERS="3")
-    eventually(lambda: service.redis().exists("rq:scheduler-lock:default"))  # so that it doesn't take its time
     job_id = service.post("NOTE", {"path": str(notes), "fails": 1}, retry={"max": 3, "interval": 5})
-    service.until(job_id, "RETRYING")
+    eventually(lambda: service.rq_places(job_id) == ["scheduled"])  # RQ is told after Postgres, and would say so last
     deliver(service, job_id)
     is_through(service)
     assert service.job(job_id)["status"] == "RETRYING"
