@@ -55,7 +55,8 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) 
     finished: dict[str, dict[str, float]] = defaultdict(dict)
     ids = [str(one.held.started.job_id) for one in completed]
     for at in range(0, len(ids), AT_ONCE):
-        keys, own = [], []
+        keys: list[str] = []
+        own: list[str | bytes | float] = []
         for job_id, one in zip(ids[at : at + AT_ONCE], completed[at : at + AT_ONCE], strict=True):
             keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
             result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())

@@ -50,7 +50,7 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
     )
     counted = counting(call_off, lambda job: Tally(Event.DROPPED, job.status))
     moved = connection.execute(counted).all()
-    announce(connection, moved)
+    announce(connection, [job.id for job in moved if job.webhook_url])
     return {job.id: Status(job.status) for job in moved}
 
 

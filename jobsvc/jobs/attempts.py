@@ -8,8 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Connection,
     Double,
+    Integer,
     Row,
     Text,
     Uuid,
@@ -124,7 +126,11 @@ def report(started: Started, progress: dict[str, Any]) -> None:
         )
 
 
-_done = rows("done", id=Uuid, fence=BigInteger, outcome=Text, result=JSONB, error=JSONB, delay=Double, progress=JSONB)
+_done = rows(
+    "done",
+    **{"n": Integer, "id": Uuid, "fence": BigInteger, "outcome": Text, "logged": Boolean},
+    **{"result": JSONB, "error": JSONB, "delay": Double, "progress": JSONB},
+)
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
 _uncounted = _done.c.outcome.in_(UNCOUNTED)
@@ -132,6 +138,8 @@ _uncounted = _done.c.outcome.in_(UNCOUNTED)
 _is_called_off = (_done.c.outcome == Outcome.CANCELLED) | (
     Job.cancel_requested_at.is_not(None) & (_done.c.outcome != Outcome.COMPLETED)
 )
+# Of any other one nobody asks, and reading what it is would take longer than storing it.
+_has_more = (_done.c.outcome != Outcome.COMPLETED) | _done.c.logged
 _goes_on = ~_is_called_off & (_uncounted | (_failed & (_attempts_left > 0)))
 _own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
 _finish = (
@@ -156,8 +164,9 @@ _finish = (
         version=Job.version + 1,
     )
     .returning(
-        *(Job.id, Job.type, Job.queue, Job.status, Job.due_at, Job.attempts, Job.max_attempts, Job.retry_intervals),
-        *(Job.fence, Job.worker, Job.started_at, Job.concurrency_key, Job.webhook_url, _done.c.outcome),
+        *(_done.c.n, _done.c.outcome, Job.type, Job.queue, Job.status, Job.due_at, Job.concurrency_key),
+        *(Job.webhook_url, Job.attempts, Job.max_attempts),
+        *(case((_has_more, column)).label(column.key) for column in (Job.retry_intervals, Job.worker, Job.started_at)),
         case((_done.c.outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took"),
     )
 )
@@ -178,42 +187,33 @@ def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
 
 
 def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
-    by_start = {(end.job_id, end.fence): end for end in ends}
-    ended = connection.execute(_finish_counted, {"rows": [_done_row(end) for end in ends]}).all()
-    history = [(job, by_start[job.id, job.fence]) for job in ended]
-    worth_a_row = [(job, end) for job, end in history if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
+    done = [_done_row(n, end) for n, end in enumerate(ends)]
+    ended = [(job, ends[job.n]) for job in connection.execute(_finish_counted, {"rows": done})]
+    worth_a_row = [(job, end) for job, end in ended if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
     if worth_a_row:
         connection.execute(insert(Attempt), [_attempt_row(job, end) for job, end in worth_a_row])
-    announce(connection, ended)
-    return [
-        Verdict(
-            job.id,
-            Status(job.status),
-            job.due_at,
-            last_intervals(job, job.max_attempts - job.attempts),
-            job.concurrency_key,
-        )
-        for job in ended
-    ]
+    announce(connection, [end.job_id for job, end in ended if job.webhook_url])
+    return [_verdict(job, end) for job, end in ended]
 
 
-def _done_row(end: AttemptEnd) -> dict[str, Any]:
+def _done_row(n: int, end: AttemptEnd) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
+    more = {"result": end.result, "error": error, "delay": end.delay, "progress": end.progress}
     return {
-        **vars(end),
-        "id": str(end.job_id),
-        "job_id": None,
-        "failure": None,
-        "logs": None,
-        "error": error,
-        "begun": None,
+        **{"n": n, "id": str(end.job_id), "fence": end.fence, "outcome": end.outcome, "logged": bool(end.logs)},
+        **{name: value for name, value in more.items() if value is not None},
     }
+
+
+def _verdict(job: Row[Any], end: AttemptEnd) -> Verdict:
+    left = last_intervals(job, job.max_attempts - job.attempts) if job.retry_intervals else []
+    return Verdict(end.job_id, Status(job.status), job.due_at, left, job.concurrency_key)
 
 
 def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
     return {
-        "job_id": job.id,
-        "fence": job.fence,
+        "job_id": end.job_id,
+        "fence": end.fence,
         "number": job.attempts + (end.outcome in UNCOUNTED),
         "worker": job.worker,
         "started_at": job.started_at,

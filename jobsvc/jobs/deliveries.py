@@ -33,12 +33,12 @@ _name_delivery = (
 _insert = insert(Job).values(type=handlers.DELIVERY, status=Status.PENDING, due_at=now())
 
 
-def announce(connection: Connection, jobs: Iterable[Any]) -> list[UUID]:
+def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
     """Make a delivery for each of these jobs that has ended and has a URL to tell; returns their ids.
 
-    To be called within the transaction that ended them, with rows that have id, status and webhook_url.
+    To be called within the transaction that ended them.
     """
-    ids = [job.id for job in jobs if job.webhook_url and job.status in ENDED]
+    ids = list(job_ids)
     made: list[UUID] = []
     for first in range(0, len(ids), AT_ONCE):
         pairs = [{"id": str(id_), "delivery": str(uuid7())} for id_ in ids[first : first + AT_ONCE]]
@@ -58,7 +58,7 @@ def announce_again(job_id: UUID) -> UUID:
         job = load(Session(connection), job_id)
         if job.webhook_url is None:
             raise WrongState("the job has no webhookUrl")
-        made = announce(connection, [job])
+        made = announce(connection, [job_id])
         if not made:
             raise WrongState(f"the job was {job.status}; only of one that has ended a webhook can tell")
         return made[0]

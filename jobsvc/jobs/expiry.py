@@ -30,5 +30,5 @@ def expire(limit: int) -> int:
     )
     with transaction() as connection:
         expired = connection.execute(counting(fail, lambda job: Tally(Event.DROPPED, job.status))).all()
-        announce(connection, expired)
+        announce(connection, [job.id for job in expired if job.webhook_url])
     return len(expired)
