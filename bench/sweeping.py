@@ -1,4 +1,4 @@
-"""How long a sweep takes: run as a process of its own, prints each one's milliseconds as JSON."""
+"""How long a sweep and its trim take: run as a process of its own, prints each one's milliseconds as JSON."""
 
 import json
 import sys
@@ -13,5 +13,6 @@ if __name__ == "__main__":
     for _ in range(int(sys.argv[1])):
         began = time.perf_counter()
         relay.sweep()
+        relay.trim()
         times.append(1000 * (time.perf_counter() - began))
     print(json.dumps(times))

@@ -37,15 +37,17 @@ local surplus = redis.call('ZCARD', registry) - keep
 if surplus <= 0 then return 0 end
 local ended = {}
 for i = 6, #ARGV do ended[ARGV[i]] = true end
-local removed = 0
+local gone, keys = {}, {}
 for _, id in ipairs(redis.call('ZRANGE', registry, 0, math.min(surplus, limit) - 1)) do
     local belongs = ended[redis.call('HGET', job .. id, 'status')]
     if not belongs or (redis.call('EXISTS', executions .. id) == 0 and not redis.call('ZSCORE', scheduled, id)) then
-        if belongs then redis.call('UNLINK', job .. id, results .. id) end
-        removed = removed + redis.call('ZREM', registry, id)
+        gone[#gone + 1] = id
+        if belongs then keys[#keys + 1], keys[#keys + 2] = job .. id, results .. id end
     end
 end
-return removed
+if #keys > 0 then redis.call('UNLINK', unpack(keys)) end
+if #gone > 0 then return redis.call('ZREM', registry, unpack(gone)) end
+return 0
 """
 
 

@@ -71,6 +71,15 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
         pipeline.execute()
 
 
+def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
+    """Those of these jobs that RQ doesn't hold for queued, by its scheduler or its retry without an interval."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for one in batch:
+            pipeline.hget(RQJob.key_for(str(one.job_id)), "status")
+        queued = JobStatus.QUEUED.value.encode()
+        return [one for one, status in zip(batch, pipeline.execute(), strict=True) if status != queued]
+
+
 def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
     """What RQ's enqueue_many does, in a fraction of its time: what jobs have in common is put together once."""
     ids = [str(one.job_id) for one in due]

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
 from redis import RedisError
-from rq.job import Job as RQJob
 
 from jobsvc import jobs, leftovers, rqsettings, tracing, withdrawing
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.outages import Server
-from jobsvc.pushing import push
+from jobsvc.pushing import not_queued, push
 
 logger = logging.getLogger("jobsvc.relay")
 
@@ -108,9 +107,9 @@ class Relay:
         The first sweep comes after an interval, so that a process which ends at once never sweeps.
         """
         interval = settings().JOBSVC_SWEEP_SECONDS
-        next_sweep = next_due = next_tick = time.monotonic() + interval
+        next_sweep = next_due = next_tick = next_trim = time.monotonic() + interval
         while not self._is_stopped:
-            self._bell.wait(max(min(next_sweep, next_due, next_tick) - time.monotonic(), 0))
+            self._bell.wait(max(min(next_sweep, next_due, next_tick, next_trim) - time.monotonic(), 0))
             self._bell.clear()
             try:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
@@ -122,12 +121,14 @@ class Relay:
                     self._sweep_now = False
                     next_sweep = time.monotonic() + (0 if self.sweep() else interval)
                     next_tick = 0.0  # another process may have changed a schedule
+                if time.monotonic() >= next_trim:
+                    next_trim = time.monotonic() + (0 if self.trim() else interval)
                 if self._rescheduled or time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + max(self.tick(), SHORTEST_PAUSE)
             except Exception:
                 # Nothing here is worth losing the relay over: what was missed is found again.
                 logger.exception("the relay stumbled, and goes on in %g s", interval)
-                next_sweep = next_due = next_tick = time.monotonic() + interval
+                next_sweep = next_due = next_tick = next_trim = time.monotonic() + interval
 
     def _empty_inbox(self) -> float:
         """Dispatch what came by `wake`; returns the seconds until the first of it that is still to be claimed."""
@@ -187,13 +188,18 @@ class Relay:
                 for held in (*self._resumed(), self._next_of_keys()):
                     counts.append(len(held))
                     self._dispatch(self._not_queued(held))
-                with self._redis:
-                    counts += leftovers.trim(BATCH)
             gone = self._retention.step(BATCH)
         if gone and self._redis.is_worth_a_try():
             with self._redis:
                 leftovers.forget(gone)
         return bool(gone) or BATCH in counts
+
+    def trim(self) -> bool:
+        """Have RQ forget ended jobs but for the newest; returns whether there are more at once."""
+        if self._redis.is_worth_a_try():
+            with self._redis:
+                return BATCH in leftovers.trim(BATCH)
+        return False
 
     def _recover_lapsed(self) -> int:
         """None within a lease's time after an outage of Postgres, in which no worker could renew its leases."""
@@ -214,11 +220,8 @@ class Relay:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
         if not claimed:
             return claimed  # nor is Redis asked, which then wouldn't tell that it is back
-        with self._redis, rqsettings.connection().pipeline(transaction=False) as pipeline:
-            for one in claimed:
-                pipeline.hget(RQJob.key_for(str(one.job_id)), "status")
-            statuses = pipeline.execute()
-            return [one for one, status in zip(claimed, statuses, strict=True) if status != b"queued"]
+        with self._redis:
+            return not_queued(claimed, rqsettings.connection())
         return claimed
 
     def _missing(self, name: str) -> list[Dispatch]:

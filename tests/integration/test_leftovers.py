@@ -175,11 +175,11 @@ def test_two_at_once_share_the_work() -> None:
     assert keys() == set()
 
 
-def test_a_relay_trims_as_it_sweeps() -> None:
+def test_a_relay_trims_until_nothing_is_left_over() -> None:
     crafted(leftovers.KEPT + BATCH + 5)
     relay = Relay()
-    assert relay.sweep() is True
-    assert relay.sweep() is False
+    assert relay.trim() is True
+    assert relay.trim() is False
     assert finished().get_job_count() == leftovers.KEPT
 
 
