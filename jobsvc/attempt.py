@@ -28,16 +28,17 @@ class UnknownType(Exception):
 
 def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd, BaseException | None]:
     """Run the handler, in this thread; returns how it ended, and what it raised. Raises nothing itself."""
+    job_id = str(started.job_id)
     context = handlers.Context(
-        *(str(started.job_id), started.attempt, started.max_attempts, started.fence),
+        *(job_id, started.attempt, started.max_attempts, started.fence),
         *(clock.progress, log.add, clock.tell_cancelled, started.traceparent),
     )
     with (
-        logs.about(started.job_id, started.type, started.attempt),
-        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=str(started.job_id)),
+        logs.About(job_id, started.type, started.attempt),
+        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id),
     ):
         try:
-            with log.kept(), clock:
+            with log, clock:
                 handler = handlers.find(started.type)
                 if handler is None:
                     raise UnknownType(f"no handler of the type {started.type} here; there are {handlers.names()}")
@@ -55,7 +56,8 @@ def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd
 
 def said(end: AttemptEnd, clock: Clock, log: AttemptLog) -> AttemptEnd:
     """The same end, with what the attempt had told of itself until then."""
-    return replace(end, progress=clock.last_progress, logs=log.lines())
+    progress, lines = clock.last_progress, log.lines()
+    return replace(end, progress=progress, logs=lines) if progress or lines else end
 
 
 def _storable(result: Any) -> Any:

@@ -2,8 +2,6 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
@@ -25,7 +23,7 @@ OUR_OWN = ("jobsvc", "rq")
 
 
 class AttemptLog:
-    """The log of one attempt; any thread may add to it."""
+    """The log of one attempt; any thread may add to it. Within `with` it takes in what the attempt logs."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
@@ -40,6 +38,8 @@ class AttemptLog:
 
     def lines(self) -> list[dict[str, Any]]:
         """The newest lines, [{time, level, message}]; before them, where some were dropped, one that says how many."""
+        if not self._lines:
+            return []
         kept: deque[dict[str, Any]] = deque()
         room, dropped = MAX_BYTES, 0
         for number, line in reversed(self._lines.copy()):
@@ -54,20 +54,18 @@ class AttemptLog:
             )
         return list(kept)
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Take in what this attempt logs within the block."""
+    def __enter__(self) -> "AttemptLog":
         root = logging.getLogger()
         if _keeper not in root.handlers:
             logs.to_stderr()  # while root has no handler but ours, a record would show nowhere else
             root.addHandler(_keeper)
-        token = _mine.set(self)
+        self._token = _mine.set(self)
         _running.append(self)
-        try:
-            yield
-        finally:
-            _running.remove(self)
-            _mine.reset(token)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _running.remove(self)
+        _mine.reset(self._token)
 
 
 _mine: ContextVar[AttemptLog | None] = ContextVar("attempt_log", default=None)

@@ -146,7 +146,7 @@ def tell_all(ended: list[tuple[Started, AttemptEnd, Verdict | None]]) -> None:
 
 def tell(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
     """Log how an attempt ended."""
-    with logs.about(started.job_id, started.type, started.attempt):
+    with logs.About(str(started.job_id), started.type, started.attempt):
         _tell(started, end, verdict)
 
 

@@ -2,12 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from jobsvc.config import settings
 
@@ -35,14 +32,17 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-@contextmanager
-def about(job_id: UUID, job_type: str, attempt: int) -> Iterator[None]:
+class About:
     """Within the block, and in threads that take its context along, JSON lines name this attempt."""
-    token = _about.set({"jobId": str(job_id), "attempt": attempt, "type": job_type})
-    try:
-        yield
-    finally:
-        _about.reset(token)
+
+    def __init__(self, job_id: str, job_type: str, attempt: int) -> None:
+        self._named = {"jobId": job_id, "attempt": attempt, "type": job_type}
+
+    def __enter__(self) -> None:
+        self._token = _about.set(self._named)
+
+    def __exit__(self, *_: object) -> None:
+        _about.reset(self._token)
 
 
 def to_stderr() -> None:

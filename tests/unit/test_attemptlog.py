@@ -54,7 +54,7 @@ def test_the_longest_lines_there_can_be_leave_some() -> None:
 def test_nothing_is_kept_outside_an_attempt() -> None:
     log = AttemptLog()
     library.warning("before")
-    with log.kept():
+    with log:
         library.warning("within")
     library.warning("after")
     assert messages(log) == ["within"]
@@ -64,7 +64,7 @@ def test_debug_records_are_not_kept_even_where_they_are_let_through() -> None:
     log = AttemptLog()
     library.setLevel(logging.DEBUG)
     try:
-        with log.kept():
+        with log:
             library.debug("debug")
             library.info("info")
     finally:
@@ -77,7 +77,7 @@ def test_attempts_side_by_side_keep_their_own() -> None:
 
     def run(name: str) -> list[str]:
         log = AttemptLog()
-        with log.kept():
+        with log:
             gate.wait(10)
             library.warning("from %s", name)
             inherited = threading.Thread(target=copy_context().run, args=(library.warning, f"with {name}"))
@@ -97,7 +97,7 @@ def test_a_record_that_cannot_be_shown_harms_nothing() -> None:
     log = AttemptLog()
     raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        with log.kept():
+        with log:
             library.warning("%d", "no number")
             library.warning("next")
     finally:
@@ -111,7 +111,7 @@ def test_a_handler_that_sets_logging_up_anew_is_still_heard() -> None:
     log = AttemptLog()
     try:
         root.handlers.clear()
-        with log.kept():
+        with log:
             library.warning("heard")
     finally:
         root.handlers[:] = before
