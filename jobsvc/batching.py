@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from threading import Thread
+from uuid import UUID
 
 from redis import RedisError
 
@@ -20,7 +21,7 @@ from jobsvc.ends import AWAY_SECONDS, FLUSH_SECONDS, Ends
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Doorbell, Ended, Held, ids_in
 from jobsvc.horse import SLOTS, Horse
-from jobsvc.jobs import AttemptEnd, Started, lost
+from jobsvc.jobs import AttemptEnd, Started, completed, lost
 from jobsvc.outages import Server
 from jobsvc.stable import Stable
 from jobsvc.supervision import keep_leases, look_after
@@ -90,10 +91,9 @@ class Batches:
 
     def _wait(self) -> None:
         seconds = self._until() - time.monotonic()
-        if len(self.held) > self._threads and seconds > 0:
-            time.sleep(min(seconds, FLUSH_SECONDS))  # not woken up for each end, when many will come
-        else:
-            self.stable.wait(seconds, FLUSH_SECONDS)
+        # While jobs wait in a horse, it doesn't ring for each end.
+        is_rung = len(self.held) <= self._threads
+        self.stable.wait(seconds if is_rung else min(seconds, FLUSH_SECONDS), FLUSH_SECONDS)
 
     def _until(self) -> float:
         """When there is something to do at the latest."""
@@ -167,6 +167,10 @@ class Batches:
             if is_dead:
                 self._bury(horse)
 
+    def _on_completed(self, slot: int, seconds: float) -> None:
+        started = self.held[slot].started
+        self._on_ended(slot, completed(started.job_id, started.fence), seconds)
+
     def _on_ended(self, slot: int, end: AttemptEnd, seconds: float) -> None:
         self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
         self._end(self.held[slot], end, seconds)
@@ -180,8 +184,9 @@ class Batches:
         self._seconds_each = 1.0
         self._end(held, held.handed_back(begun=False))
 
-    def _on_progress(self, slot: int, progress: dict[str, object]) -> None:
-        if held := self.held.get(slot):
+    def _on_progress(self, slot: int, job_id: UUID, progress: dict[str, object]) -> None:
+        held = self.held.get(slot)
+        if held and held.started.job_id == job_id:  # else it was told of too late
             with suppress(StoreUnavailable):
                 jobs.report(held.started, progress)
 

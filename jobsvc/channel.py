@@ -1,5 +1,9 @@
-"""Messages between a worker and the process that runs its handlers, over a pair of sockets."""
+"""Messages between a worker and the process that runs its handlers, over a pair of sockets; and a bell.
 
+Who selects a channel waits for the bell, not for messages: so many of them can come for one waking up.
+"""
+
+import contextlib
 import pickle
 import socket
 import struct
@@ -13,20 +17,34 @@ _CHUNK = 256 * 1024
 class Channel:
     """One end. What is sent are plain objects, pickled: both ends are the same program, and trust each other."""
 
-    def __init__(self, end: socket.socket, blocking: bool) -> None:
+    def __init__(self, end: socket.socket, bell: socket.socket, blocking: bool) -> None:
         end.setblocking(blocking)
-        self._socket = end
+        bell.setblocking(False)
+        self._socket, self._bell = end, bell
         self._incoming, self._outgoing = bytearray(), bytearray()
         self._sending = threading.Lock()
+        self._is_hung_up = False
         self.is_closed = False  # by the other end; what it had sent before was received
 
+    @classmethod
+    def pair(cls) -> tuple["Channel", "Channel"]:
+        """Both ends: the first never blocks, the second does."""
+        ends, bells = socket.socketpair(), socket.socketpair()
+        return cls(ends[0], bells[0], blocking=False), cls(ends[1], bells[1], blocking=True)
+
     def fileno(self) -> int:
-        """For `select`."""
-        return self._socket.fileno()
+        """For `select`: the bell."""
+        return self._bell.fileno()
 
     def close(self) -> None:
         """Hang up, which the other end learns once it has read what was sent."""
         self._socket.close()
+        self._bell.close()
+
+    def ring(self) -> None:
+        """Wake the other end up, if it selects its channel."""
+        with contextlib.suppress(OSError):  # it has been rung often enough, or is gone
+            self._bell.send(b"!")
 
     def send(self, message: Any) -> None:
         """Send one message. A blocking end waits until all is sent, the other one keeps the rest for `flush`."""
@@ -53,10 +71,13 @@ class Channel:
     def receive(self) -> list[Any]:
         """The messages that have come; a blocking end waits for one, or until the other end has hung up."""
         messages: list[Any] = []
+        with contextlib.suppress(BlockingIOError):
+            self._is_hung_up = not self._bell.recv(_CHUNK)
         while not messages and not self.is_closed:
             try:
                 chunk = self._socket.recv(_CHUNK)
             except BlockingIOError:
+                self.is_closed = self._is_hung_up
                 break
             except OSError:
                 chunk = b""

@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import signal
-import socket
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from jobsvc.channel import Channel
 from jobsvc.jobs import Started
 
-SLOTS = 256
+SLOTS = 1024
 """How many jobs a worker may hold at once. Each has a slot, by which it and its horse call it."""
 
 STUCK_LOOKS = 5
@@ -60,9 +59,9 @@ class Horse:
     """
 
     def __init__(self, threads: int, is_for_one: bool = False) -> None:
-        here, there = socket.socketpair()
-        memory = mmap.mmap(-1, 8 * SLOTS)
-        self._begun = memoryview(memory).cast("d")
+        self._channel, there = Channel.pair()
+        shared = memoryview(mmap.mmap(-1, 2 * 8 * SLOTS)).cast("d")
+        self._begun, self._took = shared[:SLOTS], shared[SLOTS:]
         self.is_for_one = is_for_one
         self.kill_at = math.inf  # monotonic seconds; once that is known, it is given no more
         self._latest, self._looks = 0.0, 0
@@ -72,12 +71,11 @@ class Horse:
         if self.pid == 0:
             from jobsvc.runner import Runner
 
-            here.close()
-            Runner(Channel(there, blocking=True), self._begun, threads).run()
+            self._channel.close()
+            Runner(there, self._begun, self._took, threads).run()
         with contextlib.suppress(OSError):
             os.setpgid(self.pid, self.pid)  # as it does itself, whoever comes first
         there.close()
-        self._channel = Channel(here, blocking=False)
         _ours.add(self._channel)
 
     def fileno(self) -> int:
@@ -90,7 +88,7 @@ class Horse:
         self._looks = 0
         self._had_begun = self.has_begun
         for slot, _, _ in work:
-            self._begun[slot] = 0.0
+            self._begun[slot] = self._took[slot] = 0.0
         self._channel.send(("run", work))
 
     def begun(self, slot: int) -> float:
@@ -143,9 +141,14 @@ class Horse:
         return self._channel.flush()
 
     def messages(self) -> Iterator[list[Any]]:
-        """What it has told since, each with its kind first: ended, returned, progress, last_words."""
+        """What it has told since, each with its kind first: completed, ended, returned, progress, last_words."""
         while messages := self._channel.receive():
             yield from messages
+        # After what it had sent, which may have rung for these.
+        for slot, seconds in enumerate(self._took.tolist()):
+            if seconds:
+                self._took[slot] = 0.0
+                yield ["completed", slot, seconds]
 
     @property
     def is_dead(self) -> bool:

@@ -62,10 +62,20 @@ class AttemptEnd:
     logs: list[dict[str, Any]] | None = None
     begun: bool = True
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it says nothing but that the attempt completed."""
+        return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
+
 
 def lost(job_id: UUID, fence: int, message: str) -> AttemptEnd:
     """The end of an attempt that nobody will end any more; `message` says why."""
     return AttemptEnd(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
+
+
+def completed(job_id: UUID, fence: int) -> AttemptEnd:
+    """The end of an attempt that completed, and left nothing behind."""
+    return AttemptEnd(job_id, fence, Outcome.COMPLETED)
 
 
 def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptEnd:
@@ -128,8 +138,15 @@ def report(started: Started, progress: dict[str, Any]) -> None:
 
 _done = rows(
     "done",
-    **{"n": Integer, "id": Uuid, "fence": BigInteger, "outcome": Text, "logged": Boolean},
-    **{"result": JSONB, "error": JSONB, "delay": Double, "progress": JSONB},
+    n=Integer,
+    id=Uuid,
+    fence=BigInteger,
+    outcome=Text,
+    logged=Boolean,
+    result=JSONB,
+    error=JSONB,
+    delay=Double,
+    progress=JSONB,
 )
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
@@ -200,7 +217,11 @@ def _done_row(n: int, end: AttemptEnd) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
     more = {"result": end.result, "error": error, "delay": end.delay, "progress": end.progress}
     return {
-        **{"n": n, "id": str(end.job_id), "fence": end.fence, "outcome": end.outcome, "logged": bool(end.logs)},
+        "n": n,
+        "id": str(end.job_id),
+        "fence": end.fence,
+        "outcome": end.outcome,
+        "logged": bool(end.logs),
         **{name: value for name, value in more.items() if value is not None},
     }
 
