@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from flask import current_app, g, request
@@ -65,7 +64,7 @@ def _traced(new: Sequence[NewJob], header: str | None) -> Iterator[Sequence[NewJ
     parent = tracing.read(header)
     with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
         traceparent = tracing.current() or parent
-        yield [replace(job, traceparent=traceparent) for job in new] if traceparent else new
+        yield [job._replace(traceparent=traceparent) for job in new] if traceparent else new
 
 
 def relay() -> Relay:

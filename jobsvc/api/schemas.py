@@ -115,13 +115,9 @@ class JobRequest(BaseModel):
         return schema
 
     @model_validator(mode="after")
-    def _one_start(self) -> "JobRequest":
+    def _go_together(self) -> "JobRequest":
         if self.delay is not None and self.run_at is not None:
             raise ValueError("give delay or runAt, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _limit_of_a_key(self) -> "JobRequest":
         if self.concurrency_limit is not None and self.concurrency_key is None:
             raise ValueError("concurrencyLimit needs a concurrencyKey")
         return self
@@ -173,7 +169,7 @@ class JobRequest(BaseModel):
             run_at=self.run_at,
             expires_in=self.expires_in,
             unique_key=self.unique_key,
-            tags=self.tags,
+            tags=self.tags or None,
             concurrency_key=self.concurrency_key,
             concurrency_limit=(self.concurrency_limit or 1) if self.concurrency_key else None,
             webhook_url=self.webhook_url,

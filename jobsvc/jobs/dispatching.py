@@ -7,9 +7,8 @@ paused queue until it is resumed, those of a concurrency key until one of its pl
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, func, null, select, text, update
@@ -22,8 +21,7 @@ from jobsvc.sql import now, seconds, seconds_until
 from jobsvc.states import WAITING
 
 
-@dataclass(frozen=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """What RQ has to know of a job: where it goes, when, and the intervals of the retries after this start.
 
     All in seconds; `wait` is what is left until `due_at`, 0 or less if it is due, by Postgres' clock.

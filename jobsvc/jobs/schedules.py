@@ -43,7 +43,7 @@ def put(new: NewSchedule) -> tuple[Schedule, bool]:
 
     It goes on from now; but where cron and time zone stay as they were, a tick that is due is still made.
     """
-    given = {**vars(new), "new_job": vars(new.new_job)}
+    given = {**vars(new), "new_job": new.new_job._asdict()}
     with transaction() as connection:
         moment = _now(connection)
         given["next_run_at"] = next_tick(new.cron, new.timezone, moment) if new.enabled else None

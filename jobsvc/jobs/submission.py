@@ -1,9 +1,8 @@
 """New jobs: stored, before anybody is told that they were accepted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text, tuple_
@@ -20,8 +19,7 @@ from jobsvc.sql import now, rows, seconds, seconds_until
 from jobsvc.states import Status
 
 
-@dataclass(frozen=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job as a client asks for it, with the defaults filled in. Durations are seconds."""
 
     type: str
@@ -33,15 +31,14 @@ class NewJob:
     run_at: datetime | None = None
     expires_in: float | None = None
     unique_key: str | None = None
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
     webhook_url: str | None = None
     traceparent: str | None = None
 
 
-@dataclass(frozen=True)
-class Submitted:
+class Submitted(NamedTuple):
     """What became of a job that was asked for: its id, and what is to be dispatched of it.
 
     Where another, unfinished job has its unique key, that one's id, and nothing to dispatch.
@@ -170,7 +167,7 @@ def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
     """What the INSERT is given of a job; what is left out is null."""
-    row = {name: value for name, value in vars(job).items() if value is not None and value != []}
+    row = {name: value for name, value in zip(NewJob._fields, job, strict=True) if value is not None and value != []}
     row |= {"id": str(job_id), "retry_intervals": job.retry_intervals}
     if job.run_at:
         row["run_at"] = job.run_at.isoformat()
