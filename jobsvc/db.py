@@ -19,16 +19,32 @@ from jobsvc.errors import StoreUnavailable
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """This process' engine, made at the first call."""
+    return _make(pool_size=10, max_overflow=10)
+
+
+@lru_cache(maxsize=1)
+def _autocommit() -> Engine:
+    # An engine of its own, since to switch a connection back and forth costs more than it saves.
+    return _make(pool_size=2, max_overflow=8, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
+
+
+def _make(**how: Any) -> Engine:
     made = create_engine(
         settings().DATABASE_URL,
-        pool_size=10,
-        max_overflow=10,
         pool_timeout=5,
         # A server that has vanished from the network is given up after 10 s (milliseconds here).
         connect_args={"connect_timeout": 3, "tcp_user_timeout": 10_000, "application_name": "jobsvc"},
+        **how,
     )
     event.listen(made, "connect", _on_connect)
     return made
+
+
+def disconnect() -> None:
+    """Close the connections that nobody uses; others are made when they are needed."""
+    for one in (engine, _autocommit):
+        if one.cache_info().currsize:
+            one().dispose()
 
 
 _connections: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -49,9 +65,24 @@ def transaction() -> Iterator[Connection]:
     Raises StoreUnavailable when Postgres is away, or goes away on the way. Whether a commit that
     was cut off took place is then unknown, as it is for every client of a database.
     """
+    with _errors_told(), engine().begin() as connection:
+        yield connection
+
+
+@contextmanager
+def statement() -> Iterator[Connection]:
+    """For one statement, which is committed as it is executed: that takes one round trip, and a transaction three.
+
+    Raises as `transaction` does.
+    """
+    with _errors_told(), _autocommit().connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
     try:
-        with engine().begin() as connection:
-            yield connection
+        yield
     except PoolTimeout as error:
         raise StoreUnavailable("Postgres is too slow to answer; try again soon") from error
     except DBAPIError as error:
@@ -79,8 +110,9 @@ def _forget_pool() -> None:
         if not connection.closed:
             os.dup2(nowhere, connection.fileno(), inheritable=False)
     os.close(nowhere)
-    if engine.cache_info().currsize:
-        engine().dispose(close=False)
+    for one in (engine, _autocommit):
+        if one.cache_info().currsize:
+            one().dispose(close=False)
 
 
 os.register_at_fork(after_in_child=_forget_pool)

@@ -18,7 +18,7 @@ from jobsvc import jobs, logs, tracing
 from jobsvc.attempt import UnserializableResult, attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
-from jobsvc.db import engine
+from jobsvc.db import disconnect
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
 from jobsvc.pushing import push
@@ -39,7 +39,7 @@ def warm_up() -> None:
     with contextlib.suppress(StoreUnavailable):
         jobs.finish([])
         jobs.start([], "", 1)
-    engine().dispose()
+    disconnect()
 
 
 def run(job_id: str) -> Any:

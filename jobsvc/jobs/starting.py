@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, update
 
-from jobsvc.db import transaction
+from jobsvc.db import statement, transaction
 from jobsvc.jobs.admission import admit, may_start, paused
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Job
@@ -72,11 +72,12 @@ def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[St
     """
     by_text = {str(id_): id_ for id_ in job_ids}  # as text they cross the wire in half the time
     asked = {"by": worker, "lease": lease_seconds}
-    with transaction() as connection:
+    with statement() as connection:
         started = connection.execute(_begin_free, {"ids": list(by_text), **asked}).all()
-        if len(started) < len(by_text):
-            left = set(job_ids) - {by_text[row.id] for row in started}
+    if len(started) < len(by_text):
+        left = set(job_ids) - {by_text[row.id] for row in started}
+        with transaction() as connection:
             if admitted := admit(connection, left):
                 more = connection.execute(_begin_admitted, {"ids": [str(id_) for id_ in admitted], **asked})
                 started = [*started, *more]
-        return [Started(by_text[id_], *rest) for id_, *rest in started]
+    return [Started(by_text[id_], *rest) for id_, *rest in started]

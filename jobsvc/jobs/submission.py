@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cas
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from uuid_utils.compat import uuid7
 
-from jobsvc.db import transaction
+from jobsvc.db import statement, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.groupcommit import GroupCommit
@@ -115,18 +115,20 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     whose unique key is taken, or comes twice, is not stored. Raises StoreUnavailable, and then
     nothing was promised.
     """
-    if len(new) == 1 and new[0].unique_key is None:
-        return [_submit_one(new[0])]
-    return _submit_together(new)
+    if any(job.unique_key is not None for job in new):
+        with transaction() as connection:
+            return store(connection, new)
+    return [_submit_one(new[0])] if len(new) == 1 else _submit_freely(new)
 
 
-def _submit_together(new: Sequence[NewJob]) -> list[Submitted]:
-    with transaction() as connection:
+def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
+    # Without unique keys one statement does it.
+    with statement() as connection:
         return store(connection, new)
 
 
 # A job without a unique key waits for no other transaction, so none of a group holds the others up.
-_submit_one = GroupCommit(_submit_together)
+_submit_one = GroupCommit(_submit_freely)
 
 
 def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
