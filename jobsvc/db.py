@@ -88,6 +88,8 @@ def _errors_told() -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.orig, UndefinedTable):
             raise StoreUnavailable("The tables are missing; run `make migrate`") from error
+        if error.connection_invalidated:
+            disconnect()  # the other engine's idle connections have most likely gone, too
         if _is_passing(error):
             raise StoreUnavailable("Postgres can't be reached; try again soon") from error
         raise

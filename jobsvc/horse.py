@@ -16,7 +16,7 @@ from typing import Any
 from jobsvc.channel import Channel
 from jobsvc.jobs import Started
 
-SLOTS = 1024
+SLOTS = 512
 """How many jobs a worker may hold at once. Each has a slot, by which it and its horse call it."""
 
 STUCK_LOOKS = 5

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from redis import RedisError
@@ -185,7 +185,8 @@ class Relay:
             jobs.fold_tallies()
             if self._redis_answers():
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
-                for held in (*self._resumed(), self._next_of_keys()):
+                resumed = [jobs.claim_resumed(name, BATCH) for name in settings().JOBSVC_QUEUES]
+                for held in (*resumed, self._next_of_keys()):
                     counts.append(len(held))
                     self._dispatch(self._not_queued(held))
             gone = self._retention.step(BATCH)
@@ -206,10 +207,6 @@ class Relay:
         lease = settings().JOBSVC_LEASE_SECONDS
         return jobs.recover_lapsed(BATCH, lease) if self._postgres.seconds_up >= lease else 0
 
-    def _resumed(self) -> Iterator[Sequence[Dispatch]]:
-        for name in settings().JOBSVC_QUEUES:
-            yield jobs.claim_resumed(name, BATCH)
-
     def _next_of_keys(self) -> Sequence[Dispatch]:
         """For free places that nobody told of; up to BATCH keys each time, in turn."""
         keys = jobs.held_keys(self._last_key, BATCH)
@@ -218,10 +215,9 @@ class Relay:
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
-        if not claimed:
-            return claimed  # nor is Redis asked, which then wouldn't tell that it is back
-        with self._redis:
-            return not_queued(claimed, rqsettings.connection())
+        if claimed:  # else Redis isn't asked, and can't be told to be back
+            with self._redis:
+                return not_queued(claimed, rqsettings.connection())
         return claimed
 
     def _missing(self, name: str) -> list[Dispatch]:

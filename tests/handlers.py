@@ -21,6 +21,7 @@ class Note(BaseModel):
     path: str
     seconds: float = 0
     fails: int = 0
+    silent: bool = False
 
 
 class Sum(BaseModel):
@@ -28,13 +29,13 @@ class Sum(BaseModel):
 
 
 @handler("NOTE")
-def note(payload: Note, ctx: Context) -> int:
+def note(payload: Note, ctx: Context) -> int | None:
     """Append a line for every run, so that a test can count them; fail the first `fails` attempts."""
     _note(payload.path, ctx)
     time.sleep(payload.seconds)
     if ctx.attempt <= payload.fails:
         raise RuntimeError(f"attempt {ctx.attempt} fails, as asked")
-    return ctx.fence
+    return None if payload.silent else ctx.fence
 
 
 @handler("SUM", queue="high", timeout=9, retry={"max": 1, "interval": 2})

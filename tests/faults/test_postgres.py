@@ -117,7 +117,7 @@ def test_a_post_cut_off_in_its_commit_promises_nothing(ground: Ground) -> None:
     )
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(post, ground)
-        committing = "SELECT 1 FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'"
+        committing = "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%INSERT INTO jobs%' AND wait_event = 'PgSleep'"
         eventually(lambda: ground.sql(committing))
         ground.cut_connections()
         assert reply.result().status_code == 503

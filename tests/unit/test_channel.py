@@ -1,0 +1,77 @@
+"""What passes between a worker and the process of its handlers."""
+
+import contextlib
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from jobsvc.channel import Channel
+
+Pair = tuple[Channel, Channel]
+
+
+@pytest.fixture
+def ends() -> Iterator[Pair]:
+    here, there = Channel.pair()
+    with contextlib.closing(here), contextlib.closing(there):
+        yield here, there
+
+
+def is_woken(channel: Channel, seconds: float = 0) -> bool:
+    return bool(select.select([channel], [], [], seconds)[0])
+
+
+def test_messages_come_whole_and_in_order(ends: Pair) -> None:
+    here, there = ends
+    for number in range(3):
+        there.send((number, "x" * 20_000 * number))
+    got = []
+    while len(got) < 3:
+        got += here.receive()
+    assert got == [(number, "x" * 20_000 * number) for number in range(3)]
+    assert here.receive() == []
+
+
+def test_only_the_bell_wakes_up(ends: Pair) -> None:
+    here, there = ends
+    there.send("something")
+    assert not is_woken(here)
+    there.ring()
+    there.ring()
+    assert is_woken(here, 5)
+    assert here.receive() == ["something"]
+    assert not is_woken(here)  # it was heard, however often it rang
+
+
+def test_nobody_waits_for_a_bell_that_is_not_heard(ends: Pair) -> None:
+    _here, there = ends
+    for _ in range(100_000):
+        there.ring()
+
+
+def test_who_hung_up_is_noticed_after_what_it_had_sent(ends: Pair) -> None:
+    here, there = ends
+    there.send("last words")
+    there.close()
+    assert is_woken(here, 5)
+    assert (here.receive(), here.is_closed) == (["last words"], False)
+    assert (here.receive(), here.is_closed) == ([], True)
+
+
+def test_it_is_noticed_by_the_bell_alone(ends: Pair) -> None:
+    """As when a process that a handler left behind holds the other end open."""
+    here, there = ends
+    there.send("last words")
+    there._bell.close()
+    assert is_woken(here, 5)
+    assert here.receive() == ["last words"]
+    assert (here.receive(), here.is_closed) == ([], True)
+
+
+def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
+    here, there = ends
+    here.send("work")
+    assert there.receive() == ["work"]
+    here.close()
+    assert (there.receive(), there.is_closed) == ([], True)
