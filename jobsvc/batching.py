@@ -24,6 +24,7 @@ from jobsvc.horse import SLOTS, Horse
 from jobsvc.jobs import AttemptEnd, Started, completed, lost
 from jobsvc.outages import Server
 from jobsvc.stable import Stable
+from jobsvc.starts import Starts
 from jobsvc.supervision import keep_leases, look_after
 
 logger = logging.getLogger("jobsvc.worker")
@@ -44,13 +45,13 @@ class Batches:
     def __init__(self, doorbell: Doorbell, worker: str, threads: int) -> None:
         self.held: dict[int, Held] = {}
         self.stable = Stable(threads)
-        self._doorbell, self._worker, self._threads = doorbell, worker, threads
+        self._doorbell, self._threads = doorbell, threads
         self._free = list(range(SLOTS))
         self._seconds_each = 1.0  # a moving average of how long an attempt takes
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
         self._postgres = Server("Postgres", StoreUnavailable, logger)
-        self._ends = Ends(self._postgres, doorbell.show_ended)
+        self._starts, self._ends = Starts(worker), Ends(self._postgres, doorbell.show_ended)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
 
@@ -105,8 +106,6 @@ class Batches:
     def _all_held(self) -> list[Held]:
         return [*list(self.held.values()), *self._ends.not_stored]
 
-    # Taking and starting
-
     def _take(self) -> None:
         if self.is_stopping or time.monotonic() < self._next_take:
             return
@@ -125,7 +124,7 @@ class Batches:
     def _start(self, job_ids: list[str]) -> None:
         now, started = time.monotonic(), None
         with self._postgres:
-            started = jobs.start(ids_in(job_ids), self._worker, self._lease)
+            started = self._starts.start(ids_in(job_ids))
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
                 self._doorbell.give_back(job_ids)
@@ -156,8 +155,6 @@ class Batches:
                 by_horse.setdefault(horse, []).append(held)
         for horse, work in by_horse.items():
             horse.give((held.slot, held.started, held.since + self._lease) for held in work)
-
-    # What the horses tell
 
     def _hear_all(self) -> None:
         for horse in self.stable:
@@ -229,8 +226,6 @@ class Batches:
         for horse, slots in by_horse.items():
             if horse in self.stable:
                 self.stable.dismiss(horse) if horse.is_for_one else horse.stored(slots)
-
-    # Looking after them
 
     def _look(self) -> None:
         self._next_look = time.monotonic() + LOOK_SECONDS

@@ -102,10 +102,7 @@ class Relay:
         self._withdraw_some()
 
     def run(self) -> None:
-        """Dispatch and sweep, until it is stopped.
-
-        The first sweep comes after an interval, so that a process which ends at once never sweeps.
-        """
+        """Dispatch and sweep until it is stopped; not at once, so that a process which ends soon never sweeps."""
         interval = settings().JOBSVC_SWEEP_SECONDS
         next_sweep = next_due = next_tick = next_trim = time.monotonic() + interval
         while not self._is_stopped:

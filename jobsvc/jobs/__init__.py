@@ -6,19 +6,7 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 
 from jobsvc.jobs import schedules
 from jobsvc.jobs.acting import cancel, remove, retry, unfinished
-from jobsvc.jobs.attempts import (
-    AttemptEnd,
-    Failure,
-    Verdict,
-    called_off,
-    completed,
-    finish,
-    handed_back,
-    lost,
-    recover_lapsed,
-    renew,
-    report,
-)
+from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, report, undo_starts
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.counts import depths, relay_lag
 from jobsvc.jobs.deliveries import announce_again
@@ -36,6 +24,7 @@ from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
 from jobsvc.jobs.listing import Page, page
+from jobsvc.jobs.outcomes import AttemptEnd, Failure, completed, handed_back, lost
 from jobsvc.jobs.overview import Glance, Pace, latest, paces
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reading import get, history
@@ -110,5 +99,6 @@ __all__ = [
     "submit",
     "submit_once",
     "tallied",
+    "undo_starts",
     "unfinished",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Connection,
@@ -15,6 +16,8 @@ from sqlalchemy import (
     Row,
     Text,
     Uuid,
+    any_,
+    bindparam,
     case,
     func,
     insert,
@@ -26,61 +29,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobsvc.db import transaction
 from jobsvc.jobs.deliveries import announce
+from jobsvc.jobs.outcomes import UNCOUNTED, AttemptEnd, handed_back, lost
 from jobsvc.jobs.starting import Started
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Attempt, Job
 from jobsvc.sql import now, rows, seconds, seconds_since
 from jobsvc.states import Outcome, Status
-
-UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
-"""How a start may end that doesn't count as an attempt."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an attempt failed."""
-
-    type: str
-    message: str
-    traceback: str | None = None
-
-
-@dataclass(frozen=True)
-class AttemptEnd:
-    """How an attempt ended. `delay` (seconds) stands in for the job's own interval.
-
-    `logs`: what it said meanwhile, [{time, level, message}]. Not `begun`: its handler was never called.
-    """
-
-    job_id: UUID
-    fence: int
-    outcome: Outcome
-    result: Any = None
-    failure: Failure | None = None
-    delay: float | None = None
-    progress: dict[str, Any] | None = None
-    logs: list[dict[str, Any]] | None = None
-    begun: bool = True
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it says nothing but that the attempt completed."""
-        return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
-
-
-def lost(job_id: UUID, fence: int, message: str) -> AttemptEnd:
-    """The end of an attempt that nobody will end any more; `message` says why."""
-    return AttemptEnd(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
-
-
-def completed(job_id: UUID, fence: int) -> AttemptEnd:
-    """The end of an attempt that completed, and left nothing behind."""
-    return AttemptEnd(job_id, fence, Outcome.COMPLETED)
-
-
-def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptEnd:
-    """The end that puts a job back, uncounted."""
-    return AttemptEnd(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)
 
 
 @dataclass(frozen=True)
@@ -244,6 +198,23 @@ def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
         "traceback": end.failure.traceback if end.failure else None,
         "logs": end.logs or None,
     }
+
+
+def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
+    """Put back, uncounted, those of these jobs that `worker` has started; returns how many.
+
+    For starts that Postgres may have made before it went away, and that the worker hasn't heard of.
+    """
+    started = select(Job.id, Job.fence).where(
+        Job.id == any_(bindparam("ids", list(job_ids), ARRAY(Uuid))),
+        Job.status == Status.PROCESSING,
+        Job.worker == worker,
+    )
+    with transaction() as connection:
+        unheard = connection.execute(started.with_for_update()).all()
+        if unheard:
+            _end(connection, [handed_back(job.id, job.fence, begun=False) for job in unheard])
+    return len(unheard)
 
 
 def recover_lapsed(limit: int, lease_seconds: float) -> int:
