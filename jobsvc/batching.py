@@ -21,7 +21,7 @@ from jobsvc.ends import AWAY_SECONDS, FLUSH_SECONDS, Ends
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Doorbell, Ended, Held, ids_in
 from jobsvc.horse import SLOTS, Horse
-from jobsvc.jobs import AttemptEnd, Started, completed, lost
+from jobsvc.jobs import AttemptEnd, Started, lost
 from jobsvc.outages import Server
 from jobsvc.stable import Stable
 from jobsvc.starts import Starts
@@ -50,8 +50,8 @@ class Batches:
         self._seconds_each = 1.0  # a moving average of how long an attempt takes
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
-        self._postgres = Server("Postgres", StoreUnavailable, logger)
-        self._starts, self._ends = Starts(worker), Ends(self._postgres, doorbell.show_ended)
+        postgres = Server("Postgres", StoreUnavailable, logger)
+        self._starts, self._ends = Starts(postgres, worker), Ends(postgres, doorbell.show_ended)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
 
@@ -76,7 +76,7 @@ class Batches:
             self._keeper.start()
         try:
             self._start(job_ids)
-            while self.held or self._ends:
+            while self.held or self._ends or (self._starts and not self.is_stopping):
                 self._wait()
                 self._hear_all()
                 now = time.monotonic()
@@ -86,15 +86,16 @@ class Batches:
                 if now >= self._next_look:
                     self._look()
                 self._take()
+            self._starts.undo()
         except BaseException:
             self._abandon()
             raise
 
     def _wait(self) -> None:
         seconds = self._until() - time.monotonic()
-        # While jobs wait in a horse, it doesn't ring for each end.
-        is_rung = len(self.held) <= self._threads
-        self.stable.wait(seconds if is_rung else min(seconds, FLUSH_SECONDS), FLUSH_SECONDS)
+        if len(self.held) > self._threads:  # a horse in which jobs wait doesn't ring for each end
+            seconds = min(seconds, FLUSH_SECONDS)
+        self.stable.wait(seconds, FLUSH_SECONDS)
 
     def _until(self) -> float:
         """When there is something to do at the latest."""
@@ -109,6 +110,9 @@ class Batches:
     def _take(self) -> None:
         if self.is_stopping or time.monotonic() < self._next_take:
             return
+        if not self._starts.undo():
+            self._next_take = time.monotonic() + AWAY_SECONDS
+            return
         most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each)
         if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
             return
@@ -116,20 +120,18 @@ class Batches:
         with suppress(RedisError):
             room = min(most - len(self.held), len(self._free))
             job_ids = self._doorbell.take(room, free=max(self._threads - len(self.held), 0))
-        # Where nothing waits, there is time.
-        self._next_take = time.monotonic() + (FLUSH_SECONDS if job_ids else 3 * FLUSH_SECONDS)
+        self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # where nothing waits there is time
         if job_ids:
             self._start(job_ids)
 
     def _start(self, job_ids: list[str]) -> None:
-        now, started = time.monotonic(), None
-        with self._postgres:
-            started = self._starts.start(ids_in(job_ids))
+        now = time.monotonic()
+        started = self._starts.start(ids_in(job_ids), {one.started.job_id for one in self._all_held()})
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
                 self._doorbell.give_back(job_ids)
             self._next_take = now + AWAY_SECONDS
-            if not self.held:
+            if not (self.held or self._starts):
                 time.sleep(AWAY_SECONDS)
             return
         by_id = {str(one.job_id): one for one in started}
@@ -165,8 +167,7 @@ class Batches:
                 self._bury(horse)
 
     def _on_completed(self, slot: int, seconds: float) -> None:
-        started = self.held[slot].started
-        self._on_ended(slot, completed(started.job_id, started.fence), seconds)
+        self._on_ended(slot, self.held[slot].completed(), seconds)
 
     def _on_ended(self, slot: int, end: AttemptEnd, seconds: float) -> None:
         self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
@@ -188,7 +189,8 @@ class Batches:
                 jobs.report(held.started, progress)
 
     def _on_last_words(self, slot: int, end: AttemptEnd) -> None:
-        if held := self.held.get(slot):
+        held = self.held.get(slot)
+        if held and (held.started.job_id, held.started.fence) == (end.job_id, end.fence):
             held.last_words = end
 
     def _bury(self, horse: Horse) -> None:

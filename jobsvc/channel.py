@@ -12,6 +12,7 @@ from typing import Any
 
 _LENGTH = struct.Struct(">I")
 _CHUNK = 256 * 1024
+_PIECE = 64 * 1024
 
 
 class Channel:
@@ -47,7 +48,10 @@ class Channel:
             self._bell.send(b"!")
 
     def send(self, message: Any) -> None:
-        """Send one message. A blocking end waits until all is sent, the other one keeps the rest for `flush`."""
+        """Send one message. A blocking end waits until all is sent, the other one keeps the rest for `flush`.
+
+        What doesn't go at once rings, since somebody has to make room for it.
+        """
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         with self._sending:
             self._outgoing += _LENGTH.pack(len(data)) + data
@@ -62,7 +66,9 @@ class Channel:
     def _write(self) -> None:
         try:
             while self._outgoing:
-                del self._outgoing[: self._socket.send(self._outgoing)]
+                del self._outgoing[: self._socket.send(self._outgoing[:_PIECE])]
+                if self._outgoing:
+                    self.ring()
         except BlockingIOError:
             pass
         except OSError:  # nobody reads it any more, which `receive` finds out
@@ -71,8 +77,12 @@ class Channel:
     def receive(self) -> list[Any]:
         """The messages that have come; a blocking end waits for one, or until the other end has hung up."""
         messages: list[Any] = []
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._is_hung_up = not self._bell.recv(_CHUNK)
+        except BlockingIOError:
+            pass
+        except OSError:  # its last ring was never heard
+            self._is_hung_up = True
         while not messages and not self.is_closed:
             try:
                 chunk = self._socket.recv(_CHUNK)

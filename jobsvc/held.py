@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from jobsvc.horse import Horse
-from jobsvc.jobs import AttemptEnd, Started, Verdict, handed_back
+from jobsvc.jobs import AttemptEnd, Started, Verdict, completed, handed_back
 from jobsvc.states import Status
 
 
@@ -33,6 +33,10 @@ class Held:
     def begun(self) -> float:
         """When its handler was called; 0 if it was not."""
         return self.horse.begun(self.slot)
+
+    def completed(self) -> AttemptEnd:
+        """The end that completes the job, and leaves nothing behind."""
+        return completed(self.started.job_id, self.started.fence)
 
     def handed_back(self, begun: bool) -> AttemptEnd:
         """The end that puts the job back, uncounted."""

@@ -24,6 +24,9 @@ from jobsvc.pushing import AT_ONCE, RESULT_TTL
 
 KEPT_RESULTS = 10
 
+MOST_BYTES = 1024 * 1024
+"""Of results that go into one script, unless a single one is larger."""
+
 _WRITE = f"""
 local worker, ended, moment = ARGV[1], ARGV[2], ARGV[3]
 for i = 1, #KEYS, 2 do
@@ -54,15 +57,19 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) 
     now = time.time()
     finished: dict[str, dict[str, float]] = defaultdict(dict)
     ids = [str(one.held.started.job_id) for one in completed]
-    for at in range(0, len(ids), AT_ONCE):
-        keys: list[str] = []
-        own: list[str | bytes | float] = []
-        for job_id, one in zip(ids[at : at + AT_ONCE], completed[at : at + AT_ONCE], strict=True):
-            keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
-            result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())
-            own += (_format(now - one.seconds), result, one.held.execution_id, now - one.seconds)
-            finished[one.held.started.queue][job_id] = now + RESULT_TTL
-        pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
+    keys: list[str] = []
+    own: list[str | bytes | float] = []
+    weight = 0
+    for job_id, one in zip(ids, completed, strict=True):
+        result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())
+        if len(keys) == 2 * AT_ONCE or (keys and weight + len(result) > MOST_BYTES):
+            pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
+            keys, own, weight = [], [], 0
+        keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
+        own += (_format(now - one.seconds), result, one.held.execution_id, now - one.seconds)
+        weight += len(result)
+        finished[one.held.started.queue][job_id] = now + RESULT_TTL
+    pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
     for queue, members in finished.items():
         pipeline.zadd(FinishedJobRegistry.key_template.format(queue), members)
     pipeline.exists(*map(RQJob.dependents_key_for, ids))

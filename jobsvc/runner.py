@@ -23,7 +23,7 @@ logger = logging.getLogger("jobsvc.worker")
 Work = tuple[int, Started, float]
 
 RING_AT = 50
-"""The worker is woken up when so many attempts have ended, or when nothing waits here."""
+"""The worker is woken up when so many attempts have ended, or when fewer wait here than could run."""
 
 
 class Runner:
@@ -85,7 +85,7 @@ class Runner:
         else:
             self._channel.send(("ended", slot, end, seconds))
         self._unheard += 1
-        if self._unheard >= RING_AT or self._waiting.empty():
+        if self._unheard >= RING_AT or self._waiting.qsize() < self._threads:
             self._unheard = 0
             self._channel.ring()
 
@@ -137,10 +137,14 @@ class Runner:
     def _orphaned(self) -> None:
         """The worker is gone: tell Postgres in its place, and end."""
         unbegun = [started for _, started, _ in self._take_all()]
-        running = [started for started, *_ in list(self._running.values())]
+        running, not_stored = dict(self._running), dict(self._not_stored)  # what ends between the two is in both
         ends = [
-            *self._not_stored.values(),
-            *(lost(one.job_id, one.fence, "the worker died before the attempt ended") for one in running),
+            *not_stored.values(),
+            *(
+                lost(started.job_id, started.fence, "the worker died before the attempt ended")
+                for slot, (started, *_) in running.items()
+                if slot not in not_stored
+            ),
             *(handed_back(one.job_id, one.fence, begun=False) for one in unbegun),
         ]
         try:

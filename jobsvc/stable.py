@@ -36,7 +36,7 @@ class Stable:
         return horse
 
     def wait(self, seconds: float, unsent: float) -> None:
-        """Wait until one of them says something, for so long at most; where messages to them are unsent, `unsent`."""
+        """Wait until one of them rings, for so long at most; where messages to them are unsent, `unsent`."""
         unsent_to = [horse for horse in self._horses if horse.flush()]
         self._selector.select(max(min(seconds, unsent) if unsent_to else seconds, 0))
 

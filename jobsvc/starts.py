@@ -1,28 +1,40 @@
-"""Starts, of which a worker may miss the answer when Postgres goes away: those are undone before the next."""
+"""Starts, of which a worker may miss the answer when Postgres goes away: those are undone when it is back."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.config import settings
-from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Started
+from jobsvc.outages import Server
 
 
 class Starts:
     """The starts of one worker, RQ's name for which is `worker`. Its main thread's."""
 
-    def __init__(self, worker: str) -> None:
-        self._worker = worker
+    def __init__(self, postgres: Server, worker: str) -> None:
+        self._postgres, self._worker = postgres, worker
         self._unheard: list[UUID] = []
 
-    def start(self, job_ids: Sequence[UUID]) -> list[Started]:
-        """As `jobs.start`. Raises StoreUnavailable; should the jobs have been started then, no attempt is counted."""
+    def __bool__(self) -> bool:
+        """Whether there is something to undo."""
+        return bool(self._unheard)
+
+    def start(self, job_ids: Sequence[UUID], held: Collection[UUID]) -> list[Started] | None:
+        """As `jobs.start`, None while Postgres is away: what was started all the same is put back by `undo`.
+
+        `held` are the jobs that this worker holds already, of whose start it has heard.
+        """
+        if self.undo():
+            with self._postgres:
+                return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS)
+            self._unheard = [job_id for job_id in job_ids if job_id not in held]
+        return None
+
+    def undo(self) -> bool:
+        """Put back, uncounted, what was started and not heard of; returns whether nothing of it is left."""
         if self._unheard:
-            jobs.undo_starts(self._unheard, self._worker)
-            self._unheard = []
-        try:
-            return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS)
-        except StoreUnavailable:
-            self._unheard = list(job_ids)
-            raise
+            with self._postgres:
+                jobs.undo_starts(self._unheard, self._worker)
+                self._unheard = []
+        return not self._unheard

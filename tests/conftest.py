@@ -38,10 +38,9 @@ def apart() -> dict[str, str]:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _servers is not None:
-        from jobsvc.db import engine
+        from jobsvc.db import disconnect
 
-        if engine.cache_info().currsize:
-            engine().dispose()
+        disconnect()
         _servers.stop()
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Boolean,
     Connection,
@@ -16,8 +15,6 @@ from sqlalchemy import (
     Row,
     Text,
     Uuid,
-    any_,
-    bindparam,
     case,
     func,
     insert,
@@ -205,13 +202,11 @@ def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
 
     For starts that Postgres may have made before it went away, and that the worker hasn't heard of.
     """
-    started = select(Job.id, Job.fence).where(
-        Job.id == any_(bindparam("ids", list(job_ids), ARRAY(Uuid))),
-        Job.status == Status.PROCESSING,
-        Job.worker == worker,
-    )
+    # By their ids alone, so as to wait for a start that still goes on.
+    rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
     with transaction() as connection:
-        unheard = connection.execute(started.with_for_update()).all()
+        of_worker = [job for job in connection.execute(rows_of) if job.worker == worker]
+        unheard = [job for job in of_worker if job.status == Status.PROCESSING]
         if unheard:
             _end(connection, [handed_back(job.id, job.fence, begun=False) for job in unheard])
     return len(unheard)

@@ -169,8 +169,13 @@ def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
     """What the INSERT is given of a job; what is left out is null."""
-    row = {name: value for name, value in zip(NewJob._fields, job, strict=True) if value is not None and value != []}
-    row |= {"id": str(job_id), "retry_intervals": job.retry_intervals}
-    if job.run_at:
-        row["run_at"] = job.run_at.isoformat()
+    type_, queue, payload, timeout, retry_intervals, *more = job
+    row = {"id": str(job_id), "type": type_, "queue": queue, "payload": payload, "timeout": timeout}
+    row["retry_intervals"] = retry_intervals
+    if more != _NO_MORE:
+        row |= {name: value for name, value in zip(_MORE, more, strict=True) if value not in (None, [])}
     return row
+
+
+_MORE = NewJob._fields[5:]
+_NO_MORE = [None] * len(_MORE)

@@ -1,14 +1,21 @@
 """Starts that Postgres made, and of which the worker didn't hear."""
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobsvc import jobs
+from jobsvc.db import engine
 from jobsvc.errors import StoreUnavailable
+from jobsvc.outages import Server
 from jobsvc.starts import Starts
 from jobsvc.states import Status
 from tests.integration.making import LEASE, submit
+from tests.integration.test_races import waiting
+from tests.support import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -25,25 +32,62 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "start", start)
 
 
+def unavailable(*_: Any) -> Any:
+    raise StoreUnavailable("still away")
+
+
+def starts() -> Starts:
+    return Starts(Server("Postgres", StoreUnavailable, logging.getLogger("test")), "worker")
+
+
 def test_a_start_that_was_not_heard_of_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts, job_ids = Starts("worker"), [submit() for _ in range(3)]
+    ours, job_ids = starts(), [submit() for _ in range(3)]
     cut_off(monkeypatch)
-    with pytest.raises(StoreUnavailable):
-        starts.start(job_ids)
+    assert ours.start(job_ids, held=()) is None
     assert {jobs.get(job_id).status for job_id in job_ids} == {Status.PROCESSING}
-    again = starts.start(job_ids[:2])
+    again = ours.start(job_ids[:2], held=())
+    assert again
     assert {(one.job_id, one.attempt) for one in again} == {(job_id, 1) for job_id in job_ids[:2]}
     left = jobs.get(job_ids[2])
     assert (left.status, left.attempts) == (Status.PENDING, 0)
     assert jobs.history(job_ids[2])[1] == []
+    assert not ours
 
 
-def test_it_is_undone_once() -> None:
-    starts, job_id = Starts("worker"), submit()
-    [one] = starts.start([job_id])
-    starts.start([submit()])
-    assert jobs.get(job_id).fence == one.fence
-    assert jobs.get(job_id).status == Status.PROCESSING
+def test_what_was_heard_of_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when RQ names a job twice, and the second start is cut off while the first one's handler runs."""
+    ours, job_id = starts(), submit()
+    begun = ours.start([job_id], held=())
+    assert begun
+    cut_off(monkeypatch)
+    assert ours.start([job_id], held=[job_id]) is None
+    assert ours.undo()
+    assert (jobs.get(job_id).status, jobs.get(job_id).fence) == (Status.PROCESSING, begun[0].fence)
+
+
+def test_while_postgres_is_away_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, job_id = starts(), submit()
+    cut_off(monkeypatch)
+    ours.start([job_id], held=())
+    with monkeypatch.context() as away:
+        away.setattr(jobs, "undo_starts", unavailable)
+        assert not ours.undo()
+        assert ours.start([submit()], held=()) is None
+    assert ours.undo()
+    assert jobs.get(job_id).attempts == 0
+
+
+def test_a_start_that_still_goes_on_is_waited_for() -> None:
+    job_id = submit()
+    with ThreadPoolExecutor(1) as pool, engine().begin() as connection:
+        connection.execute(
+            text("UPDATE jobs SET status = 'PROCESSING', worker = 'worker', attempts = 1 WHERE id = :id"),
+            {"id": job_id},
+        )
+        undone = pool.submit(jobs.undo_starts, [job_id], "worker")
+        eventually(lambda: waiting() == 1)
+        connection.commit()
+        assert undone.result(15) == 1
 
 
 def test_nobody_elses_start_is_undone() -> None:

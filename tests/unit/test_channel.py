@@ -2,6 +2,7 @@
 
 import contextlib
 import select
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -75,3 +76,25 @@ def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
     assert there.receive() == ["work"]
     here.close()
     assert (there.receive(), there.is_closed) == ([], True)
+
+
+def test_a_ring_that_nobody_heard_is_no_error(ends: Pair) -> None:
+    """Its worker died with it; what it had sent is read all the same, and then it is known to be gone."""
+    here, there = ends
+    there.ring()
+    here.send("work")
+    here.close()
+    assert there.receive() == ["work"]
+    assert (there.receive(), there.is_closed) == ([], True)
+
+
+def test_what_doesnt_go_at_once_rings(ends: Pair) -> None:
+    here, there = ends
+    sending = threading.Thread(target=there.send, args=("x" * 2_000_000,))
+    sending.start()
+    got: list[str] = []
+    while not got:
+        assert is_woken(here, 5)
+        got += here.receive()
+    sending.join()
+    assert got == ["x" * 2_000_000]
