@@ -143,6 +143,7 @@ class Stage:
         """Nobody plays, Redis is empty, and `DATABASE_URL` is a new copy of this template."""
         self.clear()
         self.redis.flushall()
+        eventually(self._aof_is_rewritten, "Valkey rewrites its file of its own accord")
         self.redis.bgrewriteaof()
         eventually(self._aof_is_rewritten, "Valkey rewrites its file")
         self._admin("DROP DATABASE IF EXISTS play WITH (FORCE)")
