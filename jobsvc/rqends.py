@@ -8,7 +8,7 @@ import json
 import time
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from redis.client import Pipeline
@@ -56,24 +56,33 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) 
     """Write and send that these completed in this worker; returns those on which other RQ jobs may depend."""
     now = time.time()
     finished: dict[str, dict[str, float]] = defaultdict(dict)
-    ids = [str(one.held.started.job_id) for one in completed]
-    keys: list[str] = []
-    own: list[str | bytes | float] = []
-    weight = 0
-    for job_id, one in zip(ids, completed, strict=True):
-        result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())
-        if len(keys) == 2 * AT_ONCE or (keys and weight + len(result) > MOST_BYTES):
-            pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
-            keys, own, weight = [], [], 0
-        keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
-        own += (_format(now - one.seconds), result, one.held.execution_id, now - one.seconds)
-        weight += len(result)
-        finished[one.held.started.queue][job_id] = now + RESULT_TTL
-    pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
+    for portion in _portions(completed):
+        keys: list[str] = []
+        own: list[str | bytes | float] = []
+        for one, result in portion:
+            job_id = str(one.held.started.job_id)
+            keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
+            own += (_format(now - one.seconds), result, one.held.execution_id, now - one.seconds)
+            finished[one.held.started.queue][job_id] = now + RESULT_TTL
+        pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
     for queue, members in finished.items():
         pipeline.zadd(FinishedJobRegistry.key_template.format(queue), members)
-    pipeline.exists(*map(RQJob.dependents_key_for, ids))
+    pipeline.exists(*(RQJob.dependents_key_for(job_id) for members in finished.values() for job_id in members))
     return list(completed) if pipeline.execute()[-1] else []
+
+
+def _portions(completed: Sequence[Ended]) -> Iterator[list[tuple[Ended, bytes]]]:
+    """What one script writes: up to AT_ONCE jobs, with their results as RQ keeps them, empty for none."""
+    portion: list[tuple[Ended, bytes]] = []
+    weight = 0
+    for one in completed:
+        result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())
+        if portion and (len(portion) == AT_ONCE or weight + len(result) > MOST_BYTES):
+            yield portion
+            portion, weight = [], 0
+        portion.append((one, result))
+        weight += len(result)
+    yield portion
 
 
 def _format(moment: float) -> str:
