@@ -126,7 +126,7 @@ class Batches:
 
     def _start(self, job_ids: list[str]) -> None:
         now = time.monotonic()
-        started = self._starts.start(ids_in(job_ids), {one.started.job_id for one in self._all_held()})
+        started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._all_held()))
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
                 self._doorbell.give_back(job_ids)

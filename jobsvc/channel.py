@@ -13,6 +13,7 @@ from typing import Any
 _LENGTH = struct.Struct(">I")
 _CHUNK = 256 * 1024
 _PIECE = 64 * 1024
+_RINGS = 1024
 
 
 class Channel:
@@ -78,7 +79,7 @@ class Channel:
         """The messages that have come; a blocking end waits for one, or until the other end has hung up."""
         messages: list[Any] = []
         try:
-            self._is_hung_up = not self._bell.recv(_CHUNK)
+            self._is_hung_up = not self._bell.recv(_RINGS)
         except BlockingIOError:
             pass
         except OSError:  # its last ring was never heard

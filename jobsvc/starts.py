@@ -1,6 +1,6 @@
 """Starts, of which a worker may miss the answer when Postgres goes away: those are undone when it is back."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from jobsvc import jobs
@@ -20,7 +20,7 @@ class Starts:
         """Whether there is something to undo."""
         return bool(self._unheard)
 
-    def start(self, job_ids: Sequence[UUID], held: Collection[UUID]) -> list[Started] | None:
+    def start(self, job_ids: Sequence[UUID], held: Iterable[UUID]) -> list[Started] | None:
         """As `jobs.start`, None while Postgres is away: what was started all the same is put back by `undo`.
 
         `held` are the jobs that this worker holds already, of whose start it has heard.
@@ -28,7 +28,7 @@ class Starts:
         if self.undo():
             with self._postgres:
                 return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS)
-            self._unheard = [job_id for job_id in job_ids if job_id not in held]
+            self._unheard = list(set(job_ids).difference(held))
         return None
 
     def undo(self) -> bool:
