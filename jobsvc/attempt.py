@@ -9,7 +9,7 @@ from typing import Any
 from jobsvc import handlers, logs, tracing
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.clock import AttemptTimeout, Cancelled, Clock, HandBack
-from jobsvc.jobs import AttemptEnd, Failure, Started, handed_back
+from jobsvc.jobs import AttemptEnd, Failure, Started, completed, handed_back
 from jobsvc.states import Outcome
 from jobsvc.strictjson import clean, unstorable
 
@@ -45,7 +45,7 @@ def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd
                 result = _storable(handler(started.payload, context))
                 if clock.handler_knows:
                     raise Cancelled("the job was cancelled, and its handler returned")
-            ended, cause = AttemptEnd(started.job_id, started.fence, Outcome.COMPLETED, result), None
+            ended, cause = completed(started.job_id, started.fence, result), None
         except BaseException as error:
             clock.close()
             cause = clock.cause(error)

@@ -47,11 +47,11 @@ def _to_json(value: Any) -> str:
     return to_json(value).decode()
 
 
-def disconnect() -> None:
-    """Close the connections that nobody uses; others are made when they are needed."""
+def disconnect(close: bool = True) -> None:
+    """Close the connections that nobody uses, or only forget them; others are made when they are needed."""
     for one in (engine, _autocommit):
         if one.cache_info().currsize:
-            one().dispose()
+            one().dispose(close)
 
 
 _connections: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -119,9 +119,7 @@ def _forget_pool() -> None:
         if not connection.closed:
             os.dup2(nowhere, connection.fileno(), inheritable=False)
     os.close(nowhere)
-    for one in (engine, _autocommit):
-        if one.cache_info().currsize:
-            one().dispose(close=False)
+    disconnect(close=False)
 
 
 os.register_at_fork(after_in_child=_forget_pool)

@@ -205,8 +205,8 @@ def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
     # By their ids alone, so as to wait for a start that still goes on.
     rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
     with transaction() as connection:
-        of_worker = [job for job in connection.execute(rows_of) if job.worker == worker]
-        unheard = [job for job in of_worker if job.status == Status.PROCESSING]
+        found = connection.execute(rows_of)
+        unheard = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
         if unheard:
             _end(connection, [handed_back(job.id, job.fence, begun=False) for job in unheard])
     return len(unheard)

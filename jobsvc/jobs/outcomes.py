@@ -47,9 +47,9 @@ def lost(job_id: UUID, fence: int, message: str) -> AttemptEnd:
     return AttemptEnd(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
 
 
-def completed(job_id: UUID, fence: int) -> AttemptEnd:
-    """The end of an attempt that completed, and left nothing behind."""
-    return AttemptEnd(job_id, fence, Outcome.COMPLETED)
+def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptEnd:
+    """The end of an attempt whose handler returned this."""
+    return AttemptEnd(job_id, fence, Outcome.COMPLETED, result)
 
 
 def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptEnd:
