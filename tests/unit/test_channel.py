@@ -4,6 +4,7 @@ import contextlib
 import select
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -32,6 +33,8 @@ def test_messages_come_whole_and_in_order(ends: Pair) -> None:
         got += here.receive()
     assert got == [(number, "x" * 20_000 * number) for number in range(3)]
     assert here.receive() == []
+    there.send("the next one")
+    assert here.receive() == ["the next one"]
 
 
 def test_only_the_bell_wakes_up(ends: Pair) -> None:
@@ -72,8 +75,12 @@ def test_it_is_noticed_by_the_bell_alone(ends: Pair) -> None:
 
 def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
     here, there = ends
-    here.send("work")
-    assert there.receive() == ["work"]
+    with ThreadPoolExecutor(1) as pool:
+        receiving = pool.submit(there.receive)
+        with pytest.raises(TimeoutError):
+            receiving.result(0.2)
+        here.send("work")
+        assert receiving.result(5) == ["work"]
     here.close()
     assert (there.receive(), there.is_closed) == ([], True)
 

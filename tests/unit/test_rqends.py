@@ -1,0 +1,27 @@
+"""How much of what completed goes to Redis in one script."""
+
+from typing import Any, cast
+from uuid import UUID
+
+from jobsvc import rqends
+from jobsvc.held import Ended
+from jobsvc.jobs import completed
+from jobsvc.pushing import AT_ONCE
+
+
+def sizes(results: list[Any]) -> list[int]:
+    """How many jobs with these results each script is given."""
+    ended = [Ended(cast(Any, None), completed(UUID(int=n), 1, result), 0.0) for n, result in enumerate(results)]
+    portions = list(rqends._portions(ended))
+    assert [one for portion in portions for one, _ in portion] == ended
+    return [len(portion) for portion in portions]
+
+
+def test_a_script_has_so_many_jobs_at_most() -> None:
+    assert sizes([None] * (2 * AT_ONCE + 1)) == [AT_ONCE, AT_ONCE, 1]
+    assert sizes([None] * AT_ONCE) == [AT_ONCE]
+
+
+def test_large_results_are_not_sent_together() -> None:
+    large = "x" * rqends.MOST_BYTES
+    assert sizes([None, large, large, None, None]) == [1, 1, 1, 2]
