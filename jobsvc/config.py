@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     JOBSVC_WORKERS: int = Field(2, ge=1, le=512)
     JOBSVC_LEASE_SECONDS: float = Field(15, ge=1, le=3600)
     JOBSVC_SWEEP_SECONDS: float = Field(2, gt=0, le=60)
-    JOBSVC_SHUTDOWN_SECONDS: float = Field(30, ge=0, le=3600)
+    JOBSVC_SHUTDOWN_SECONDS: float = Field(25, ge=0, le=3600)
     JOBSVC_RETENTION_DAYS: float = Field(30, ge=0, le=36500)
     JOBSVC_MAX_BODY_BYTES: int = Field(1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     JOBSVC_LOG: Literal["text", "json"] = "text"

@@ -29,6 +29,7 @@ def test_defaults() -> None:
     assert settings().HOST == "127.0.0.1"
     assert settings().JOBSVC_QUEUES == ["high", "default", "low"]
     assert settings().JOBSVC_LEASE_SECONDS == 15
+    assert settings().JOBSVC_SHUTDOWN_SECONDS == 25
     assert settings().is_open
     assert settings().default_queue == "default"
 
