@@ -50,6 +50,23 @@ def test_the_cursor_alone_goes_on_too(api: Service, tag: str) -> None:
     assert [job["id"] for job in get(api, tag=tag, cursor=first["nextCursor"])["jobs"]] == ids[:1]
 
 
+def test_a_page_ends_with_the_job_that_brings_it_to_8_mib(api: Service, tag: str) -> None:
+    """The jobs are large, and small in Postgres, which compresses them."""
+    ids = [api.post(payload={"result": f"{n:02}" + "a" * 900_000}, tags=[tag], delay=600) for n in range(20)]
+    seen: list[str] = []
+    reply = api.client.get("/jobs", params={"tag": tag, "limit": 200})
+    for size in (10, 10):
+        assert 8 * 2**20 <= len(reply.content) < 8 * 2**20 + 910_000
+        page = reply.json()
+        seen += [job["id"] for job in page["jobs"]]
+        assert len(page["jobs"]) == size
+        if page["nextCursor"]:
+            assert reply.links["next"]
+            reply = api.client.get(reply.links["next"]["url"])
+    assert seen == ids[::-1]
+    assert page["nextCursor"] is None
+
+
 def test_each_filter_reaches_the_list(api: Service, tag: str) -> None:
     plain, later = api.post(tags=[tag]), api.post(tags=[tag, "late"], delay=600)
     other = api.post("SUM", {"numbers": []}, tags=[tag])

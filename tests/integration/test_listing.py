@@ -1,12 +1,15 @@
 """The list: the right jobs in the right order, and the same few blocks read wherever one is in it."""
 
 import itertools
+import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
@@ -115,19 +118,66 @@ def test_jobs_that_come_and_go_move_no_others() -> None:
     assert third.next is None
 
 
-def test_a_page_of_large_jobs_ends_early() -> None:
-    large = MAX_BYTES // 8
-    ids = [submit(payload={"random": os.urandom(large // 2).hex()}) for _ in range(10)]
+def large(kind: str) -> dict[str, Any]:
+    """A payload whose JSON is an eighth of a page, whatever Postgres makes of it."""
+    size = MAX_BYTES // 8
+    texts = {
+        "random": os.urandom(size // 2).hex(),
+        "repeated": "a" * size,
+        "escaped": "\u00e9" * (size // 6),  # two bytes in Postgres, six in JSON
+        "control": "\x01" * (size // 6),
+    }
+    return {"text": texts[kind]}
+
+
+@pytest.mark.parametrize("kind", ["random", "repeated", "escaped", "control"])
+def test_a_page_ends_with_the_job_that_fills_it(kind: str) -> None:
+    ids = [submit(payload=large(kind)) for _ in range(20)]
     page = jobs.page(Filter(), 200)
-    assert [job.id for job in page.jobs] == ids[:1:-1][: len(page.jobs)]
-    assert 5 <= len(page.jobs) <= 9
+    assert [job.id for job in page.jobs] == ids[: -len(page.jobs) - 1 : -1]
+    sizes = [len(json.dumps(dump_job(job), separators=(",", ":"))) for job in page.jobs]
+    assert sum(sizes[:-1]) < MAX_BYTES <= sum(sizes)
+    assert [len(text) for text in page.texts] == sizes
     assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
+
+
+def test_results_and_messages_count_too() -> None:
+    ids = [submit() for _ in range(20)]
+    sql("UPDATE jobs SET result = to_jsonb(repeat('a', :size))", size=MAX_BYTES // 8)
+    assert len(jobs.page(Filter(), 200).jobs) == 8
+    sql("UPDATE jobs SET result = NULL, progress = jsonb_build_object('percent', 1, 'message', repeat('a', 900000))")
+    assert len(jobs.page(Filter(), 200).jobs) == 10
+    assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
+
+
+def test_a_page_that_the_last_job_fills_is_the_last() -> None:
+    ids = [submit(payload=large("repeated")) for _ in range(8)]
+    page = jobs.page(Filter(), 200)
+    assert ([job.id for job in page.jobs], page.next) == (ids[::-1], None)
+    assert jobs.page(Filter(), 7).next == ids[1]
 
 
 def test_a_job_larger_than_a_page_is_a_page() -> None:
     ids = [submit(payload={"random": os.urandom(MAX_BYTES // 2 + 1).hex()}) for _ in range(2)]
     assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
     assert len(jobs.page(Filter(), 200).jobs) == 1
+
+
+def test_what_is_shown_of_a_job_is_what_counts() -> None:
+    ids = [submit(payload=large("repeated")) for _ in range(20)]
+    page = jobs.page(Filter(), 200, dump=lambda job: {"id": str(job.id)})
+    assert page.texts == [f'{{"id":"{job_id}"}}' for job_id in ids[::-1]]
+
+
+def test_no_more_than_a_portion_is_in_memory_beyond_the_page() -> None:
+    for _ in range(200):
+        submit(payload=large("repeated"))
+    tracemalloc.start()
+    try:
+        jobs.page(Filter(), 200)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_clock_that_is_off_hides_no_job() -> None:
