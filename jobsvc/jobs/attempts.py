@@ -98,6 +98,7 @@ _done = rows(
     error=JSONB,
     delay=Double,
     progress=JSONB,
+    not_begun=Boolean,
 )
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
@@ -125,6 +126,8 @@ _finish = (
         attempts=case((_uncounted, Job.attempts - 1), else_=Job.attempts),
         due_at=case((_goes_on, now() + seconds(func.coalesce(_done.c.delay, _own_interval))), else_=Job.due_at),
         finished_at=case((_goes_on, null()), else_=now()),
+        # An expiry concerns the first attempt alone; a job that waits again after it has none.
+        expires_at=case((_goes_on & _done.c.not_begun.is_(None), null()), else_=Job.expires_at),
         result=_done.c.result,
         error=func.coalesce(_done.c.error.op("||")(func.jsonb_build_object("attempt", Job.attempts)), Job.error),
         progress=func.coalesce(_done.c.progress, Job.progress),
@@ -167,6 +170,8 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
 def _done_row(n: int, end: AttemptEnd) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
     more = {"result": end.result, "error": error, "delay": end.delay, "progress": end.progress}
+    if not end.begun:
+        more["not_begun"] = True
     return {
         "n": n,
         "id": str(end.job_id),

@@ -1,0 +1,113 @@
+"""`expiresIn` concerns the first start alone: once an attempt has started, nothing that follows can expire the job.
+
+The class is every way from a started attempt back to a waiting job: a failure, a timeout, a lost worker (its lease
+lapsed, or its child process died), a snooze, a hand-back at shutdown; and the same ends written by a process of
+version 0.1.0, which keeps the expiry in the row. An attempt that was only taken ahead has not started: a return
+before the handler was called, and a start whose answer got lost, leave the expiry as it was.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jobsvc import jobs
+from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
+from jobsvc.states import Outcome, Status
+from tests.integration.making import LEASE, lapse, make_due, outcome, sql, started, submit
+
+
+def pass_expiry(job_id: UUID) -> None:
+    """Let the time pass until the job's expiry, if it has one, is over."""
+    sql("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id AND expires_at IS NOT NULL", id=job_id)
+
+
+ENDS: dict[str, Callable[[Started], AttemptEnd]] = {
+    "failed": lambda start: outcome(start, Outcome.FAILED),
+    "timed out": lambda start: outcome(start, Outcome.TIMEOUT),
+    "child process died": lambda start: lost(start.job_id, start.fence, "gone"),
+    "snoozed": lambda start: outcome(start, Outcome.SNOOZED, delay=5.0),
+    "handed back": lambda start: handed_back(start.job_id, start.fence),
+}
+WAITS_AS = {"snoozed": Status.SCHEDULED, "handed back": Status.PENDING}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_that_has_started_does_not_expire(how: str) -> None:
+    start = started(expires_in=60)
+    jobs.finish([ENDS[how](start)])
+    pass_expiry(start.job_id)
+    assert jobs.expire(10) == 0
+    job = jobs.get(start.job_id)
+    assert (job.status, job.expires_at) == (WAITS_AS.get(how, Status.RETRYING), None)
+    make_due(start.job_id)
+    assert len(jobs.start([start.job_id], "w", LEASE)) == 1
+
+
+def test_a_job_whose_lease_lapsed_does_not_expire() -> None:
+    start = started(expires_in=60)
+    lapse(start.job_id)
+    pass_expiry(start.job_id)
+    assert jobs.recover_lapsed(10, 0) == 1
+    assert jobs.expire(10) == 0
+    assert jobs.get(start.job_id).status == Status.RETRYING
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_that_an_older_process_ended_does_not_expire(how: str) -> None:
+    start = started(expires_in=60)
+    jobs.finish([ENDS[how](start)])
+    sql("UPDATE jobs SET expires_at = now() - interval '1 s', due_at = now(), dispatched_at = now()")
+    assert jobs.start([start.job_id], "w", LEASE) == []
+    jobs.expire(10)
+    job = jobs.get(start.job_id)
+    assert (job.status, job.expires_at) == (WAITS_AS.get(how, Status.RETRYING), None)
+    assert [one.job_id for one in jobs.claim_due(10)] == [start.job_id]
+    assert len(jobs.start([start.job_id], "w", LEASE)) == 1
+
+
+def test_a_withheld_job_stays_so_as_its_expiry_is_lifted() -> None:
+    start = started(expires_in=60)
+    jobs.finish([outcome(start, Outcome.FAILED)])
+    sql("UPDATE jobs SET expires_at = now(), due_at = now(), dispatched_at = 'infinity'")
+    jobs.expire(10)
+    assert sql("SELECT dispatched_at = 'infinity', expires_at FROM jobs") == [(True, None)]
+
+
+def returned(start: Started) -> Any:
+    return jobs.finish([handed_back(start.job_id, start.fence, begun=False)])
+
+
+def undone(start: Started) -> Any:
+    return jobs.undo_starts([start.job_id], "worker")
+
+
+@pytest.mark.parametrize("give_back", [returned, undone])
+def test_an_attempt_that_was_only_taken_ahead_keeps_the_expiry(give_back: Callable[[Started], Any]) -> None:
+    start = started(expires_in=60)
+    before = jobs.get(start.job_id).expires_at
+    pass_expiry(start.job_id)
+    assert jobs.expire(10) == 0  # it may still start, or be returned
+    sql("UPDATE jobs SET expires_at = :before", before=before)
+    give_back(start)
+    job = jobs.get(start.job_id)
+    assert (job.status, job.attempts, job.expires_at) == (Status.PENDING, 0, before)
+    pass_expiry(start.job_id)
+    assert jobs.start([start.job_id], "w", LEASE) == []
+    assert jobs.expire(10) == 1
+    assert jobs.get(start.job_id).error == {"type": "Expired", "message": "not started before it expired", "attempt": 0}
+
+
+def test_an_ended_job_still_shows_its_expiry() -> None:
+    start = started(expires_in=60, retry_intervals=[])
+    jobs.finish([outcome(start, Outcome.FAILED)])
+    assert jobs.get(start.job_id).expires_at is not None
+
+
+def test_jobs_of_both_kinds_in_one_look() -> None:
+    ran, late = started(expires_in=60), submit(expires_in=60)
+    jobs.finish([outcome(ran, Outcome.FAILED)])
+    sql("UPDATE jobs SET expires_at = now() - interval '1 s'")
+    assert jobs.expire(10) == 2
+    assert [jobs.get(job_id).status for job_id in (ran.job_id, late)] == [Status.RETRYING, Status.FAILED]
