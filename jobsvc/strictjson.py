@@ -18,7 +18,9 @@ class NotJson(JobsvcError):
 def parse(raw: bytes) -> Any:
     """Read JSON strictly. Raises NotJson for bad UTF-8, NaN, a duplicate key, or nesting without end."""
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_float=_float, parse_constant=_refuse)
+        return json.loads(
+            raw.decode("utf-8"), object_pairs_hook=unique_keys, parse_float=_float, parse_constant=_refuse
+        )
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -29,7 +31,8 @@ def parse(raw: bytes) -> Any:
         raise NotJson(str(error).partition(";")[0]) from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs. Raises ValueError for a key that is there twice."""
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from jobsvc.config import Network, settings
 
@@ -17,7 +17,13 @@ Address = IPv4Address | IPv6Address
 
 _6TO4_RELAYS = IPv4Network("192.88.99.0/24")
 _NAT64 = IPv6Network("64:ff9b::/96")
+MAX_NAME = 254
+"""Characters of a host name, its last dot included (RFC 1035 §3.1)."""
+
+_PORTS = {"http": 80, "https": 443}
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 # As WHATWG has it, a name doesn't end with a number: 4294967296 is a wrong address.
 _NAME = re.compile(r"([a-z0-9_-]+\.)*(?!(0x[0-9a-f]*|[0-9]+)\.?$)[a-z0-9_-]+\.?")
 
@@ -43,28 +49,60 @@ class Url:
     def authority(self) -> str:
         """What the Host header holds."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == {"http": 80, "https": 443}[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def read_url(text: str) -> Url:
     """Read an absolute http(s) URL. Raises ValueError with what is wrong with it."""
     if _NOT_IN_A_URL.search(text):
         raise ValueError("has a space, a backslash or a control character")
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https"):
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # brackets without an IPv6 address, or a host of odd characters
+        raise ValueError("has no valid host") from None
+    if parts.scheme not in _PORTS:
         raise ValueError("must start with http:// or https://")
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         raise ValueError("must not hold a user name or password; use a header")
+    host, port = _host(parts), _port(parts)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Url(parts.scheme, host, port, target)
+
+
+def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if ":" not in host:
         try:
             host = host.encode("idna").decode().lower()
         except UnicodeError:
             host = ""
-    if literal(host) is None and not _NAME.fullmatch(host):
+    if literal(host) is None and (len(host) > MAX_NAME or not _NAME.fullmatch(host)):
         raise ValueError("has no valid host")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Url(parts.scheme, host, parts.port or {"http": 80, "https": 443}[parts.scheme], target)
+    return host
+
+
+def _port(parts: SplitResult) -> int:
+    """The port; the scheme's own only where none is named (urllib3/urllib3#5071)."""
+    found = _HOST_AND_PORT.fullmatch(parts.netloc)
+    if found and found[1] is None:
+        return _PORTS[parts.scheme]
+    if not found or not 1 <= int(found[1]) <= 65535:
+        raise ValueError("has no valid port; ports go from 1 to 65535")
+    return int(found[1])
+
+
+def join(base: str, reference: str) -> str:
+    """The URL that a redirect from `base` names (RFC 3986 §5). Raises ValueError for what can't be one.
+
+    A reference with a scheme or two slashes stands for itself; urljoin would take `http:///x` as a path.
+    """
+    if _NOT_IN_A_URL.search(reference):
+        raise ValueError("has a space, a backslash or a control character")
+    if _SCHEME.match(reference):
+        return reference
+    if reference.startswith("//"):
+        return f"{urlsplit(base).scheme}:{reference}"
+    return urljoin(base, reference)
 
 
 def public_url(text: str) -> str:

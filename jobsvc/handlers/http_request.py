@@ -1,8 +1,8 @@
 """HTTP_REQUEST: calls a URL, so that a service in any language can do the work."""
 
+import http.client
 import json
 from typing import Annotated, Any, Literal
-from urllib.parse import urljoin
 
 import urllib3
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,18 +10,48 @@ from pydantic.alias_generators import to_camel
 
 from jobsvc import tracing
 from jobsvc.handlers.context import Context
-from jobsvc.handlers.guard import public_url
-from jobsvc.handlers.outgoing import MAX_URL, Refused, UnexpectedStatus, read, send, wait_if_asked
+from jobsvc.handlers.guard import join, public_url
+from jobsvc.handlers.outgoing import MAX_URL, Refused, UnexpectedStatus, read, send, shorten, wait_if_asked
 from jobsvc.handlers.registry import handler
-from jobsvc.strictjson import clean, unstorable
+from jobsvc.handlers.response_body import read_body
+from jobsvc.strictjson import clean
 
-MAX_BODY = 64 * 1024
 MAX_HEADER = 4 * 1024
 MAX_REDIRECTS = 5
 
-_OURS = {"host", "content-length", "transfer-encoding", "connection"}
+_OURS = {
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+"""Headers of one connection or one message (RFC 9110 §7.6.1, §10.1.1), which the service alone can know."""
+
+_HARMLESS = {
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "content-type",
+    "jobsvc-attempt",
+    "jobsvc-fence",
+    "jobsvc-job-id",
+    "traceparent",
+    "user-agent",
+}
+"""Headers that a redirect takes along to another origin."""
+
+_OF_A_BODY = {"content-encoding", "content-language", "content-location", "content-type"}
+"""Headers that go with the body when a redirect drops it (RFC 9110 §15.4)."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
-_SECRET = {"authorization", "cookie", "proxy-authorization"}
 
 
 def _not_ours(name: str) -> str:
@@ -37,13 +67,13 @@ HeaderValue = Annotated[str, Field(pattern=r"^([!-~\xa1-\xff]([ \t!-~\xa1-\xff]*
 class HttpRequest(BaseModel):
     """The request to send."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", hide_input_in_errors=True)
 
     url: Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
     headers: Annotated[dict[HeaderName, HeaderValue], Field(json_schema_extra={"additionalProperties": False})] = {}
     body: Any = None
-    expect_status: list[Annotated[int, Field(ge=100, le=599)]] = []
+    expect_status: list[Annotated[int, Field(ge=200, le=599)]] = []
 
 
 @handler("HTTP_REQUEST")
@@ -64,22 +94,50 @@ def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
 
 
 def _follow(payload: HttpRequest, headers: dict[str, str], body: bytes | None) -> urllib3.BaseHTTPResponse:
-    """Send, and follow redirects as RFC 9110 §15.4 has it, each hop checked anew."""
+    """Send, and follow redirects as RFC 9110 §15.4 has it, each hop checked anew.
+
+    From the first other origin on, only harmless headers are sent; a body goes along wherever the method stays.
+    """
     url, method = payload.url, payload.method
     for _ in range(MAX_REDIRECTS + 1):
         here = read(url)
-        response = send(here, method, headers, body)
-        location = response.headers.get("location")
-        if response.status not in _REDIRECTS or response.status in payload.expect_status or not location:
+        try:
+            response = send(here, method, headers, body)
+        except urllib3.exceptions.ProtocolError as error:
+            if any(isinstance(reason, http.client.LineTooLong) for reason in error.args):
+                raise Refused("the answer has a header of more than 64 KiB") from None
+            raise
+        places = response.headers.getlist("location")
+        if response.status not in _REDIRECTS or response.status in payload.expect_status or not places:
             return response
         response.close()
-        url = urljoin(url, location)
+        url = _next_url(url, places)
         if read(url).origin != here.origin:
-            headers = {name: value for name, value in headers.items() if name not in _SECRET}
+            headers = {name: value for name, value in headers.items() if name in _HARMLESS}
         if response.status == 303 or (response.status in (301, 302) and method == "POST"):
             method, body = "HEAD" if method == "HEAD" else "GET", None
-            headers = {name: value for name, value in headers.items() if name != "content-type"}
+            headers = {name: value for name, value in headers.items() if name not in _OF_A_BODY}
     raise UnexpectedStatus(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _next_url(url: str, places: list[str]) -> str:
+    """The URL that the Location headers of an answer from `url` name. Raises Refused if they name none."""
+    if len(set(places)) > 1:
+        raise Refused(f"the redirect names {len(places)} places")
+    try:
+        # http.client reads headers as Latin-1; those that are not ASCII are UTF-8 in practice.
+        place = places[0].encode("latin-1").decode().strip(" \t")
+    except UnicodeError:
+        raise Refused(f"the redirect to {shorten(places[0])} is not UTF-8") from None
+    try:
+        found = join(url, place) if place else ""
+    except ValueError as error:
+        raise Refused(f"the redirect to {shorten(place)} {error}") from None
+    if not found:
+        raise Refused("the redirect names no place: its Location is empty")
+    if len(found) > MAX_URL:
+        raise Refused(f"the redirect to {shorten(found)} is longer than {MAX_URL} characters")
+    return found
 
 
 def _judge(response: urllib3.BaseHTTPResponse, expected: list[int]) -> dict[str, Any]:
@@ -88,23 +146,10 @@ def _judge(response: urllib3.BaseHTTPResponse, expected: list[int]) -> dict[str,
         return {
             "status": status,
             "headers": {name.lower(): clean(value[:MAX_HEADER]) for name, value in response.headers.itermerged()},
-            "body": _body(response),
+            "body": read_body(response),
         }
     wait_if_asked(response)
     message = f"the answer was {status}"
     if 400 <= status < 500 and status not in (408, 429):
         raise Refused(message)
     raise UnexpectedStatus(message)
-
-
-def _body(response: urllib3.BaseHTTPResponse) -> Any:
-    """The body, decoded if it is JSON, else text; what is longer than MAX_BODY is cut, and then text."""
-    raw = response.read(MAX_BODY + 1, decode_content=True) or b""
-    if len(raw) <= MAX_BODY and "json" in response.headers.get("content-type", ""):
-        try:
-            decoded = json.loads(raw)
-            if not any(unstorable(decoded)):
-                return decoded
-        except (ValueError, RecursionError):
-            pass
-    return clean(raw[:MAX_BODY].decode("utf-8", "replace"))

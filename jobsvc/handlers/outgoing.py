@@ -1,17 +1,22 @@
 """Requests that leave the service, for HTTP_REQUEST and WEBHOOK alike: to checked addresses, and judged by one rule."""
 
+import http.client
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import urllib3
+import urllib3.connection
 
 from jobsvc.config import settings
 from jobsvc.handlers import guard
 from jobsvc.handlers.context import Discard, RetryIn
+from jobsvc.masking import mask_passwords
 
 MAX_URL = 8192
 MAX_RETRY_AFTER = 86400.0
 CONNECT_SECONDS = 10.0
+MAX_INFORMATIONAL = 10_000
+"""Most informational answers before the final one; at one each 10 s they last for a day."""
 
 
 class UnexpectedStatus(Exception):
@@ -22,12 +27,53 @@ class Refused(Discard):
     """The request may not be sent; another attempt wouldn't change that."""
 
 
+class FinalResponse(http.client.HTTPResponse):
+    """An answer without the informational ones before it; http.client skips only 100 (urllib3/urllib3#3319)."""
+
+    def begin(self) -> None:
+        """Read up to the head of the final answer (RFC 9110 §15.2).
+
+        101 counts as final: no upgrade was asked for, so no HTTP follows it. Raises UnexpectedStatus after
+        MAX_INFORMATIONAL of the others.
+        """
+        super().begin()
+        skipped = 0
+        while 100 <= self.status < 200 and self.status != http.client.SWITCHING_PROTOCOLS:
+            skipped += 1
+            if skipped > MAX_INFORMATIONAL:
+                raise UnexpectedStatus(f"more than {MAX_INFORMATIONAL} informational answers (1xx), and no final one")
+            # Without headers, http.client reads the next head.
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = FinalResponse
+
+
+class _TlsConnection(urllib3.connection.HTTPSConnection):
+    response_class = FinalResponse
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 def read(url: str) -> guard.Url:
     """The URL in its parts. Raises Refused."""
     try:
         return guard.read_url(url)
     except ValueError as error:
-        raise Refused(f"the URL {url[:200]!r} {error}") from None
+        raise Refused(f"the URL {shorten(url)} {error}") from None
+
+
+def shorten(url: str) -> str:
+    """The URL for an error text: in ASCII, its beginning alone, its password masked."""
+    return ascii(mask_passwords(url)[:200])
 
 
 def send(url: guard.Url, method: str, headers: dict[str, str], body: bytes | None) -> urllib3.BaseHTTPResponse:
@@ -44,11 +90,9 @@ def send(url: guard.Url, method: str, headers: dict[str, str], body: bytes | Non
     for number, address in enumerate(addresses, 1):
         pool: urllib3.HTTPConnectionPool
         if url.scheme == "https":
-            pool = urllib3.HTTPSConnectionPool(
-                address, url.port, timeout=timeout, server_hostname=url.host, assert_hostname=url.host
-            )
+            pool = _TlsPool(address, url.port, timeout=timeout, server_hostname=url.host, assert_hostname=url.host)
         else:
-            pool = urllib3.HTTPConnectionPool(address, url.port, timeout=timeout)
+            pool = _Pool(address, url.port, timeout=timeout)
         try:
             return pool.urlopen(
                 method,
