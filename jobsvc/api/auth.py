@@ -101,7 +101,7 @@ def _check() -> Response | None:
         return problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": challenge})
     if _LADDER.index(owner.scope) < _LADDER.index(needed):
         return problem(403, "Forbidden", f"This needs a key of the scope {needed}; the key given has {owner.scope}.")
-    g.caller = owner.name
+    g.caller, g.scope = owner.name, owner.scope
     return None
 
 

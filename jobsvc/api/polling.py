@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from flask import Response, abort, jsonify, request
 
+from jobsvc.api.showing import dump_job_for_caller, tag_suffix
 from jobsvc.models import Job
 from jobsvc.states import WAITING, Status
-from jobsvc.wire import dump_job
 
 LONGEST_RETRY_AFTER = 60
 """Seconds; a job that is due much later may be cancelled long before."""
@@ -18,8 +18,8 @@ def polled(job: Job) -> Response:
 
     Aborts with 412 when there is an If-Match, and it doesn't.
     """
-    response = jsonify(dump_job(job))
-    response.set_etag(str(job.version))
+    response = jsonify(dump_job_for_caller(job))
+    response.set_etag(f"{job.version}{tag_suffix(job)}")
     if (seconds := retry_after(job, datetime.now(UTC))) is not None:
         response.headers["Retry-After"] = str(seconds)
     response.make_conditional(request)

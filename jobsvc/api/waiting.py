@@ -14,10 +14,10 @@ from jobsvc import jobs
 from jobsvc.api.accepting import Accepted
 from jobsvc.api.gate import outside
 from jobsvc.api.hub import Hub
+from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.errors import JobNotFound, StoreUnavailable
 from jobsvc.models import Job
 from jobsvc.states import ENDED
-from jobsvc.wire import dump_job
 
 P = ParamSpec("P")
 
@@ -104,7 +104,7 @@ def or_end(view: Callable[P, Accepted]) -> Callable[P, Accepted]:
         if has_ended is None:
             return reply, status, headers
         job = _load(UUID(reply["jobId"])) if has_ended else None
-        return (dump_job(job), 200, headers) if job else (reply, 202, headers)
+        return (dump_job_for_caller(job), 200, headers) if job else (reply, 202, headers)
 
     return waiting_view
 

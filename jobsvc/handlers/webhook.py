@@ -26,7 +26,7 @@ class Unsigned(Exception):
 class Message(BaseModel):
     """What is told: `type` is job.completed, job.failed or job.cancelled, `data` the job."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     type: str
     timestamp: str
@@ -36,7 +36,7 @@ class Message(BaseModel):
 class Delivery(BaseModel):
     """What is told to whom."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     url: str
     body: Message

@@ -14,6 +14,7 @@ from jobsvc.config import settings
 from jobsvc.db import transaction
 from jobsvc.errors import WrongState
 from jobsvc.jobs.reading import load
+from jobsvc.masking import mask_job
 from jobsvc.models import Job
 from jobsvc.sql import now, rows
 from jobsvc.states import ENDED, Status
@@ -68,7 +69,11 @@ def _delivery_of(job: Any) -> dict[str, Any]:
     handler = handlers.find(handlers.DELIVERY)
     assert handler is not None
     intervals = handler.retry.intervals()
-    message = {"type": f"job.{job.status.lower()}", "timestamp": show_time(job.finished_at), "data": dump_job(job)}
+    message = {
+        "type": f"job.{job.status.lower()}",
+        "timestamp": show_time(job.finished_at),
+        "data": mask_job(dump_job(job)),
+    }
     return {
         "id": job.webhook_job_id,
         "queue": settings().default_queue,

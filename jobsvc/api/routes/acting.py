@@ -11,8 +11,9 @@ from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query, query, read_id
 from jobsvc.api.queries import SomeJobsQuery
 from jobsvc.api.replies import CountReply
+from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.states import Status
-from jobsvc.wire import JobShown, dump_job
+from jobsvc.wire import JobShown
 
 blueprint = Blueprint("acting", __name__)
 blueprint.before_request(no_body)
@@ -31,7 +32,7 @@ def cancel(job_id: str) -> tuple[JobShown, int]:
     if job.status == Status.CANCELLED:
         relay().withdraw([job.id])
         relay().look()
-    return dump_job(job), 200 if job.status == Status.CANCELLED else 202
+    return dump_job_for_caller(job), 200 if job.status == Status.CANCELLED else 202
 
 
 @blueprint.post("/jobs/<job_id>/retry")
@@ -42,7 +43,7 @@ def retry(job_id: str) -> JobShown:
     no_query()
     job, dispatch = jobs.retry(read_id(job_id))
     relay().wake([dispatch])
-    return dump_job(job)
+    return dump_job_for_caller(job)
 
 
 @blueprint.delete("/jobs/<uuid:job_id>")

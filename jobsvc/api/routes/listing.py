@@ -10,6 +10,7 @@ from jobsvc.api.paging import link_to_next, write_cursor
 from jobsvc.api.parsing import query
 from jobsvc.api.queries import ListQuery
 from jobsvc.api.replies import JobPage
+from jobsvc.api.showing import dump_job_for_caller
 
 blueprint = Blueprint("listing", __name__)
 
@@ -19,7 +20,7 @@ blueprint = Blueprint("listing", __name__)
 def listing() -> Response:
     """List jobs, the newest first."""
     asked = query(ListQuery)
-    page = jobs.page(asked.filter(), asked.limit, asked.cursor)
+    page = jobs.page(asked.filter(), asked.limit, asked.cursor, dump_job_for_caller)
     cursor = write_cursor(page.next) if page.next else None
     body = f'{{"jobs":[{",".join(page.texts)}],"nextCursor":{json.dumps(cursor)}}}\n'
     return Response(body, mimetype="application/json", headers={"Link": link_to_next(cursor)} if cursor else {})

@@ -11,10 +11,11 @@ from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import body, no_body, no_query
 from jobsvc.api.replies import JobIdReply, SchedulesReply
 from jobsvc.api.schemas import ScheduleRequest
+from jobsvc.api.showing import dump_schedule_for_caller
 from jobsvc.config import NAME
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
 from jobsvc.jobs import schedules
-from jobsvc.wire import ScheduleShown, dump_schedule
+from jobsvc.wire import ScheduleShown
 
 blueprint = Blueprint("schedules", __name__)
 blueprint.before_request(no_query)
@@ -24,14 +25,14 @@ blueprint.before_request(no_query)
 @describe({200: Reply("The schedules.", SchedulesReply)})
 def list_schedules() -> SchedulesReply:
     """Show all schedules, by name."""
-    return {"schedules": [dump_schedule(schedule) for schedule in schedules.every()]}
+    return {"schedules": [dump_schedule_for_caller(schedule) for schedule in schedules.every()]}
 
 
 @blueprint.get("/schedules/<name>")
 @describe({200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
 def show_schedule(name: str) -> ScheduleShown:
     """Show a schedule."""
-    return dump_schedule(schedules.get(_known(name)))
+    return dump_schedule_for_caller(schedules.get(_known(name)))
 
 
 @blueprint.put("/schedules/<name>")
@@ -47,7 +48,7 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
     schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
     relay().reschedule()
     headers = {"Location": url_for("schedules.show_schedule", name=name)} if is_new else {}
-    return dump_schedule(schedule), 201 if is_new else 200, headers
+    return dump_schedule_for_caller(schedule), 201 if is_new else 200, headers
 
 
 @blueprint.delete("/schedules/<name>")
