@@ -1,13 +1,12 @@
 """The application, put together."""
 
-import sys
 from pathlib import Path
 
 from flask import Flask
 
 from jobsvc import logs
 from jobsvc.config import settings
-from jobsvc.errors import JobsvcError
+from jobsvc.startup import exit_on_error
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -22,7 +21,7 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
     Without the commands, such as `flask db upgrade`, it takes 9 MB less. Ends the process with one line when a setting
     is wrong or a handler can't be loaded.
     """
-    try:
+    with exit_on_error():
         app = Flask("jobsvc", static_folder=None)
         # One more than the limit, since Werkzeug cuts a body of unknown length there, in silence.
         app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES + 1
@@ -32,8 +31,6 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         logs.set_up()
         _wire(app)
         _start(app, waiters)
-    except JobsvcError as error:
-        sys.exit(f"jobsvc: {error}")
     return app
 
 

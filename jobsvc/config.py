@@ -1,14 +1,21 @@
 """The settings: read once from the environment and `.env`, typed, refused at start when wrong."""
 
 from base64 import b64decode
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from functools import cached_property, lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
+from dotenv.parser import parse_stream
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobsvc.errors import ConfigError
+from jobsvc.listening import is_loopback, resolve, url_of
+from jobsvc.printable import one_line
+from jobsvc.urls import check_database_url, check_redis_url
+
+__all__ = ["ApiKey", "Network", "Scope", "Settings", "check", "is_loopback", "settings"]
 
 Network = IPv4Network | IPv6Network
 Scope = Literal["read", "write", "admin"]
@@ -43,8 +50,10 @@ def _api_key(value: Any) -> Any:
     if secret.startswith("sha256:"):
         digest = secret.removeprefix("sha256:").lower()
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-            raise ValueError(f"the sha256 of key {name!r} must have 64 hexadecimal digits")
+            raise ValueError("write the sha256 of a key with 64 hexadecimal digits")
         secret = f"sha256:{digest}"
+    if not value.isprintable():
+        raise ValueError("a name or key has a control character or bytes that are not UTF-8")
     return ApiKey(name, cast(Scope, scope), secret)
 
 
@@ -61,7 +70,18 @@ def _webhook_secret(value: Any) -> Any:
 
 
 def _network(value: Any) -> Any:
-    return ip_network(value, strict=False) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("write each network as an address, or with the length of its prefix: 10.0.0.0/8") from None
+
+
+def _module(value: Any) -> Any:
+    if isinstance(value, str) and (value.endswith(".py") or not all(map(str.isidentifier, value.split(".")))):
+        raise ValueError("write each module as Python imports it, such as package.module, without / and .py")
+    return value
 
 
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
@@ -71,18 +91,28 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 QueueName = Annotated[str, Field(pattern=NAME)]
 
 
+DOTENV = ".env"
+ENCODING = "utf-8-sig"
+"""Of `.env`: UTF-8, with or without the mark that some editors for Windows put in front."""
+
+
 class Settings(BaseSettings):
     """Every setting, by the name of its environment variable. Durations are seconds."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", case_sensitive=True, frozen=True
+        env_file=DOTENV,
+        env_file_encoding=ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        case_sensitive=True,
+        frozen=True,
     )
 
-    DATABASE_URL: str
-    REDIS_URL: str
+    DATABASE_URL: str = Field(repr=False)
+    REDIS_URL: str = Field(repr=False)
     HOST: str = "127.0.0.1"
     PORT: int = Field(3000, ge=1, le=65535)
-    JOBSVC_HANDLERS: CommaSeparated[str] = []
+    JOBSVC_HANDLERS: CommaSeparated[Annotated[str, BeforeValidator(_module)]] = []
     JOBSVC_QUEUES: CommaSeparated[QueueName] = Field(["high", "default", "low"], min_length=1)
     JOBSVC_CONCURRENCY: int = Field(1, ge=1, le=128)
     JOBSVC_WORKERS: int = Field(2, ge=1, le=512)
@@ -92,26 +122,26 @@ class Settings(BaseSettings):
     JOBSVC_RETENTION_DAYS: float = Field(30, ge=0, le=36500)
     JOBSVC_MAX_BODY_BYTES: int = Field(1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     JOBSVC_LOG: Literal["text", "json"] = "text"
-    JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = []
+    JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = Field([], repr=False)
     JOBSVC_ALLOW_ANONYMOUS: bool = False
     JOBSVC_WEBHOOK_SECRETS: CommaSeparated[Annotated[bytes, BeforeValidator(_webhook_secret)]] = Field([], repr=False)
     JOBSVC_HTTP_ALLOW: CommaSeparated[Annotated[Network, BeforeValidator(_network)]] = []
 
     @field_validator("DATABASE_URL")
     @classmethod
-    def _psycopg2(cls, url: str) -> str:
-        # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3.
-        scheme, separator, rest = url.partition("://")
-        if not separator or scheme not in ("postgres", "postgresql", "postgresql+psycopg2"):
-            raise ValueError("write it as postgresql://user:password@host:port/database")
-        return f"postgresql+psycopg2://{rest}"
+    def _postgres(cls, url: str) -> str:
+        return check_database_url(url)
 
     @field_validator("REDIS_URL")
     @classmethod
-    def _redis_scheme(cls, url: str) -> str:
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("write it as redis://user:password@host:port/0")
-        return url
+    def _redis(cls, url: str) -> str:
+        return check_redis_url(url)
+
+    @field_validator("HOST")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        resolve(host)
+        return host
 
     @field_validator("JOBSVC_QUEUES", "JOBSVC_API_KEYS")
     @classmethod
@@ -123,17 +153,22 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _open_on_loopback_only(self) -> "Settings":
-        if not self.is_open or self.JOBSVC_ALLOW_ANONYMOUS or is_loopback(self.HOST):
+        if not self.is_open or self.JOBSVC_ALLOW_ANONYMOUS or is_loopback(self.host_address):
             return self
         raise ValueError(
             f"HOST: {self.HOST} can be reached from other machines: set JOBSVC_API_KEYS, "
             "or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in"
         )
 
+    @cached_property
+    def host_address(self) -> str:
+        """The address that HOST means: what the API listens on."""
+        return resolve(self.HOST)
+
     @property
     def address(self) -> str:
-        """Where people find the API."""
-        return f"http://{'localhost' if self.HOST == '127.0.0.1' else self.HOST}:{self.PORT}"
+        """The URL at which people find the API."""
+        return url_of(self.host_address, self.PORT)
 
     @property
     def is_open(self) -> bool:
@@ -146,28 +181,37 @@ class Settings(BaseSettings):
         return "default" if "default" in self.JOBSVC_QUEUES else self.JOBSVC_QUEUES[0]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether this host, a name or an address, is this machine's own loopback."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process.
+    """Return the settings of this process. Raises as `check` does."""
+    return check()
 
-    Raises ConfigError, one line that names the variable, when one is missing or wrong.
+
+def check(**stand_ins: str) -> Settings:
+    """Read all settings; `stand_ins` take the place of variables that are not known yet.
+
+    Raises ConfigError, one line that names the variable and repeats no secret, when one is missing or wrong.
     """
+    _check_dotenv()
     try:
-        return Settings()  # type: ignore[call-arg]  # the environment brings the required ones
+        return Settings(**stand_ins)  # type: ignore[arg-type]  # the environment brings the others
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
-        if first["type"] == "missing":
-            raise ConfigError(f"{first['loc'][0]}: is not set") from None
-        raise ConfigError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = "is not set" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        raise ConfigError(one_line(f"{first['loc'][0]}: {what}" if first["loc"] else what)) from None
+
+
+def _check_dotenv() -> None:
+    """Raise ConfigError if `.env` is there and can't be read; python-dotenv would leave it out, or part of it."""
+    path = Path(DOTENV)
+    try:
+        if not path.exists():
+            return
+        with path.open(encoding=ENCODING) as file:
+            wrong = [one.original.line for one in parse_stream(file) if one.error]
+    except UnicodeDecodeError:
+        raise ConfigError(".env: is not UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f".env: can't be read: {error.strerror}; it must be a file of lines NAME=value") from None
+    if wrong:
+        raise ConfigError(f".env: line {wrong[0]} can't be read: write each line as NAME=value")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 
@@ -11,7 +10,6 @@ from rq.worker_pool import WorkerPool
 
 from jobsvc import logs
 from jobsvc.config import settings
-from jobsvc.errors import JobsvcError
 from jobsvc.orphans import when_orphaned
 from jobsvc.pausable import PausableQueue
 from jobsvc.worker import JobsvcWorker
@@ -43,10 +41,8 @@ def run_relay(pool: int) -> None:
 
 def main() -> None:
     """Run the worker until SIGTERM or Ctrl-C; print `Worker Started` first."""
-    try:
-        from jobsvc import rqsettings  # reads the settings and loads the handlers, before anything forks
-    except JobsvcError as error:
-        sys.exit(f"jobsvc: {error}")
+    from jobsvc import rqsettings  # reads the settings and loads the handlers, before anything forks
+
     logs.set_up()
     print("Worker Started", flush=True)
     Pool(

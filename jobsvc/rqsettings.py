@@ -13,13 +13,15 @@ from rq import Queue
 
 from jobsvc import execution, handlers, logs, pushing, tracing  # noqa: F401  # `execution` for RQ's forks to inherit
 from jobsvc.config import settings
+from jobsvc.startup import exit_on_error
 
-REDIS_URL = settings().REDIS_URL
-QUEUES = settings().JOBSVC_QUEUES
+with exit_on_error():  # also under `rq worker`, which would show a traceback
+    REDIS_URL = settings().REDIS_URL
+    QUEUES = settings().JOBSVC_QUEUES
+    handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
 
 SERIALIZER = pushing.SERIALIZER
 
-handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
 tracing.set_up()
 if settings().JOBSVC_LOG == "json":
     logs.to_stderr()  # or a stock worker would set up RQ's own lines

@@ -3,8 +3,6 @@
 import gc
 import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +16,9 @@ from jobsvc import logs
 from jobsvc.api.gate import Gate
 from jobsvc.app import create_app
 from jobsvc.config import settings
-from jobsvc.errors import JobsvcError
+from jobsvc.listening import check_port
 from jobsvc.orphans import stop_gently, when_orphaned
+from jobsvc.startup import exit_on_error
 
 THREADS = 32
 """Requests that are worked on at once."""
@@ -32,13 +31,11 @@ STOP_SECONDS = 10
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    try:
-        host, port = settings().HOST, settings().PORT
-        from jobsvc import rqsettings  # noqa: F401  # loads the handlers, before anything is started
-    except JobsvcError as error:
-        sys.exit(f"jobsvc: {error}")
-    if _is_taken(host, port):
-        sys.exit(f"jobsvc: PORT: {port} is taken on {host}")
+    from jobsvc import rqsettings  # noqa: F401  # loads the handlers, before anything is started
+
+    host, port = settings().host_address, settings().PORT
+    with exit_on_error():
+        check_port(host, port)
     print(f"jobsvc serves {settings().address}", flush=True)
     _take_ctrl_c_as_sigterm()
     os.register_at_fork(after_in_child=lambda: when_orphaned(os.getppid(), stop_gently))
@@ -73,15 +70,6 @@ def _pass_sigterm_on(first: Callable[[], None]) -> None:
     granians = signal.getsignal(signal.SIGTERM)
     if callable(granians):
         granians(signal.SIGTERM, None)
-
-
-def _is_taken(host: str, port: int) -> bool:
-    # granian would share the port with whoever has it, or try for ever.
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            return False
-    except OSError:
-        return True
 
 
 def _take_ctrl_c_as_sigterm() -> None:

@@ -1,0 +1,69 @@
+"""Where the API listens: the address that HOST means, and whether its port can be taken."""
+
+import errno
+import socket
+from ipaddress import IPv6Address, ip_address
+
+from jobsvc.errors import ConfigError
+
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
+
+
+def resolve(host: str) -> str:
+    """Return the address that a host name or address means, an IPv4 one where there are both.
+
+    IPv6 addresses may stand in brackets. Raises ValueError.
+    """
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if name != host or ":" in name:
+        try:
+            return str(IPv6Address(name))
+        except ValueError:
+            raise ValueError("write a host name or an address without a port, such as localhost or ::1") from None
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):  # ValueError: no name at all, such as one with a NUL in it
+        raise ValueError(
+            "this name can't be resolved: write a host name or an address without a port, such as localhost or ::1"
+        ) from None
+    addresses = [str(one[4][0]) for one in found]
+    return next((one for one in addresses if ":" not in one), addresses[0])
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if this host, a name or an address, is this machine's own loopback."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def url_of(address: str, port: int) -> str:
+    """Return the URL at which people find a server that listens on this address."""
+    if address in WILDCARDS or address == "127.0.0.1":
+        return f"http://localhost:{port}"
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def check_port(address: str, port: int) -> None:
+    """Raise ConfigError unless a server could listen there now."""
+    # Servers aren't left to find this out: granian would share the port with whoever has it, or try for ever.
+    try:
+        with socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET):
+            return
+    except OSError as error:
+        raise ConfigError(_why(error, address, port)) from None
+
+
+def _why(error: OSError, address: str, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"PORT: {port} is taken on {address}: stop the program that has it, or set another PORT"
+        case errno.EACCES | errno.EPERM:
+            return f"PORT: {port} needs rights that this user does not have: set a PORT of 1024 or above"
+        case _:
+            return f"HOST: {address} is not an address of this machine ({error.strerror})"
