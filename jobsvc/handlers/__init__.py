@@ -1,6 +1,7 @@
 """Handlers: the functions that do the work, each under the name of its job type."""
 
 from jobsvc.handlers.context import Context, Discard, RetryIn, Snooze
-from jobsvc.handlers.registry import DELIVERY, Handler, find, handler, load, names
+from jobsvc.handlers.loading import load
+from jobsvc.handlers.registry import DELIVERY, Handler, find, handler, names
 
 __all__ = ["DELIVERY", "Context", "Discard", "Handler", "RetryIn", "Snooze", "find", "handler", "load", "names"]

@@ -1,11 +1,8 @@
-"""Which handlers there are: `@handler` adds one, `load` brings in the modules that hold them."""
+"""Which handlers there are: `@handler` adds one."""
 
-import importlib
 import inspect
-import os
-import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,8 +14,7 @@ from pydantic_core import to_json
 from jobsvc.errors import HandlerError
 from jobsvc.handlers.context import Context
 from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
-
-BUILT_IN = ("jobsvc.handlers.test_job", "jobsvc.handlers.http_request", "jobsvc.handlers.webhook")
+from jobsvc.printable import describe_exception
 
 DELIVERY = "WEBHOOK"
 """The type of the jobs that deliver webhooks, which the service makes itself."""
@@ -87,6 +83,11 @@ def handler(
     Raises HandlerError when the name is taken or a default makes no sense.
     """
 
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise HandlerError('a handler needs a name, written as @handler("NAME"), without control characters')
+    if not isinstance(queue, str | None) or not isinstance(isolated, bool):
+        raise HandlerError(f"{name}: queue must be the name of a queue, and isolated True or False")
+
     def register(function: F) -> F:
         if name in _handlers:
             raise HandlerError(f"{name}: there are two handlers of this name")
@@ -102,8 +103,12 @@ def handler(
                 retry=RetryPolicy.model_validate(retry).over(DEFAULT_RETRY),
                 isolated=isolated,
             )
-        except (ValidationError, TypeError, NameError) as error:
-            raise HandlerError(f"{name}: {error}") from error
+        except ValidationError as error:
+            option = "retry" if error.title == RetryPolicy.__name__ else "timeout"
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise HandlerError(f"{name}: {'.'.join(map(str, (option, *first['loc'])))}: {first['msg']}") from error
+        except Exception as error:  # an annotation may be anything, and pydantic, or its own code, raise anything
+            raise HandlerError(f"{name}: {describe_exception(error)}") from error
         return function
 
     return register
@@ -120,23 +125,9 @@ def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
     return hints.get(parameters[0], dict[str, Any]), len(parameters) == 2
 
 
-def load(modules: Sequence[str], queues: Sequence[str]) -> None:
-    """Import the built-in handlers and these modules, found from the working directory.
-
-    Raises HandlerError when one can't be imported, or a handler's queue is not among `queues`.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for module in (*BUILT_IN, *modules):
-        try:
-            importlib.import_module(module)
-        except HandlerError:
-            raise
-        except Exception as error:
-            raise HandlerError(f"JOBSVC_HANDLERS: {module} can't be imported: {error!r}") from error
-    for known in _handlers.values():
-        if known.queue is not None and known.queue not in queues:
-            raise HandlerError(f"{known.name}: its queue {known.queue!r} is not among JOBSVC_QUEUES")
+def every() -> Collection[Handler]:
+    """Return all handlers, those of the service's own jobs included."""
+    return _handlers.values()
 
 
 def find(name: str) -> Handler | None:
