@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
 
+from redis import RedisError
 from rq import Queue, Retry, Worker
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
@@ -14,12 +15,13 @@ from rq.suspension import is_suspended
 
 from jobsvc import execution as attempts
 from jobsvc import jobs, rqview
-from jobsvc.held import Ended, Held
+from jobsvc.held import Ended, Held, ids_in
 from jobsvc.jobs import Verdict
 from jobsvc.pausable import PausableQueue
 from jobsvc.pushing import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
 from jobsvc.rqends import show_completed
 from jobsvc.states import Outcome, Status
+from jobsvc.withheld import WithheldJobs
 
 CANCELLED = "Cancelled: the job was cancelled"
 """What RQ shows for the traceback of an attempt that was called off."""
@@ -41,9 +43,13 @@ class RingingWorker(Worker):
         self._is_one_by_one = False
         self._is_held_up = False  # a job of others is next
         self._next_beat = 0.0
+        self._withheld = WithheldJobs()
 
     def take(self, most: int, free: int) -> list[str]:
-        """Up to `free` ids, or `most` where MANY wait, in the queues' order; none while the worker is suspended."""
+        """Up to `free` ids, or `most` where MANY wait, in the queues' order; none while the worker is suspended.
+
+        Of a queue those first that other workers refused, since they have been due longest.
+        """
         taken: list[str] = []
         if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
             return taken
@@ -52,11 +58,32 @@ class RingingWorker(Worker):
             for queue in queues:
                 pipeline.llen(queue.key)
             lengths: list[int] = pipeline.execute()
+        withheld = self._withheld.count([queue.name for queue in queues])
         for queue, length in zip(queues, lengths, strict=True):
-            room = (most if length >= MANY else free) - len(taken)
+            room = (most if length + withheld.get(queue.name, 0) >= MANY else free) - len(taken)
+            if withheld and room > 0:
+                claimed = self._withheld.claim(queue.name, room)
+                taken += claimed
+                room -= len(claimed)
             if length and room > 0:
-                popped = cast(list[bytes] | None, self.connection.lpop(queue.key, room))
+                try:
+                    popped = cast(list[bytes] | None, self.connection.lpop(queue.key, room))
+                except RedisError:
+                    if not taken:
+                        raise
+                    break  # what was taken is to be started all the same
                 taken += [job_id.decode() for job_id in popped or []]
+        return taken
+
+    def take_withheld(self, most: int) -> list[str]:
+        """Up to `most` jobs that other workers refused, while this one is idle."""
+        queues = PausableQueue.served(self._ordered_queues)
+        withheld = self._withheld.count([queue.name for queue in queues])
+        if not withheld or is_suspended(self.connection):
+            return []
+        taken: list[str] = []
+        for queue in queues:
+            taken += self._withheld.claim(queue.name, most - len(taken))
         return taken
 
     def give_back(self, job_ids: Iterable[str]) -> None:
@@ -66,6 +93,8 @@ class RingingWorker(Worker):
 
     def refused(self, job_ids: Iterable[str]) -> None:
         """Leave a job of others to RQ, and put right what RQ shows of ours."""
+        job_ids = list(job_ids)
+        attempts.let_next_in_for(ids_in(job_ids), self.connection)
         for job in self._fetch(job_ids):
             if is_ours(job):
                 rqview.step_aside(self, job, None)

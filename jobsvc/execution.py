@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
-from jobsvc import jobs, logs, tracing
+from jobsvc import handlers, jobs, logs, tracing
 from jobsvc.attempt import UnserializableResult, attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
@@ -52,11 +52,13 @@ def run(job_id: str) -> Any:
     rq_job = get_current_job()
     assert rq_job is not None
     try:
-        started = jobs.start([UUID(job_id)], rq_job.worker_name or "", settings().JOBSVC_LEASE_SECONDS)
+        lease = settings().JOBSVC_LEASE_SECONDS
+        started = jobs.start([UUID(job_id)], rq_job.worker_name or "", lease, handlers.types())
     except StoreUnavailable as away:
         logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
         raise
     if not started:
+        let_next_in_for([UUID(job_id)], rq_job.connection)
         return None
     try:
         log = AttemptLog()
@@ -111,6 +113,13 @@ def store(ends: list[AttemptEnd]) -> list[tuple[AttemptEnd, Verdict | None]]:
         if end.failure == refused:
             raise
         return store([AttemptEnd(end.job_id, end.fence, Outcome.FAILED, failure=refused)])
+
+
+def let_next_in_for(refused: Sequence[UUID], connection: Redis) -> None:
+    """Dispatch other jobs of the concurrency keys of these, of which those that await a handler take no place."""
+    with contextlib.suppress(StoreUnavailable):
+        if keys := jobs.freed_keys(refused):
+            let_next_in(keys, connection)
 
 
 def let_next_in(keys: set[str], connection: Redis) -> None:

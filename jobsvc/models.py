@@ -34,8 +34,12 @@ IS_DISPATCHED = f"{_IS_WAITING} AND dispatched_at >= due_at"
 IS_RUNNING = "status = 'PROCESSING'"
 IS_UNFINISHED = f"({IS_RUNNING} OR {_IS_WAITING})"
 IS_TO_DISPATCH = f"{_IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
-IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < 'infinity'"
+AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
+"""The `dispatched_at` of a job that a worker refused since it does not know the type: later than any real one."""
+
+IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
 IS_HELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
+AWAITS_HANDLER = f"{_IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
 TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """What counts against the limit of a concurrency key when another job asks to be dispatched."""
 
@@ -84,7 +88,8 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     due_at: Mapped[datetime] = mapped_column(comment="while it waits: when it may start")
     dispatched_at: Mapped[datetime | None] = mapped_column(
-        comment="when it was last pushed to RQ; before due_at: not for this turn; infinity: held back"
+        comment="when it was last pushed to RQ; before due_at: not for this turn; infinity: held back; "
+        "year 9999: no handler"
     )
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="the number of its last start")
     worker: Mapped[str | None] = mapped_column(comment="RQ's name of the worker that started it last")
@@ -137,6 +142,8 @@ class Job(Base):
             "due_at",
             postgresql_where=text(f"concurrency_key IS NULL AND {IS_HELD}"),
         ),
+        # Those that a worker refused since it does not know their type.
+        Index("jobs_awaiting_handler", "queue", "type", "due_at", postgresql_where=text(AWAITS_HANDLER)),
         Index("jobs_ended", "queue", "status", postgresql_where=text("finished_at IS NOT NULL")),
         # The list's: none is written to on the way of a plain job without tags (decision 0007).
         Index("jobs_failed", "id", postgresql_where=text("status = 'FAILED'")),

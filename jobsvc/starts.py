@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from jobsvc import jobs
+from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.jobs import Started
 from jobsvc.outages import Server
@@ -27,7 +27,7 @@ class Starts:
         """
         if self.undo():
             with self._postgres:
-                return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS)
+                return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS, handlers.types())
             self._unheard = list(set(job_ids).difference(held))
         return None
 

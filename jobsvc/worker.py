@@ -72,15 +72,44 @@ class JobsvcWorker(RingingWorker):
         finally:
             self._batches.stable.close()
 
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[RQJob, Queue] | None:
+        """As RQ's; a worker that goes on until it is stopped runs, meanwhile, what other workers refused."""
+        if timeout is None or max_idle_time is not None or self._is_one_by_one:
+            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+        while True:
+            self._run_withheld()
+            # None after a second in which nothing came.
+            if (result := super().dequeue_job_and_maintain_ttl(timeout, max_idle_time=1)) is not None:
+                return result
+
+    def _run_withheld(self) -> None:
+        self._is_working = True  # so that no signal strikes between the claim of a job and its start
+        try:
+            if withheld := self.take_withheld(settings().JOBSVC_CONCURRENCY):
+                self._run_batch(withheld)
+        finally:
+            self._is_working = False
+        if self._stop_requested:
+            raise StopRequested
+
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Run a batch that begins with this job; one that isn't ours, as RQ does."""
+        if is_ours(job):
+            self._run_batch([job.id])
+            return
         self._is_working, self._is_held_up = True, False
         try:
-            if is_ours(job):
-                with self._patience.suspended():
-                    self._batches.run([job.id])
-            else:
-                super().execute_job(job, queue)
+            super().execute_job(job, queue)
+        finally:
+            self._is_working = False
+
+    def _run_batch(self, job_ids: list[str]) -> None:
+        self._is_working, self._is_held_up = True, False
+        try:
+            with self._patience.suspended():
+                self._batches.run(job_ids)
         finally:
             self._is_working = False
 

@@ -135,6 +135,11 @@ def find(name: str) -> Handler | None:
     return _handlers.get(name)
 
 
+def types() -> frozenset[str]:
+    """Every job type that this process can run, that of the service's own deliveries included."""
+    return frozenset(_handlers)
+
+
 def names() -> list[str]:
     """The job types that a client can post, in order."""
     return sorted(set(_handlers) - {DELIVERY})

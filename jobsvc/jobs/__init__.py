@@ -7,6 +7,7 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 from jobsvc.jobs import schedules
 from jobsvc.jobs.acting import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, report, undo_starts
+from jobsvc.jobs.awaiting import Waiting, awaited_types, claim_awaiting, claim_offers, count_awaiting, freed_keys
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.counts import depths, relay_lag
 from jobsvc.jobs.deliveries import announce_again
@@ -54,16 +55,21 @@ __all__ = [
     "Started",
     "Submitted",
     "Verdict",
+    "Waiting",
     "announce_again",
+    "awaited_types",
     "called_off",
     "cancel",
     "cancel_all",
     "changes",
+    "claim_awaiting",
     "claim_due",
     "claim_missing",
     "claim_next",
+    "claim_offers",
     "claim_resumed",
     "completed",
+    "count_awaiting",
     "count_cancellable",
     "count_retryable",
     "depths",
@@ -71,6 +77,7 @@ __all__ = [
     "finish",
     "fold_tallies",
     "forget_keys",
+    "freed_keys",
     "get",
     "handed_back",
     "held_keys",

@@ -52,24 +52,24 @@ def claim_due(limit: int) -> list[Dispatch]:
     due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
     is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
     with transaction() as connection:
-        looked_at = _claim(connection, due, case((is_free, now()), else_=HELD))
+        looked_at = claim(connection, due, case((is_free, now()), else_=HELD))
         # Held first, like all others of their key, so that the longest due of them gets the free place.
         keys = {job.concurrency_key for job in looked_at if job.concurrency_key}
         claimed = [job for job in looked_at if job.is_in_rq] + _claim_next(connection, keys, limit)
-    return _dispatches(claimed)
+    return dispatches(claimed)
 
 
 def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that were held while this queue was paused; none while it is."""
     held = select(Job.id).where(text(IS_HELD), Job.concurrency_key.is_(None), Job.queue == queue)
     with transaction() as connection:
-        return _dispatches(_claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
+        return dispatches(claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
 
 
 def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
     """Claim up to `limit` held jobs of these concurrency keys: as many as there are places, the longest due first."""
     with transaction() as connection:
-        return _dispatches(_claim_next(connection, set(keys), limit))
+        return dispatches(_claim_next(connection, set(keys), limit))
 
 
 LOOK_AHEAD = 1000
@@ -105,7 +105,7 @@ def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Any]
         return []
     following = _next_of_keys.bindparams(bindparam("keys", sorted(keys), ARRAY(Text)), most=limit)
     ids = following.columns(id=Uuid).subquery("following")
-    return _claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_HELD)))
+    return claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_HELD)))
 
 
 def held_keys(after: str, limit: int) -> list[str]:
@@ -139,10 +139,10 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
     missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
     missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
     with transaction() as connection:
-        return _dispatches(_claim(connection, missing.order_by(Job.dispatched_at).limit(limit)))
+        return dispatches(claim(connection, missing.order_by(Job.dispatched_at).limit(limit)))
 
 
-def _claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
+def claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
     # A CTE, since Postgres may run a subquery with a limit more than once, and lock other rows each time.
     locked = wanted.with_for_update(skip_locked=True).cte("locked")
     claim = (
@@ -154,7 +154,7 @@ def _claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = Non
     return list(connection.execute(claim))
 
 
-def _dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
+def dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
     return sorted(map(as_dispatch, claimed), key=lambda dispatch: dispatch.due_at)
 
 

@@ -1,6 +1,6 @@
 """The start of an attempt: one of many dispatches is let through, under a lease and with a new fence."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -41,7 +41,7 @@ _begin = (
         worker=bindparam("by"),
         started_at=_moment,
         lease_expires_at=_moment + seconds(bindparam("lease", type_=Double)),
-        # Should it have been held: its next turn is to be dispatched again.
+        # Should it have been withheld: its next turn is to be dispatched again.
         dispatched_at=func.least(Job.dispatched_at, now()),
         progress=null(),
         cancel_requested_at=null(),
@@ -59,25 +59,31 @@ def _counted(begin: Any) -> Any:
 
 
 # Built once: that takes longer than Postgres does.
-_begin_free = _counted(_begin.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused)))
+_types = bindparam("types", type_=ARRAY(Text))
+_is_known = cast(_types, ARRAY(Text)).is_(None) | (Job.type == any_(cast(_types, ARRAY(Text))))
+_begin_free = _counted(_begin.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known))
 _begin_admitted = _counted(_begin)
 
 
-def start(job_ids: Sequence[UUID], worker: str, lease_seconds: float) -> list[Started]:
+def start(
+    job_ids: Sequence[UUID], worker: str, lease_seconds: float, types: Collection[str] | None = None
+) -> list[Started]:
     """Begin an attempt of each of these jobs that waits, is due and has not expired.
 
+    types: the job types that the worker can run; None for any.
     The others are left as they are: another dispatch was first, or they have ended. So are those
-    whose queue is paused, or whose concurrency key has no place free; these are held, until they
-    are let go. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
+    whose type is not among `types`, whose queue is paused, or whose concurrency key has no place free;
+    these are withheld. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
     """
     by_text = {str(id_): id_ for id_ in job_ids}  # as text they cross the wire in half the time
     asked = {"by": worker, "lease": lease_seconds}
+    known = None if types is None else list(types)
     with statement() as connection:
-        started = connection.execute(_begin_free, {"ids": list(by_text), **asked}).all()
+        started = connection.execute(_begin_free, {"ids": list(by_text), "types": known, **asked}).all()
     if len(started) < len(by_text):
         left = set(job_ids) - {by_text[row.id] for row in started}
         with transaction() as connection:
-            if admitted := admit(connection, left):
+            if admitted := admit(connection, left, types):
                 more = connection.execute(_begin_admitted, {"ids": [str(id_) for id_ in admitted], **asked})
                 started = [*started, *more]
     return [Started(by_text[id_], *rest) for id_, *rest in started]

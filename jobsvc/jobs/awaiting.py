@@ -1,0 +1,131 @@
+"""Jobs that a worker refused, since it does not know their type: they wait for one that does.
+
+Nothing of them is dispatched by itself, so that they cost the other workers nothing. A worker looks for those of its
+queues and types, and starts them; for stock workers, which cannot look, the relay dispatches a few (see `offers`).
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
+
+from jobsvc.db import statement, transaction
+from jobsvc.jobs.dispatching import Dispatch, claim, dispatches
+from jobsvc.models import AWAITS_HANDLER, Job
+
+
+class Waiting(NamedTuple):
+    """How many jobs of a queue and type wait for a handler, counted up to a limit."""
+
+    queue: str
+    type: str
+    jobs: int
+
+
+# For each queue and type a range of the index jobs_awaiting_handler, however many other jobs wait.
+_first = f"""
+    SELECT id, due_at FROM jobs
+    WHERE queue = wanted_queue.name AND type = wanted_type.name AND {AWAITS_HANDLER}
+    AND (expires_at IS NULL OR expires_at > now())
+    ORDER BY due_at LIMIT :most
+"""  # noqa: S608  # put together from constants
+_wanted = """
+    FROM unnest(:queues) WITH ORDINALITY AS wanted_queue (name, place)
+    CROSS JOIN unnest(:types) AS wanted_type (name)
+"""
+_not_paused = "wanted_queue.name NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)"
+
+_count = text(
+    f"""
+    SELECT wanted_queue.name, count(*) AS jobs
+    {_wanted} CROSS JOIN LATERAL ({_first}) AS found
+    WHERE {_not_paused}
+    GROUP BY wanted_queue.name
+    """
+)
+
+# In the order of the queues, which is their priority; FOR UPDATE, so that no two callers get the same job.
+_claim = text(
+    f"""
+    WITH wanted AS MATERIALIZED (
+        SELECT found.id, place, found.due_at
+        {_wanted} CROSS JOIN LATERAL ({_first} FOR UPDATE SKIP LOCKED) AS found
+        WHERE {_not_paused}
+        ORDER BY place, found.due_at LIMIT :most
+    ), claimed AS (
+        UPDATE jobs SET dispatched_at = now() FROM wanted WHERE jobs.id = wanted.id
+        RETURNING jobs.id, place, wanted.due_at
+    )
+    SELECT id FROM claimed ORDER BY place, due_at
+    """  # noqa: S608
+).columns(id=Uuid)
+
+
+def _asked(queues: Sequence[str], types: Collection[str], most: int) -> dict[str, Any]:
+    return {"queues": list(queues), "types": list(types), "most": most}
+
+
+def _bound(query: Any) -> Any:
+    arrays = [bindparam("queues", type_=ARRAY(Text)), bindparam("types", type_=ARRAY(Text))]
+    return query.bindparams(*arrays, bindparam("most", type_=Integer))
+
+
+_count, _claim = _bound(_count), _bound(_claim)
+
+
+def count_awaiting(queues: Sequence[str], types: Collection[str], most: int) -> dict[str, int]:
+    """Count the jobs of these queues and types that wait for a handler, up to `most` of each; by queue."""
+    with statement() as connection:
+        return {row.name: row.jobs for row in connection.execute(_count, _asked(queues, types, most))}
+
+
+def claim_awaiting(queues: Sequence[str], types: Collection[str], most: int) -> list[UUID]:
+    """Claim up to `most` jobs that wait for a handler, to start them next; no two callers get the same one.
+
+    They come in the order of `queues`, the longest due first. None are of a paused queue.
+    """
+    with statement() as connection:
+        return list(connection.scalars(_claim, _asked(queues, types, most)))
+
+
+def claim_offers(queue: str, type_: str, most: int) -> list[Dispatch]:
+    """Claim up to `most` jobs of this queue and type that wait for a handler, to dispatch them."""
+    with transaction() as connection:
+        ids = list(connection.scalars(_claim, _asked([queue], [type_], most)))
+        return dispatches(claim(connection, select(Job.id).where(Job.id.in_(ids)))) if ids else []
+
+
+def freed_keys(job_ids: Collection[UUID]) -> set[str]:
+    """The concurrency keys of those of these jobs that wait for a handler, and so take no place of theirs."""
+    keys = select(Job.concurrency_key).where(Job.id.in_(job_ids), text(AWAITS_HANDLER))
+    with statement() as connection:
+        return set(connection.scalars(keys.where(Job.concurrency_key.is_not(None))))
+
+
+# A step from queue and type to the next ones in the index, however many jobs each of them has.
+_kinds = text(
+    f"""
+    WITH RECURSIVE step (queue, type) AS (
+        (SELECT queue, type FROM jobs WHERE {AWAITS_HANDLER} ORDER BY queue, type LIMIT 1)
+        UNION ALL
+        SELECT following.queue, following.type FROM step CROSS JOIN LATERAL (
+            SELECT queue, type FROM jobs
+            WHERE {AWAITS_HANDLER} AND (queue, type) > (step.queue, step.type)
+            ORDER BY queue, type LIMIT 1
+        ) AS following
+    )
+    SELECT queue, type, (
+        SELECT count(*) FROM (
+            SELECT FROM jobs WHERE queue = step.queue AND type = step.type AND {AWAITS_HANDLER} LIMIT :most
+        ) AS bounded
+    ) AS jobs
+    FROM step LIMIT :kinds
+    """  # noqa: S608
+)
+
+
+def awaited_types(kinds: int, most: int) -> list[Waiting]:
+    """Return up to `kinds` pairs of queue and type of which jobs wait for a handler, each counted up to `most`."""
+    with statement() as connection:
+        return [Waiting(*row) for row in connection.execute(_kinds, {"kinds": kinds, "most": most})]

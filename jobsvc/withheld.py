@@ -1,0 +1,49 @@
+"""Jobs of a worker's own types that other workers refused, since they do not know these types."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from jobsvc import handlers, jobs
+from jobsvc.errors import StoreUnavailable
+
+LOOK_SECONDS = 1.0
+"""Pause between two looks while they find nothing: all that a worker pays for jobs that it cannot run."""
+
+MOST = 100
+"""So many jobs of one queue are counted by a look, and claimed at once."""
+
+
+class WithheldJobs:
+    """The withheld jobs that one worker may start, as of its last look in Postgres."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, int] = {}
+        self._next_look = 0.0
+
+    def count(self, queues: Sequence[str]) -> dict[str, int]:
+        """Count those that wait in each of these queues, up to MOST; looks at most once in LOOK_SECONDS.
+
+        Empty while Postgres is unavailable.
+        """
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._waiting = {}
+            with suppress(StoreUnavailable):
+                self._waiting = jobs.count_awaiting(queues, handlers.types(), MOST)
+        return self._waiting
+
+    def claim(self, queue: str, most: int) -> list[str]:
+        """Claim up to `most` of them, the longest due first; the caller starts them next."""
+        wanted = min(most, self._waiting.get(queue, 0))
+        if wanted <= 0:
+            return []
+        claimed: list[str] = []
+        with suppress(StoreUnavailable):
+            claimed = [str(job_id) for job_id in jobs.claim_awaiting([queue], handlers.types(), wanted)]
+        self._waiting[queue] -= len(claimed)
+        if len(claimed) < wanted:  # other workers were quicker
+            del self._waiting[queue]
+        elif not self._waiting[queue]:  # there may be more
+            self._next_look = 0.0
+        return claimed

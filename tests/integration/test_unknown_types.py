@@ -1,0 +1,185 @@
+"""Jobs whose type a worker does not know: it starts none of them, and they wait in Postgres for one that does.
+
+The class: a start by a worker without the type, in whatever way the job came to be dispatched: new, due later,
+to be retried, retried by hand, a webhook's delivery, with a concurrency key, in a paused queue, in a batch with others.
+"""
+
+from uuid import UUID
+
+import pytest
+
+from jobsvc import jobs
+from jobsvc.states import Outcome, Status
+from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
+
+OLD = frozenset({"TEST_JOB", "WEBHOOK"})
+NEW = OLD | {"NEW"}
+QUEUES = ("high", "default", "low")
+
+
+def start(*job_ids: UUID, types: frozenset[str] = OLD) -> list[UUID]:
+    return [one.job_id for one in jobs.start(job_ids, "worker", LEASE, types)]
+
+
+def awaiting() -> set[UUID]:
+    return {row.id for row in sql("SELECT id FROM jobs WHERE dispatched_at = '9999-12-31 00:00:00+00'")}
+
+
+def dispatched() -> set[UUID]:
+    """Whatever a sweep dispatches, of any kind."""
+    sql("SELECT pg_sleep(0.01)")
+    claims = [*jobs.claim_due(10), *jobs.claim_next(jobs.held_keys("", 10), 10)]
+    for queue in QUEUES:
+        claims += [*jobs.claim_resumed(queue, 10), *jobs.claim_missing(queue, None, 0, 10)]
+    return {one.job_id for one in claims}
+
+
+def test_others_of_a_batch_start_at_once() -> None:
+    ids = [submit(type="NEW"), submit(), submit(type="NEW"), submit()]
+    assert sorted(start(*ids)) == sorted(ids[1::2])
+    assert awaiting() == set(ids[::2])
+    for job_id in ids[::2]:
+        job, attempts = jobs.history(job_id)
+        assert (job.status, job.attempts, job.fence, job.version, attempts) == (Status.PENDING, 0, 0, 0, [])
+
+
+@pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RETRYING])
+def test_the_status_keeps_its_name(status: Status) -> None:
+    if status == Status.SCHEDULED:
+        job_id = submit(type="NEW", delay=60)
+    else:
+        job_id = (begun := started(type="NEW")).job_id
+        jobs.finish([outcome(begun, Outcome.FAILED)])
+    make_due(job_id)
+    before = jobs.get(job_id)
+    assert start(job_id) == []
+    job = jobs.get(job_id)
+    assert (job.status, job.attempts, job.version) == (status, before.attempts, before.version)
+    assert jobs.claim_awaiting(QUEUES, NEW, 10) == [job_id]
+
+
+def test_no_sweep_dispatches_it_again() -> None:
+    plain, keyed = submit(type="NEW"), submit(type="NEW", concurrency_key="k", concurrency_limit=1)
+    jobs.claim_due(10)
+    assert start(plain, keyed) == []
+    assert dispatched() == set()
+    assert jobs.seconds_to_next() is None
+
+
+def test_a_second_refusal_writes_nothing() -> None:
+    job_id = submit(type="NEW")
+    start(job_id)
+    before = sql("SELECT xmin::text FROM jobs")
+    assert start(job_id) == []
+    assert sql("SELECT xmin::text FROM jobs") == before
+
+
+def test_it_starts_where_the_type_is_known_in_the_order_of_queues_and_due_times() -> None:
+    low, second, first, high = (submit(type="NEW", queue=queue) for queue in ("low", "default", "default", "high"))
+    sql("UPDATE jobs SET due_at = due_at - interval '1 s' WHERE id = :id", id=first)
+    start(low, second, first, high)
+    assert jobs.count_awaiting(QUEUES, OLD, 10) == {}
+    assert jobs.claim_awaiting(QUEUES, OLD, 10) == []
+    assert jobs.count_awaiting(QUEUES, NEW, 10) == {"high": 1, "default": 2, "low": 1}
+    assert jobs.count_awaiting(["default"], NEW, 1) == {"default": 1}
+    assert jobs.claim_awaiting(QUEUES, NEW, 3) == [high, first, second]
+    assert jobs.claim_awaiting(QUEUES, NEW, 3) == [low]
+    assert sorted(start(low, second, first, high, types=NEW)) == sorted([low, second, first, high])
+
+
+def test_a_start_that_knows_the_type_needs_no_claim() -> None:
+    job_id = submit(type="NEW")
+    start(job_id)
+    assert start(job_id, types=NEW) == [job_id]
+    jobs.finish([jobs.handed_back(job_id, 1)])
+    assert dispatched() == {job_id}  # its next turn is dispatched like any other
+
+
+def test_it_may_expire_and_is_not_claimed_then() -> None:
+    job_id = submit(type="NEW", expires_in=60)
+    start(job_id)
+    sql("UPDATE jobs SET expires_at = now()")
+    assert jobs.claim_awaiting(QUEUES, NEW, 10) == []
+    assert jobs.expire(10) == 1
+    assert jobs.get(job_id).status == Status.FAILED
+
+
+def test_it_can_be_cancelled_and_retried_by_hand() -> None:
+    job_id = submit(type="NEW")
+    start(job_id)
+    jobs.cancel(job_id)
+    assert jobs.claim_awaiting(QUEUES, NEW, 10) == []
+    jobs.retry(job_id)
+    assert awaiting() == set()
+    assert start(job_id) == []
+    assert awaiting() == {job_id}
+
+
+def test_it_takes_no_place_of_its_concurrency_key() -> None:
+    strange, plain = (
+        submit(type="NEW", concurrency_key="k", concurrency_limit=1),
+        submit(concurrency_key="k", concurrency_limit=1),
+    )
+    assert [one.job_id for one in jobs.claim_due(10)] == [strange]
+    assert start(strange) == []
+    assert jobs.freed_keys([strange, plain]) == {"k"}
+    assert [one.job_id for one in jobs.claim_next({"k"}, 10)] == [plain]
+    assert start(plain) == [plain]
+    assert jobs.claim_awaiting(QUEUES, NEW, 10) == [strange]
+    assert start(strange, types=NEW) == []  # the place is taken: it waits for that, as any other
+    assert awaiting() == set()
+
+
+def test_a_paused_queue_keeps_it_and_is_asked_for_none() -> None:
+    job_id = submit(type="NEW")
+    start(job_id)
+    jobs.pause("default")
+    assert (jobs.count_awaiting(QUEUES, NEW, 10), jobs.claim_awaiting(QUEUES, NEW, 10)) == ({}, [])
+    assert start(job_id, types=NEW) == []
+    jobs.resume("default")
+    assert dispatched() == {job_id}
+
+
+def test_no_two_workers_claim_the_same_job() -> None:
+    ids = {submit(type="NEW") for _ in range(4)}
+    start(*ids)
+    with jobs.awaiting.transaction() as holder:
+        first = list(holder.scalars(jobs.awaiting._claim, {"queues": ["default"], "types": ["NEW"], "most": 3}))
+        second = jobs.claim_awaiting(QUEUES, NEW, 3)
+    assert set(first) | set(second) == ids
+    assert len(first) + len(second) == 4
+
+
+def test_the_relay_offers_a_bounded_number_of_a_type() -> None:
+    start(*[submit(type=type_, queue=queue) for type_ in ("A", "B") for queue in ("low", "high") for _ in range(3)])
+    assert jobs.awaited_types(10, 2) == [("high", "A", 2), ("high", "B", 2), ("low", "A", 2), ("low", "B", 2)]
+    assert len(jobs.awaited_types(3, 2)) == 3
+    offered = jobs.claim_offers("low", "B", 2)
+    assert [(one.type, one.queue) for one in offered] == [("B", "low")] * 2
+    assert jobs.awaited_types(10, 9)[-1] == ("low", "B", 1)
+
+
+def test_any_type_starts_where_none_are_named() -> None:
+    assert len(jobs.start([submit(type="NEW")], "worker", LEASE)) == 1
+
+
+def test_thousands_that_wait_are_found_by_an_index() -> None:
+    sql(
+        """INSERT INTO jobs (id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at,
+        dispatched_at) SELECT gen_random_uuid(), 'OTHER', 'default', '{}', 'PENDING', 1, '{}', 1, now(),
+        '9999-12-31 00:00:00+00' FROM generate_series(1, 20000)"""
+    )
+    sql("ANALYZE jobs")
+    plan = "\n".join(
+        row[0]
+        for row in sql(
+            "EXPLAIN ANALYZE "
+            + str(jobs.awaiting._count)
+            .replace(":queues", "ARRAY['high', 'default']")
+            .replace(":types", "ARRAY['NEW', 'TEST_JOB']")
+            .replace(":most", "100")
+        )
+    )
+    assert "jobs_awaiting_handler" in plan
+    assert "Seq Scan on jobs" not in plan
+    assert jobs.awaited_types(10, 5) == [("default", "OTHER", 5)]
