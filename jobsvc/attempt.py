@@ -1,6 +1,7 @@
 """One attempt: the handler runs under its clock, and how that ended is put into words that can be stored."""
 
 import json
+import logging
 import traceback
 from dataclasses import replace
 from types import TracebackType
@@ -13,6 +14,8 @@ from jobsvc.jobs import AttemptEnd, Failure, Started, completed, handed_back
 from jobsvc.states import Outcome
 from jobsvc.strictjson import clean, unstorable
 
+logger = logging.getLogger("jobsvc.worker")
+
 MAX_MESSAGE = 4 * 1024
 MAX_RESULT = 16 * 1024 * 1024
 MAX_TRACEBACK = 64 * 1024
@@ -22,8 +25,12 @@ class UnserializableResult(Exception):
     """The handler returned what JSON or Postgres can't hold."""
 
 
-class UnknownType(Exception):
-    """This worker has no handler of the job's type."""
+class UnknownType(BaseException):
+    """There is no handler of the job's type in this process, although its worker has one. No attempt has started."""
+
+
+UNKNOWN_TYPE_SECONDS = 1.0
+"""Pause before such a job is started again."""
 
 
 def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd, BaseException | None]:
@@ -41,7 +48,7 @@ def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd
             with log, clock:
                 handler = handlers.find(started.type)
                 if handler is None:
-                    raise UnknownType(f"no handler of the type {started.type} here; there are {handlers.names()}")
+                    raise UnknownType(f"no handler of the type {started.type} in this process")
                 result = _storable(handler(started.payload, context))
                 if clock.handler_knows:
                     raise Cancelled("the job was cancelled, and its handler returned")
@@ -79,6 +86,9 @@ def failed(started: Started, error: BaseException) -> AttemptEnd:
     """The end of an attempt whose handler raised this."""
     if isinstance(error, handlers.Snooze):
         return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds)
+    if isinstance(error, UnknownType):
+        logger.error("%s: %s", started.job_id, error)
+        return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
     if isinstance(error, HandBack):
         return handed_back(started.job_id, started.fence)
     if isinstance(error, Cancelled):

@@ -9,6 +9,9 @@ from uuid import UUID
 import pytest
 
 from jobsvc import jobs
+from jobsvc.attempt import attempt
+from jobsvc.attemptlog import AttemptLog
+from jobsvc.clock import Clock
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
@@ -157,6 +160,17 @@ def test_the_relay_offers_a_bounded_number_of_a_type() -> None:
     offered = jobs.claim_offers("low", "B", 2)
     assert [(one.type, one.queue) for one in offered] == [("B", "low")] * 2
     assert jobs.awaited_types(10, 9)[-1] == ("low", "B", 1)
+
+
+def test_a_handler_that_is_missing_all_the_same_spends_no_attempt() -> None:
+    """As if the process of the handlers were older than the worker's knowledge of the type."""
+    begun = started(type="NOWHERE", expires_in=60)
+    end, _ = attempt(begun, Clock(begun, lambda progress: None), AttemptLog())
+    jobs.finish([end])
+    job, attempts = jobs.history(begun.job_id)
+    assert (job.status, job.attempts, job.error, attempts) == (Status.PENDING, 0, None, [])
+    assert job.expires_at is not None
+    assert jobs.seconds_to_next() == pytest.approx(1, abs=0.5)
 
 
 def test_any_type_starts_where_none_are_named() -> None:
