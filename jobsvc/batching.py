@@ -51,7 +51,8 @@ class Batches:
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
         postgres = Server("Postgres", StoreUnavailable, logger)
-        self._starts, self._ends = Starts(postgres, worker), Ends(postgres, doorbell.show_ended)
+        self._starts = Starts(postgres, worker, handlers.types)
+        self._ends = Ends(postgres, doorbell.show_ended)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
 

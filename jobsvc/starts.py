@@ -1,19 +1,24 @@
 """Starts, of which a worker may miss the answer when Postgres goes away: those are undone when it is back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from uuid import UUID
 
-from jobsvc import handlers, jobs
+from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.jobs import Started
 from jobsvc.outages import Server
 
 
 class Starts:
-    """The starts of one worker, RQ's name for which is `worker`. Its main thread's."""
+    """The starts of one worker, RQ's name for which is `worker`. Its main thread's.
 
-    def __init__(self, postgres: Server, worker: str) -> None:
-        self._postgres, self._worker = postgres, worker
+    types: returns the job types that the worker can run; without it, any are started.
+    """
+
+    def __init__(
+        self, postgres: Server, worker: str, types: Callable[[], Collection[str] | None] = lambda: None
+    ) -> None:
+        self._postgres, self._worker, self._types = postgres, worker, types
         self._unheard: list[UUID] = []
 
     def __bool__(self) -> bool:
@@ -27,7 +32,7 @@ class Starts:
         """
         if self.undo():
             with self._postgres:
-                return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS, handlers.types())
+                return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS, self._types())
             self._unheard = list(set(job_ids).difference(held))
         return None
 
