@@ -10,6 +10,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
+from rq.logutils import colorizer
 
 from jobsvc import execution, handlers, logs, pushing, tracing  # noqa: F401  # `execution` for RQ's forks to inherit
 from jobsvc.config import settings
@@ -23,8 +24,8 @@ with exit_on_error():  # also under `rq worker`, which would show a traceback
 SERIALIZER = pushing.SERIALIZER
 
 tracing.set_up()
-if settings().JOBSVC_LOG == "json":
-    logs.to_stderr()  # or a stock worker would set up RQ's own lines
+logs.to_stderr()  # or a stock worker would set up RQ's own lines, which escape nothing
+colorizer.notty = True  # its colours would be escaped
 
 
 @lru_cache(maxsize=1)
