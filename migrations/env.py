@@ -1,20 +1,63 @@
-"""How Alembic runs here: on jobsvc's engine, against its models."""
+"""How Alembic runs here: on jobsvc's engine, against its models. An error ends the program with one line."""
+
+import logging
+from typing import Any
 
 from alembic import context
+from alembic.util import CommandError
+from flask import current_app
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from jobsvc.db import engine
 from jobsvc.models import Base
+from jobsvc.printable import describe_exception
+from jobsvc.startup import refuse_start
+
+logger = logging.getLogger("jobsvc.migrations")
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)  # it logs steps that are then rolled back
 
 LOCK = 0x6A6F6273  # any number that is ours; two programs may start, and migrate, at once
+
+
+def migrate() -> None:
+    """Run what Alembic was asked for, in one transaction, and log what that changed."""
+    applied: list[Any] = []
+    with engine().connect() as connection:
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            compare_server_default=True,
+            on_version_apply=[lambda step, **_: applied.append(step)],
+        )
+        with context.begin_transaction():
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            context.run_migrations()
+    for step in applied:
+        logger.info("tables: %s %s", "upgraded to" if step.is_upgrade else "downgraded from", step.up_revision_id)
+
+
+def refuse(error: Exception) -> None:
+    """End the program with the error's cause, as the driver or Alembic puts it."""
+    cause = getattr(error, "orig", None) or error
+    what = (str(cause).strip().splitlines() or [type(cause).__name__])[0]  # the other lines are hints and statements
+    if isinstance(error, CommandError) and "locate revision" in what:
+        refuse_start(f"DATABASE_URL: the tables were made by another version of this program ({what}): run that one")
+    if isinstance(error, DBAPIError) and error.statement is None:
+        refuse_start(f"DATABASE_URL: Postgres can't be reached: {what}")
+    if isinstance(error, DBAPIError):
+        refuse_start(f"DATABASE_URL: the migration failed, and nothing was changed: {what}")
+    refuse_start(f"the migration failed, and nothing was changed: {type(error).__name__}: {describe_exception(error)}")
+
 
 if context.is_offline_mode():
     context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with engine().connect() as connection:
-        context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
-        with context.begin_transaction():
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-            context.run_migrations()
+    if current_app and "relay" in current_app.extensions:
+        current_app.extensions["relay"].stop()  # who migrates neither sweeps nor logs that Postgres is away
+    try:
+        migrate()
+    except Exception as error:
+        refuse(error)
