@@ -198,18 +198,14 @@ def test_payloads_of_other_types_and_shapes_are_shown_as_they_are(service: Servi
 def test_an_error_text_quotes_no_secret(service: Service) -> None:
     job_id = service.post("HTTP_REQUEST", {"url": "https://example.com/", "headers": {"X-Key": "x"}}, delay=600)
     # As it may come in by SQL, where no schema was checked.
-    odd = {
-        "url": "https://u:s3cret@example.com/",
-        "headers": {"X-Key": "s3cret\n", "s3cret key": 1},
-        "s3crets": "s3cret",
-    }
+    odd = {"url": "https://u:s3cret@example.com/", "headers": {"X-Key": "s3cret\n"}, "extra": "s3cret"}
     service.sql(
         "UPDATE jobs SET payload = %s::jsonb, max_attempts = 1, retry_intervals = '{}', due_at = now(), "
         "dispatched_at = NULL WHERE id = %s",
-        json.dumps({**odd, "headers": {"X-Key": "s3cret\n"}, "s3crets": 1}),
+        json.dumps(odd),
         job_id,
     )
     service.until(job_id, "FAILED")
     shown = get(service, f"/jobs/{job_id}/attempts", READ)["attempts"][0]["error"]
-    assert "s3cret" not in json.dumps(shown).replace("s3crets", "")
+    assert "s3cret" not in json.dumps(shown)
     assert "X-Key" in shown["message"]
