@@ -21,6 +21,9 @@ _ITEM = rf"(?:\*|{_VALUE}(?:-{_VALUE})?)(?:/[1-9][0-9]?)?"
 _FIELD = rf"{_ITEM}(?:,{_ITEM})*"
 _EXPRESSION = re.compile(rf"{_FIELD}(?:[ \t]+{_FIELD}){{4}}")
 _RANGE = re.compile(rf"({_VALUE})-({_VALUE})")
+_SIZES = {"minutes": 60, "hours": 24, "days of the month": 31, "months": 12, "days of the week": 7}
+"""The fields, in order, with how many values each has."""
+
 _HOUR = 1
 _ANY_DAY = datetime(2000, 1, 1)  # in local time, wherever that is
 
@@ -39,10 +42,20 @@ def check(expression: str) -> None:
         raise ValueError("never ticks: there is no such date") from None
     except ValueError:
         raise ValueError("has a value that its field can't have") from None
+    if lowered not in NICKNAMES:
+        _check_steps(lowered)
     for low, high in _RANGE.findall(lowered):
         # croniter takes 5-5 to mean all there are, and goes round the end with 5-3.
         if _number(low) >= _number(high):
             raise ValueError(f"has a range that doesn't go up: {low}-{high}")
+
+
+def _check_steps(expression: str) -> None:
+    """Refuse a step that never comes round: */90 of the minutes would tick each hour, at 0."""
+    for field, (name, size) in zip(expression.split(), _SIZES.items(), strict=True):
+        for step in re.findall("/([0-9]+)", field):
+            if int(step) > size:
+                raise ValueError(f"has a step of {step} in the {name}, of which there are {size}")
 
 
 def _number(value: str) -> int:

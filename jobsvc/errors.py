@@ -62,16 +62,28 @@ class StoreUnavailable(JobsvcError):
 class Problem:
     """One thing that is wrong with a request: where in its body (an RFC 6901 JSON pointer), and what.
 
-    The pointer is empty for the body as a whole, and for what is not in it.
+    The pointer is empty for the body as a whole, and for what is not in it. `parameter` is the name of a query
+    parameter, empty for the query as a whole, and None for all that is not in the query.
     """
 
     pointer: str
     detail: str
+    parameter: str | None = None
+
+    def __str__(self) -> str:
+        place = f"query parameter {self.parameter}" if self.parameter else self.pointer
+        return f"{place}: {self.detail}" if place else self.detail
+
+    def shown(self) -> dict[str, str]:
+        """Return it as JSON shows it."""
+        if self.parameter is None:
+            return {"pointer": self.pointer, "detail": self.detail}
+        return {"parameter": self.parameter, "detail": self.detail}
 
 
 class InvalidInput(JobsvcError):
     """The request doesn't fit its schema."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{p.pointer}: {p.detail}" if p.pointer else p.detail for p in problems))
+        super().__init__("; ".join(map(str, problems)))
         self.problems = problems

@@ -11,6 +11,9 @@ import click
 from jobsvc.jobs import Filter
 from jobsvc.states import Status
 
+_WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
+"""An offset of 60 minutes or more beside its hours, which Python takes."""
+
 Command = Callable[..., Any]
 
 
@@ -41,7 +44,7 @@ class Moment(click.ParamType[Any]):
                 moment = datetime.now(UTC) - timedelta(**{self.UNITS[age[2]]: int(age[1])})
             else:
                 moment = datetime.fromisoformat(value).astimezone(UTC)  # without an offset: this machine's own
-            if not 1970 <= moment.year < 9999:
+            if _WRONG_OFFSET.search(value) or not 1970 <= moment.year < 9999:
                 raise ValueError
         except (ValueError, OverflowError):
             self.fail(f"{value!a} is no time like 2030-01-31T12:00 and no age like 90s, 15m, 2h or 7d", param, ctx)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -18,9 +18,14 @@ class NotJson(JobsvcError):
 def parse(raw: bytes) -> Any:
     """Read JSON strictly. Raises NotJson for bad UTF-8, NaN, a duplicate key, or nesting without end."""
     try:
-        return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique_keys, parse_float=_float, parse_constant=_refuse
-        )
+        text = raw.decode("utf-8")
+        try:
+            return _loads(text)
+        except ValueError as error:
+            if isinstance(error, json.JSONDecodeError) or "limit" not in str(error):
+                raise
+            # Only here, so that no other number pays for it: an integer of more digits than Python converts.
+            return _loads(text, _int)
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -28,7 +33,21 @@ def parse(raw: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise NotJson(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError as error:
-        raise NotJson(str(error).partition(";")[0]) from None
+        raise NotJson(str(error)) from None
+
+
+def _loads(text: str, parse_int: Callable[[str], int | float] | None = None) -> Any:
+    return json.loads(
+        text, object_pairs_hook=unique_keys, parse_int=parse_int, parse_float=_float, parse_constant=_refuse
+    )
+
+
+def _int(text: str) -> int | float:
+    """The integer; infinite if it has more digits than Python converts, so that `unstorable` finds it."""
+    try:
+        return int(text)
+    except ValueError:
+        return math.inf
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

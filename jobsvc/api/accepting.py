@@ -22,6 +22,10 @@ MAX_KEY = 255
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # what is printed in ASCII, without the blank and " , ; \
 
+_WANTED = (
+    f'send one Idempotency-Key of 1 to {MAX_KEY} printable ASCII characters, like "8e03978e-40d5" or 8e03978e-40d5'
+)
+
 Accepted = tuple[Mapping[str, Any], int, dict[str, str]]
 """What a view answers: the body, the status, headers."""
 
@@ -86,9 +90,12 @@ def _key() -> str | None:
     if quoted := _QUOTED.fullmatch(value):
         value = re.sub(r"\\(.)", r"\1", quoted[1])
     elif not _BARE.fullmatch(value):
-        raise KeyMalformed('send one Idempotency-Key, printable ASCII: "8e03978e-40d5" or 8e03978e-40d5')
-    if not 1 <= len(value) <= MAX_KEY:
-        raise KeyMalformed(f"an Idempotency-Key has 1 to {MAX_KEY} characters, not {len(value)}")
+        raise KeyMalformed(f"{_WANTED}; this one has other characters")
+    if not value:
+        # Servers drop a value that is not ASCII.
+        raise KeyMalformed(f"{_WANTED}; this one is empty, or has other characters")
+    if len(value) > MAX_KEY:
+        raise KeyMalformed(f"{_WANTED}; this one has {len(value)}")
     return value
 
 

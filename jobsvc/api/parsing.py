@@ -1,6 +1,8 @@
 """Requests into schemas: each problem found is told with the pointer to it."""
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar, get_origin
 from uuid import UUID
@@ -11,9 +13,10 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from jobsvc import strictjson
+from jobsvc.api.known_names import MAX_NAME, known_fields, tell_known
 from jobsvc.config import settings
 from jobsvc.errors import InvalidInput, JobNotFound, Problem
-from jobsvc.strictjson import escape
+from jobsvc.strictjson import clean, escape
 
 MAX_PROBLEMS = 20
 """A body has at most this many problems told."""
@@ -39,7 +42,12 @@ def read(schema: type[Schema], value: Any) -> Schema:
     try:
         return schema.model_validate(value)
     except ValidationError as error:
-        raise InvalidInput(problems(error, value)) from None
+        raise InvalidInput(problems(error, value, lambda: _json_schema(schema))) from None
+
+
+@lru_cache
+def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    return schema.model_json_schema()
 
 
 def no_body() -> None:
@@ -78,13 +86,21 @@ def _whole_body() -> bytes:
     return raw
 
 
-def problems(error: ValidationError, value: Any, base: str = "") -> list[Problem]:
-    """What pydantic found wrong with `value`, which stands at the pointer `base`; the first MAX_PROBLEMS of it."""
+def problems(error: ValidationError, value: Any, schema: Callable[[], dict[str, Any]], base: str = "") -> list[Problem]:
+    """What pydantic found wrong with `value`, which stands at the pointer `base`; the first MAX_PROBLEMS of it.
+
+    `schema` makes the JSON Schema of the value, which names the known fields where one is unknown.
+    """
     found: list[Problem] = []
     for one in error.errors(include_url=False, include_input=False):
-        pointer = base + _pointer(one, value)
-        inner = one.get("ctx", {}).get(INNER) or [Problem("", _detail(one))]
-        found += [Problem(pointer + problem.pointer, problem.detail) for problem in inner]
+        pointer = _pointer(one, value)
+        detail = _detail(one)
+        if one["type"] in _UNKNOWN_FIELD:
+            detail += (
+                f"; {tell_known('fields', str(one['loc'][-1]), known_fields(schema(), pointer.rpartition('/')[0]))}"
+            )
+        inner = one.get("ctx", {}).get(INNER) or [Problem("", detail)]
+        found += [Problem(base + pointer + problem.pointer, problem.detail) for problem in inner]
         if len(found) >= MAX_PROBLEMS:
             break
     return found[:MAX_PROBLEMS]
@@ -92,6 +108,10 @@ def problems(error: ValidationError, value: Any, base: str = "") -> list[Problem
 
 INNER = "problems"
 """Where a validator's PydanticCustomError keeps what it found wrong, pointers within its value, in its context."""
+
+
+_UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
+"""pydantic's types of error for a field that a model, or a dataclass, doesn't have."""
 
 
 def _pointer(found: ErrorDetails, value: Any) -> str:
@@ -126,24 +146,27 @@ def query(schema: type[Parameters]) -> Parameters:
 
     Raises InvalidInput for one that is unknown, of a wrong type, or repeated though it stands alone.
     """
-    lists = {field.alias for field in schema.model_fields.values() if get_origin(field.annotation) is list}
-    given = {name: values if name in lists else values[0] for name, values in request.args.lists()}
-    wrong = [name for name, values in request.args.lists() if len(values) > 1 and name not in lists]
-    unknown = set(given) - {field.alias for field in schema.model_fields.values()}
-    found = [Problem("", f"the query parameter {name[:100]!a} is repeated") for name in wrong if name not in unknown]
-    found += [Problem("", f"there is no query parameter {name[:100]!a} here") for name in given if name in unknown]
-    found += [Problem("", f"query parameter {one.pointer[1:]!a}: {one.detail}") for one in strictjson.unstorable(given)]
+    known = {str(field.alias): get_origin(field.annotation) is list for field in schema.model_fields.values()}
+    given: dict[str, Any] = {}
+    found: list[Problem] = []
+    for name, values in request.args.lists():
+        if name not in known:
+            shown = clean(name[:MAX_NAME])
+            detail = f"there is no query parameter {shown!a} here; {tell_known('query parameters', shown, known)}"
+            found.append(Problem("", detail, shown))
+        elif len(values) > 1 and not known[name]:
+            found.append(Problem("", "is there more than once", name))
+        else:
+            given[name] = values if known[name] else values[0]
+    found += [Problem("", one.detail, one.pointer.split("/")[1]) for one in strictjson.unstorable(given)]
     if found:
         raise InvalidInput(found[:MAX_PROBLEMS])
     try:
         return schema.model_validate(given)
     except ValidationError as error:
-        problems_found = problems(error, given)
+        wrong = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
         raise InvalidInput(
-            [
-                Problem("", f"query parameter {one.pointer[1:]!a}: {one.detail}" if one.pointer else one.detail)
-                for one in problems_found
-            ]
+            [Problem("", _detail(one), str(one["loc"][0]) if one["loc"] else "") for one in wrong]
         ) from None
 
 

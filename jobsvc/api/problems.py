@@ -59,9 +59,9 @@ def problem(
         "instance": request.path,
     }
     if errors is not None:
-        body["errors"] = [vars(error) for error in errors]
+        body["errors"] = [error.shown() for error in errors]
     # ASCII, so that a lone surrogate out of the request can't break the answer.
-    response = Response(f"{json.dumps(body)}\n", status, content_type="application/problem+json")
+    response = Response(f"{json.dumps(body, separators=(',', ':'))}\n", status, content_type="application/problem+json")
     response.headers.update(headers or {})
     return response
 

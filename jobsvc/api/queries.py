@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from jobsvc.api.known_names import tell_known
 from jobsvc.api.paging import CURSOR, read_cursor
 from jobsvc.api.parsing import Query
 from jobsvc.api.schemas import Name, Tag, read_time
@@ -16,10 +17,16 @@ from jobsvc.states import Status
 Cursor = Annotated[str, Field(pattern=CURSOR)]
 
 
+def _read_status(value: Any) -> Any:
+    if isinstance(value, str) and value not in [*Status]:
+        raise ValueError(f"there is no status {value[:100]!a}; {tell_known('statuses', value, Status)}")
+    return value
+
+
 class FilterQuery(Query):
     """The query parameters that say which jobs are meant."""
 
-    status: Annotated[list[Status], Field(max_length=16)] = []
+    status: Annotated[list[Annotated[Status, BeforeValidator(_read_status)]], Field(max_length=16)] = []
     type: Name | None = None
     queue: Name | None = None
     tag: Annotated[list[Tag], Field(max_length=16)] = []

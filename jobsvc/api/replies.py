@@ -126,9 +126,10 @@ class ReadinessReply(TypedDict):
 
 
 class ProblemShown(TypedDict):
-    """One thing that is wrong: an RFC 6901 pointer into the body, and what."""
+    """One thing that is wrong, and where: an RFC 6901 pointer into the body, or the name of a query parameter."""
 
-    pointer: str
+    pointer: NotRequired[str]
+    parameter: NotRequired[str]
     detail: str
 
 

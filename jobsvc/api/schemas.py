@@ -23,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from jobsvc import cron, handlers
+from jobsvc.api.known_names import tell_known
 from jobsvc.api.parsing import INNER, problems
 from jobsvc.config import settings
 from jobsvc.handlers import DELIVERY, Handler
@@ -42,7 +43,9 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
 DEFAULT_TYPE = "TEST_JOB"
 
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
 
 
 def read_time(value: Any) -> Any:
@@ -126,7 +129,7 @@ class JobRequest(BaseModel):
     @classmethod
     def _known_type(cls, name: str) -> str:
         if handlers.find(name) is None or name == DELIVERY:
-            raise ValueError(f"there is no type {name[:100]!a}; known types: {', '.join(handlers.names())}")
+            raise ValueError(f"there is no type {name[:100]!a}; {tell_known('types', name, handlers.names())}")
         return name
 
     @field_validator("queue")
@@ -134,7 +137,7 @@ class JobRequest(BaseModel):
     def _known_queue(cls, name: str | None) -> str | None:
         queues = settings().JOBSVC_QUEUES
         if name is not None and name not in queues:
-            raise ValueError(f"there is no queue {name[:100]!a}; known queues: {', '.join(queues)}")
+            raise ValueError(f"there is no queue {name[:100]!a}; {tell_known('queues', name, queues)}")
         return name
 
     @field_validator("webhook_url")
@@ -151,7 +154,7 @@ class JobRequest(BaseModel):
         try:
             handler.parse(self.payload)
         except ValidationError as error:
-            found = problems(error, self.payload, "/payload")
+            found = problems(error, self.payload, handler.payload_schema, "/payload")
             raise PydanticCustomError("payload", "the payload doesn't fit the type", {INNER: found}) from None
         return self
 

@@ -63,7 +63,6 @@ def test_no_body_is_an_empty_object(api: Service) -> None:
         (b'{"payload": {"result": {"a": 1, "a": 1}}}', "the key 'a' appears more than once"),
         (b'{"payload": {"result": ' + b"[" * 10_000 + b"]" * 10_000 + b"}}", "nested"),
         (b"[" * 200_000, "nested"),
-        (b'{"payload": {"result": ' + b"1" * 5000 + b"}}", "digits"),
     ],
 )
 def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
@@ -89,6 +88,13 @@ def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
         ('{"payload": {"result": {"a\\u0000": 1}}}', "/payload/result/a\ufffd"),
         ('{"payload": {"result": ["\\ud800"]}}', "/payload/result/0"),
         ('{"payload": {"result": 1e999}}', "/payload/result"),
+        ('{"payload": {"result": ' + "1" * 5000 + "}}", "/payload/result"),
+        ('{"payload": {"result": [1, {"a": -' + "9" * 900_000 + "}]}}", "/payload/result/1/a"),
+        ('{"delay": ' + "9" * 5000 + "}", "/delay"),
+        ('{"concurrencyLimit": ' + "9" * 4301 + "}", "/concurrencyLimit"),
+        ('{"type": "SUM", "payload": {"numbers": [' + "1" * 5000 + "]}}", "/payload/numbers/0"),
+        ('{"payload": {"result": -1e400}}', "/payload/result"),
+        ('{"payload": {"result": 1' + "0" * 5000 + ".0}}", "/payload/result"),
         ('{"payload": {"result": ' + "[" * 200 + "]" * 200 + "}}", "/payload/result" + "/0" * 98),
         ('{"payload": {"durationMs": "5"}}', "/payload/durationMs"),
         ('{"payload": {"durationMs": -1}}', "/payload/durationMs"),
@@ -121,6 +127,15 @@ def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
         ('{"runAt": "2026-12-01T00:00:00"}', "/runAt"),
         ('{"runAt": "2026-02-30T00:00:00Z"}', "/runAt"),
         ('{"runAt": "0001-01-01T00:00:00+14:00"}', "/runAt"),
+        ('{"runAt": "0000-12-01T00:00:00Z"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:00:00+05:60"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:00:00-00:99"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:00:00+24:00"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:00:00+0500"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:00:60Z"}', "/runAt"),
+        ('{"runAt": "2026-12-01T24:00:00Z"}', "/runAt"),
+        ('{"runAt": "2026-12-01T00:60:00Z"}', "/runAt"),
+        ('{"runAt": "\\u0662026-12-01T00:00:00Z"}', "/runAt"),
         ('{"runAt": "9999-12-31T23:59:59Z"}', "/runAt"),
         ('{"retry": 3}', "/retry"),
         ('{"retry": {"max": -1}}', "/retry/max"),
@@ -154,6 +169,13 @@ def test_what_does_not_fit_the_schema(api: Service, body: str, pointer: str) -> 
 def test_every_problem_is_told_at_once(api: Service) -> None:
     problem = refused(post(api, '{"delay": -1, "queue": "nope", "type": "NOPE", "x": 1}'), 422)
     assert {error["pointer"] for error in problem["errors"]} == {"/delay", "/queue", "/type", "/x"}
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-12-01t00:00:00z", "2026-12-01 00:00:00.123456789+23:59", "2026-12-01T00:00:00-00:00"]
+)
+def test_spellings_of_a_time(api: Service, text: str) -> None:
+    assert api.client.get("/jobs", params={"createdAfter": text}).status_code == 200
 
 
 def test_an_unknown_type_lists_the_known(api: Service) -> None:

@@ -239,6 +239,7 @@ WRONG: list[list[str | bytes]] = [
     ["list", "--status", "NOPE"],
     ["list", "--after", "yesterday"],
     ["list", "--after", "99999999999d"],
+    ["list", "--after", "2026-01-01T00:00+05:60"],
     ["list", "--before", "9999-12-31T23:59:59"],
     ["list", "--limit", "0"],
     ["list", "--queue", b"\xff"],

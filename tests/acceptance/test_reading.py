@@ -126,7 +126,8 @@ def test_a_page_holds_50_unless_it_is_told_otherwise(api: Service, tag: str) -> 
 def test_bad_parameters_of_the_list(api: Service, query: str) -> None:
     problem = refused(api.client.get(f"/jobs?{query}"), 422)
     name = query.partition("=")[0]
-    assert all(error["pointer"] == "" and name in error["detail"] for error in problem["errors"])
+    assert all(error["parameter"] == name and error["detail"] for error in problem["errors"])
+    assert f"query parameter {name}: " in problem["detail"]
 
 
 def test_a_cursor_whose_job_is_gone(api: Service) -> None:

@@ -178,7 +178,10 @@ def test_a_leap_day_ticks_after_a_century_without_one() -> None:
     assert cron.next_tick("0 0 29 2 *", "UTC", datetime(2096, 3, 1, tzinfo=UTC)) == datetime(2104, 2, 29, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("expression", ["*/5 * * * *", "5/10 0-23/2 * * *", "0\t2  * * *", "@midnight", "0 0 * * 0-7"])
+@pytest.mark.parametrize(
+    "expression",
+    ["*/5 * * * *", "5/10 0-23/2 * * *", "0\t2  * * *", "@midnight", "0 0 * * 0-7", "*/60 */24 */31 */12 */7"],
+)
 def test_what_is_taken(expression: str) -> None:
     cron.check(expression)
 
@@ -205,6 +208,8 @@ def test_what_is_taken(expression: str) -> None:
             (text, "go up")
             for text in ("5-5 * * * *", "07-7 * * * *", "0 22-2 * * *", "0 0 * * 7-0", "0 0 * * SAT-SUN")
         ),
+        *((text, "a step of") for text in ("*/90 * * * *", "*/61 * * * *", "0 */25 * * *", "0 0-5/25 * * *")),
+        *((text, "a step of") for text in ("0 0 */32 * *", "0 0 * */13 *", "0 0 * * */8", "0 0 * * 1,*/9")),
         *((text, "never") for text in ("0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 30,31 FEB *", "0 0 31 2 */2")),
     ],
 )

@@ -23,7 +23,6 @@ def test_json(text: str) -> None:
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' appears more than once"),
         (b'{"\\ud800": 1, "\\ud800": 2}', "the key '\\ud800' appears more than once"),
         (b"[" * 100_000, "nested"),
-        (b"9" * 5000, "digits"),
     ],
 )
 def test_not_json(raw: bytes, says: str) -> None:
@@ -45,6 +44,18 @@ def test_not_json(raw: bytes, says: str) -> None:
 def test_what_jsonb_cannot_hold(value: object, pointer: str) -> None:
     [problem] = unstorable(value)
     assert problem.pointer == pointer
+
+
+@pytest.mark.parametrize("raw", [b"9" * 5000, b"-" + b"9" * 4301, b"1e400", b"1" + b"0" * 400 + b".0"])
+def test_a_number_too_large_is_json_that_cannot_be_stored(raw: bytes) -> None:
+    [problem] = unstorable(parse(b'{"a": [0, ' + raw + b"]}"))
+    assert (problem.pointer, problem.detail) == ("/a/1", "is a number too large")
+
+
+def test_the_largest_integers_are_kept() -> None:
+    assert parse(b"-" + b"9" * 4300) == 1 - 10**4300
+    with pytest.raises(NotJson, match="'limit' appears more than once"):
+        parse(b'{"limit": 1, "limit": 2}')
 
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "ü\U0001f600", {"": []}, 10**4000])

@@ -6,6 +6,7 @@ from jobsvc import jobs, rqworkers
 from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
+from jobsvc.api.known_names import tell_known
 from jobsvc.api.parsing import no_body, no_query
 from jobsvc.api.replies import QueueShown, QueuesReply, WorkerShown, WorkersReply
 from jobsvc.config import settings
@@ -56,8 +57,8 @@ def list_workers() -> WorkersReply:
 def _check(name: str) -> None:
     no_body()
     if name not in settings().JOBSVC_QUEUES:
-        known = ", ".join(settings().JOBSVC_QUEUES)
-        raise QueueNotFound(f"there is no queue {name[:100]!a}; known queues: {known}")
+        known = tell_known("queues", name, settings().JOBSVC_QUEUES)
+        raise QueueNotFound(f"there is no queue {name[:100]!a}; {known}")
 
 
 def _dump_queue(queue: QueueState) -> QueueShown:

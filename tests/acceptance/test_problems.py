@@ -1,0 +1,175 @@
+"""What a refusal says: where it is (a pointer into the body, or a query parameter), what is known, what was meant.
+
+Unknown names: body fields at every depth (the job, retry, a handler's payload with nested models, lists, unions and
+dataclasses, batches, schedules), query parameters of every route, types, queues, statuses. Wrong values of query
+parameters, repeated ones, lists, the query as a whole. Texts that a header brought.
+"""
+
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.test_bad_input import refused
+from tests.support import Service
+
+
+@pytest.fixture(scope="module")
+def service(apart: dict[str, str]) -> Any:
+    service = Service({"JOBSVC_HANDLERS": "tests.handlers,tests.handlers_outgoing", **apart})
+    yield service
+    service.close()
+
+
+def errors(reply: httpx.Response) -> list[dict[str, str]]:
+    return list(refused(reply, 422)["errors"])
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "words"),
+    [
+        ("status=failed", "status", ["'failed'", "PENDING", "CANCELLED", "did you mean 'FAILED'"]),
+        ("status=FAILED&status=DONE&status=PENDNG", "status", ["'DONE'", "RETRYING"]),
+        ("statuss=FAILED", "statuss", ["createdAfter", "limit", "did you mean 'status'"]),
+        ("created_after=2026-01-01T00:00:00Z", "created_after", ["did you mean 'createdAfter'"]),
+        ("LIMIT=5", "LIMIT", ["did you mean 'limit'"]),
+        ("page=2", "page", ["cursor", "tag"]),
+        ("a%00%20b/c~d=1", "a\ufffd b/c~d", ["no query parameter"]),
+        ("limit=500", "limit", ["200"]),
+        ("limit=" + "9" * 5000, "limit", ["whole number"]),
+        ("limit=1&limit=2", "limit", ["more than once"]),
+        ("tag=ok&tag=", "tag", ["1 character"]),
+        ("tag=ok&tag=a%00", "tag", ["U+0000"]),
+        ("createdAfter=2026-01-01T00:00:00%2B05:60", "createdAfter", ["RFC 3339"]),
+        ("cursor=x", "cursor", ["cursor"]),
+    ],
+)
+def test_a_wrong_query_parameter_is_named(service: Service, query: str, parameter: str, words: list[str]) -> None:
+    reply = service.client.get(f"/jobs?{query}")
+    for error in errors(reply):
+        assert list(error) == ["parameter", "detail"]
+        assert error["parameter"] == parameter
+        assert "/" not in error["detail"].partition(";")[0] or parameter not in ("status", "tag")
+    text = " ".join(error["detail"] for error in errors(reply))
+    for word in words:
+        assert word in text
+    assert f"query parameter {parameter}: " in reply.json()["detail"]
+    assert "query parameter '" not in reply.json()["detail"].replace("no query parameter '", "")
+
+
+def test_several_wrong_parameters_are_all_named(service: Service) -> None:
+    reply = service.client.get("/jobs?status=x&status=y&limit=0&queue=")
+    assert sorted(error["parameter"] for error in errors(reply)) == ["limit", "queue", "status", "status"]
+
+
+def test_parameters_where_there_are_none(service: Service) -> None:
+    job_id = service.post(delay=600)
+    for method, path in (("GET", f"/jobs/{job_id}"), ("POST", "/jobs"), ("GET", "/queues"), ("POST", "/jobs/batch")):
+        [error] = errors(service.client.request(method, f"{path}?verbose=1"))
+        assert error["parameter"] == "verbose"
+        assert "no query parameters are known here" in error["detail"]
+
+
+def test_the_query_as_a_whole_may_be_what_is_wrong(service: Service) -> None:
+    [error] = errors(service.client.post("/jobs/cancel"))
+    assert (error["parameter"], error["detail"]) == (
+        "",
+        "say which jobs are meant, by at least one query parameter",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "words"),
+    [
+        ({"dely": 5}, "/dely", ["webhookUrl", "expiresIn", "did you mean 'delay'"]),
+        ({"unique_key": "x"}, "/unique_key", ["did you mean 'uniqueKey'"]),
+        ({"TYPE": "TEST_JOB"}, "/TYPE", ["did you mean 'type'"]),
+        ({"zzz": 1, "queue": "default"}, "/zzz", ["known fields: type, payload, queue"]),
+        ({"retry": {"maximum": 1}}, "/retry/maximum", ["max", "interval", "did you mean"]),
+        ({"payload": {"duration": 5}}, "/payload/duration", ["steps", "did you mean 'durationMs'"]),
+        (
+            {"type": "HTTP_REQUEST", "payload": {"url": "https://example.com", "header": {}}},
+            "/payload/header",
+            ["expectStatus", "did you mean 'headers'"],
+        ),
+        ({"type": "NESTED", "payload": {"parts": [{"sise": 1}]}}, "/payload/parts/0/sise", ["did you mean 'size'"]),
+        ({"type": "NESTED", "payload": {"named": {"a": {"sise": 1}}}}, "/payload/named/a/sise", ["colour", "'size'"]),
+        ({"type": "NESTED", "payload": {"maybe": {"sise": 1}}}, "/payload/maybe/sise", ["did you mean 'size'"]),
+        ({"type": "NESTED", "payload": {"pair": [1, {"sise": 1}]}}, "/payload/pair/1/sise", ["did you mean 'size'"]),
+        ({"type": "DATACLASS", "payload": {"wdth": 1}}, "/payload/wdth", ["known fields: width", "'width'"]),
+        ({"type": "test_job"}, "/type", ["known types: ", "did you mean 'TEST_JOB'"]),
+        ({"queue": "hihg"}, "/queue", ["known queues: high, default, low", "did you mean 'high'"]),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_known_ones(
+    service: Service, body: dict[str, Any], pointer: str, words: list[str]
+) -> None:
+    for reply, base in (
+        (service.client.post("/jobs", json=body), ""),
+        (service.client.post("/jobs/batch", json={"jobs": [{}, body]}), "/jobs/1"),
+        (service.client.put("/schedules/known-names", json={"cron": "@daily", "job": body}), "/job"),
+    ):
+        found = {error["pointer"]: error["detail"] for error in errors(reply)}
+        assert base + pointer in found, found
+        for word in words:
+            assert word in found[base + pointer]
+        assert all("parameter" not in error for error in errors(reply))
+
+
+def test_a_schedule_does_not_offer_what_it_refuses(service: Service) -> None:
+    [error] = errors(service.client.put("/schedules/x", json={"cron": "@daily", "job": {"run_at": 1}}))
+    assert "runAt" not in error["detail"]
+    [error] = errors(service.client.put("/schedules/x", json={"cron": "@daily", "job": {}, "time_zone": "UTC"}))
+    assert "known fields: cron, timezone, enabled, job; did you mean 'timezone'?" in error["detail"]
+
+
+def test_a_body_where_there_is_none(service: Service) -> None:
+    [error] = errors(service.client.post(f"/jobs/{service.post(delay=600)}/cancel", json={"force": True}))
+    assert (error["pointer"], "no fields are known here" in error["detail"]) == ("/force", True)
+
+
+def test_a_step_beyond_its_field_is_refused(service: Service) -> None:
+    [error] = errors(service.client.put("/schedules/x", json={"cron": "*/90 * * * *", "job": {}}))
+    assert error == {"pointer": "/cron", "detail": "has a step of 90 in the minutes, of which there are 60"}
+
+
+def test_numbers_too_large_are_named_in_batches_and_schedules(service: Service) -> None:
+    number = "9" * 5000
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "large"}
+    for method, path, body, pointer in (
+        ("POST", "/jobs", f'{{"payload": {{"result": {number}}}}}', "/payload/result"),
+        (
+            "POST",
+            "/jobs/batch",
+            f'{{"jobs": [{{}}, {{"payload": {{"result": [{number}]}}}}]}}',
+            "/jobs/1/payload/result/0",
+        ),
+        ("PUT", "/schedules/x", f'{{"cron": "@daily", "job": {{"timeout": {number}}}}}', "/job/timeout"),
+    ):
+        reply = service.client.request(method, path, content=body, headers=headers)
+        assert errors(reply) == [{"pointer": pointer, "detail": "is a number too large"}]
+    assert service.client.post("/jobs", json={}, headers={"Idempotency-Key": "large"}).status_code == 202
+
+
+def test_problems_are_compact(service: Service) -> None:
+    for reply in (
+        service.client.get("/nope"),
+        service.client.get("/jobs?limit=0"),
+        service.client.post("/jobs", json={"x": 1}),
+        service.client.put("/jobs"),
+    ):
+        assert reply.text == json.dumps(reply.json(), separators=(",", ":")) + "\n"
+
+
+@pytest.mark.parametrize("key", [b"caf\xe9", "schlüssel".encode(), b"\xff", b"", b'""', b"a b", b"x" * 256, b"a,b"])
+def test_a_wrong_idempotency_key_is_told_what_is_wanted(service: Service, key: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        head = b"POST /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n"
+        connection.sendall(head + b"Idempotency-Key: " + key + b"\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    detail = json.loads(answer.partition(b"\r\n\r\n")[2])["detail"]
+    assert "1 to 255 printable ASCII characters" in detail
+    assert " 0 characters" not in detail
