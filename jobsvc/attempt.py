@@ -11,6 +11,7 @@ from jobsvc import handlers, logs, tracing
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.clock import AttemptTimeout, Cancelled, Clock, HandBack
 from jobsvc.jobs import AttemptEnd, Failure, Started, completed, handed_back
+from jobsvc.loglines import Lines, join
 from jobsvc.states import Outcome
 from jobsvc.strictjson import clean, unstorable
 
@@ -63,8 +64,15 @@ def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd
 
 def said(end: AttemptEnd, clock: Clock, log: AttemptLog) -> AttemptEnd:
     """The same end, with what the attempt had told of itself until then."""
-    progress, lines = clock.last_progress, log.lines()
-    return replace(end, progress=progress, logs=lines) if progress or lines else end
+    return with_lines(replace(end, progress=clock.last_progress) if clock.last_progress else end, log.unsent())
+
+
+def with_lines(end: AttemptEnd, lines: Lines) -> AttemptEnd:
+    """The same end, with these lines among those that come with it."""
+    if not lines.lines:
+        return end
+    joined = join([lines, Lines(end.last_line, end.logs or [])])
+    return replace(end, logs=joined.lines, last_line=joined.last)
 
 
 def _storable(result: Any) -> Any:

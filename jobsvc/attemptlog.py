@@ -1,58 +1,64 @@
-"""What an attempt says while it runs: `ctx.log`, and the records of `logging`, kept to be stored with its end."""
+"""The log of a running attempt: `ctx.log`, and the records of `logging`, kept until they are stored."""
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 from jobsvc import logs
+from jobsvc.loglines import MAX_LINES, Line, Lines
 from jobsvc.strictjson import clean
 from jobsvc.wire import show_time
 
-MAX_LINES = 1000
-MAX_BYTES = 64 * 1024
-"""Of an attempt's log the newest lines are kept: at most MAX_LINES, and MAX_BYTES of text."""
-
 MAX_MESSAGE = 4 * 1024
 """Characters of one line; what is longer is cut."""
+
+MAX_LEVEL = 32
+"""Characters of a level's name, which a handler may have made up."""
 
 OUR_OWN = ("jobsvc", "rq")
 """The loggers, and those below them, whose records are about the attempt, not of it."""
 
 
 class AttemptLog:
-    """The log of one attempt; any thread may add to it. Within `with` it takes in what the attempt logs."""
+    """The log of one attempt; any thread may add to it. Within `with` it takes in what the attempt logs.
+
+    sent: the number of the last line that was handed on to be stored while the attempt runs.
+    """
 
     def __init__(self) -> None:
+        self.sent = 0
+        self.on_new: Callable[[], None] = lambda: None
+        """Called after a line was added, in the thread that added it."""
         self._numbers = count(1)
         # Without a lock: a timeout may strike in the midst of `add`, and must leave none held.
-        self._lines: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_LINES)
+        self._lines: deque[tuple[Line, int]] = deque(maxlen=MAX_LINES)
 
     def add(self, message: str, level: str = "INFO", at: float | None = None) -> None:
         """Add a line; `at` is seconds since the epoch, now if it is left out."""
         moment = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
         text = clean(message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…")
-        self._lines.append((next(self._numbers), {"time": show_time(moment), "level": level, "message": text}))
+        line = {"time": show_time(moment), "level": clean(level[:MAX_LEVEL]), "message": text}
+        # One call in C, so that lines of several threads are numbered in the order in which they stand here.
+        self._lines.extend(zip((line,), self._numbers))  # noqa: B905  # strict would be a step more
+        self.on_new()
 
-    def lines(self) -> list[dict[str, Any]]:
-        """The newest lines, [{time, level, message}]; before them, where some were dropped, one that says how many."""
-        if not self._lines:
-            return []
-        kept: deque[dict[str, Any]] = deque()
-        room, dropped = MAX_BYTES, 0
-        for number, line in reversed(self._lines.copy()):
-            room -= len(line["message"].encode())
-            if room < 0 or (len(kept) == MAX_LINES - 1 and number > 1):
-                dropped = number
-                break
-            kept.appendleft(line)
-        if dropped:
-            kept.appendleft(
-                {"time": kept[0]["time"], "level": "WARNING", "message": f"{dropped} earlier lines dropped"}
-            )
-        return list(kept)
+    @property
+    def has_unsent(self) -> bool:
+        """Return True if lines were added since `sent`."""
+        lines = self._lines
+        return bool(lines) and lines[-1][1] > self.sent
+
+    def unsent(self) -> Lines:
+        """Return the lines after `sent`, the newest that may be kept."""
+        return self.kept().after(self.sent)
+
+    def kept(self) -> Lines:
+        """Return the newest lines, whether sent or not."""
+        lines = self._lines.copy()
+        return Lines(lines[-1][1] if lines else 0, [line for line, _ in lines]).newest()
 
     def __enter__(self) -> "AttemptLog":
         root = logging.getLogger()

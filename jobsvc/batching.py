@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from threading import Thread
-from uuid import UUID
 
 from redis import RedisError
 
-from jobsvc import handlers, jobs
+from jobsvc import handlers
 from jobsvc.attempt import failed
 from jobsvc.config import settings
 from jobsvc.ends import AWAY_SECONDS, FLUSH_SECONDS, Ends
@@ -23,6 +22,8 @@ from jobsvc.held import Doorbell, Ended, Held, ids_in
 from jobsvc.horse import SLOTS, Horse
 from jobsvc.jobs import AttemptEnd, Started, lost
 from jobsvc.outages import Server
+from jobsvc.reporter import Report
+from jobsvc.reports import Reports
 from jobsvc.stable import Stable
 from jobsvc.starts import Starts
 from jobsvc.supervision import keep_leases, look_after
@@ -53,6 +54,7 @@ class Batches:
         postgres = Server("Postgres", StoreUnavailable, logger)
         self._starts = Starts(postgres, worker, handlers.types)
         self._ends = Ends(postgres, doorbell.show_ended)
+        self._reports = Reports(postgres)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
 
@@ -83,6 +85,8 @@ class Batches:
                 now = time.monotonic()
                 if now >= self._ends.due_at(is_idle=not self.held):
                     self._flush()
+                if now >= self._reports.due_at():
+                    self._reports.store()
                 self._ends.show(is_last_try=self.is_stopping)
                 if now >= self._next_look:
                     self._look()
@@ -100,7 +104,7 @@ class Batches:
 
     def _until(self) -> float:
         """When there is something to do at the latest."""
-        moments = [self._next_look, self._ends.due_at(is_idle=not self.held)]
+        moments = [self._next_look, self._ends.due_at(is_idle=not self.held), self._reports.due_at()]
         if not self.is_stopping and len(self.held) < self._threads:
             moments.append(self._next_take)
         return min(moments)
@@ -183,11 +187,12 @@ class Batches:
         self._seconds_each = 1.0
         self._end(held, held.handed_back(begun=False))
 
-    def _on_progress(self, slot: int, job_id: UUID, progress: dict[str, object]) -> None:
-        held = self.held.get(slot)
-        if held and held.started.job_id == job_id:  # else it was told of too late
-            with suppress(StoreUnavailable):
-                jobs.report(held.started, progress)
+    def _on_reports(self, reports: list[Report]) -> None:
+        for report in reports:
+            held = self.held.get(report.slot)
+            # Else the attempt has ended; its end has all that it reported.
+            if held and (held.started.job_id, held.started.fence) == (report.started.job_id, report.started.fence):
+                self._reports.take(held, report)
 
     def _on_last_words(self, slot: int, end: AttemptEnd) -> None:
         held = self.held.get(slot)
@@ -217,7 +222,7 @@ class Batches:
     def _end(self, held: Held, end: AttemptEnd, seconds: float = 0.0) -> None:
         del self.held[held.slot]
         held.is_ended = True
-        self._ends.add(Ended(held, end, seconds))
+        self._ends.add(Ended(held, self._reports.complete(held, end), seconds))
 
     def _flush(self) -> None:
         by_horse: dict[Horse, list[int]] = {}

@@ -5,6 +5,7 @@ Who selects a channel waits for the bell, not for messages: so many of them can 
 
 import contextlib
 import pickle
+import select
 import socket
 import struct
 import threading
@@ -63,6 +64,12 @@ class Channel:
         with self._sending:
             self._write()
         return bool(self._outgoing)
+
+    def has_room(self) -> bool:
+        """Return True if the other end has read most of what was sent, so that more would not wait for long."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def _write(self) -> None:
         try:

@@ -83,8 +83,8 @@ def _walk(which: Filter, size: int) -> Iterator[Job]:
 @options.as_json
 def show(job_id: UUID, as_json: bool) -> None:
     """Show a job, with its attempts and what they said."""
-    job, ended = jobs.history(job_id)
-    whole, attempts = dump_job(job), dump_attempts(job, ended)
+    job, ended, lines = jobs.full_history(job_id)
+    whole, attempts = dump_job(job), dump_attempts(job, ended, lines)
     if as_json:
         _print_json({"job": whole, "attempts": attempts})
     else:

@@ -15,9 +15,6 @@ from jobsvc.strictjson import clean
 GRACE_SECONDS = 10.0
 """How long a handler may take to stop, once it was told that its time is up."""
 
-PROGRESS_SECONDS = 0.2
-"""Progress is reported at most this often; what came last comes with the end."""
-
 CANCEL_LOOK_SECONDS = 1.0
 """How often it is looked whether a job was called off."""
 
@@ -46,20 +43,20 @@ class Cancelled(BaseException):
 class Clock:
     """The time of an attempt on the main thread, kept by a signal: `with Clock(...)` around the handler.
 
-    RQ's own timer counts whole seconds only. `report` is told of the handler's progress now and then,
-    for the first time PROGRESS_SECONDS after `reported_at` (monotonic seconds).
+    RQ's own timer counts whole seconds only. `on_progress` is called in the handler's thread when there is new
+    progress; who then reads `last_progress` sets `is_progress_new` to False before.
     """
 
-    def __init__(self, started: Started, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, started: Started, on_progress: Callable[[], None] = lambda: None) -> None:
         self.reason: BaseException = AttemptTimeout(started.timeout)
         self.deadline = math.inf
         self.is_over = False
         self.is_cancelled = False
         self.handler_knows = False
         self.last_progress: dict[str, Any] | None = None
-        self.reported_at = 0.0
+        self.is_progress_new = False
         self._timeout = started.timeout
-        self._report = report
+        self._on_progress = on_progress
 
     def __enter__(self) -> "Clock":
         self.deadline = time.monotonic() + self._timeout
@@ -105,11 +102,10 @@ class Clock:
         return self.is_cancelled
 
     def progress(self, percent: float, message: str | None) -> None:
-        """Take note of the handler's progress, and report it if it is time to."""
+        """Take note of the handler's progress."""
         self.last_progress = {"percent": float(percent), "message": None if message is None else clean(str(message))}
-        if time.monotonic() - self.reported_at >= PROGRESS_SECONDS:
-            self.reported_at = time.monotonic()
-            self._report(self.last_progress)
+        self.is_progress_new = True
+        self._on_progress()
 
     def _arm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 0.001))
@@ -139,8 +135,8 @@ class _Struck(BaseException):
 class ThreadClock(Clock):
     """The same for an attempt on another thread, where an exception strikes once the handler runs Python again."""
 
-    def __init__(self, started: Started, report: Callable[[dict[str, Any]], None]) -> None:
-        super().__init__(started, report)
+    def __init__(self, started: Started, on_progress: Callable[[], None] = lambda: None) -> None:
+        super().__init__(started, on_progress)
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
 

@@ -62,7 +62,7 @@ def run(job_id: str) -> Any:
         return None
     try:
         log = AttemptLog()
-        watch = Watch(started[0], give_up=lambda reason: record(said(failed(started[0], reason), watch, log)))
+        watch = Watch(started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log)))
         end, error = attempt(started[0], watch, log)
         end, verdict = record(end)
         tell(started[0], end, verdict)

@@ -177,10 +177,27 @@ class Attempt(Base):
     error_message: Mapped[str | None]
     traceback: Mapped[str | None]
     logs: Mapped[list[dict[str, Any]] | None] = mapped_column(
-        JSONB(none_as_null=True), comment="[{time, level, message}], the newest; null for none"
+        JSONB(none_as_null=True), comment="[{time, level, message}], those that came with its end; null for none"
+    )
+    last_line: Mapped[int | None] = mapped_column(
+        BigInteger, comment="the number of the last of them, counted from 1; null: they are all there are"
     )
 
     __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)
+
+
+class AttemptLines(Base):
+    """Lines that were appended to the log of an attempt while it ran. They may overlap; numbers tell."""
+
+    __tablename__ = "attempt_lines"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last_line: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, autoincrement=False, comment="the number of the last of these, counted from 1"
+    )
+    number: Mapped[int] = mapped_column(Integer, comment="what the handler saw as ctx.attempt")
+    lines: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, comment="[{time, level, message}], consecutive")
 
 
 class Queue(Base):

@@ -9,18 +9,24 @@ import time
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
-from uuid import UUID
 
 from jobsvc import jobs, tracing
-from jobsvc.attempt import attempt, failed, said
+from jobsvc.attempt import attempt, failed, said, with_lines
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.channel import Channel
 from jobsvc.clock import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock
 from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
+from jobsvc.reporter import Reporter, Running
 
 logger = logging.getLogger("jobsvc.worker")
 
 Work = tuple[int, Started, float]
+
+PROGRESS_SECONDS, LINES_SECONDS = 0.1, 0.5
+"""Least time between two reports to the worker, which stores them less often; a reader waits for both together."""
+
+FULL_SECONDS = 0.1
+"""Pause while the worker does not read what it was sent."""
 
 RING_AT = 50
 """The worker is woken up when so many attempts have ended, or when fewer wait here than could run."""
@@ -39,9 +45,9 @@ class Runner:
         self._unheard = 0  # ends since the worker was woken up
         self._threads = threads
         self._waiting: SimpleQueue[Work] = SimpleQueue()
-        self._running: dict[int, tuple[Started, Clock, AttemptLog]] = {}
+        self._running: dict[int, Running] = {}
         self._not_stored: dict[int, AttemptEnd] = {}
-        self._progress: SimpleQueue[tuple[int, UUID, dict[str, Any]]] = SimpleQueue()
+        self._reporter = Reporter(self._running, PROGRESS_SECONDS, LINES_SECONDS)
 
     def run(self) -> None:
         """Run what comes until the worker hangs up; doesn't return."""
@@ -70,17 +76,16 @@ class Runner:
 
     def _attempt(self, slot: int, started: Started, kind: type[Clock]) -> None:
         begun = time.monotonic()
-        # Sent by another thread: this one may be struck in the midst.
-        clock = kind(started, lambda progress: self._progress.put((slot, started.job_id, progress)))
-        clock.reported_at = begun
-        log = AttemptLog()
-        self._running[slot] = started, clock, log
+        clock, log = kind(started, self._reporter.on_progress), AttemptLog()
+        log.on_new = self._reporter.on_line
+        self._running[slot] = Running(started, clock, log, begun)
         self._begun[slot] = begun
         end, _ = attempt(started, clock, log)
         seconds = time.monotonic() - begun
-        self._not_stored[slot] = end
+        # What was sent of its log may be stored or not, should the worker die now.
+        self._not_stored[slot] = with_lines(end, log.kept()) if log.sent else end
         del self._running[slot]
-        if end.is_plain:
+        if end.is_plain and not log.sent:  # a note in shared memory may overtake the lines
             self._took[slot] = max(seconds, 1e-9)
         else:
             self._channel.send(("ended", slot, end, seconds))
@@ -95,7 +100,16 @@ class Runner:
 
     def _report(self) -> None:
         while True:
-            self._tell("progress", *self._progress.get())
+            try:
+                self._reporter.wait()
+                if not self._channel.has_room():
+                    time.sleep(FULL_SECONDS)
+                elif reports := self._reporter.collect():
+                    self._tell("reports", reports)
+                    self._reporter.done(reports)
+            except Exception:  # such as a handler that takes all memory
+                logger.exception("what running attempts report is not sent for now")
+                time.sleep(FULL_SECONDS)
 
     def _listen(self) -> None:
         while messages := self._channel.receive():
@@ -113,16 +127,16 @@ class Runner:
 
     def _on_cancel(self, slot: int) -> None:
         if running := self._running.get(slot):
-            running[1].cancel(CANCEL_NOTICE_SECONDS)
+            running.clock.cancel(CANCEL_NOTICE_SECONDS)
 
     def _on_hand_back(self, slot: int) -> None:
         if running := self._running.get(slot):
-            running[1].stop(HandBack("the worker shut down"), 0)
+            running.clock.stop(HandBack("the worker shut down"), 0)
 
     def _on_give_up(self, slot: int) -> None:
         if running := self._running.get(slot):
-            started, clock, log = running
-            self._tell("last_words", slot, said(failed(started, clock.reason), clock, log))
+            end = failed(running.started, running.clock.reason)
+            self._tell("last_words", slot, said(end, running.clock, running.log))
 
     def _on_recall(self) -> None:
         self._tell("returned", [slot for slot, _, _ in self._take_all()])
@@ -141,8 +155,11 @@ class Runner:
         ends = [
             *not_stored.values(),
             *(
-                lost(started.job_id, started.fence, "the worker died before the attempt ended")
-                for slot, (started, *_) in running.items()
+                with_lines(
+                    lost(one.started.job_id, one.started.fence, "the worker died before the attempt ended"),
+                    one.log.kept(),
+                )
+                for slot, one in running.items()
                 if slot not in not_stored
             ),
             *(handed_back(one.job_id, one.fence, begun=False) for one in unbegun),

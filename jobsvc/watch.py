@@ -1,4 +1,4 @@
-"""What goes on beside a handler that has a process to itself: its lease, and a cancel."""
+"""What goes on beside a handler that has a process to itself: its lease, a cancel, and what it reports."""
 
 import logging
 import math
@@ -11,24 +11,39 @@ from contextvars import copy_context
 from typing import Any
 
 from jobsvc import jobs
+from jobsvc.attemptlog import AttemptLog
 from jobsvc.clock import CANCEL_GRACE_SECONDS, CANCEL_LOOK_SECONDS, CANCEL_NOTICE_SECONDS, GRACE_SECONDS, Clock
 from jobsvc.config import settings
-from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs import Started
+from jobsvc.jobs import Chunk, Started
+from jobsvc.loglines import Portions
+from jobsvc.reporter import Report, Reporter, Running
 
 logger = logging.getLogger("jobsvc.worker")
+
+
+PROGRESS_SECONDS, LINES_SECONDS = 0.2, 1.0
+"""Least time between two statements that store progress, or lines."""
+
+RETRY_SECONDS = 0.5
+"""Pause before a report that Postgres did not take is stored again."""
 
 
 class Watch(Clock):
     """A clock that also watches over its attempt, for a process in which nobody else does.
 
-    From a thread the lease is renewed; and from there a handler that doesn't stop, because it
-    swallows the exception or hangs in a C call, is ended with its process, after `give_up` was
-    called with the reason.
+    From a thread the lease is renewed, and what the attempt reports is stored; and from there a
+    handler that doesn't stop, because it swallows the exception or hangs in a C call, is ended with
+    its process, after `give_up` was called with the reason.
     """
 
-    def __init__(self, started: Started, give_up: Callable[[BaseException], Any]) -> None:
-        super().__init__(started, self._store)
+    def __init__(self, started: Started, log: AttemptLog, give_up: Callable[[BaseException], Any]) -> None:
+        running: dict[int, Running] = {}
+        self._reporter = Reporter(running, PROGRESS_SECONDS, LINES_SECONDS)
+        super().__init__(started, self._reporter.on_progress)
+        log.on_new = self._reporter.on_line
+        running[0] = Running(started, self, log, time.monotonic())
+        self._stored = Portions()
+        self._is_failing = False
         self._started = started
         self._give_up = give_up
         self._grace = GRACE_SECONDS
@@ -47,22 +62,31 @@ class Watch(Clock):
         """As the clock's."""
         super().close()
         self._ended.set()
+        self._reporter.stop_waiting()
         if self._keeper and self._keeper.ident is not None:
             self._keeper.join()
 
     def _keep(self) -> None:
-        """Renew the lease, and look for a cancel, until the attempt is over or its handler can't be stopped."""
+        """Renew the lease, look for a cancel and store reports, until the attempt is over or can't be stopped."""
         lease = settings().JOBSVC_LEASE_SECONDS
-        next_renewal = time.monotonic() + lease / 3
-        while not self._ended.wait(min(CANCEL_LOOK_SECONDS, lease / 3, self._seconds_to_end())):
+        pause = min(CANCEL_LOOK_SECONDS, lease / 3)
+        next_renewal, next_look = time.monotonic() + lease / 3, time.monotonic() + pause
+        while not self._ended.is_set():
+            self._reporter.wait(min(max(next_look - time.monotonic(), 0), self._seconds_to_end()))
+            if self._ended.is_set():
+                return
             if self._seconds_to_end() == 0:
                 logger.error("%s did not stop when it was told to; its process ends", self._started.job_id)
                 self._give_up(self.reason)
                 os._exit(os.EX_SOFTWARE)
             if time.monotonic() >= next_renewal:
                 next_renewal = time.monotonic() + (lease / 3 if self._renew(lease) else math.inf)
-            if not self.is_cancelled and next_renewal < math.inf:
-                self._look()
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + pause
+                if not self.is_cancelled and next_renewal < math.inf:
+                    self._look()
+            if next_renewal < math.inf:
+                self._store_reports()
 
     def _seconds_to_end(self) -> float:
         """Until the handler has had all the time that it gets, and the grace."""
@@ -89,8 +113,29 @@ class Watch(Clock):
             logger.warning("%s can't renew its lease: %s", self._started.job_id, error)
             return True
 
-    def _store(self, progress: dict[str, Any]) -> None:
+    def _store_reports(self) -> None:
+        reports = self._reporter.collect()
+        is_stored = False
         try:
-            jobs.report(self._started, progress)
-        except StoreUnavailable as error:
-            logger.warning("%s can't store its progress: %s", self._started.job_id, error)
+            is_stored = all(self._store(report) for report in reports)
+            self._is_failing = False
+        except Exception as error:
+            # Whatever it is may pass, and the end has the newest progress and all lines in any case.
+            if not self._is_failing:
+                logger.warning("%s can't store what it reports: %s", self._started.job_id, error)
+            self._is_failing = True
+        if is_stored:
+            self._reporter.done(reports)
+        else:
+            self._reporter.again(reports, RETRY_SECONDS)
+
+    def _store(self, report: Report) -> bool:
+        """Return False where the row of the job was locked."""
+        is_stored = not report.progress or bool(jobs.report([(self._started, report.progress)]))
+        if report.lines:
+            chunk = Chunk(self._started, report.lines, self._stored.superfluous(report.lines))
+            if jobs.append_lines([chunk]):
+                self._stored.add(report.lines)
+            else:
+                is_stored = False
+        return is_stored

@@ -1,12 +1,13 @@
 """Jobs and attempts as they go over the wire, in replies, events and webhooks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from jobsvc.loglines import Line, Lines, join
 from jobsvc.models import Attempt, Job, Schedule
 from jobsvc.states import Outcome, Status
 
@@ -166,10 +167,11 @@ def dump_snapshot(job: Any) -> dict[str, Any]:
     }
 
 
-def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[AttemptShown]:
+def dump_attempts(job: Job, ended: Sequence[Attempt], lines: Mapping[int, Sequence[Lines]]) -> list[AttemptShown]:
     """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
 
     The attempt that runs, or that succeeded in silence, has no row of its own: the job's row says all of it.
+    lines: what was stored of the logs while the attempts ran, by their fences.
     """
     shown: list[AttemptShown] = [
         {
@@ -185,7 +187,7 @@ def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[AttemptShown]:
             }
             if attempt.error_type
             else None,
-            "logs": [_in_order(line, "time", "level", "message") for line in attempt.logs or []],
+            "logs": _dump_lines([*lines.get(attempt.fence, []), *_lines_at_end(attempt)]),
         }
         for attempt in ended
     ]
@@ -199,7 +201,20 @@ def dump_attempts(job: Job, ended: Sequence[Attempt]) -> list[AttemptShown]:
                 "worker": job.worker,
                 "outcome": Outcome.COMPLETED if job.status == Status.COMPLETED else None,
                 "error": None,
-                "logs": [],
+                "logs": _dump_lines(lines.get(job.fence, [])),
             }
         )
     return shown
+
+
+def _lines_at_end(attempt: Attempt) -> list[Lines]:
+    return [Lines(attempt.last_line or len(attempt.logs), attempt.logs)] if attempt.logs else []
+
+
+def _dump_lines(portions: Sequence[Lines]) -> list[LineShown]:
+    return [_in_order(line, "time", "level", "message") for line in join(portions).shown()] if portions else []
+
+
+def dump_line(attempt: int, line: Line) -> dict[str, Any]:
+    """A line of an attempt's log, as an event shows it."""
+    return {"attempt": attempt, **_in_order(line, "time", "level", "message")}

@@ -6,7 +6,7 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 
 from jobsvc.jobs import schedules
 from jobsvc.jobs.acting import cancel, remove, retry, unfinished
-from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, report, undo_starts
+from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, undo_starts
 from jobsvc.jobs.awaiting import Waiting, awaited_types, claim_awaiting, claim_offers, count_awaiting, freed_keys
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.counts import depths, relay_lag
@@ -28,18 +28,21 @@ from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.outcomes import AttemptEnd, Failure, completed, handed_back, lost
 from jobsvc.jobs.overview import Glance, Pace, latest, paces
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
-from jobsvc.jobs.reading import get, history
+from jobsvc.jobs.reading import full_history, get, history
+from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.starting import Started, start
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
-from jobsvc.jobs.watching import Snapshot, changes
+from jobsvc.jobs.watching import START, Position, Snapshot, changes, latest_lines, lines_after
 
 __all__ = [
     "BOUNDS",
     "LOWEST",
+    "START",
     "Answer",
     "AttemptEnd",
+    "Chunk",
     "Dispatch",
     "Event",
     "Failure",
@@ -48,6 +51,7 @@ __all__ = [
     "NewJob",
     "Pace",
     "Page",
+    "Position",
     "Pruned",
     "QueueState",
     "RequestKey",
@@ -57,6 +61,7 @@ __all__ = [
     "Verdict",
     "Waiting",
     "announce_again",
+    "append_lines",
     "awaited_types",
     "called_off",
     "cancel",
@@ -78,11 +83,14 @@ __all__ = [
     "fold_tallies",
     "forget_keys",
     "freed_keys",
+    "full_history",
     "get",
     "handed_back",
     "held_keys",
     "history",
     "latest",
+    "latest_lines",
+    "lines_after",
     "lost",
     "paces",
     "page",

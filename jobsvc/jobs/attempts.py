@@ -77,16 +77,6 @@ def _held_by(started: Iterable[Started]) -> dict[str, Any]:
     return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]}
 
 
-def report(started: Started, progress: dict[str, Any]) -> None:
-    """Store an attempt's progress, {percent, message}; nothing where the attempt doesn't hold any more."""
-    with transaction() as connection:
-        connection.execute(
-            update(Job)
-            .where(Job.id == started.job_id, Job.fence == started.fence, Job.status == Status.PROCESSING)
-            .values(progress=progress, version=Job.version + 1)
-        )
-
-
 _done = rows(
     "done",
     n=Integer,
@@ -199,6 +189,7 @@ def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
         "error_message": end.failure.message if end.failure else None,
         "traceback": end.failure.traceback if end.failure else None,
         "logs": end.logs or None,
+        "last_line": (end.last_line or len(end.logs)) if end.logs else None,
     }
 
 

@@ -23,7 +23,8 @@ class Failure:
 class AttemptEnd:
     """How an attempt ended. `delay` (seconds) stands in for the job's own interval.
 
-    `logs`: what it said meanwhile, [{time, level, message}]. Not `begun`: its handler was never called.
+    `logs`: lines that it logged and that are not stored yet, [{time, level, message}]; the last one has the number
+    `last_line`, counted from 1. Not `begun`: its handler was never called.
     """
 
     job_id: UUID
@@ -34,6 +35,7 @@ class AttemptEnd:
     delay: float | None = None
     progress: dict[str, Any] | None = None
     logs: list[dict[str, Any]] | None = None
+    last_line: int = 0
     begun: bool = True
 
     @property

@@ -127,7 +127,7 @@ def test_a_late_outcome_changes_nothing(ending: Outcome) -> None:
     assert new_start.fence == old.fence + 1
     assert jobs.finish([outcome(old, ending)]) == []
     assert jobs.renew([old], LEASE) == set()
-    jobs.report(old, {"percent": 99, "message": None})
+    assert jobs.report([(old, {"percent": 99, "message": None})]) == set()
     after = jobs.history(old.job_id)
     assert [(j.status, j.fence, j.worker, j.progress, len(a)) for j, a in (before, after)] == [
         (Status.PROCESSING, 2, "other", None, 1)

@@ -5,13 +5,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
-from jobsvc.attemptlog import MAX_BYTES, MAX_LINES, MAX_MESSAGE, AttemptLog
+from jobsvc.attemptlog import MAX_MESSAGE, AttemptLog
+from jobsvc.loglines import MAX_BYTES, MAX_LINES
 
 library = logging.getLogger("some.library")
 
 
 def messages(log: AttemptLog) -> list[str]:
-    return [line["message"] for line in log.lines()]
+    return [line["message"] for line in log.kept().shown()]
 
 
 def test_as_many_lines_as_fit_are_all_kept() -> None:
@@ -26,7 +27,7 @@ def test_of_one_line_more_two_give_way_to_their_number() -> None:
     for number in range(MAX_LINES + 1):
         log.add(str(number))
     assert messages(log)[:2] == ["2 earlier lines dropped", "2"]
-    assert len(log.lines()) == MAX_LINES
+    assert len(log.kept().shown()) == MAX_LINES
 
 
 def test_text_is_bounded_in_bytes() -> None:
@@ -48,7 +49,7 @@ def test_the_longest_lines_there_can_be_leave_some() -> None:
     log = AttemptLog()
     for _ in range(10):
         log.add("\U0001f600" * (MAX_MESSAGE + 1))
-    assert len(log.lines()) == 5  # one of them is their number
+    assert len(log.kept().shown()) == 5  # one of them is their number
 
 
 def test_nothing_is_kept_outside_an_attempt() -> None:

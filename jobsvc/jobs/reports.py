@@ -1,0 +1,110 @@
+"""Reports of running attempts: their newest progress, and lines appended to their logs."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Integer, Uuid, delete, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from jobsvc.db import statement
+from jobsvc.jobs.starting import Started
+from jobsvc.loglines import Lines
+from jobsvc.models import AttemptLines, Job
+from jobsvc.sql import rows
+from jobsvc.states import Status
+
+
+class Chunk(NamedTuple):
+    """Lines to append to the log of a running attempt.
+
+    superfluous: the number of the last stored line that is no longer kept, now that there are these.
+    """
+
+    started: Started
+    lines: Lines
+    superfluous: int = 0
+
+
+Attempts = set[tuple[UUID, int]]
+"""Attempts, by job id and fence."""
+
+
+def _holding(reported: Any, *columns: str) -> Any:
+    # SKIP LOCKED: the holder of a row may wait for one that is locked here (deadlock). Callers report again.
+    return (
+        select(Job.id, Job.fence, *(reported.c[name] for name in columns))
+        .join(reported, (Job.id == reported.c.id) & (Job.fence == reported.c.fence))
+        .where(Job.status == Status.PROCESSING)
+        .with_for_update(of=Job, key_share=True, skip_locked=True)
+        .cte("holding")
+    )
+
+
+_of_progress = _holding(rows("reported", id=Uuid, fence=BigInteger, progress=JSONB), "progress")
+_store_progress = (
+    update(Job)
+    .where(Job.id == _of_progress.c.id)
+    .values(progress=_of_progress.c.progress, version=Job.version + 1)
+    .returning(_of_progress.c.id, _of_progress.c.fence)
+)
+
+_COLUMNS = ("number", "last_line", "lines")
+_of_lines = _holding(
+    rows(
+        "reported", id=Uuid, fence=BigInteger, number=Integer, last_line=BigInteger, lines=JSONB, superfluous=BigInteger
+    ),
+    *_COLUMNS,
+    "superfluous",
+)
+_delete_lines = (
+    delete(AttemptLines)
+    .where(
+        AttemptLines.job_id == _of_lines.c.id,
+        AttemptLines.fence == _of_lines.c.fence,
+        AttemptLines.last_line <= _of_lines.c.superfluous,
+    )
+    .cte("deleted")
+)
+_append_lines = (
+    insert(AttemptLines)
+    .from_select(
+        ["job_id", "fence", *_COLUMNS],
+        select(_of_lines.c.id, _of_lines.c.fence, *(_of_lines.c[name] for name in _COLUMNS)),
+    )
+    .on_conflict_do_nothing()  # stored before by a statement whose answer was lost
+    .cte("appended")
+)
+_store_lines = select(_of_lines.c.id, _of_lines.c.fence).add_cte(_delete_lines, _append_lines)
+
+
+def report(progress: Iterable[tuple[Started, dict[str, Any]]]) -> Attempts:
+    """Store the newest progress, {percent, message}, of these attempts by one statement.
+
+    Returns the attempts for which it was stored. The others hold their jobs no more, or their rows were locked.
+    Raises StoreUnavailable.
+    """
+    told = [{"id": str(started.job_id), "fence": started.fence, "progress": newest} for started, newest in progress]
+    with statement() as connection:
+        return {(job_id, fence) for job_id, fence in connection.execute(_store_progress, {"rows": told})}
+
+
+def append_lines(chunks: Sequence[Chunk]) -> Attempts:
+    """Append lines to the logs of these attempts, and delete superfluous ones, by one statement.
+
+    The version of a job stays as it is. Returns the attempts for which lines were stored, as `report` does.
+    Raises StoreUnavailable; whether lines were stored then is unknown, and storing them again does no harm.
+    """
+    told = [
+        {
+            "id": str(chunk.started.job_id),
+            "fence": chunk.started.fence,
+            "number": chunk.started.attempt,
+            "last_line": chunk.lines.last,
+            "lines": chunk.lines.lines,
+            "superfluous": chunk.superfluous,
+        }
+        for chunk in chunks
+    ]
+    with statement() as connection:
+        return {(job_id, fence) for job_id, fence in connection.execute(_store_lines, {"rows": told})}
