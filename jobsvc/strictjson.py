@@ -60,6 +60,14 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+_own_decoder = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def parse_own(text: str) -> Any:
+    """Read what `json.dumps` wrote. Raises ValueError for a key that appears more than once."""
+    return _own_decoder.decode(text)
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not valid JSON")
 
@@ -118,6 +126,15 @@ def _in_text(text: str, prefix: str = "") -> list[Problem]:
 def escape(key: str) -> str:
     """A key as it stands in a JSON pointer (RFC 6901 §3), cleaned."""
     return clean(key).replace("~", "~0").replace("/", "~1")
+
+
+def cut(text: str, limit: int) -> str:
+    """Return the text as a plain `str` that Postgres can hold, of at most `limit` characters; the last one tells a cut.
+
+    No method of a subclass of `str` is called.
+    """
+    plain = clean(str.__getitem__(text, slice(limit + 1)))
+    return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
 
 
 def clean(text: str) -> str:

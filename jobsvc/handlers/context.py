@@ -2,10 +2,22 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from jobsvc.handlers.policy import YEAR
+from jobsvc.strictjson import cut
 
 logger = logging.getLogger("jobsvc.handler")
+
+
+MAX_PROGRESS = 1000
+"""Characters of a progress message: it is part of each GET and event of its job."""
+
+MAX_LINE = 4 * 1024
+"""Characters of a line that `Context.log` takes, stored and in the worker's log."""
+
+MAX_NUMBER = 100
+"""Characters of a number in an error's message; Python's integers have no end."""
 
 
 class Discard(Exception):
@@ -16,8 +28,8 @@ class Snooze(Exception):
     """Raised by a handler: run the job again in `seconds`; this start doesn't count as an attempt."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"again in {seconds} s")
         self.seconds = _not_negative(seconds)
+        super().__init__(f"again in {self.seconds:g} s")
 
 
 class RetryIn(Exception):
@@ -29,9 +41,34 @@ class RetryIn(Exception):
 
 
 def _not_negative(seconds: float) -> float:
-    if not 0 <= seconds <= YEAR:
-        raise ValueError(f"a job can wait for 0 seconds to a year, not {seconds!r}")
-    return float(seconds)
+    number = _number(seconds)
+    if number is None or not 0 <= number <= YEAR:
+        raise ValueError(f"a job can wait for 0 seconds to a year, not {_shown(seconds)}")
+    return number
+
+
+def _percent(percent: float) -> float:
+    number = _number(percent)
+    if number is None or not 0 <= number <= 100:
+        raise ValueError(f"progress goes from 0 to 100, not {_shown(percent)}")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """Return any kind of number as a plain float; None for one that is too large, or NaN. Raises TypeError for a text."""
+    if isinstance(value, str | bytes | bytearray):
+        raise TypeError(f"a number is needed, not {type(value).__name__}")
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # too large, or not a number at all
+        return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        return cut(repr(value), MAX_NUMBER)
+    except ValueError:  # an integer of more than 4,300 digits
+        return "a larger number"
 
 
 class Context:
@@ -75,11 +112,10 @@ class Context:
 
     def progress(self, percent: float, message: str | None = None) -> None:
         """Show how far the job is: `percent` from 0 to 100 and a text for people."""
-        if not 0 <= percent <= 100:
-            raise ValueError(f"progress goes from 0 to 100, not {percent!r}")
-        self._report(percent, message)
+        self._report(_percent(percent), None if message is None else cut(str(message), MAX_PROGRESS))
 
     def log(self, message: str) -> None:
         """Keep a line with the attempt, and write it to the worker's log, with the job's id and attempt."""
-        self._keep(str(message))
-        logger.info("%s attempt %d: %s", self.job_id, self.attempt, message)
+        text = cut(str(message), MAX_LINE)
+        self._keep(text)
+        logger.info("%s attempt %d: %s", self.job_id, self.attempt, text)

@@ -1,6 +1,8 @@
 """Handlers: how they are registered, what their defaults mean, what they see."""
 
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
 from jobsvc.handlers import RetryIn, find, load, names, registry
+from jobsvc.handlers.context import MAX_LINE, MAX_PROGRESS
 from jobsvc.handlers.policy import DEFAULT_RETRY, RetryPolicy
 
 
@@ -132,17 +135,74 @@ def test_intervals(given: dict[str, Any], base: dict[str, Any] | None, expected:
     assert policy.over(RetryPolicy.model_validate(base or {}).over(DEFAULT_RETRY)).intervals() == expected
 
 
-@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**9])
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**9, 10**400, pytest.param(10**5000, id="huge")])
 def test_a_wait_that_makes_no_sense(seconds: float) -> None:
     for raise_it in (lambda: Snooze(seconds), lambda: RetryIn(seconds, "")):
         with pytest.raises(ValueError, match="a job can wait"):
             raise_it()
 
 
-@pytest.mark.parametrize("percent", [-1, 101, float("nan")])
+@pytest.mark.parametrize(
+    "percent",
+    [-1, 101, 100.0001, float("nan"), float("inf"), Decimal("sNaN"), 10**400, pytest.param(10**5000, id="huge")],
+)
 def test_progress_goes_from_0_to_100(percent: float) -> None:
     with pytest.raises(ValueError, match="progress goes from 0 to 100"):
         context().progress(percent)
+
+
+class Number:
+    """As numpy's: it has a float, and compares in its own way."""
+
+    def __float__(self) -> float:
+        return 5.0
+
+    def __le__(self, other: Any) -> Any:
+        raise LookupError
+
+    __ge__ = __lt__ = __gt__ = __le__
+
+
+@pytest.mark.parametrize("percent", [5, 5.0, Decimal(5), Fraction(10, 2), Number()])
+def test_progress_takes_any_number_and_reports_a_float(percent: Any) -> None:
+    told: list[Any] = []
+    Context("id", 1, 1, 1, lambda *given: told.append(given), lambda _: None).progress(percent)
+    assert told == [(5.0, None)]
+    assert type(told[0][0]) is float
+    assert Snooze(percent).seconds == 5.0
+
+
+@pytest.mark.parametrize("percent", ["5", b"5", None, [5], 5j])
+def test_progress_takes_nothing_but_numbers(percent: Any) -> None:
+    for give in (context().progress, Snooze):
+        with pytest.raises(TypeError):
+            give(percent)
+
+
+class Verbose:
+    """An object whose text is made anew each time."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.calls = text, 0
+
+    def __str__(self) -> str:
+        self.calls += 1
+        return self.text
+
+
+def test_texts_for_progress_and_log_are_cut_cleaned_and_made_once(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Any] = []
+    kept: list[str] = []
+    own = Context("id", 1, 1, 1, lambda *given: told.append(given), kept.append)
+    message, line = Verbose("a\x00\ud800" + "x" * 5_000_000), Verbose("b\x00" + "y" * 5_000_000)
+    with caplog.at_level("INFO"):
+        own.progress(1, message)  # type: ignore[arg-type]
+        own.log(line)  # type: ignore[arg-type]
+    [(_, shown)] = told
+    assert (len(shown), shown[:4], shown[-1]) == (MAX_PROGRESS, "a\ufffd\ufffdx", "…")
+    assert (len(kept[0]), kept[0][:3], kept[0][-1]) == (MAX_LINE, "b\ufffdy", "…")
+    assert len(caplog.text) < 2 * MAX_LINE
+    assert (message.calls, line.calls) == (1, 1)
 
 
 def test_the_exceptions_say_what_they_mean() -> None:
