@@ -1,65 +1,76 @@
-"""One attempt: the handler runs under its clock, and how that ended is put into words that can be stored."""
+"""One attempt: the handler runs under its clock, and its end becomes an outcome that can be stored."""
 
-import json
 import logging
-import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Any
 
-from jobsvc import handlers, logs, tracing
+from jobsvc import exceptions, handlers, logs, tracing
 from jobsvc.attemptlog import AttemptLog
-from jobsvc.clock import AttemptTimeout, Cancelled, Clock, HandBack
+from jobsvc.clock import Cancelled, Clock, HandBack
+from jobsvc.description import UNKNOWN_TYPE, Description
+from jobsvc.handlers.policy import YEAR
 from jobsvc.jobs import AttemptEnd, Failure, Started, completed, handed_back
 from jobsvc.loglines import Lines, join
+from jobsvc.results import storable
 from jobsvc.states import Outcome
-from jobsvc.strictjson import clean, unstorable
 
 logger = logging.getLogger("jobsvc.worker")
 
-MAX_MESSAGE = 4 * 1024
-MAX_RESULT = 16 * 1024 * 1024
-MAX_TRACEBACK = 64 * 1024
+TEXT_SECONDS = 2.0
+"""Time for the texts of an exception, whose `__str__` may take any. Well below the 10 s of grace after a timeout."""
 
-
-class UnserializableResult(Exception):
-    """The handler returned what JSON or Postgres can't hold."""
-
-
-class UnknownType(BaseException):
-    """There is no handler of the job's type in this process, although its worker has one. No attempt has started."""
+OWN_MODULES = (__name__, handlers.Handler.__module__)
+"""Modules whose frames are not shown at the start of a traceback."""
 
 
 UNKNOWN_TYPE_SECONDS = 1.0
-"""Pause before such a job is started again."""
+"""Pause before a job is started again of which there is no handler here, although its worker has one."""
 
 
-def attempt(started: Started, clock: Clock, log: AttemptLog) -> tuple[AttemptEnd, BaseException | None]:
-    """Run the handler, in this thread; returns how it ended, and what it raised. Raises nothing itself."""
+def attempt(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
+    """Run the handler, in this thread; returns how that ended. Raises nothing, whatever the handler does."""
+    with (
+        logs.About(str(started.job_id), started.type, started.attempt),
+        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=str(started.job_id)),
+        log,
+    ):
+        try:
+            end = _run(started, clock, log)
+        except BaseException as error:  # struck before the clock had paused, or out of memory until now
+            try:
+                end = _end_of(started, clock, error)
+            except BaseException:
+                end = AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
+        clock.close()
+        return said(end, clock, log)
+
+
+def _run(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
     job_id = str(started.job_id)
     context = handlers.Context(
         *(job_id, started.attempt, started.max_attempts, started.fence),
         *(clock.progress, log.add, clock.tell_cancelled, started.traceparent),
     )
-    with (
-        logs.About(job_id, started.type, started.attempt),
-        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id),
-    ):
-        try:
-            with log, clock:
-                handler = handlers.find(started.type)
-                if handler is None:
-                    raise UnknownType(f"no handler of the type {started.type} in this process")
-                result = _storable(handler(started.payload, context))
-                if clock.handler_knows:
-                    raise Cancelled("the job was cancelled, and its handler returned")
-            ended, cause = completed(started.job_id, started.fence, result), None
-        except BaseException as error:
-            clock.close()
-            cause = clock.cause(error)
-            tracing.failed(cause)
-            ended = failed(started, cause)
-        return said(ended, clock, log), cause
+    try:
+        clock.start()
+        handler = handlers.find(started.type)
+        if handler is None:
+            clock.pause()
+            return _unknown_type(started)
+        result = storable(handler(started.payload, context))
+        clock.pause()
+    except BaseException as error:
+        return _end_of(started, clock, error)
+    if clock.handler_knows or (clock.is_struck and isinstance(clock.reason, Cancelled)):
+        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
+    return completed(started.job_id, started.fence, result)
+
+
+def _unknown_type(started: Started) -> AttemptEnd:
+    """Return the end of an attempt that can't start in this process, which must not be spent."""
+    logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
+    return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
 def said(end: AttemptEnd, clock: Clock, log: AttemptLog) -> AttemptEnd:
@@ -75,53 +86,105 @@ def with_lines(end: AttemptEnd, lines: Lines) -> AttemptEnd:
     return replace(end, logs=joined.lines, last_line=joined.last)
 
 
-def _storable(result: Any) -> Any:
-    if result is None:
+UNEXPLAINED = Failure(UNKNOWN_TYPE, "the attempt failed, and there was no memory left to say why")
+"""Of an attempt for which no other failure can be made."""
+
+
+def failed(started: Started, reason: BaseException) -> AttemptEnd:
+    """Return the end of an attempt that the service ends for this reason, while its handler still runs."""
+    texts = Description()
+    texts.describe(reason, reason, OWN_MODULES)
+    return _end(started, reason, texts, delay=None, is_struck=True)
+
+
+def _end_of(started: Started, clock: Clock, error: BaseException) -> AttemptEnd:
+    """Return the end of an attempt whose handler raised this, and let go of all that the exception holds.
+
+    The rule of what counts:
+    1. If the clock struck while the handler ran (timeout, cancel, hand-back), that is the outcome, whatever came out
+       of the handler afterwards. One that swallows it and returns has completed, but for a cancel.
+    2. Else a Discard, Snooze or RetryIn counts, wherever it is in what came out: in a group, as a cause, or as a
+       context that `raise … from` has not suppressed. Of several the one nearest to the surface counts, which the
+       handler raised last; at the same depth Discard comes before Snooze, and that before RetryIn.
+    3. Else the attempt has failed by the exception that came out.
+    """
+    clock.pause()
+    is_struck = clock.is_struck
+    subject = clock.reason if is_struck else error
+    delay: float | None = None
+    texts = Description(lambda: clock.is_limit_struck)
+
+    def describe() -> None:
+        nonlocal subject, delay
+        exceptions.clear_frames(error)
+        if is_struck:
+            _name_reason(error, clock.reason)
+        elif control := _control(error):
+            subject, delay = control
+        texts.describe(subject, error, OWN_MODULES)
+
+    with suppress(BaseException):
+        _limited(clock, describe)
+    with suppress(BaseException):
+        tracing.failed(texts.type, texts.message, texts.traceback)
+    end = _end(started, subject, texts, delay, is_struck)
+    with suppress(BaseException):
+        exceptions.release(error)
+        exceptions.release(clock.reason)
+    return end
+
+
+def _limited(clock: Clock, describe: Callable[[], None]) -> None:
+    """Describe what was raised within TEXT_SECONDS; once more if there was no memory before frames were cleared."""
+    try:
+        clock.limited(TEXT_SECONDS, describe)
+    except MemoryError:
+        clock.limited(TEXT_SECONDS, describe)
+
+
+def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
+    """Return the exception that says how the job goes on, and its seconds; None if there is none. See `_end_of`."""
+    for level in exceptions.levels(error, with_suppressed=False):
+        for kind in (handlers.Discard, handlers.Snooze, handlers.RetryIn):
+            for one in level:
+                if exceptions.is_a(one, kind):
+                    seconds = None if kind is handlers.Discard else _seconds(one)
+                    if kind is handlers.Discard or seconds is not None:
+                        return one, seconds
+    return None
+
+
+def _name_reason(error: BaseException, reason: BaseException) -> None:
+    """Give the reason's text to what was raised of its class in another thread, where an instance can't be raised."""
+    for level in exceptions.levels(error, with_suppressed=True):
+        for one in level:
+            if type(one) is type(reason):
+                one.args = reason.args
+
+
+def _seconds(error: BaseException) -> float | None:
+    """Return the seconds of a Snooze or RetryIn; None where a subclass has made nonsense of them."""
+    try:
+        seconds = float(error.seconds)  # type: ignore[attr-defined]
+    except Exception:
         return None
-    try:
-        text = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UnserializableResult(f"the result is not JSON: {error}") from error
-    if len(text) > MAX_RESULT:
-        raise UnserializableResult(f"the result takes more than {MAX_RESULT} bytes of JSON")
-    plain = json.loads(text)
-    for problem in unstorable(plain):
-        raise UnserializableResult(f"the result{problem.pointer} {problem.detail}")
-    return plain
+    return seconds if 0 <= seconds <= YEAR else None
 
 
-def failed(started: Started, error: BaseException) -> AttemptEnd:
-    """The end of an attempt whose handler raised this."""
-    if isinstance(error, handlers.Snooze):
-        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=error.seconds)
-    if isinstance(error, UnknownType):
-        logger.error("%s: %s", started.job_id, error)
-        return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
-    if isinstance(error, HandBack):
+def _end(
+    started: Started, subject: BaseException, texts: Description, delay: float | None, is_struck: bool
+) -> AttemptEnd:
+    """Return the end that this exception stands for; for an Interruption, only if our clock raised it."""
+    if is_struck and isinstance(subject, HandBack):
         return handed_back(started.job_id, started.fence)
-    if isinstance(error, Cancelled):
+    if is_struck and isinstance(subject, Cancelled):
         return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
-    outcome, name = Outcome.FAILED, type(error).__name__
-    if isinstance(error, handlers.Discard):
-        outcome = Outcome.DISCARDED
-    elif isinstance(error, AttemptTimeout):
+    if delay is not None and exceptions.is_a(subject, handlers.Snooze):
+        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=delay)
+    outcome, name = Outcome.FAILED, texts.type
+    if is_struck:
         outcome, name = Outcome.TIMEOUT, "Timeout"
-    lines = "".join(traceback.format_exception(type(error), error, _from_handler(error.__traceback__)))
-    failure = Failure(name, clean(_text(error)[:MAX_MESSAGE]), clean(lines[-MAX_TRACEBACK:]))
-    delay = error.seconds if isinstance(error, handlers.RetryIn) else None
+    elif exceptions.is_a(subject, handlers.Discard):
+        outcome = Outcome.DISCARDED
+    failure = Failure(name, texts.message, texts.traceback)
     return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay)
-
-
-def _from_handler(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback without our own frames at its top; all of it where the handler has none."""
-    inner = trace
-    while inner is not None and inner.tb_frame.f_globals.get("__name__") in (__name__, handlers.Handler.__module__):
-        inner = inner.tb_next
-    return inner or trace
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException as broken:
-        return f"its message can't be shown: {type(broken).__name__}"

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from jobsvc.jobs import Started
@@ -25,23 +25,31 @@ CANCEL_GRACE_SECONDS = 1.5
 """How long it may take to stop then. With what it takes to notice a cancel, it has to stay well below 5 s."""
 
 
-class AttemptTimeout(BaseException):
-    """The handler's time is up. No Exception, so that a handler's `except Exception` can't hold it up."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the attempt took longer than its {seconds:g} s")
+class Interruption(BaseException):
+    """Raised by a clock in the code of a handler. No Exception, so that `except Exception` doesn't swallow it."""
 
 
-class HandBack(BaseException):
+class AttemptTimeout(Interruption):
+    """The handler's time is up."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__(f"the attempt took longer than its {'time' if seconds is None else f'{seconds:g} s'}")
+
+
+class HandBack(Interruption):
     """The worker shuts down, and the handler took longer than the time that was left to it."""
 
 
-class Cancelled(BaseException):
+class Cancelled(Interruption):
     """Somebody called the job off."""
 
 
+class LimitReached(Interruption):
+    """The time for a piece of work after the handler is up: see `Clock.limited`."""
+
+
 class Clock:
-    """The time of an attempt on the main thread, kept by a signal: `with Clock(...)` around the handler.
+    """The time of an attempt on the main thread, kept by a signal: `start` before the handler, `close` after it.
 
     RQ's own timer counts whole seconds only. `on_progress` is called in the handler's thread when there is new
     progress; who then reads `last_progress` sets `is_progress_new` to False before.
@@ -51,6 +59,11 @@ class Clock:
         self.reason: BaseException = AttemptTimeout(started.timeout)
         self.deadline = math.inf
         self.is_over = False
+        self.is_struck = False
+        """Whether the reason was raised in the handler, whatever that made of it."""
+        self.is_limit_struck = False
+        """Whether the time of `limited` was over."""
+        self._limit = math.inf  # monotonic seconds
         self.is_cancelled = False
         self.handler_knows = False
         self.last_progress: dict[str, Any] | None = None
@@ -58,10 +71,10 @@ class Clock:
         self._timeout = started.timeout
         self._on_progress = on_progress
 
-    def __enter__(self) -> "Clock":
+    def start(self) -> None:
+        """Raise the reason when the time is up, which begins now."""
         self.deadline = time.monotonic() + self._timeout
         self._begin()
-        return self
 
     def _begin(self) -> None:
         global _on_main_thread
@@ -70,19 +83,39 @@ class Clock:
         _on_main_thread = self
         self._arm()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Raise nothing any more. Safe to call twice, as one must: the first call may be struck in its midst."""
+        """Raise nothing any more."""
+        self.pause()
+
+    def pause(self) -> None:
+        """Don't raise the reason any more; what is raised in the midst of this is dropped, since the handler is over.
+
+        The reason may still be raised at the call itself, before this begins: once, so the caller calls again.
+        """
+        while True:
+            try:
+                return self._disarm()
+            except Interruption:
+                self.is_struck = False
+
+    def limited(self, seconds: float, work: Callable[[], None]) -> None:
+        """Call `work`, and raise LimitReached in it after `seconds`; after `pause`."""
+        self._limit = time.monotonic() + seconds
+        try:
+            self._arm()
+            work()
+        finally:
+            self._disarm()
+
+    def _disarm(self) -> None:
         self.is_over = True
+        self._limit = math.inf
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def cause(self, error: BaseException) -> BaseException:
-        """What was raised by this clock, or else by the handler, if `error` came out of it."""
-        return error
+    @property
+    def rings_at(self) -> float:
+        """When (monotonic seconds) something is to be raised."""
+        return min(self._limit, math.inf if self.is_over else self.deadline)
 
     def stop(self, reason: BaseException, left: float) -> None:
         """Raise `reason` in the handler in `left` seconds, unless its time is up before. From any thread."""
@@ -108,16 +141,24 @@ class Clock:
         self._on_progress()
 
     def _arm(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 0.001))
+        signal.setitimer(signal.ITIMER_REAL, max(self.rings_at - time.monotonic(), 0.001))
 
     def ring(self) -> None:
-        """Raise the reason, if the time is up."""
-        if self.is_over:
+        """Raise the reason, or LimitReached, if the time is up."""
+        if self.rings_at == math.inf:
             return
-        if time.monotonic() < self.deadline:  # meant for the attempt before, which was over
+        if time.monotonic() < self.rings_at:  # meant for the attempt before, which was over
             self._arm()
         else:
-            raise self.reason
+            raise self._strike()
+
+    def _strike(self) -> BaseException:
+        """Note that something is raised now; returns what."""
+        if self._limit < math.inf:
+            self._limit, self.is_limit_struck = math.inf, True
+            return LimitReached("the time is up")
+        self.is_struck = True
+        return self.reason
 
 
 _on_main_thread: Clock | None = None
@@ -128,32 +169,23 @@ def _ring(signum: int, frame: FrameType | None) -> None:
         _on_main_thread.ring()
 
 
-class _Struck(BaseException):
-    """Raised in a thread, into which only a class can be thrown; its clock has the reason."""
-
-
 class ThreadClock(Clock):
-    """The same for an attempt on another thread, where an exception strikes once the handler runs Python again."""
+    """The same for an attempt on another thread, where an exception strikes once the handler runs Python again.
+
+    Only a class can be raised there: the reason's, whose instance has none of its texts.
+    """
 
     def __init__(self, started: Started, on_progress: Callable[[], None] = lambda: None) -> None:
         super().__init__(started, on_progress)
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
 
-    def cause(self, error: BaseException) -> BaseException:
-        """As the other one."""
-        return self.reason.with_traceback(error.__traceback__) if isinstance(error, _Struck) else error
-
-    def close(self) -> None:
-        """As the other one."""
-        while True:
-            try:
-                with self._lock:
-                    self.is_over = True
-                _throw(self._thread, None)  # what was thrown and hasn't struck
-                return _timer.forget(self)
-            except _Struck:
-                continue
+    def _disarm(self) -> None:
+        with self._lock:
+            self.is_over = True
+            self._limit = math.inf
+        _throw(self._thread, None)  # what was thrown and hasn't struck
+        _timer.forget(self)
 
     def _begin(self) -> None:
         self._arm()
@@ -162,10 +194,10 @@ class ThreadClock(Clock):
         _timer.watch(self)
 
     def ring(self) -> None:
-        """Raise the reason in the attempt's thread, if it is not over."""
+        """Raise the reason, or LimitReached, in the attempt's thread, if it is not over."""
         with self._lock:
-            if not self.is_over:
-                _throw(self._thread, _Struck)
+            if self.rings_at <= time.monotonic():
+                _throw(self._thread, type(self._strike()))
 
 
 def _throw(thread: int, error: type[BaseException] | None) -> None:
@@ -189,7 +221,7 @@ class _Timer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
                 self._thread.start()
-            if clock.deadline < self._next:
+            if clock.rings_at < self._next:
                 self._changed.notify()
 
     def forget(self, clock: ThreadClock) -> None:
@@ -200,12 +232,12 @@ class _Timer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._next = min((clock.deadline for clock in self._clocks), default=math.inf)
+                self._next = min((clock.rings_at for clock in self._clocks), default=math.inf)
                 left = self._next - time.monotonic()
                 if left > 0:
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
                     continue
-                due = [clock for clock in self._clocks if clock.deadline <= time.monotonic()]
+                due = [clock for clock in self._clocks if clock.rings_at <= time.monotonic()]
                 self._clocks.difference_update(due)
             for clock in due:
                 clock.ring()

@@ -23,9 +23,6 @@ from jobsvc.rqends import show_completed
 from jobsvc.states import Outcome, Status
 from jobsvc.withheld import WithheldJobs
 
-CANCELLED = "Cancelled: the job was cancelled"
-"""What RQ shows for the traceback of an attempt that was called off."""
-
 BEAT_SECONDS = 1.0
 """How often a worker that runs something shows that it lives."""
 
@@ -162,9 +159,7 @@ class RingingWorker(Worker):
         attempts.plan_retries(job, verdict)
         if one.held.is_stopped_by_rq:
             self._stopped_job_id = job.id
-        failure = one.end.failure
-        text = (failure.traceback or f"{failure.type}: {failure.message}") if failure else CANCELLED
-        self.handle_job_failure(job, queue, exc_string=text, execution=execution)
+        self.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.end), execution=execution)
 
     def _rq_job(self, held: Held) -> RQJob:
         job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)

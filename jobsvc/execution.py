@@ -15,13 +15,14 @@ from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
 from jobsvc import handlers, jobs, logs, tracing
-from jobsvc.attempt import UnserializableResult, attempt, failed, said
+from jobsvc.attempt import attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.config import settings
 from jobsvc.db import disconnect
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
 from jobsvc.pushing import push
+from jobsvc.results import UnserializableResult
 from jobsvc.states import WAITING, Outcome, Status
 from jobsvc.watch import Watch
 
@@ -32,6 +33,17 @@ TOGETHER = 10
 
 MOST_PLACES = 1000
 """No concurrency key has more."""
+
+
+CANCELLED = "Cancelled: the job was cancelled"
+"""What RQ shows for the traceback of an attempt that was called off."""
+
+
+class AttemptFailed(Exception):
+    """Raised towards RQ in the place of what the handler raised, of which it has the texts alone.
+
+    RQ formats what it catches, as an exception of a handler might not survive.
+    """
 
 
 def warm_up() -> None:
@@ -45,8 +57,8 @@ def warm_up() -> None:
 def run(job_id: str) -> Any:
     """Make an attempt of this job, if it waits and is due; else do nothing: another dispatch was first.
 
-    Returns the handler's result, for RQ to show. Raises what the handler raised, after giving RQ's
-    Retry the plan that Postgres holds: RQ schedules the next attempt, shows it meanwhile, and
+    Returns the handler's result, for RQ to show. Raises AttemptFailed for an attempt that failed, after
+    giving RQ's Retry the plan that Postgres holds: RQ schedules the next attempt, shows it meanwhile, and
     starts it if no relay was there to do so at the exact time.
     """
     rq_job = get_current_job()
@@ -63,8 +75,7 @@ def run(job_id: str) -> Any:
     try:
         log = AttemptLog()
         watch = Watch(started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log)))
-        end, error = attempt(started[0], watch, log)
-        end, verdict = record(end)
+        end, verdict = record(attempt(started[0], watch, log))
         tell(started[0], end, verdict)
         if verdict and verdict.concurrency_key:
             let_next_in({verdict.concurrency_key}, rq_job.connection)
@@ -77,7 +88,14 @@ def run(job_id: str) -> Any:
     if end.outcome == Outcome.COMPLETED:
         return end.result
     plan_retries(rq_job, verdict)
-    raise error or UnserializableResult(end.failure and end.failure.message)
+    raise AttemptFailed(failure_text(end))
+
+
+def failure_text(end: AttemptEnd) -> str:
+    """Return what RQ shows of an attempt that did not complete."""
+    if end.failure is None:
+        return CANCELLED
+    return end.failure.traceback or f"{end.failure.type}: {end.failure.message}"
 
 
 def record(end: AttemptEnd) -> tuple[AttemptEnd, Verdict | None]:

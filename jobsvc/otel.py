@@ -38,11 +38,12 @@ def current() -> str | None:
     return f"00-{trace.format_trace_id(here.trace_id)}-{trace.format_span_id(here.span_id)}-{here.trace_flags:02x}"
 
 
-def failed(error: BaseException) -> None:
-    """See `tracing`."""
+def failed(kind: str, message: str, traceback: str) -> None:
+    """See `tracing`. The event is the one of OpenTelemetry's semantic conventions for exceptions."""
     here = trace.get_current_span()
-    here.record_exception(error)
-    here.set_status(Status(StatusCode.ERROR, type(error).__name__))
+    texts = {"exception.type": kind, "exception.message": message, "exception.stacktrace": traceback}
+    here.add_event("exception", texts)
+    here.set_status(Status(StatusCode.ERROR, kind))
 
 
 def flush() -> None:

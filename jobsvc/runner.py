@@ -80,7 +80,7 @@ class Runner:
         log.on_new = self._reporter.on_line
         self._running[slot] = Running(started, clock, log, begun)
         self._begun[slot] = begun
-        end, _ = attempt(started, clock, log)
+        end = attempt(started, clock, log)
         seconds = time.monotonic() - begun
         # What was sent of its log may be stored or not, should the worker die now.
         self._not_stored[slot] = with_lines(end, log.kept()) if log.sent else end

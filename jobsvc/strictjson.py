@@ -60,7 +60,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-_own_decoder = json.JSONDecoder(object_pairs_hook=_object)
+_own_decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def parse_own(text: str) -> Any:

@@ -51,8 +51,8 @@ def _no_current() -> str | None:
     return None
 
 
-def _not_failed(error: BaseException) -> None:
-    """Note on the running span that this error ended what it is about."""
+def _not_failed(kind: str, message: str, traceback: str) -> None:
+    """Note on the running span that an exception of this kind, by its texts, ended what it is about."""
 
 
 def _no_flush() -> None:
@@ -61,7 +61,7 @@ def _no_flush() -> None:
 
 span: Callable[..., AbstractContextManager[None]] = _no_span
 current: Callable[[], str | None] = _no_current
-failed: Callable[[BaseException], None] = _not_failed
+failed: Callable[[str, str, str], None] = _not_failed
 flush: Callable[[], None] = _no_flush
 
 

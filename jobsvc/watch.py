@@ -50,13 +50,13 @@ class Watch(Clock):
         self._ended = threading.Event()
         self._keeper: threading.Thread | None = None
 
-    def __enter__(self) -> "Watch":
+    def start(self) -> None:
+        """As the clock's."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # for the thread to inherit
-        super().__enter__()
+        super().start()
         self._keeper = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
         self._keeper.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # for the main thread alone
-        return self
 
     def close(self) -> None:
         """As the clock's."""

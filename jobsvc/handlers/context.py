@@ -55,7 +55,7 @@ def _percent(percent: float) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """Return any kind of number as a plain float; None for one that is too large, or NaN. Raises TypeError for a text."""
+    """Return any kind of number as a plain float; None for one that is too large. Raises TypeError for a text."""
     if isinstance(value, str | bytes | bytearray):
         raise TypeError(f"a number is needed, not {type(value).__name__}")
     try:
