@@ -1,6 +1,7 @@
 """Where the API listens: the address that HOST means, and whether its port can be taken."""
 
 import errno
+import os
 import socket
 from ipaddress import IPv6Address, ip_address
 
@@ -53,7 +54,11 @@ def check_port(address: str, port: int) -> None:
     """Raise ConfigError unless a server could listen there now."""
     # Servers aren't left to find this out: granian would share the port with whoever has it, or try for ever.
     try:
-        with socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET):
+        with socket.create_server(
+            (address, port),
+            family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+            dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
+        ):
             return
     except OSError as error:
         raise ConfigError(_why(error, address, port)) from None
@@ -66,4 +71,4 @@ def _why(error: OSError, address: str, port: int) -> str:
         case errno.EACCES | errno.EPERM:
             return f"PORT: {port} needs rights that this user does not have: set a PORT of 1024 or above"
         case _:
-            return f"HOST: {address} is not an address of this machine ({error.strerror})"
+            return f"HOST: {address} is not an address of this machine ({os.strerror(error.errno or 0)})"

@@ -10,11 +10,15 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from jobsvc import config
 from jobsvc.devservices.postgres import Postgres
 from jobsvc.devservices.server import Server, ServiceError
 from jobsvc.devservices.valkey import Valkey
 
-__all__ = ["Postgres", "Server", "ServiceError", "Valkey", "start", "stop"]
+__all__ = ["Postgres", "Server", "ServiceError", "Valkey", "check_settings", "given_urls", "start", "stop"]
+
+STAND_INS = {"DATABASE_URL": "postgresql://127.0.0.1/postgres", "REDIS_URL": "redis://127.0.0.1/0"}
+"""URLs of embedded servers, for programs that need some before the servers are started."""
 
 
 def data_dir() -> Path:
@@ -22,17 +26,30 @@ def data_dir() -> Path:
     return Path(os.environ.get("JOBSVC_DEV_DIR", ".jobsvc")).absolute()
 
 
-def start() -> tuple[dict[str, str], list[Server]]:
-    """The URLs of both servers by their variable's name, and those servers that this call started.
+def given_urls() -> dict[str, str]:
+    """Return the URLs that are set, in the environment or in `.env`, by their variable's name."""
+    given = {**dotenv_values(config.DOTENV, encoding=config.ENCODING), **os.environ}
+    return {variable: url for variable in STAND_INS if (url := given.get(variable))}
 
-    A URL that is set, in the environment or in `.env`, is taken as it is, and nothing is started for it.
+
+def check_settings() -> config.Settings:
+    """Read the settings, with stand-ins for the URLs of embedded servers. Raises ConfigError."""
+    config.check(**STAND_INS)  # `.env` can be read from here on
+    given = given_urls()
+    return config.check(**{variable: url for variable, url in STAND_INS.items() if variable not in given})
+
+
+def start() -> tuple[dict[str, str], list[Server]]:
+    """Start an embedded server for each URL that is not set, but none where a setting is wrong.
+
+    Returns both servers' URLs by their variable's name, and the servers that this call started.
+    Raises ConfigError or ServiceError.
     """
-    given = {**dotenv_values(".env"), **os.environ}
-    urls: dict[str, str] = {}
+    check_settings()
+    urls = given_urls()
     started: list[Server] = []
     for variable, kind in (("DATABASE_URL", Postgres), ("REDIS_URL", Valkey)):
-        if given.get(variable):
-            urls[variable] = str(given[variable])
+        if variable in urls:
             continue
         server = kind(data_dir())
         try:

@@ -1,14 +1,19 @@
-"""`python -m jobsvc.devservices start|stop|up`, as the Makefile calls it."""
+"""`python -m jobsvc.devservices start|stop|up|api`, as the Makefile and the demo call it."""
 
 import sys
 
-from jobsvc.devservices import ServiceError, start, stop
+from jobsvc.devservices import ServiceError, check_settings, start, stop
 from jobsvc.devservices.up import Up
 from jobsvc.errors import JobsvcError
+from jobsvc.startup import refuse_start
 
 
 def main() -> None:
-    """`start` prints the URLs as shell exports, `stop` stops the servers, `up` runs it all until Ctrl-C."""
+    """Do what the argument says.
+
+    `start` prints the URLs as shell exports, `stop` stops the servers, `up` runs it all until Ctrl-C,
+    `api` prints where the API is, and a key that may write, as shell assignments.
+    """
     try:
         match sys.argv[1:]:
             case ["start"]:
@@ -19,15 +24,26 @@ def main() -> None:
                         file=sys.stderr,
                     )
                 for variable, url in urls.items():
-                    print(f"export {variable}='{url}'")
+                    print(f"export {variable}={_quoted(url)}")
             case ["stop"]:
                 print("stopped: " + (", ".join(stop()) or "nothing ran"), file=sys.stderr)
             case ["up"]:
                 sys.exit(Up().run())
+            case ["api"]:
+                settings = check_settings()
+                keys = [one.secret for one in settings.JOBSVC_API_KEYS if one.scope != "read"]
+                bare = [key for key in keys if not key.startswith("sha256:")]
+                print(f"url={_quoted(settings.address)} key={_quoted(bare[0] if bare else '')}")
             case _:
-                sys.exit("usage: python -m jobsvc.devservices start|stop|up")
+                sys.exit("usage: python -m jobsvc.devservices start|stop|up|api")
     except (ServiceError, JobsvcError) as error:
-        sys.exit(f"jobsvc: {error}")
+        refuse_start(str(error))
+
+
+def _quoted(value: str) -> str:
+    """Return the value as one word of a shell, whatever is in it."""
+    inside = value.replace("'", "'\"'\"'")
+    return f"'{inside}'"
 
 
 if __name__ == "__main__":

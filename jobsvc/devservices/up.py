@@ -7,8 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
+from http.client import HTTPConnection, HTTPException
 from types import FrameType
 from typing import IO
 
@@ -16,8 +15,10 @@ import psutil
 
 from jobsvc import devservices
 from jobsvc.clock import GRACE_SECONDS
-from jobsvc.config import settings
+from jobsvc.config import Settings
 from jobsvc.devservices import ServiceError
+from jobsvc.listening import check_port
+from jobsvc.masking import mask_passwords
 
 LAST_RESORT_SECONDS = 10
 """How long a child may take to end once it was told to hurry."""
@@ -29,12 +30,14 @@ class Child:
     def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
         self.was_told = False
+        self.last_line = ""
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="backslashreplace",  # a handler may print anything
             start_new_session=True,
         )
         assert self.process.stdout is not None
@@ -43,10 +46,30 @@ class Child:
 
     def _copy(self, lines: IO[str]) -> None:
         for line in lines:
-            print(f"{self.name:<6} | {line}", end="", flush=True)
+            self.last_line = line.strip() or self.last_line
+            with contextlib.suppress(OSError):  # nobody reads on; the child must not be held up
+                print(f"{self.name:<6} | {line}", end="", flush=True)
 
     def runs(self) -> bool:
         return self.process.poll() is None
+
+    def listens(self, port: int) -> bool:
+        """Return True if this process, or one that it started, listens on the port."""
+        try:
+            parent = psutil.Process(self.process.pid)
+            connections = [
+                one for process in (parent, *parent.children(recursive=True)) for one in process.net_connections("inet")
+            ]
+        except psutil.AccessDenied:  # where the system tells nobody, that it runs has to do
+            return self.runs()
+        except psutil.NoSuchProcess:
+            return False
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+
+    def why_it_ended(self) -> str:
+        """Return its last line, or its exit status if it printed none."""
+        self.reader.join(1)
+        return _without_prefix(self.last_line) or f"exit status {self.process.returncode}"
 
     def tell(self) -> None:
         """Tell it to stop. Told twice, RQ's workers end at once, and the jobs that they run with them."""
@@ -78,9 +101,8 @@ class Up:
         try:
             self._start()
             while not self._signals:
-                if ended := [child.name for child in self._children if not child.runs()]:
-                    print(f"jobsvc: the {ended[0]} ended by itself; stopping the rest", file=sys.stderr)
-                    return 1
+                if ended := [child for child in self._children if not child.runs()]:
+                    raise ServiceError(f"the {ended[0].name} ended by itself: {ended[0].why_it_ended()}")
                 time.sleep(0.1)
             return 0
         finally:
@@ -92,30 +114,28 @@ class Up:
             child.tell()
 
     def _start(self) -> None:
+        settings = devservices.check_settings()
+        given = devservices.given_urls()
+        os.environ.update(given)
+        _run("-c", "import jobsvc.rqsettings", **{**devservices.STAND_INS, **given})  # loads the handlers
+        check_port(settings.host_address, settings.PORT)
         urls, self._servers = devservices.start()
         os.environ.update(urls)
-        self._patience = settings().JOBSVC_SHUTDOWN_SECONDS + GRACE_SECONDS + LAST_RESORT_SECONDS
-        migrate = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
-        migration = subprocess.run(migrate, capture_output=True, text=True)
-        if migration.returncode:
-            raise ServiceError(f"the migrations failed:\n{migration.stderr}")
+        self._patience = settings.JOBSVC_SHUTDOWN_SECONDS + GRACE_SECONDS + LAST_RESORT_SECONDS
+        _run("-m", "flask", "--app", "wsgi", "db", "upgrade")
         if self._signals:
             return
         self._children = [Child("api", "-m", "jobsvc.serve"), Child("worker", "worker.py")]
-        address = settings().address
-        while not _answers(f"{address}/healthz"):
+        api = self._children[0]
+        # Another program may have taken the port meanwhile, and would answer as well.
+        while not (api.listens(settings.PORT) and _answers(settings.host_address, settings.PORT)):
             if self._signals or not all(child.runs() for child in self._children):
                 return
             time.sleep(0.05)
-        print(
-            f"\njobsvc is up; Ctrl-C stops all of it.\n"
-            f"  API        {address}/jobs\n"
-            f"  dashboard  {address}/rq/\n"
-            f"  Postgres   {urls['DATABASE_URL']}\n"
-            f"  Redis      {urls['REDIS_URL']}\n\n"
-            f"""  Try it:    curl -X POST {address}/jobs -H "Content-Type: application/json" -d '{{}}'\n""",
-            flush=True,
-        )
+        shown = {
+            name: url if name not in given else mask_passwords(url.partition("?")[0]) for name, url in urls.items()
+        }
+        print(_banner(settings, **shown), flush=True)
 
     def _stop(self) -> None:
         for child in self._children:
@@ -132,14 +152,51 @@ class Up:
             child.reader.join(1)
         for server in reversed(self._servers):
             server.stop()
-        print("jobsvc: all stopped", flush=True)
+        if self._children or self._servers:
+            print("jobsvc: all stopped", flush=True)
 
 
-def _answers(url: str) -> bool:
+def _run(*arguments: str, **variables: str) -> None:
+    """Run Python to its end. Raises ServiceError, its last line, if it fails."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+    )
+    if done.returncode:
+        lines = done.stderr.split("\n") + done.stdout.split("\n")
+        ours = [line for line in lines if line.startswith("jobsvc: ")] or [line for line in lines if line.strip()]
+        raise ServiceError(_without_prefix(ours[-1]) if ours else f"exit status {done.returncode}: {arguments}")
+
+
+def _without_prefix(line: str) -> str:
+    return line.removeprefix("jobsvc: ")
+
+
+def _banner(settings: Settings, DATABASE_URL: str, REDIS_URL: str) -> str:  # noqa: N803  # the variables' names
+    key, hint = ("", "") if settings.is_open else (' -H "Authorization: Bearer $KEY"', "  (KEY: one that may write)")
+    post = f"""curl -X POST {settings.address}/jobs{key} -H "Content-Type: application/json" -d '{{}}'{hint}"""
+    return (
+        f"\njobsvc is up; Ctrl-C stops all of it.\n"
+        f"  API        {settings.address}/jobs\n"
+        f"  dashboard  {settings.address}/rq/\n"
+        f"  Postgres   {DATABASE_URL}\n"
+        f"  Redis      {REDIS_URL}\n\n"
+        f"  Try it:    {post}\n"
+    )
+
+
+def _answers(address: str, port: int) -> bool:
+    """Return True if an HTTP server answers there. No proxy is asked, whatever the environment says."""
+    connection = HTTPConnection({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port, timeout=1)  # noqa: S104
     try:
-        with urllib.request.urlopen(url, timeout=1):  # noqa: S310  # our own address
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()
+    return True
