@@ -15,12 +15,14 @@ from uuid import UUID
 
 import click
 from flask import current_app
+from sqlalchemy.exc import DBAPIError
 
 from jobsvc import following, jobs, options
 from jobsvc.config import settings
 from jobsvc.errors import JobNotFound, JobsvcError, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter, Glance
 from jobsvc.models import Job
+from jobsvc.printable import one_line
 from jobsvc.relay import Relay
 from jobsvc.states import Status
 from jobsvc.wire import dump_attempts, dump_job
@@ -35,6 +37,9 @@ class _Jobs(click.Group):
             return super().invoke(ctx)
         except JobsvcError as error:
             raise click.ClickException(str(error)) from None
+        except DBAPIError as error:  # such as a right that is missing; only its first line is about that
+            cause = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
+            raise click.ClickException(f"Postgres refused this: {one_line(cause)}") from None
 
 
 def _print_json(value: Any) -> None:
