@@ -149,17 +149,24 @@ def _act(action: _Action, job_ids: Sequence[UUID], which: Filter, yes: bool, as_
         raise click.UsageError("say which jobs are meant: either by their ids, or by at least one option")
     if not job_ids and not yes:
         meant = action.how_many(which, MOST_COUNTED)
+        if meant == 0:
+            _tell_done(action, 0, as_json)
+            return
         click.confirm(f"{action.verb} {_jobs(meant)}{' or more' * (meant == MOST_COUNTED)}?", abort=True, err=True)
     done = 0
     for count in _each(action, job_ids) if job_ids else action.all_of(which):
         _relay().settle()
         done += count
+    _tell_done(action, done, as_json)
+    if job_ids and done < len(set(job_ids)):
+        sys.exit(1)
+
+
+def _tell_done(action: _Action, done: int, as_json: bool) -> None:
     if as_json:
         _print_json({"count": done})
     else:
-        click.echo(f"{action.verb}: {_jobs(done)}")
-    if job_ids and done < len(set(job_ids)):
-        sys.exit(1)
+        click.echo(f"{action.verb}: {_jobs(done) if done else 'nothing to do'}")
 
 
 def _each(action: _Action, job_ids: Sequence[UUID]) -> Iterator[int]:

@@ -82,8 +82,15 @@ def _cell(text: str) -> Text:
 def says(job: Job | Glance) -> str:
     """The progress of a job that runs, else its last error."""
     if job.status == Status.PROCESSING and job.progress:
-        return f"{job.progress['percent']}% {job.progress['message'] or ''}"
+        return progress(job.progress)
     return f"{job.error['type']}: {job.error['message']}"[:300] if job.error else ""
+
+
+def progress(shown: Mapping[str, Any]) -> str:
+    """The percentage, rounded to 100 only at the end, and the message."""
+    percent = shown["percent"]
+    rounded = 100 if percent >= 100 else min(round(percent), 99)
+    return f"{rounded}% {shown['message'] or ''}".rstrip()
 
 
 def span(seconds: float) -> str:
@@ -130,6 +137,7 @@ def show(job: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
         if value not in (None, [], {}):
             style = STYLES[Status(value)] if name == "status" else ""
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = progress(value) if name == "progress" else text
             screen.print(Text(f"{name:<15}", "bold"), Text(clean(text), style), soft_wrap=True)
     for attempt in attempts:
         times = f"{attempt['startedAt']} to {attempt['finishedAt'] or 'now'}"

@@ -230,6 +230,19 @@ def test_all_that_the_options_mean_after_a_question(tag: str) -> None:
     assert (status(waits), status(failed)) == ("CANCELLED", "PENDING")
 
 
+def test_nothing_to_do_is_said_and_not_asked(tag: str) -> None:
+    completed_job(tags=[tag])
+    assert answer("cancel", "--tag", tag) == "cancel: nothing to do\n"
+    assert answer("retry", "--tag", tag) == "retry: nothing to do\n"
+
+
+def test_a_running_job_shows_a_rounded_percentage(tag: str) -> None:
+    one = started(queue=QUEUE, tags=[tag])
+    progress = json.dumps({"percent": 13.333333333333334, "message": "step 8 of 60"})
+    sql("UPDATE jobs SET progress = CAST(:progress AS jsonb) WHERE id = :id", id=one.job_id, progress=progress)
+    assert " 13% step 8 of 60" in answer("list", "--tag", tag)
+
+
 WRONG: list[list[str | bytes]] = [
     ["cancel", "--yes"],
     ["cancel", "--yes", "--type", ""],
