@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from jobsvc import jobs, tracing
+from jobsvc import garbage, jobs, tracing
 from jobsvc.attempt import attempt, failed, said, with_lines
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.channel import Channel
 from jobsvc.clock import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock
 from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
 from jobsvc.reporter import Reporter, Running
+from jobsvc.states import Outcome
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -56,6 +57,7 @@ class Runner:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGALRM})  # for threads to inherit
+        garbage.set_up()
         for work in (self._listen, self._report, *([self._serve] * self._threads if self._threads > 1 else [])):
             threading.Thread(target=work, daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -89,6 +91,8 @@ class Runner:
             self._took[slot] = max(seconds, 1e-9)
         else:
             self._channel.send(("ended", slot, end, seconds))
+        if end.outcome != Outcome.COMPLETED:
+            garbage.collect_soon()
         self._unheard += 1
         if self._unheard >= RING_AT or self._waiting.qsize() < self._threads:
             self._unheard = 0
