@@ -1,5 +1,6 @@
 """RQ's worker as the batches need it: what it takes from the queues, and what RQ shows of what it holds."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,14 +8,15 @@ from typing import Any, cast
 from uuid import uuid4
 
 from redis import RedisError
-from rq import Queue, Retry, Worker
+from redis.client import Pipeline
+from rq import Queue, Retry, Worker, worker_registration
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.suspension import is_suspended
 
 from jobsvc import execution as attempts
-from jobsvc import jobs, rqview
+from jobsvc import handlers, jobs, rqview, rqworkers
 from jobsvc.held import Ended, Held, ids_in
 from jobsvc.jobs import Verdict
 from jobsvc.pausable import PausableQueue
@@ -173,6 +175,18 @@ class RingingWorker(Worker):
         job.started_at = job.ended_at - timedelta(seconds=one.seconds)
         job.worker_name = self.name
         return job
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """As RQ's, with the job types that this worker can run. Where Redis has lost the worker it knows it again."""
+        super().heartbeat(timeout, pipeline)
+        types = json.dumps(sorted(handlers.types()))
+        if pipeline is not None:
+            pipeline.hset(self.key, rqworkers.TYPES, types)
+        elif self.connection.hset(self.key, rqworkers.TYPES, types) and self.birth_date:
+            with self.connection.pipeline() as anew:
+                anew.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+                worker_registration.register(self, anew)
+                anew.execute()
 
     def beat(self) -> None:
         """Now and then as RQ's worker does between two jobs, and while one runs."""

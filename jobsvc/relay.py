@@ -19,6 +19,7 @@ from jobsvc import jobs, leftovers, rqsettings, tracing, withdrawing
 from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
+from jobsvc.offers import Offers
 from jobsvc.outages import Server
 from jobsvc.pushing import not_queued, push
 
@@ -51,6 +52,7 @@ class Relay:
         self._rescheduled = False
         self._sweep_now = False
         self._last_key = ""
+        self._offers = Offers()
         self._is_stopped = False
         self._next_push = 0.0
 
@@ -168,10 +170,7 @@ class Relay:
         return math.inf if wait is None else wait
 
     def sweep(self) -> bool:
-        """Find what was left behind: expired, lost by its worker, lost by Redis, over and done with.
-
-        Returns whether there may be more at once.
-        """
+        """Find what expired, was lost by its worker or by Redis, or is over; returns whether there may be more."""
         counts: list[int] = []
         gone: list[UUID] = []
         with self._postgres:
@@ -186,6 +185,8 @@ class Relay:
                 for held in (*resumed, self._next_of_keys()):
                     counts.append(len(held))
                     self._dispatch(self._not_queued(held))
+                with self._redis:
+                    self._dispatch(self._offers.claim())
             gone = self._retention.step(BATCH)
         if gone and self._redis.is_worth_a_try():
             with self._redis:

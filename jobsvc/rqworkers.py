@@ -1,5 +1,6 @@
 """The workers, as RQ knows them."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -13,10 +14,16 @@ from jobsvc import rqsettings
 MOST = 1000
 """So many workers are shown."""
 
+TYPES = "types"
+"""The field of RQ's hash of a worker in which ours write, at each heartbeat, the job types that they can run."""
+
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker that gave a sign of life not long ago: `jobs` are the ids of those it runs now."""
+    """A worker that gave a sign of life not long ago: `jobs` are the ids of those it runs now.
+
+    `types` are the job types that it can run; None where it doesn't say so, as a stock worker.
+    """
 
     name: str
     host: str | None
@@ -25,6 +32,7 @@ class WorkerState:
     queues: list[str]
     jobs: list[str]
     last_heartbeat: datetime | None
+    types: frozenset[str] | None = None
 
 
 def known() -> list[WorkerState]:
@@ -55,4 +63,5 @@ def _worker(name: str, data: dict[bytes, bytes], executions: set[bytes]) -> Work
         queues=[queue for queue in text.get("queues", "").split(",") if queue],
         jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
         last_heartbeat=utcparse(beat) if beat else None,
+        types=frozenset(json.loads(text[TYPES])) if TYPES in text else None,
     )

@@ -7,7 +7,15 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 from jobsvc.jobs import schedules
 from jobsvc.jobs.acting import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, undo_starts
-from jobsvc.jobs.awaiting import Waiting, awaited_types, claim_awaiting, claim_offers, count_awaiting, freed_keys
+from jobsvc.jobs.awaiting import (
+    Waiting,
+    awaited_types,
+    claim_awaiting,
+    claim_offers,
+    count_awaiting,
+    freed_keys,
+    sort_offers,
+)
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
 from jobsvc.jobs.counts import depths, relay_lag
 from jobsvc.jobs.deliveries import announce_again
@@ -109,6 +117,7 @@ __all__ = [
     "retry_all",
     "schedules",
     "seconds_to_next",
+    "sort_offers",
     "start",
     "store",
     "submit",

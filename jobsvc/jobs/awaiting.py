@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
 
 from jobsvc.db import statement, transaction
+from jobsvc.jobs.admission import NO_HANDLER
 from jobsvc.jobs.dispatching import Dispatch, claim, dispatches
-from jobsvc.models import AWAITS_HANDLER, Job
+from jobsvc.models import AWAITS_HANDLER, IS_DISPATCHED, Job
 
 
 class Waiting(NamedTuple):
@@ -94,6 +95,21 @@ def claim_offers(queue: str, type_: str, most: int) -> list[Dispatch]:
     with transaction() as connection:
         ids = list(connection.scalars(_claim, _asked([queue], [type_], most)))
         return dispatches(claim(connection, select(Job.id).where(Job.id.in_(ids)))) if ids else []
+
+
+class Offered(NamedTuple):
+    """What became of jobs that were offered: those that were refused again, and those that nobody took yet."""
+
+    refused: list[UUID]
+    in_rq: list[UUID]
+
+
+def sort_offers(job_ids: Collection[UUID]) -> Offered:
+    """Return which of these jobs wait for a handler again, and which are still in RQ; the others have started."""
+    stands = select(Job.id, Job.dispatched_at == NO_HANDLER).where(Job.id.in_(job_ids), text(IS_DISPATCHED))
+    with statement() as connection:
+        found = connection.execute(stands).all()
+    return Offered([id_ for id_, refused in found if refused], [id_ for id_, refused in found if not refused])
 
 
 def freed_keys(job_ids: Collection[UUID]) -> set[str]:

@@ -1,0 +1,95 @@
+"""Jobs that wait for a handler, offered to stock workers: these cannot look in Postgres, nor say what they know."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from jobsvc import jobs, rqsettings, rqworkers
+from jobsvc.config import settings
+from jobsvc.jobs import Dispatch
+from jobsvc.rqworkers import WorkerState
+
+Kind = tuple[str, str]
+"""A queue and a type."""
+
+TURN = "rq:jobsvc:offers"
+"""Key in Redis: one relay at a time makes offers."""
+
+MOST_KINDS = 1000
+MOST = 1000
+"""Largest number of jobs of one kind that are offered and not started yet."""
+
+
+class Offers:
+    """What one relay has offered: one job of each kind at first, twice as many each time that workers start them.
+
+    A kind whose jobs are refused goes back to one. In all, the refused offers cost the workers one look a second.
+    """
+
+    def __init__(self) -> None:
+        self._limits: dict[Kind, int] = {}
+        self._offered: dict[Kind, list[UUID]] = {}
+        self._last: Kind = ("", "")
+
+    def claim(self) -> list[Dispatch]:
+        """Claim the jobs to dispatch now. Raises RedisError and StoreUnavailable."""
+        waiting = {(one.queue, one.type) for one in jobs.awaited_types(MOST_KINDS, 1)}
+        if not waiting and not self._offered:
+            return []
+        self._learn()
+        if not waiting or not self._has_turn():
+            return []
+        workers = rqworkers.known()
+        return self._claim([kind for kind in self._in_turn(waiting) if is_to_offer(kind, workers)])
+
+    def _learn(self) -> None:
+        """Look what became of what was offered."""
+        for kind, job_ids in list(self._offered.items()):
+            found = jobs.sort_offers(job_ids)
+            started = len(job_ids) - len(found.refused) - len(found.in_rq)
+            limit = self._limits.get(kind, 1)
+            if len(found.refused) > started:
+                self._limits[kind] = max(limit // 2, 1)
+            elif started:
+                self._limits[kind] = min(limit * 2, MOST)
+            self._offered[kind] = found.in_rq
+            if not found.in_rq:
+                del self._offered[kind]
+
+    def _has_turn(self) -> bool:
+        milliseconds = int(900 * _round_seconds())  # less than a round, which so is nobody's in vain
+        return bool(rqsettings.connection().set(TURN, 1, nx=True, px=milliseconds))
+
+    def _in_turn(self, waiting: Iterable[Kind]) -> list[Kind]:
+        ordered = sorted(waiting)
+        return [kind for kind in ordered if kind > self._last] + [kind for kind in ordered if kind <= self._last]
+
+    def _claim(self, kinds: Sequence[Kind]) -> list[Dispatch]:
+        claimed: list[Dispatch] = []
+        trials = int(_round_seconds())
+        for kind in kinds:
+            limit = self._limits.get(kind, 1)
+            if limit == 1:
+                if not trials:
+                    continue
+                trials -= 1
+                self._last = kind
+            in_rq = self._offered.get(kind, [])
+            if (room := limit - len(in_rq)) > 0:
+                offered = jobs.claim_offers(*kind, room)
+                self._offered[kind] = in_rq + [one.job_id for one in offered]
+                claimed += offered
+        return claimed
+
+
+def _round_seconds() -> float:
+    return max(settings().JOBSVC_SWEEP_SECONDS, 1.0)
+
+
+def is_to_offer(kind: Kind, workers: Iterable[WorkerState]) -> bool:
+    """Return True if a stock worker may know the type, or no worker that Redis knows of does.
+
+    The latter since a stock worker that Redis has lost is not seen, and still works.
+    """
+    queue, type_ = kind
+    known = [worker.types for worker in workers if queue in worker.queues]
+    return None in known or not any(types and type_ in types for types in known)
