@@ -33,6 +33,9 @@ logger = logging.getLogger("jobsvc.worker")
 AHEAD_SECONDS = 0.05
 """So much work is held beyond what runs."""
 
+MOST_REFUSED = 100
+"""Largest number of jobs that are taken ahead since those before them could not be started."""
+
 SHOW_AFTER_SECONDS = 0.1
 """RQ is told of an execution that takes longer; of a shorter one it sees the end alone."""
 
@@ -49,6 +52,7 @@ class Batches:
         self._doorbell, self._threads = doorbell, threads
         self._free = list(range(SLOTS))
         self._seconds_each = 1.0  # a moving average of how long an attempt takes
+        self._more = 0
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
         postgres = Server("Postgres", StoreUnavailable, logger)
@@ -79,7 +83,7 @@ class Batches:
             self._keeper.start()
         try:
             self._start(job_ids)
-            while self.held or self._ends or (self._starts and not self.is_stopping):
+            while self.held or self._ends or ((self._starts or self._more) and not self.is_stopping):
                 self._wait()
                 self._hear_all()
                 now = time.monotonic()
@@ -118,7 +122,7 @@ class Batches:
         if not self._starts.undo():
             self._next_take = time.monotonic() + AWAY_SECONDS
             return
-        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each)
+        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._more
         if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
             return
         job_ids: list[str] = []
@@ -128,6 +132,8 @@ class Batches:
         self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # where nothing waits there is time
         if job_ids:
             self._start(job_ids)
+        else:
+            self._more = 0
 
     def _start(self, job_ids: list[str]) -> None:
         now = time.monotonic()
@@ -135,11 +141,13 @@ class Batches:
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
                 self._doorbell.give_back(job_ids)
-            self._next_take = now + AWAY_SECONDS
+            self._next_take, self._more = now + AWAY_SECONDS, 0
             if not (self.held or self._starts):
                 time.sleep(AWAY_SECONDS)
             return
         by_id = {str(one.job_id): one for one in started}
+        # Refused jobs take no time: where nothing else came, many are taken next.
+        self._more = 0 if started else min(2 * self._more + 8, MOST_REFUSED)
         if refused := set(job_ids) - by_id.keys():
             with suppress(RedisError):
                 self._doorbell.refused(refused)

@@ -92,9 +92,10 @@ class RingingWorker(Worker):
 
     def refused(self, job_ids: Iterable[str]) -> None:
         """Leave a job of others to RQ, and put right what RQ shows of ours."""
-        job_ids = list(job_ids)
-        attempts.let_next_in_for(ids_in(job_ids), self.connection)
-        for job in self._fetch(job_ids):
+        job_ids = set(job_ids)
+        awaiting = {str(job_id) for job_id in attempts.look_after_refused(ids_in(job_ids), self.connection)}
+        rqview.show_waiting(self.connection, awaiting)
+        for job in self._fetch(job_ids - awaiting):
             if is_ours(job):
                 rqview.step_aside(self, job, None)
             else:

@@ -70,7 +70,7 @@ def run(job_id: str) -> Any:
         logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
         raise
     if not started:
-        let_next_in_for([UUID(job_id)], rq_job.connection)
+        look_after_refused([UUID(job_id)], rq_job.connection)
         return None
     try:
         log = AttemptLog()
@@ -133,11 +133,23 @@ def store(ends: list[AttemptEnd]) -> list[tuple[AttemptEnd, Verdict | None]]:
         return store([AttemptEnd(end.job_id, end.fence, Outcome.FAILED, failure=refused)])
 
 
-def let_next_in_for(refused: Sequence[UUID], connection: Redis) -> None:
-    """Dispatch other jobs of the concurrency keys of these, of which those that await a handler take no place."""
+_told_of: set[str] = set()
+
+
+def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
+    """Log, once for each type, that jobs wait for a handler, and dispatch others of their concurrency keys.
+
+    Returns those of these jobs, none of which was started, that do. Empty while Postgres is unavailable.
+    """
+    refused: list[jobs.Refused] = []
     with contextlib.suppress(StoreUnavailable):
-        if keys := jobs.freed_keys(refused):
-            let_next_in(keys, connection)
+        refused = jobs.find_refused(job_ids)
+    for type_ in {one.type for one in refused} - _told_of:
+        _told_of.add(type_)
+        logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
+    if keys := {one.concurrency_key for one in refused if one.concurrency_key}:
+        let_next_in(keys, connection)
+    return {one.job_id for one in refused}
 
 
 def let_next_in(keys: set[str], connection: Redis) -> None:

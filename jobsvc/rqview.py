@@ -5,8 +5,10 @@ dispatch too many, an attempt that had lost its job, or one that was handed back
 job as finished, without a result, whatever other attempts make of it.
 """
 
+from collections.abc import Collection
 from uuid import UUID
 
+from redis import Redis
 from redis.client import Pipeline
 from rq.executions import Execution
 from rq.job import Job as RQJob
@@ -30,6 +32,18 @@ def is_anothers(worker: BaseWorker, job: RQJob) -> bool:
     """Whether another worker has started the job since this one did, as far as one can tell."""
     row = _look(job)
     return row is not None and row.worker not in (None, worker.name)
+
+
+def show_waiting(connection: Redis, job_ids: Collection[str]) -> None:
+    """Show these jobs, which were queued and are withheld now, as waiting: as `step_aside`, but of many at once."""
+    keys = [RQJob.key_for(job_id) for job_id in job_ids]
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.hget(key, "status")
+        queued = [key for key, status in zip(keys, pipeline.execute(), strict=True) if status == b"queued"]
+        for key in queued:
+            pipeline.hset(key, "status", JobStatus.SCHEDULED)
+        pipeline.execute()
 
 
 def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> None:

@@ -8,12 +8,13 @@ from jobsvc.jobs import schedules
 from jobsvc.jobs.acting import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, undo_starts
 from jobsvc.jobs.awaiting import (
+    Refused,
     Waiting,
     awaited_types,
     claim_awaiting,
     claim_offers,
     count_awaiting,
-    freed_keys,
+    find_refused,
     sort_offers,
 )
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
@@ -62,6 +63,7 @@ __all__ = [
     "Position",
     "Pruned",
     "QueueState",
+    "Refused",
     "RequestKey",
     "Snapshot",
     "Started",
@@ -87,10 +89,10 @@ __all__ = [
     "count_retryable",
     "depths",
     "expire",
+    "find_refused",
     "finish",
     "fold_tallies",
     "forget_keys",
-    "freed_keys",
     "full_history",
     "get",
     "handed_back",

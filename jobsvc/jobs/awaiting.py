@@ -112,11 +112,19 @@ def sort_offers(job_ids: Collection[UUID]) -> Offered:
     return Offered([id_ for id_, refused in found if refused], [id_ for id_, refused in found if not refused])
 
 
-def freed_keys(job_ids: Collection[UUID]) -> set[str]:
-    """The concurrency keys of those of these jobs that wait for a handler, and so take no place of theirs."""
-    keys = select(Job.concurrency_key).where(Job.id.in_(job_ids), text(AWAITS_HANDLER))
+class Refused(NamedTuple):
+    """A job that waits for a handler."""
+
+    job_id: UUID
+    type: str
+    concurrency_key: str | None
+
+
+def find_refused(job_ids: Collection[UUID]) -> list[Refused]:
+    """Return those of these jobs that wait for a handler, and so take no place of their concurrency keys."""
+    refused = select(Job.id, Job.type, Job.concurrency_key).where(Job.id.in_(job_ids), text(AWAITS_HANDLER))
     with statement() as connection:
-        return set(connection.scalars(keys.where(Job.concurrency_key.is_not(None))))
+        return [Refused(*row) for row in connection.execute(refused)]
 
 
 # A step from queue and type to the next ones in the index, however many jobs each of them has.

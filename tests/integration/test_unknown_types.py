@@ -125,7 +125,7 @@ def test_it_takes_no_place_of_its_concurrency_key() -> None:
     )
     assert [one.job_id for one in jobs.claim_due(10)] == [strange]
     assert start(strange) == []
-    assert jobs.freed_keys([strange, plain]) == {"k"}
+    assert jobs.find_refused([strange, plain]) == [(strange, "NEW", "k")]
     assert [one.job_id for one in jobs.claim_next({"k"}, 10)] == [plain]
     assert start(plain) == [plain]
     assert jobs.claim_awaiting(QUEUES, NEW, 10) == [strange]

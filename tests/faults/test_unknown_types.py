@@ -1,0 +1,95 @@
+"""Workers that do not know a job's type, from outside: during a deploy, in a mixed fleet, after a type was removed.
+
+Every process knows `tests.handlers`, and only those that are started with TYPES `tests.handlers_types` as well.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Process, Service, eventually
+
+KINDS = {"pool": ("pool", {}), "threads": ("pool", {"JOBSVC_CONCURRENCY": "3"}), "stock": ("stock", {})}
+TYPES = "tests.handlers,tests.handlers_types"
+BOUND = 10
+"""Seconds within which a job starts once a worker that knows its type has a free slot."""
+
+
+@pytest.fixture(scope="module")
+def shared(apart: dict[str, str]) -> Iterator[Service]:
+    service = Service({**apart, "JOBSVC_HANDLERS": TYPES, "JOBSVC_LEASE_SECONDS": "3", "JOBSVC_SWEEP_SECONDS": "1"})
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def service(shared: Service) -> Iterator[Service]:
+    yield shared
+    for process in shared.processes[1:]:
+        process.kill()
+    shared.processes[1:] = []
+    shared.redis().flushdb()
+    shared.sql("DELETE FROM jobs")
+
+
+def worker(service: Service, kind: str, types: str, **env: str) -> Process:
+    name, more = KINDS[kind]
+    return service.worker(name, **more, **env, JOBSVC_HANDLERS=types)
+
+
+def old(service: Service, kind: str = "pool", **env: str) -> Process:
+    return worker(service, kind, "tests.handlers", **env)
+
+
+def new(service: Service, kind: str = "pool", **env: str) -> Process:
+    return worker(service, kind, TYPES, **env)
+
+
+def refused(service: Service, number: int) -> None:
+    """Wait until so many jobs wait for a worker that knows their type."""
+    count = "SELECT count(*) FROM jobs WHERE dispatched_at = '9999-12-31 00:00:00+00' AND status <> 'FAILED'"
+    eventually(lambda: service.sql(count) == [(number,)])
+
+
+ROWS = "SELECT id, xmin::text FROM jobs WHERE type = 'NEW'"
+MIXES = [("pool", "pool"), ("threads", "stock"), ("stock", "threads"), ("stock", "stock")]
+
+
+@pytest.mark.parametrize(("unknowing", "knowing"), MIXES)
+def test_a_job_waits_for_a_worker_that_knows_it(service: Service, unknowing: str, knowing: str) -> None:
+    old(service, unknowing)
+    strange = [service.post("NEW") for _ in range(3)]
+    later = service.post("NEW", delay=0.5)
+    before = service.job(strange[0])
+    after = service.post()
+    service.until(after, "COMPLETED")
+    refused(service, 4)
+    assert (service.job(strange[0]), service.attempts(strange[0])) == (before, [])
+    assert service.job(later)["status"] == "SCHEDULED"
+    new(service, knowing)
+    for job_id in [*strange, later]:
+        job = service.until(job_id, "COMPLETED", timeout=BOUND)
+        assert (job["result"], [one["outcome"] for one in service.attempts(job_id)]) == (1, ["completed"])
+
+
+def test_thousands_hold_nothing_up_and_are_left_alone(service: Service) -> None:
+    old(service)
+    strange = [id_ for _ in range(2) for id_ in post_many(service, 1000)]
+    service.until(service.post(), "COMPLETED", timeout=BOUND)
+    refused(service, 2000)
+    written = set(service.sql(ROWS))
+    for _ in range(3):  # each later than a sweep
+        service.until(service.post(delay=1.1), "COMPLETED", timeout=BOUND)
+    elapsed = service.sql("SELECT extract(epoch FROM now() - min(finished_at)) FROM jobs WHERE status = 'COMPLETED'")
+    # One a second is offered, lest there be a stock worker that Redis has lost.
+    assert len(set(service.sql(ROWS)) - written) <= float(elapsed[0][0]) + 1
+    assert service.redis().llen("rq:queue:default") <= 1
+    new(service, "threads")
+    for job_id in strange[::-200]:
+        service.until(job_id, "COMPLETED", timeout=60)
+
+
+def post_many(service: Service, number: int) -> list[str]:
+    reply = service.client.post("/jobs/batch", json={"jobs": [{"type": "NEW"}] * number})
+    assert reply.status_code == 202
+    return list(reply.json()["jobIds"])

@@ -1,0 +1,90 @@
+"""What the relay offers to stock workers: few at first, more as they are started, and never the same twice at once."""
+
+from uuid import UUID
+
+import pytest
+
+from jobsvc import jobs, rqworkers
+from jobsvc.offers import TURN, Offers, is_to_offer
+from jobsvc.rqsettings import connection
+from jobsvc.rqworkers import WorkerState
+from tests.integration.making import LEASE, submit
+
+OLD = frozenset({"TEST_JOB"})
+
+
+def worker(types: frozenset[str] | None, queue: str = "default") -> WorkerState:
+    return WorkerState("w", None, None, "idle", [queue], [], None, types)
+
+
+@pytest.fixture
+def offers(monkeypatch: pytest.MonkeyPatch) -> Offers:
+    monkeypatch.setattr(rqworkers, "known", lambda: [worker(OLD), worker(None)])
+    return Offers()
+
+
+def refuse(*job_ids: UUID) -> None:
+    assert jobs.start(job_ids, "w", LEASE, OLD) == []
+
+
+def next_round(offers: Offers) -> list[UUID]:
+    connection().delete(TURN)
+    return [one.job_id for one in offers.claim()]
+
+
+@pytest.mark.parametrize(
+    ("workers", "is_offered"),
+    [
+        ([], True),
+        ([worker(None)], True),
+        ([worker(OLD), worker(None)], True),
+        ([worker(OLD | {"NEW"}), worker(None)], True),
+        ([worker(OLD)], True),
+        ([worker(OLD), worker(OLD | {"NEW"})], False),
+        ([worker(OLD | {"NEW"}), worker(None, "low")], False),
+    ],
+)
+def test_to_whom_is_offered(workers: list[WorkerState], is_offered: bool) -> None:
+    assert is_to_offer(("default", "NEW"), workers) == is_offered
+
+
+def test_twice_as_many_each_time_that_they_start(offers: Offers) -> None:
+    refuse(*(submit(type="NEW") for _ in range(20)))
+    sizes = []
+    for _ in range(4):
+        offered = next_round(offers)
+        jobs.start(offered, "stock", LEASE)
+        sizes.append(len(offered))
+    assert sizes == [1, 2, 4, 8]
+
+
+def test_one_at_a_time_while_they_are_refused(offers: Offers) -> None:
+    refuse(*(submit(type="NEW") for _ in range(5)))
+    for _ in range(4):
+        offered = next_round(offers)
+        assert len(offered) == 1
+        refuse(*offered)
+
+
+def test_none_more_while_the_last_one_is_in_rq(offers: Offers) -> None:
+    refuse(*(submit(type="NEW") for _ in range(5)))
+    assert len(next_round(offers)) == 1
+    assert next_round(offers) == []
+
+
+def test_types_take_turns(offers: Offers) -> None:
+    ids = {type_: submit(type=type_) for type_ in "ABCDE"}
+    refuse(*ids.values())
+    seen = []
+    for _ in range(3):
+        offered = next_round(offers)
+        refuse(*offered)
+        seen += offered
+    assert seen[:5] == list(ids.values())
+
+
+def test_one_relay_at_a_time_makes_offers(offers: Offers) -> None:
+    refuse(submit(type="A"), submit(type="A"))
+    assert len(next_round(offers)) == 1
+    assert Offers().claim() == []
+    assert connection().ttl(TURN) >= 0
