@@ -30,6 +30,10 @@ class WrongState(JobsvcError):
     """The job's status doesn't allow this."""
 
 
+class VersionMismatch(JobsvcError):
+    """The job has another version than the request expects."""
+
+
 class UniqueKeyTaken(JobsvcError):
     """Another job has the unique key."""
 

@@ -26,6 +26,7 @@ HEADERS = {
     "ETag": "The version of the job, for If-None-Match.",
     "Idempotency-Key": "Sent again with it within 24 hours, a request makes nothing and is answered the same.",
     "Idempotency-Replayed": "`true` when the answer is that of an earlier request.",
+    "If-Match": "ETags of the job, or `*`: 412 unless the job has one of these versions.",
     "If-None-Match": "An ETag: 304 while the job is as it was then.",
     "Last-Event-ID": "The id of the last event seen: only what is newer.",
     "Link": '`rel="next"`: the next page.',

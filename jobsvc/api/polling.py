@@ -3,9 +3,11 @@
 import math
 from datetime import UTC, datetime
 
-from flask import Response, abort, jsonify, request
+from flask import Response, jsonify, request
 
+from jobsvc.api.conditions import expected_versions
 from jobsvc.api.showing import dump_job_for_caller, tag_suffix
+from jobsvc.jobs import check_version
 from jobsvc.models import Job
 from jobsvc.states import WAITING, Status
 
@@ -16,15 +18,17 @@ LONGEST_RETRY_AFTER = 60
 def polled(job: Job) -> Response:
     """The job as JSON, or 304 without it when If-None-Match (RFC 9110 §13.1.2) names its version.
 
-    Aborts with 412 when there is an If-Match, and it doesn't.
+    Raises VersionMismatch if If-Match names other versions.
     """
+    suffix = tag_suffix(job)
+    check_version(job.version, expected_versions(suffix))
     response = jsonify(dump_job_for_caller(job))
-    response.set_etag(f"{job.version}{tag_suffix(job)}")
+    response.set_etag(f"{job.version}{suffix}")
     if (seconds := retry_after(job, datetime.now(UTC))) is not None:
         response.headers["Retry-After"] = str(seconds)
-    response.make_conditional(request)
-    if response.status_code == 412:
-        abort(412)
+    # Werkzeug takes the `*` of If-Match for a tag.
+    rest = {name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"}
+    response.make_conditional(rest)
     return response
 
 

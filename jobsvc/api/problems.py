@@ -20,6 +20,7 @@ from jobsvc.errors import (
     ScheduleNotFound,
     StoreUnavailable,
     UniqueKeyTaken,
+    VersionMismatch,
     WrongState,
 )
 from jobsvc.strictjson import NotJson
@@ -37,6 +38,7 @@ _STATUS: dict[type[JobsvcError], int] = {
     WrongState: 409,
     UniqueKeyTaken: 409,
     KeyUnderWay: 409,
+    VersionMismatch: 412,
     InvalidInput: 422,
     KeyReused: 422,
     StoreUnavailable: 503,

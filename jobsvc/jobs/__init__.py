@@ -17,7 +17,7 @@ from jobsvc.jobs.awaiting import (
     find_refused,
     sort_offers,
 )
-from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all
+from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all, retry_listed
 from jobsvc.jobs.counts import depths, relay_lag
 from jobsvc.jobs.deliveries import announce_again
 from jobsvc.jobs.dispatching import (
@@ -37,7 +37,7 @@ from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.outcomes import AttemptEnd, Failure, completed, handed_back, lost
 from jobsvc.jobs.overview import Glance, Pace, latest, paces
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
-from jobsvc.jobs.reading import full_history, get, history
+from jobsvc.jobs.reading import Versions, check_version, full_history, get, history
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.starting import Started, start
@@ -69,6 +69,7 @@ __all__ = [
     "Started",
     "Submitted",
     "Verdict",
+    "Versions",
     "Waiting",
     "announce_again",
     "append_lines",
@@ -77,6 +78,7 @@ __all__ = [
     "cancel",
     "cancel_all",
     "changes",
+    "check_version",
     "claim_awaiting",
     "claim_due",
     "claim_missing",
@@ -117,6 +119,7 @@ __all__ = [
     "resume",
     "retry",
     "retry_all",
+    "retry_listed",
     "schedules",
     "seconds_to_next",
     "sort_offers",

@@ -13,7 +13,7 @@ from jobsvc.db import transaction
 from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.dispatching import Dispatch, as_dispatch
-from jobsvc.jobs.reading import load
+from jobsvc.jobs.reading import Versions, load, require_version
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Job
 from jobsvc.sql import now, seconds_until
@@ -23,12 +23,14 @@ CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[sta
 RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})
 
 
-def cancel(job_id: UUID) -> Job:
+def cancel(job_id: UUID, versions: Versions = None) -> Job:
     """Call a job off: one that waits is CANCELLED and never run, a running attempt is told to stop.
 
-    Returns the job as it stands then. Raises JobNotFound, and WrongState if it has ended.
+    Returns the job as it stands then. Raises JobNotFound, WrongState if it has ended, and VersionMismatch if
+    its version is not among `versions`.
     """
     with transaction() as connection:
+        require_version(connection, job_id, versions)
         moved = cancel_these(connection, [job_id], CANCELLABLE)
         return _moved(connection, job_id, moved, "cancelled", CANCELLABLE)
 
@@ -54,13 +56,15 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
     return {job.id: Status(job.status) for job in moved}
 
 
-def retry(job_id: UUID) -> tuple[Job, Dispatch]:
+def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
     """Have a job that FAILED or was CANCELLED tried again, at once, with all its retries before it.
 
     Its history stays and its attempts go on counting. Returns the job, and what is to be dispatched
-    of it. Raises JobNotFound, WrongState, and UniqueKeyTaken if another job has its unique key now.
+    of it. Raises JobNotFound, WrongState, UniqueKeyTaken if another job has its unique key now, and
+    VersionMismatch if its version is not among `versions`.
     """
     with transaction() as connection:
+        require_version(connection, job_id, versions)
         dispatches = retry_these(connection, [job_id], RETRYABLE)
         return _moved(connection, job_id, dispatches, "retried", RETRYABLE), dispatches[0]
 
@@ -92,9 +96,13 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
         raise
 
 
-def remove(job_id: UUID) -> None:
-    """Remove a job that has ended, and its attempts. Raises JobNotFound, and WrongState if it has not."""
+def remove(job_id: UUID, versions: Versions = None) -> None:
+    """Remove a job that has ended, and its attempts.
+
+    Raises JobNotFound, WrongState if it has not ended, and VersionMismatch if its version is not among `versions`.
+    """
     with transaction() as connection:
+        require_version(connection, job_id, versions)
         gone = connection.execute(delete(Job).where(Job.id == job_id, Job.status.in_(ENDED)).returning(Job.id)).all()
         if not gone:
             _moved(connection, job_id, gone, "deleted", ENDED)

@@ -56,6 +56,15 @@ def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
         yield _retry(list(first.values()), among)
 
 
+def retry_listed(job_ids: Sequence[UUID]) -> Iterator[list[Dispatch]]:
+    """Retry those of these jobs that are FAILED or CANCELLED; yields what is to be dispatched of each batch.
+
+    Passes by ids without a job, and jobs whose unique key another job has.
+    """
+    for at in range(0, len(job_ids), BATCH):
+        yield _retry(job_ids[at : at + BATCH], RETRYABLE)
+
+
 def count_cancellable(wanted: Filter, at_most: int) -> int:
     """How many jobs `cancel_all` would mean now; it counts no further than `at_most`."""
     return _count(wanted, CANCELLABLE, at_most)

@@ -13,7 +13,7 @@ from jobsvc import handlers
 from jobsvc.config import settings
 from jobsvc.db import transaction
 from jobsvc.errors import WrongState
-from jobsvc.jobs.reading import load
+from jobsvc.jobs.reading import Versions, load, require_version
 from jobsvc.masking import mask_job
 from jobsvc.models import Job
 from jobsvc.sql import now, rows
@@ -50,12 +50,14 @@ def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
     return made
 
 
-def announce_again(job_id: UUID) -> UUID:
+def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
     """Make another delivery of a job's end, as the job stands now; returns its id.
 
-    Raises JobNotFound, and WrongState if the job has not ended, or has no URL to tell.
+    Raises JobNotFound, WrongState if the job has not ended, or has no URL to tell, and VersionMismatch if its
+    version is not among `versions`.
     """
     with transaction() as connection:
+        require_version(connection, job_id, versions)
         job = load(Session(connection), job_id)
         if job.webhook_url is None:
             raise WrongState("the job has no webhookUrl")

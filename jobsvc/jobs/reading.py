@@ -3,11 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, Text, cast, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, SQLColumnExpression, Text, cast, func, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from jobsvc.db import transaction
-from jobsvc.errors import JobNotFound
+from jobsvc.errors import JobNotFound, VersionMismatch
 from jobsvc.loglines import Lines
 from jobsvc.models import Attempt, AttemptLines, Job
 
@@ -19,6 +19,9 @@ MAX_BYTES = 8 * 1024 * 1024
 
 ATTEMPT_BYTES = 300
 """What an attempt takes beside its texts."""
+
+Versions = frozenset[int] | None
+"""The versions of a job that a caller accepts; None accepts any."""
 
 
 def get(job_id: UUID) -> Job:
@@ -92,3 +95,22 @@ def load(session: Session, job_id: UUID) -> Job:
     if job is None:
         raise JobNotFound(f"no job has the id {job_id}")
     return job
+
+
+def require_version(connection: Connection, job_id: UUID, versions: Versions) -> None:
+    """Lock the job's row in the caller's transaction, unless its version is not among `versions`.
+
+    Does nothing if `versions` is None. Raises JobNotFound and VersionMismatch.
+    """
+    if versions is None:
+        return
+    version = connection.scalar(select(Job.version).where(Job.id == job_id).with_for_update())
+    if version is None:
+        raise JobNotFound(f"no job has the id {job_id}")
+    check_version(version, versions)
+
+
+def check_version(version: int, versions: Versions) -> None:
+    """Raise VersionMismatch if `version` is not among `versions`."""
+    if versions is not None and version not in versions:
+        raise VersionMismatch(f"the job has version {version} now, which is not what the request expects")

@@ -7,6 +7,7 @@ from flask import Blueprint
 from jobsvc import jobs
 from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
+from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query, query, read_id
 from jobsvc.api.queries import SomeJobsQuery
@@ -23,12 +24,13 @@ blueprint.before_request(no_body)
 @needs("write")
 @describe(
     {200: Reply("It waited, and won't run.", JobShown), 202: Reply("It runs, and was told to stop.", JobShown)},
-    errors=(404, 409),
+    asks=("If-Match",),
+    errors=(404, 409, 412),
 )
 def cancel(job_id: str) -> tuple[JobShown, int]:
     """Call a job off: 200 if it waited, 202 if its running attempt was told to stop."""
     no_query()
-    job = jobs.cancel(read_id(job_id))
+    job = jobs.cancel(read_id(job_id), expected_versions())
     if job.status == Status.CANCELLED:
         relay().withdraw([job.id])
         relay().look()
@@ -37,22 +39,22 @@ def cancel(job_id: str) -> tuple[JobShown, int]:
 
 @blueprint.post("/jobs/<job_id>/retry")
 @needs("write")
-@describe({200: Reply("It waits to be run again.", JobShown)}, errors=(404, 409))
+@describe({200: Reply("It waits to be run again.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
 def retry(job_id: str) -> JobShown:
     """Have a job that failed or was cancelled tried again, at once."""
     no_query()
-    job, dispatch = jobs.retry(read_id(job_id))
+    job, dispatch = jobs.retry(read_id(job_id), expected_versions())
     relay().wake([dispatch])
     return dump_job_for_caller(job)
 
 
 @blueprint.delete("/jobs/<uuid:job_id>")
 @needs("admin")
-@describe({204: Reply("It is gone.")}, errors=(404, 409))
+@describe({204: Reply("It is gone.")}, asks=("If-Match",), errors=(404, 409, 412))
 def delete(job_id: UUID) -> tuple[str, int]:
     """Remove a job that has ended, and its attempts."""
     no_query()
-    jobs.remove(job_id)
+    jobs.remove(job_id, expected_versions())
     relay().withdraw([job_id])
     return "", 204
 

@@ -52,7 +52,7 @@ def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 @blueprint.get("/jobs/<uuid:job_id>")
 @describe(
     {200: Reply("The job.", JobShown, ("ETag", "Retry-After")), 304: Reply("It is as it was.", headers=("ETag",))},
-    asks=("If-None-Match",),
+    asks=("If-Match", "If-None-Match"),
     errors=(404, 412),
 )
 def show(job_id: UUID) -> Response:

@@ -5,6 +5,7 @@ from flask import Blueprint, url_for
 from jobsvc import jobs
 from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
+from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_body, no_query, read_id
 from jobsvc.api.replies import JobIdReply
@@ -16,9 +17,11 @@ blueprint.before_request(no_body)
 
 @blueprint.post("/jobs/<job_id>/webhook")
 @needs("write")
-@describe({202: Reply("The delivery is stored.", JobIdReply, ("Location",))}, errors=(404, 409))
+@describe(
+    {202: Reply("The delivery is stored.", JobIdReply, ("Location",))}, asks=("If-Match",), errors=(404, 409, 412)
+)
 def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
     """Tell the end of a job again; the answer names the delivery."""
-    delivery = str(jobs.announce_again(read_id(job_id)))
+    delivery = str(jobs.announce_again(read_id(job_id), expected_versions()))
     relay().look()
     return {"jobId": delivery}, 202, {"Location": url_for("jobs.show", job_id=delivery)}
