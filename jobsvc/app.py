@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flask import Flask
+from werkzeug.routing import IntegerConverter
 
 from jobsvc import logs
 from jobsvc.config import settings
@@ -26,6 +27,7 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         # One more than the limit, since Werkzeug cuts a body of unknown length there, in silence.
         app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES + 1
         app.url_map.merge_slashes = False
+        app.url_map.converters["int"] = _ShortNumber
         if has_commands:
             _add_commands(app)  # before there are logs, since Alembic tells of itself as it comes in
         logs.set_up()
@@ -34,9 +36,15 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
     return app
 
 
+class _ShortNumber(IntegerConverter):
+    """A number in a path. Python refuses to read one of more than 4,300 digits, and Werkzeug doesn't expect that."""
+
+    regex = "[0-9]{1,9}"
+
+
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
-    from jobsvc.api import auth, dashboard, problems
+    from jobsvc.api import auth, dashboard, headers, problems, proxy
     from jobsvc.api.door import Door
     from jobsvc.api.routes import (
         acting,
@@ -52,12 +60,13 @@ def _wire(app: Flask) -> None:
         webhooks,
     )
 
-    for part in (problems, auth, dashboard):
+    for part in (headers, problems, auth, dashboard):
         part.init_app(app)
     for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops, docs):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.wsgi_app = Door(app)  # type: ignore[method-assign]
+    proxy.init_app(app)
 
 
 def _add_commands(app: Flask) -> None:

@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     JOBSVC_LOG: Literal["text", "json"] = "text"
     JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = Field([], repr=False)
     JOBSVC_ALLOW_ANONYMOUS: bool = False
+    JOBSVC_TRUST_PROXY: int = Field(0, ge=0, le=1)
     JOBSVC_WEBHOOK_SECRETS: CommaSeparated[Annotated[bytes, BeforeValidator(_webhook_secret)]] = Field([], repr=False)
     JOBSVC_HTTP_ALLOW: CommaSeparated[Annotated[Network, BeforeValidator(_network)]] = []
 
@@ -158,6 +159,15 @@ class Settings(BaseSettings):
         raise ValueError(
             f"HOST: {self.HOST} can be reached from other machines: set JOBSVC_API_KEYS, "
             "or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in"
+        )
+
+    @model_validator(mode="after")
+    def _trusted_proxy_only_with_keys(self) -> "Settings":
+        if not self.JOBSVC_TRUST_PROXY or not self.is_open or self.JOBSVC_ALLOW_ANONYMOUS:
+            return self
+        raise ValueError(
+            "JOBSVC_TRUST_PROXY: needs JOBSVC_API_KEYS, or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in, "
+            "since the proxy serves other machines"
         )
 
     @cached_property

@@ -32,11 +32,15 @@ def resolve(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if this host, a name or an address, is this machine's own loopback."""
-    if host.lower() == "localhost":
+    """Return True if this host, a name or an address as in a URL, is this machine's own loopback.
+
+    Names are compared without case (RFC 9110 §4.2.3), and without the dot that makes them absolute.
+    """
+    name = host.strip("[]").removesuffix(".").lower()
+    if name == "localhost":
         return True
     try:
-        address = ip_address(host)
+        address = ip_address(name)
     except ValueError:
         return False
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

@@ -35,8 +35,11 @@ def connection() -> Redis:
 
 
 def probe() -> None:
-    """Raise RedisError unless Redis takes writes: one that is out of memory, or read-only, still answers a PING."""
-    connection().set("jobsvc:probe", 1, ex=60)
+    """Raise RedisError unless Redis takes writes: one that is out of memory, or read-only, still answers a PING.
+
+    It writes nothing, since XX asks for a key that is there already, which nobody makes.
+    """
+    connection().set("jobsvc:probe", 1, ex=60, xx=True)
 
 
 @lru_cache

@@ -2,20 +2,25 @@
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
+from jobsvc.api.clients import MAX_WRONG_KEYS, WINDOW_SECONDS, WrongKeys, client_address, network_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.problems import problem
-from jobsvc.config import ApiKey, Scope, is_loopback, settings
+from jobsvc.api.sites import FROM_BROWSER, SAFE_METHODS, is_forwarded, is_from_own_page, is_local, own_origin
+from jobsvc.config import ApiKey, Scope, settings
+
+logger = logging.getLogger("jobsvc.api")
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-_SAFE = ("GET", "HEAD", "OPTIONS")
-_PAGES = ("/docs", "/openapi.json")
+CHALLENGES = ('Basic realm="jobsvc", charset="UTF-8"', "Bearer")
+"""What every 401 asks for (RFC 9110 §11.6.1)."""
+
 _LADDER: tuple[Scope, ...] = ("read", "write", "admin")
 
 
@@ -38,18 +43,21 @@ def _scope_needed() -> Scope | None:
 
 def scope_of(view: Callable[..., Any], method: str) -> Scope | None:
     """The scope that a view needs; None if it is open to everybody."""
-    declared: Scope | None = getattr(view, "scope", "read" if method in _SAFE else "admin")
+    declared: Scope | None = getattr(view, "scope", "read" if method in SAFE_METHODS else "admin")
     return declared
 
 
-def _key_sent() -> str | None:
-    """The key of the request: a bearer token (RFC 6750 §2.1), X-API-Key, or a Basic password (RFC 7617)."""
+def _key_sent() -> tuple[str, bool]:
+    """The key of the request, "" without one, and True if a page of another site can have made a browser send it.
+
+    It is a bearer token (RFC 6750 §2.1), X-API-Key, or a Basic password (RFC 7617), which browsers add by themselves.
+    """
     sent = request.authorization
     if sent is not None and sent.type == "bearer" and sent.token:
-        return sent.token
+        return sent.token, False
     if sent is not None and sent.type == "basic" and sent.password:
-        return sent.password
-    return request.headers.get("X-API-Key")
+        return sent.password, True
+    return request.headers.get("X-API-Key", ""), False
 
 
 def _owner(key: str) -> ApiKey | None:
@@ -68,22 +76,16 @@ def _digest(secret: str) -> str:
 
 
 def _check_site() -> Response | None:
-    """Refuse what a page of another site makes a browser send.
+    """Refuse a request that could change something and was sent by a page of another site.
 
-    That is every request to the dashboard, which changes things on GET too; and every request that
-    could change something, without keys or with a password, which a browser adds by itself.
-    `Sec-Fetch-Site` tells in every browser of today (W3C Fetch Metadata); Origin and Referer stand in.
+    A page can make a browser send such requests without keys, or with the password that the browser remembers. It
+    cannot send Bearer or X-API-Key keys, since that takes a CORS permission that no answer gives: those need no check.
     """
-    needs_nothing = settings().is_open or (request.authorization is not None and request.authorization.type == "basic")
-    if not is_dashboard(request.path) and (not needs_nothing or request.method in _SAFE):
+    if request.method in SAFE_METHODS or not (settings().is_open or _key_sent()[1]):
         return None
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        is_ours = site in ("same-origin", "none")
-    else:
-        source = request.headers.get("Origin") or request.headers.get("Referer")
-        is_ours = source is None or f"{source}/".startswith(request.host_url)
-    return None if is_ours else problem(403, "Forbidden", "A page of another site sent this request.")
+    if is_from_own_page(request.environ, own_origin(request.scheme, request.host)):
+        return None
+    return problem(403, "Forbidden", "A page of another site sent this request.")
 
 
 def _check() -> Response | None:
@@ -92,51 +94,71 @@ def _check() -> Response | None:
         return None
     if settings().is_open:
         return _check_is_local()
-    key = _key_sent()
+    key, _ = _key_sent()
     owner = _owner(key) if key else None
     if owner is None:
-        is_a_page = is_dashboard(request.path) or request.path in _PAGES
-        challenge = 'Basic realm="jobsvc", charset="UTF-8"' if is_a_page else "Bearer"
-        detail = "This key is not known." if key else "Send a key: Authorization: Bearer …, or X-API-Key: …"
-        return problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": challenge})
+        return _refuse_key() if key else _unauthorized("Send a key: Authorization: Bearer …, or X-API-Key: …")
     if _LADDER.index(owner.scope) < _LADDER.index(needed):
         return problem(403, "Forbidden", f"This needs a key of the scope {needed}; the key given has {owner.scope}.")
     g.caller, g.scope = owner.name, owner.scope
     return None
 
 
+def _refuse_key() -> Response:
+    """Answer a wrong key, and log it; neither holds any part of the key."""
+    address = client_address(request.environ)
+    wrong_keys: WrongKeys = current_app.extensions["wrong_keys"]
+    seconds = wrong_keys.count(network_of(address))
+    route = request.url_rule.rule if request.url_rule else "an unknown route"
+    logger.warning("access: wrong key from %s, %s %s", address or "an unknown address", request.method, route)
+    if seconds is None:
+        return _unauthorized("This key is not known.")
+    detail = f"More than {MAX_WRONG_KEYS} wrong keys came from this address within {WINDOW_SECONDS} s."
+    return problem(429, "Too Many Requests", detail, headers={"Retry-After": str(seconds)})
+
+
+def _unauthorized(detail: str) -> Response:
+    """A 401 with both challenges: a browser takes Basic, and asks for the key."""
+    response = problem(401, "Unauthorized", detail)
+    for challenge in CHALLENGES:
+        response.headers.add("WWW-Authenticate", challenge)
+    return response
+
+
 def _check_is_local() -> Response | None:
-    """Without keys, serve this machine only: also when a server was told to listen elsewhere, or a web page
-    makes a browser here call us under a name of its own (DNS rebinding)."""
-    if settings().JOBSVC_ALLOW_ANONYMOUS or _is_local(request.remote_addr or "", request.host):
+    """Without keys, serve this machine only: also when a server was told to listen elsewhere, when a proxy on this
+    machine passes on what comes from others, or when a web page makes a browser here call the service by a name of
+    its own (DNS rebinding)."""
+    if settings().JOBSVC_ALLOW_ANONYMOUS:
+        return None
+    if is_forwarded(request.environ):
+        return problem(
+            403,
+            "Forbidden",
+            "A proxy forwarded this request, and without keys the service answers to its own machine only: "
+            "set JOBSVC_API_KEYS, or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in.",
+        )
+    if is_local(request.remote_addr or "", request.host):
         return None
     return problem(
         403, "Forbidden", "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only."
     )
 
 
-@lru_cache
-def _is_local(client: str, host: str) -> bool:
-    """Whether a request from this address is for this Host, with or without its port, on loopback both."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    return is_loopback(client) and is_loopback(name.strip("[]"))
-
-
 def surely_may_write(environ: Mapping[str, Any]) -> bool:
-    """Whether what is checked here lets the request of this WSGI environment post jobs. If not, ask `_check` why."""
+    """Return True if the checks of this module surely let the request of this WSGI environ post jobs."""
     if settings().is_open:
-        return not any(name in environ for name in _SAYS_FROM_WHERE) and bool(
-            settings().JOBSVC_ALLOW_ANONYMOUS or _is_local(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", ""))
+        return not any(name in environ for name in FROM_BROWSER) and bool(
+            settings().JOBSVC_ALLOW_ANONYMOUS
+            or (is_local(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", "")) and not is_forwarded(environ))
         )
     kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     owner = _owner(token) if kind == "Bearer" else None
     return owner is not None and owner.scope != "read"
 
 
-_SAYS_FROM_WHERE = ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_REFERER")
-
-
 def init_app(app: Flask) -> None:
     """Check every request of this app before its view."""
+    app.extensions["wrong_keys"] = WrongKeys()
     app.before_request(_check_site)
     app.before_request(_check)

@@ -13,6 +13,7 @@ from flask import Flask
 from jobsvc import strictjson
 from jobsvc.api import accepting
 from jobsvc.api.auth import surely_may_write
+from jobsvc.api.headers import JSON_HEADERS
 from jobsvc.api.parsing import read
 from jobsvc.api.schemas import JobRequest
 from jobsvc.config import settings
@@ -46,6 +47,7 @@ class Door:
             ("Content-Length", str(len(body))),
             ("Location", f"/jobs/{submitted.job_id}"),
             ("Vary", "Prefer"),
+            *JSON_HEADERS,
         ]
         start_response("202 ACCEPTED" if submitted.dispatch else "200 OK", headers)
         return [body]
@@ -57,7 +59,7 @@ class Door:
 
     def _tell(self, error: Exception, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         with self._app.request_context(environ):
-            response = self._app.make_response(self._app.handle_user_exception(error))
+            response = self._app.process_response(self._app.make_response(self._app.handle_user_exception(error)))
             response.vary.add("Prefer")
             return response(environ, start_response)
 

@@ -38,7 +38,7 @@ HEADERS = {
 }
 _PATTERNS = {"Idempotency-Key": r"^[!#-+\--:<-\[\]-~]{1,255}$"}
 _PATH = {"job_id": {"type": "string", "format": "uuid"}, "name": {"type": "string", "pattern": NAME}}
-_EVERYWHERE = {401, 403, 422, 503}
+_EVERYWHERE = {401, 403, 422, 429, 503}
 _OF_A_BODY = {400, 413, 415}
 
 
@@ -166,7 +166,7 @@ def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str,
 
 
 def _problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
-    headers = {401: ("WWW-Authenticate",), 503: ("Retry-After",)}.get(status, ())
+    headers = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
     content = {"application/problem+json": {"schema": refs[ProblemReply]}}
     return {"description": HTTPStatus(status).phrase, "headers": _headers(headers), "content": content}
 

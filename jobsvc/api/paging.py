@@ -32,4 +32,4 @@ def link_to_next(cursor: str) -> str:
     """A Link header (RFC 8288) to the page at `cursor`, the other parameters as they are."""
     parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
     query = urlencode([*parameters, ("cursor", cursor)], quote_via=quote, safe="")
-    return f'<{request.path}?{query}>; rel="next"'
+    return f'<{quote(request.root_path)}{request.path}?{query}>; rel="next"'

@@ -3,10 +3,14 @@
 import json
 import logging
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, request
-from redis import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from werkzeug.exceptions import HTTPException
+from werkzeug.sansio.response import Response as BaseResponse
 
 from jobsvc.errors import (
     InvalidInput,
@@ -58,7 +62,7 @@ def problem(
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": f"{request.root_path}{request.path}",
     }
     if errors is not None:
         body["errors"] = [error.shown() for error in errors]
@@ -86,9 +90,16 @@ def _from_http(error: HTTPException) -> Response:
     status = error.code or 500
     response = error.get_response()
     if status < 400:
-        return Response(response.get_data(), status, response.headers)
+        return _redirect(response)
     kept = {name: value for name, value in response.headers if name in ("Allow", "Retry-After", "WWW-Authenticate")}
     return problem(status, error.name, error.description or error.name, headers=kept)
+
+
+def _redirect(response: BaseResponse) -> Response:
+    """Werkzeug's redirect, by path alone: whether the client came by TLS, and to which host, is its own to know."""
+    target = urlsplit(response.headers["Location"])
+    location = urlunsplit(("", "", target.path, target.query, ""))
+    return Response("", response.status_code, {"Location": location}, content_type="text/plain")
 
 
 def _from_redis(error: RedisError) -> Response:
@@ -105,5 +116,7 @@ def init_app(app: Flask) -> None:
     """Answer every error of this app with a problem."""
     app.register_error_handler(JobsvcError, _from_domain)
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(RedisError, _from_redis)
+    # Not every RedisError: what Redis answered is no outage, and asking again won't mend it.
+    for outage in (RedisConnectionError, RedisTimeoutError):
+        app.register_error_handler(outage, _from_redis)
     app.register_error_handler(Exception, _from_bug)

@@ -4,7 +4,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from flask import Blueprint, Response, current_app, send_from_directory
+from flask import Blueprint, Response, current_app, request, send_from_directory
 
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
@@ -19,25 +19,26 @@ NAMES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 # Nothing from any other host, and nothing inline that could be a script.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
 
+# Its paths are relative, so that a proxy may put a prefix in front of them.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>jobsvc</title>
-<link rel="stylesheet" href="/docs/swagger-ui.css">
-<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" href="docs/favicon-32x32.png">
 </head>
 <body>
 <div id="ui"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
 </body>
 </html>
 """
 
 START = """SwaggerUIBundle({
-  url: "/openapi.json", dom_id: "#ui", deepLinking: true, tryItOutEnabled: true, validatorUrl: null,
+  url: "openapi.json", dom_id: "#ui", deepLinking: true, tryItOutEnabled: true, validatorUrl: null,
 });
 """
 
@@ -47,7 +48,8 @@ START = """SwaggerUIBundle({
 def openapi() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     no_query()
-    return _document()
+    prefix = {"servers": [{"url": request.root_path}]} if request.root_path else {}
+    return {**_document(), **prefix}
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,79 @@
+"""Clients by their address: which one a request comes from, and which ones send too many wrong keys."""
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address, ip_network
+from threading import Lock
+from typing import Any
+
+from jobsvc.config import settings
+
+MAX_WRONG_KEYS = 20
+"""Wrong keys that one network may send within WINDOW_SECONDS; each further one is answered 429."""
+
+WINDOW_SECONDS = 60
+
+MAX_NETWORKS = 10_000
+"""Networks whose wrong keys are remembered, about 10 MB at most; beyond it, the one that was quiet longest goes."""
+
+
+def client_address(environ: Mapping[str, Any]) -> str:
+    """Return the IP address of the client behind a WSGI environ, in its shortest form; "" if it has none.
+
+    It is the peer's, or with JOBSVC_TRUST_PROXY=1 the last one in X-Forwarded-For. Says the same before and after
+    werkzeug's ProxyFix has changed the environ.
+    """
+    original = environ.get("werkzeug.proxy_fix.orig", environ)
+    if settings().JOBSVC_TRUST_PROXY:
+        forwarded = _read(environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2])
+        if forwarded:
+            return forwarded
+    return _read(original.get("REMOTE_ADDR") or "")
+
+
+def network_of(address: str) -> str:
+    """Return what is counted as one client: the /64 of an IPv6 address, else the address itself."""
+    if ":" in address:
+        return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
+    return address
+
+
+def _read(text: str) -> str:
+    """An address as some proxies write it, with brackets or a port, as an address alone; "" for anything else."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return ""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
+class WrongKeys:
+    """The times of the last wrong keys by network; of this process, and thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def count(self, network: str) -> int | None:
+        """Count one more wrong key of this network.
+
+        Returns None, or if it is one too many, the whole seconds until the next one would not be.
+        """
+        now = time.monotonic()
+        with self._lock:
+            times = self._times.setdefault(network, deque(maxlen=MAX_WRONG_KEYS + 1))
+            self._times.move_to_end(network)
+            if len(self._times) > MAX_NETWORKS:
+                self._times.popitem(last=False)
+            times.append(now)
+            if len(times) <= MAX_WRONG_KEYS or times[0] <= now - WINDOW_SECONDS:
+                return None
+            return max(1, math.ceil(times[1] + WINDOW_SECONDS - now))

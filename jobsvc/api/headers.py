@@ -1,0 +1,31 @@
+"""The headers that every answer has: what a browser may do with it, and who may keep it."""
+
+from flask import Flask, Response
+
+_PROTECTION = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+
+# A Referrer-Policy of no-referrer would make a browser send `Origin: null` with our own pages' forms.
+
+# Of what is no HTML page, nothing is ever run or framed.
+_NO_PAGE = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+JSON_HEADERS = [("Cache-Control", "no-store"), *_PROTECTION, _NO_PAGE]
+"""What an answer has that does not go through Flask."""
+
+
+def init_app(app: Flask) -> None:
+    """Add the headers to every answer of this app; what a view says itself stays."""
+    app.after_request(_protect)
+
+
+def _protect(response: Response) -> Response:
+    for name, value in (*_PROTECTION, _NO_PAGE):
+        response.headers.setdefault(name, value)
+    caching = "private, no-cache" if "ETag" in response.headers else "no-store"
+    response.headers.setdefault("Cache-Control", caching)
+    return response
