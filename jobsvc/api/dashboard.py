@@ -1,34 +1,134 @@
 """/rq/: rq-dashboard, inside this service and behind its keys."""
 
+import logging
 import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import rq.serializers
 import rq_dashboard
 from flask import Flask, Response, request
-from rq.exceptions import NoSuchJobError
+from rq import Queue, Worker
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.job import Job as RQJob
 from rq_dashboard import web
 
 from jobsvc import rqsettings
+from jobsvc.api import dashboard_buttons, dashboard_pages
 from jobsvc.api.problems import problem
+from jobsvc.config import settings
+
+logger = logging.getLogger("jobsvc.api")
 
 PREFIX = "/rq"
 
-
 _NUMBER = re.compile("[1-9][0-9]{0,8}")
 
+MAX_PER_PAGE = 1000
+"""The most jobs on a page; each is fetched from Redis by itself."""
 
-def _refuse_what_it_does_not_have() -> Response | None:
-    """rq-dashboard numbers the Redis servers that it shows, here one, and divides by any page size in its path."""
-    given = (request.view_args or {}) if is_dashboard(request.path) else {}
-    if given.get("instance_number", 0) > 0:
-        return problem(404, "Not Found", "The dashboard shows one Redis, number 0.")
-    if not all(_NUMBER.fullmatch(str(given.get(name, 1))) for name in ("page", "per_page")):
-        return problem(404, "Not Found", "There is no such page of jobs.")
+# What each argument in the dashboard's paths looks like. RQ refuses other job ids with a ValueError.
+_ARGUMENTS: dict[str, re.Pattern[str]] = {
+    "instance_number": re.compile("0"),
+    "job_id": re.compile("[A-Za-z0-9_-]{1,200}"),
+    "registry_name": re.compile("queued|scheduled|deferred|started|finished|failed|canceled"),
+    "order": re.compile("asc|dsc"),
+    "page": _NUMBER,
+    "per_page": _NUMBER,
+}
+
+_UNREADABLE = (DeserializationError, ValueError, TypeError)
+"""What RQ and the dashboard raise for jobs of other applications, stored by another serializer."""
+
+
+class ReadingQueue(Queue):
+    """A queue that is only looked at: RQ's own removes a job's id from it when the job is gone."""
+
+    def fetch_job(self, job_id: str) -> RQJob | None:
+        """The job, or None if it is gone, of another queue, or can't be read."""
+        try:
+            job = self.job_class.fetch(job_id, connection=self.connection, serializer=self.serializer)
+        except (NoSuchJobError, *_UNREADABLE):
+            return None
+        return job if job.origin == self.name else None
+
+
+class ReadingWorker(Worker):
+    """Workers that are only looked at: RQ's own takes those off its list whose key has expired."""
+
+    @classmethod
+    def all(cls, connection: Any = None, *_: Any, **__: Any) -> list[Any]:
+        """The workers that have a key."""
+        keys = [key for key in cls.all_keys(connection) if connection.exists(key)]
+        found = (cls.find_by_key(key, connection, serializer=rqsettings.SERIALIZER) for key in keys)
+        return [worker for worker in found if worker is not None]
+
+    def get_current_job(self, *_: Any, **__: Any) -> RQJob | None:
+        """The job that it runs, if there is one that can be read."""
+        try:
+            return super().get_current_job()
+        except (NoSuchJobError, *_UNREADABLE):
+            return None
+
+
+def _check_arguments() -> Response | None:
+    """Refuse arguments that nothing in the dashboard has: it would fail, or show a page about nothing."""
+    given = request.view_args if request.endpoint and request.endpoint.startswith("rq_dashboard.") else None
+    for name, value in (given or {}).items():
+        if name in _ARGUMENTS and not _ARGUMENTS[name].fullmatch(str(value)):
+            return problem(404, "Not Found", f"The dashboard shows nothing for this {name.replace('_', ' ')}.")
+        if name == "per_page" and int(value) > MAX_PER_PAGE:
+            return problem(404, "Not Found", f"A page has at most {MAX_PER_PAGE} jobs.")
+        if name == "queue_name" and not _is_queue(value):
+            return problem(404, "Not Found", "RQ knows no queue of this name.")
     return None
+
+
+def _is_queue(name: str | None) -> bool:
+    if name is None or name in settings().JOBSVC_QUEUES:
+        return True
+    key = f"{Queue.redis_queue_namespace_prefix}{name}"
+    return bool(rqsettings.connection().sismember(Queue.redis_queues_keys, key))
+
+
+def _readable_job(job: RQJob) -> dict[str, Any]:
+    """rq-dashboard's fields of a job in a list; without what can't be read."""
+    try:
+        return dict(_serialize_job(job))
+    except _UNREADABLE:
+        return {"id": job.id, "description": "(not readable)", "created_at": None, "ended_at": None, "exc_info": None}
+
+
+def _readable_current_job(job: RQJob | None) -> Any:
+    try:
+        return _serialize_current_job(job)
+    except _UNREADABLE:
+        return {"job_id": job.id if job else "", "description": None, "created_at": None, "call_string": "?"}
+
+
+_serialize_job = web.serialize_job
+_serialize_current_job = web.serialize_current_job
+
+
+def _or_404(view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def reading_view(**arguments: Any) -> Any:
+        try:
+            return view(**arguments)
+        except _UNREADABLE as error:
+            logger.warning("dashboard: %s is not readable (%s)", request.endpoint, type(error).__name__)
+            return problem(404, "Not Found", "RQ holds something here that can't be read as a job of this service.")
+
+    return reading_view
 
 
 def _no_such_job(error: NoSuchJobError) -> Response:
     return problem(404, "Not Found", "RQ doesn't hold this job; GET /jobs/:id shows it.")
+
+
+class _NeverRaised(Exception):
+    """Takes the place of what rq-dashboard would answer with an HTML page of its own."""
 
 
 def is_dashboard(path: str) -> bool:
@@ -38,14 +138,31 @@ def is_dashboard(path: str) -> bool:
 
 def init_app(app: Flask) -> None:
     """Mount the dashboard."""
-    app.config["RQ_DASHBOARD_REDIS_URL"] = rqsettings.REDIS_URL
+    # Shown on its pages; the connection is ours, with its time limits.
+    app.config["RQ_DASHBOARD_REDIS_URL"] = ("Redis",)
+    web.from_url = lambda *_, **__: (None, rqsettings.connection())
     web.config.serializer = rqsettings.SERIALIZER
     # Some of its pages fetch jobs without naming a serializer; RQ's default, pickle, would run what it reads.
     rq.serializers.PickleSerializer = rqsettings.SERIALIZER  # type: ignore[assignment]
+    web.Queue, web.Worker = ReadingQueue, ReadingWorker
+    web.serialize_job, web.serialize_current_job = _readable_job, _readable_current_job
+    web.RedisConnectionError = _NeverRaised
     web.setup_rq_connection(app)
-    app.before_request(_refuse_what_it_does_not_have)
+    app.before_request(_check_arguments)
     app.register_error_handler(NoSuchJobError, _no_such_job)
     # Its base template asks for the icon of the app that it thinks is its own.
     app.static_folder = rq_dashboard.blueprint.static_folder
     app.add_url_rule(f"{PREFIX}/static/<path:filename>", endpoint="static", view_func=app.send_static_file)
     app.register_blueprint(rq_dashboard.blueprint, url_prefix=PREFIX)
+    dashboard_pages.init_app(app)
+    for endpoint in [name for name in app.view_functions if name.startswith("rq_dashboard.")]:
+        app.view_functions[endpoint] = _or_404(app.view_functions[endpoint])
+    dashboard_buttons.init_app(app)
+    _take_no_get(app, "rq_dashboard.requeue_all")
+
+
+def _take_no_get(app: Flask, endpoint: str) -> None:
+    """Let this view, which changes something, be asked by POST alone."""
+    for rule in app.url_map.iter_rules(endpoint):
+        if rule.methods:
+            rule.methods -= {"GET", "HEAD"}

@@ -1,0 +1,96 @@
+"""What the dashboard's buttons do: the same as the API's routes, in Postgres, or a refusal that says why."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flask import Flask, Response
+from rq.job import Job as RQJob
+from rq.registry import FailedJobRegistry
+
+from jobsvc import jobs, rqsettings
+from jobsvc.api.accepting import relay
+from jobsvc.api.problems import problem
+from jobsvc.errors import JobNotFound
+
+Answer = dict[str, Any] | Response
+
+
+def requeue_job(job_id: str) -> Answer:
+    """Retry a job that FAILED or was CANCELLED. Raises JobNotFound, WrongState and UniqueKeyTaken."""
+    return _of_ours(job_id, _retry)
+
+
+def delete_job(job_id: str) -> Answer:
+    """Remove a job that has ended. Raises JobNotFound and WrongState."""
+    return _of_ours(job_id, _remove)
+
+
+def requeue_all(queue_name: str) -> Answer:
+    """Retry every job that RQ shows as failed in a queue; answers how many are."""
+    registry = FailedJobRegistry(queue_name, connection=rqsettings.connection(), serializer=rqsettings.SERIALIZER)
+    ids = [found for job_id in registry.get_job_ids(cleanup=False) if (found := _as_uuid(job_id))]
+    count = 0
+    for batch in jobs.retry_listed(ids):
+        relay().wake(batch)
+        count += len(batch)
+    return {"status": "OK", "count": count}
+
+
+def empty_queue(queue_name: str, registry_name: str) -> Answer:
+    """Refuse: the jobs are in Postgres, and would be back with the next sweep."""
+    return problem(409, "Conflict", f"Emptying is off: {_WOULD_BE_BACK} POST /jobs/cancel cancels all jobs of a queue.")
+
+
+def compact_queue(queue_name: str) -> Answer:
+    """Refuse, as `empty_queue` does."""
+    return problem(409, "Conflict", "Compacting is off: entries of a queue that have no job any more are passed by.")
+
+
+_WOULD_BE_BACK = "jobs are in Postgres, and those taken out of RQ alone would be back within seconds."
+
+
+def init_app(app: Flask) -> None:
+    """Put these views in place of rq-dashboard's."""
+    views: dict[str, Callable[..., Answer]] = {
+        "requeue_job_view": requeue_job,
+        "delete_job_view": delete_job,
+        "requeue_all": requeue_all,
+        "empty_queue": empty_queue,
+        "compact_queue": compact_queue,
+    }
+    for endpoint, view in views.items():
+        app.view_functions[f"rq_dashboard.{endpoint}"] = view
+
+
+def _retry(job_id: UUID) -> None:
+    _, dispatch = jobs.retry(job_id)
+    relay().wake([dispatch])
+
+
+def _remove(job_id: UUID) -> None:
+    jobs.remove(job_id)
+    relay().withdraw([job_id])
+
+
+def _of_ours(job_id: str, act: Callable[[UUID], None]) -> Answer:
+    found = _as_uuid(job_id)
+    try:
+        if found is None:
+            raise JobNotFound(f"no job has the id {job_id}")
+        act(found)
+    except JobNotFound:
+        if not RQJob.exists(job_id, connection=rqsettings.connection()):
+            raise
+        detail = "RQ holds this job, but Postgres doesn't: another application made it, or it was deleted."
+        return problem(409, "Conflict", detail)
+    return {"status": "OK"}
+
+
+def _as_uuid(job_id: str) -> UUID | None:
+    """The id of a job of ours in its one spelling, else None."""
+    try:
+        found = UUID(job_id)
+    except ValueError:
+        return None
+    return found if str(found) == job_id else None
