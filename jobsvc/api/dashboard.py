@@ -9,6 +9,7 @@ from typing import Any
 import rq.serializers
 import rq_dashboard
 from flask import Flask, Response, request
+from redis.exceptions import ResponseError
 from rq import Queue, Worker
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job as RQJob
@@ -116,7 +117,7 @@ def _or_404(view: Callable[..., Any]) -> Callable[..., Any]:
     def reading_view(**arguments: Any) -> Any:
         try:
             return view(**arguments)
-        except _UNREADABLE as error:
+        except (ResponseError, *_UNREADABLE) as error:  # what Redis answers of a key of another type
             logger.warning("dashboard: %s is not readable (%s)", request.endpoint, type(error).__name__)
             return problem(404, "Not Found", "RQ holds something here that can't be read as a job of this service.")
 

@@ -1,5 +1,7 @@
 """The headers that every answer has: what a browser may do with it, and who may keep it."""
 
+from urllib.parse import urlsplit, urlunsplit
+
 from flask import Flask, Response
 
 _PROTECTION = [
@@ -21,6 +23,21 @@ JSON_HEADERS = [("Cache-Control", "no-store"), *_PROTECTION, _NO_PAGE]
 def init_app(app: Flask) -> None:
     """Add the headers to every answer of this app; what a view says itself stays."""
     app.after_request(_protect)
+    app.after_request(_shorten_redirect)
+
+
+def _shorten_redirect(response: Response) -> Response:
+    """Name a redirect's path alone: by which scheme and host the client came is its own to know.
+
+    Werkzeug's redirects of a path without its last slash name both, as the WSGI server sees them.
+    """
+    location = response.headers.get("Location")
+    if response.status_code in (301, 302, 307, 308) and location:
+        target = urlsplit(location)
+        response.headers["Location"] = urlunsplit(("", "", target.path, target.query, ""))
+        response.data = b""
+        response.content_type = "text/plain; charset=utf-8"
+    return response
 
 
 def _protect(response: Response) -> Response:

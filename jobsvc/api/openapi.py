@@ -36,7 +36,10 @@ HEADERS = {
     "Retry-After": "In how many seconds it is worth asking again.",
     "WWW-Authenticate": "How to send a key.",
 }
-_PATTERNS = {"Idempotency-Key": r"^[!#-+\--:<-\[\]-~]{1,255}$"}
+_PATTERNS = {
+    "Idempotency-Key": r"^[!#-+\--:<-\[\]-~]{1,255}$",
+    "If-Match": r'^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$',
+}
 _PATH = {"job_id": {"type": "string", "format": "uuid"}, "name": {"type": "string", "pattern": NAME}}
 _EVERYWHERE = {401, 403, 422, 429, 503}
 _OF_A_BODY = {400, 413, 415}

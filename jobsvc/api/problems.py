@@ -3,14 +3,12 @@
 import json
 import logging
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, request
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from werkzeug.exceptions import HTTPException
-from werkzeug.sansio.response import Response as BaseResponse
 
 from jobsvc.errors import (
     InvalidInput,
@@ -90,16 +88,9 @@ def _from_http(error: HTTPException) -> Response:
     status = error.code or 500
     response = error.get_response()
     if status < 400:
-        return _redirect(response)
+        return Response(response.get_data(), status, response.headers)
     kept = {name: value for name, value in response.headers if name in ("Allow", "Retry-After", "WWW-Authenticate")}
     return problem(status, error.name, error.description or error.name, headers=kept)
-
-
-def _redirect(response: BaseResponse) -> Response:
-    """Werkzeug's redirect, by path alone: whether the client came by TLS, and to which host, is its own to know."""
-    target = urlsplit(response.headers["Location"])
-    location = urlunsplit(("", "", target.path, target.query, ""))
-    return Response("", response.status_code, {"Location": location}, content_type="text/plain")
 
 
 def _from_redis(error: RedisError) -> Response:
