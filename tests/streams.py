@@ -15,10 +15,12 @@ Event = dict[str, Any]
 
 
 @contextmanager
-def follow(service: Service, job_id: str, last: str | None = None) -> Iterator[tuple[httpx.Response, Iterator[Event]]]:
+def follow(
+    service: Service, job_id: str, last: str | None = None, query: str = ""
+) -> Iterator[tuple[httpx.Response, Iterator[Event]]]:
     """Open a job's stream; its events come one by one, and end with it."""
     headers = {} if last is None else {"Last-Event-ID": last}
-    with service.client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as reply:
+    with service.client.stream("GET", f"/jobs/{job_id}/events{query}", headers=headers) as reply:
         yield reply, _events(reply)
 
 
@@ -36,8 +38,8 @@ def _events(reply: httpx.Response) -> Iterator[Event]:
             fields[name] = json.loads(value) if name == "data" else value
 
 
-def collect(service: Service, job_id: str, last: str | None = None) -> list[Event]:
+def collect(service: Service, job_id: str, last: str | None = None, query: str = "") -> list[Event]:
     """All events of a stream until its end, without the comments."""
-    with follow(service, job_id, last) as (reply, events):
+    with follow(service, job_id, last, query) as (reply, events):
         assert reply.status_code == 200
         return [event for event in events if event]

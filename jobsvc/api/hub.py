@@ -8,13 +8,16 @@ from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs import Snapshot
+from jobsvc.jobs import START, Position, Snapshot
 from jobsvc.outages import Server
 
 logger = logging.getLogger("jobsvc.api")
 
 LOOK_SECONDS = 0.05
 """The pause between two looks at Postgres, while anybody waits."""
+
+LINES_LOOK_SECONDS = 0.25
+"""The pause between two looks for new log lines, while anybody follows some."""
 
 LARGEST_SHARE = 0.1
 """Of the time, looks take this at most: slow ones are made less often."""
@@ -30,6 +33,10 @@ class Watch:
         self.job_id = job_id
         self.is_over = False
         """Nothing more will come: the job is gone, or the hub was closed."""
+        self.wants_lines = False
+        """Wake the client for new log lines as well."""
+        self._newest_line = START
+        self._has_new_lines = False
         self._hub = hub
         self._seen = seen
         self._latest: Snapshot | None = None
@@ -38,7 +45,7 @@ class Watch:
     def next(self, timeout: float) -> Snapshot | None:
         """The newest state that this watch has not returned yet; changes in between are merged into it.
 
-        None when there was none within `timeout` seconds, or none will come (`is_over`).
+        None when there was none within `timeout` seconds, there are new lines, or none will come (`is_over`).
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -46,6 +53,9 @@ class Watch:
             if latest is not None and latest.version > self._seen:
                 self._seen = latest.version
                 return latest
+            if self._has_new_lines:
+                self._has_new_lines = False
+                return None
             if self.is_over or not self._bell.wait(max(deadline - time.monotonic(), 0)):
                 return None
             self._bell.clear()
@@ -57,6 +67,12 @@ class Watch:
         else:
             self._latest = latest
         self._bell.set()
+
+    def tell_lines(self, newest: Position) -> None:
+        """Wake the client if this is not the newest line that it was told of."""
+        if newest != self._newest_line:
+            self._newest_line, self._has_new_lines = newest, True
+            self._bell.set()
 
     def close(self) -> None:
         """Leave the place to another client. Safe to call twice."""
@@ -78,6 +94,7 @@ class Hub:
         self._seated: set[Watch] = set()
         self._watches: dict[UUID, set[Watch]] = {}
         self._known: dict[UUID, Snapshot] = {}
+        self._next_lines_look = 0.0
         self._somebody_waits = threading.Event()
         self.is_closed = False
         """The process is about to stop, so nobody waits any more."""
@@ -158,3 +175,16 @@ class Hub:
                     self._forget(job_id)
                 elif watches:
                     self._known[job_id] = latest
+        if time.monotonic() >= self._next_lines_look:
+            self._next_lines_look = time.monotonic() + LINES_LOOK_SECONDS
+            self._look_for_lines()
+
+    def _look_for_lines(self) -> None:
+        with self._lock:
+            followed = [id_ for id_, watches in self._watches.items() if any(one.wants_lines for one in watches)]
+        if followed:
+            for job_id, newest in jobs.latest_lines(followed).items():
+                with self._lock:
+                    for watch in self._watches.get(job_id, set()):
+                        if watch.wants_lines:
+                            watch.tell_lines(newest)

@@ -43,7 +43,7 @@ from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.starting import Started, start
 from jobsvc.jobs.submission import NewJob, Submitted, store, submit
 from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
-from jobsvc.jobs.watching import START, Position, Snapshot, changes, latest_lines, lines_after
+from jobsvc.jobs.watching import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
 
 __all__ = [
     "BOUNDS",
@@ -100,6 +100,7 @@ __all__ = [
     "handed_back",
     "held_keys",
     "history",
+    "last_line",
     "latest",
     "latest_lines",
     "lines_after",

@@ -84,7 +84,11 @@ START = Position(0, 0)
 AT_ONCE = 50
 """Portions of lines that are read at once, since each may be large."""
 
-_watched = func.unnest(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid))).table_valued("id", name="watched")
+_watched = (
+    func.unnest(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid)))
+    .table_valued("id", name="watched")
+    .render_derived()
+)
 _newest = (
     select(AttemptLines.fence, AttemptLines.last_line)
     .where(AttemptLines.job_id == _watched.c.id)
@@ -134,6 +138,18 @@ _lines_after = (
     .order_by(_portions.c.fence, _portions.c.last, func.jsonb_array_length(_portions.c.lines).desc())
     .limit(AT_ONCE)
 )
+
+
+def last_line(job_id: UUID, fence: int) -> int | None:
+    """Return the number of the last line that is kept of an attempt; None where none is."""
+    appended = select(AttemptLines.last_line.label("last")).where(
+        AttemptLines.job_id == job_id, AttemptLines.fence == fence
+    )
+    with_end = select(_last_line).where(Attempt.job_id == job_id, Attempt.fence == fence)
+    found = union_all(appended, with_end).subquery()
+    with transaction() as connection:
+        last: int | None = connection.scalar(select(func.max(found.c.last)))
+        return last
 
 
 def lines_after(job_id: UUID, position: Position, upto_fence: int) -> Iterator[NumberedLine]:

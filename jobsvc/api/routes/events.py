@@ -1,79 +1,191 @@
-"""/jobs/:id/events: a job's changes as Server-Sent Events, as they come."""
+"""/jobs/:id/events: a job's changes, and the lines of its log, as Server-Sent Events."""
 
 import json
+import random
 import re
+import time
 from collections.abc import Iterator
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import Blueprint, Response, current_app, request
+from pydantic import BeforeValidator
 
 from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.hub import Hub, Watch
-from jobsvc.api.parsing import no_query
+from jobsvc.api.hub import OUTAGE_SECONDS, Hub, Watch
+from jobsvc.api.parsing import Query, query
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
-from jobsvc.jobs import Snapshot
-from jobsvc.wire import dump_snapshot
+from jobsvc.errors import StoreUnavailable
+from jobsvc.jobs import START, Position, Snapshot
+from jobsvc.wire import dump_line, dump_snapshot
 
 blueprint = Blueprint("events", __name__)
-blueprint.before_request(no_query)
 
 HEARTBEAT_SECONDS = 15.0
 """A stream is silent for no longer, so that proxies keep it, and a client that has gone is noticed."""
 
 _HEARTBEAT = ":\n\n"
 
+_STREAM = "text/event-stream"
+
+_ID = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18})\.([0-9]{1,18}))?")
+
+
+def _read_flag(value: Any) -> Any:
+    if value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value == "true"
+
+
+class EventsQuery(Query):
+    """The query parameters of GET /jobs/:id/events."""
+
+    logs: Annotated[bool, BeforeValidator(_read_flag)] = False
+
 
 @blueprint.get("/jobs/<uuid:job_id>/events")
 @describe(
     {
-        200: Reply("Events, each with `id` and `data`: {id, status, attempts, progress, error}.", "text/event-stream"),
+        200: Reply(
+            "Events `status` and `progress`, with `data`: {id, status, attempts, progress, error}; with `logs=true` "
+            "also `log`, with `data`: {attempt, time, level, message}. While there are too many streams, a client that "
+            "names `text/event-stream` in Accept is sent an empty one with `retry`, after which it comes back.",
+            _STREAM,
+        ),
         204: Reply("The job has ended, and the client has seen that."),
     },
+    query=EventsQuery,
     asks=("Last-Event-ID",),
     errors=(404,),
 )
 def events(job_id: UUID) -> Response:
-    """One event now and one for each change, until the job has ended; with Last-Event-ID only what is newer."""
+    """One event now and one for each change, until the job has ended; with Last-Event-ID only what is newer.
+
+    With `logs=true` also one for each line of its log that is kept: in order, each once, and all of an attempt before
+    the event of its end.
+    """
+    with_lines = query(EventsQuery).logs
     now = Snapshot.of(jobs.get(job_id))
-    seen = _last_seen(now)
-    if now.has_ended:
-        # 204 tells an EventSource to come back no more.
-        return Response(status=204) if seen == now.version else _respond(iter([_event("status", now)]))
-    hub: Hub = current_app.extensions["hub"]
-    watch = hub.watch(now.job_id, now.version) if request.is_multithread else None
-    if watch is None:
-        detail = "As many clients follow jobs or wait for them as the service can hold; try again soon."
-        return problem(503, "Too many streams", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-    response = _respond(_stream(watch, now, seen))
-    response.call_on_close(watch.close)
+    seen, position = _last_seen(now)
+    if now.has_ended and seen == now.version:
+        return Response(status=204)  # tells an EventSource to come back no more
+    watch = None
+    if not now.has_ended:
+        hub: Hub = current_app.extensions["hub"]
+        watch = hub.watch(now.job_id, now.version) if request.is_multithread else None
+        if watch is None:
+            return _too_many()
+        watch.wants_lines = with_lines
+    stream = _StreamWithLines(watch, now, seen, position).events() if with_lines else _stream(watch, now, seen)
+    response = _respond(stream)
+    if watch:
+        response.call_on_close(watch.close)
     return response
 
 
-def _last_seen(now: Snapshot) -> int:
-    """The version that the client has seen; -1 without a Last-Event-ID, or with one that we can't have sent."""
-    sent = request.headers.get("Last-Event-ID", "")
-    seen = int(sent) if re.fullmatch(r"[0-9]{1,18}", sent) else -1
-    return seen if seen <= now.version else -1
+def _last_seen(now: Snapshot) -> tuple[int, Position]:
+    """Return the version and the line that the client has seen last.
+
+    -1 and START without a Last-Event-ID, or with one that we can't have sent.
+    """
+    found = _ID.fullmatch(request.headers.get("Last-Event-ID", ""))
+    if found is None:
+        return -1, START
+    version, fence, line = (int(number or 0) for number in found.groups())
+    is_possible = version <= now.version and fence <= now.fence and (fence > 0 or line == 0)
+    if is_possible and line > 0:
+        is_possible = line <= (jobs.last_line(now.job_id, fence) or line)
+    return (version, Position(fence, line)) if is_possible else (-1, START)
+
+
+def _too_many() -> Response:
+    """Refuse a stream: so that an EventSource, for which an error is final, comes back."""
+    if any(kind.split(";")[0].strip().lower() == _STREAM for kind in request.headers.get("Accept", "").split(",")):
+        # Not all of them at once.
+        pause = random.randint(1000 * RETRY_AFTER_SECONDS, 2000 * RETRY_AFTER_SECONDS)  # noqa: S311
+        return _respond(iter([f"retry: {pause}\n\n"]))
+    detail = "As many clients follow jobs or wait for them as the service can hold; try again soon."
+    return problem(503, "Too many streams", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _respond(stream: Iterator[str]) -> Response:
     # The last header tells nginx not to gather the events.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(stream, mimetype="text/event-stream", headers=headers)
+    return Response(stream, mimetype=_STREAM, headers=headers)
 
 
-def _stream(watch: Watch, last: Snapshot, seen: int) -> Iterator[str]:
-    yield _event("status", last) if last.version > seen else _HEARTBEAT
-    while not last.has_ended and not watch.is_over:
+def _stream(watch: Watch | None, last: Snapshot, seen: int) -> Iterator[str]:
+    yield _event("status", last.version, dump_snapshot(last)) if last.version > seen else _HEARTBEAT
+    while watch and not last.has_ended and not watch.is_over:
         latest = watch.next(HEARTBEAT_SECONDS)
         if latest is None:
             yield _HEARTBEAT
             continue
-        is_same_start = (latest.status, latest.attempts) == (last.status, last.attempts)
-        yield _event("progress" if is_same_start else "status", latest)
+        yield _event(_kind(last, latest), latest.version, dump_snapshot(latest))
         last = latest
 
 
-def _event(name: str, snapshot: Snapshot) -> str:
-    return f"event: {name}\nid: {snapshot.version}\ndata: {json.dumps(dump_snapshot(snapshot))}\n\n"
+class _StreamWithLines:
+    """A stream with the lines of the log between the changes: before each change, those of attempts that it ends.
+
+    watch: None for a job that has ended.
+    """
+
+    def __init__(self, watch: Watch | None, now: Snapshot, seen: int, position: Position) -> None:
+        self._watch, self._now = watch, now
+        # Lines that come before any change are sent with a version below it.
+        self._seen = seen if seen >= 0 else max(now.version - 1, 0)
+        self._is_new = now.version > seen
+        self._position = position
+        self._is_over = False
+
+    def events(self) -> Iterator[str]:
+        """Yield the events of the stream."""
+        yield _HEARTBEAT
+        last: Snapshot | None = None
+        latest: Snapshot | None = self._now
+        while not self._is_over:
+            if latest:
+                yield from self._lines(latest.last_ended_fence)
+                if self._is_over:
+                    return
+                if self._is_new:
+                    self._seen = latest.version
+                    yield self._event(_kind(last, latest), dump_snapshot(latest))
+                last, self._is_new = latest, True
+                if latest.has_ended:
+                    return
+            assert last is not None
+            assert self._watch is not None
+            before = self._position
+            yield from self._lines(last.fence)
+            if latest is None and self._position == before:
+                yield _HEARTBEAT
+            latest = self._watch.next(HEARTBEAT_SECONDS)
+            self._is_over = latest is None and self._watch.is_over
+
+    def _lines(self, upto_fence: int) -> Iterator[str]:
+        while not self._is_over:
+            try:
+                for one in jobs.lines_after(self._now.job_id, self._position, upto_fence):
+                    self._position = one.position
+                    yield self._event("log", dump_line(one.attempt, one.line))
+                return
+            except StoreUnavailable:
+                # No change may be sent before these lines. A client that is let go comes back.
+                self._is_over = self._watch is None or self._watch.is_over
+                yield _HEARTBEAT
+                time.sleep(OUTAGE_SECONDS)
+
+    def _event(self, kind: str, data: dict[str, Any]) -> str:
+        return _event(kind, f"{self._seen}.{self._position.fence}.{self._position.line}", data)
+
+
+def _kind(last: Snapshot | None, latest: Snapshot) -> str:
+    is_same_start = last is not None and (latest.status, latest.attempts) == (last.status, last.attempts)
+    return "progress" if is_same_start else "status"
+
+
+def _event(kind: str, id_: int | str, data: dict[str, Any]) -> str:
+    return f"event: {kind}\nid: {id_}\ndata: {json.dumps(data)}\n\n"

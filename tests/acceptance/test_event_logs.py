@@ -1,0 +1,195 @@
+"""Lines of a job's log on its event stream, and streams for which there is no place; in a browser, too."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobsvc.wire import LineShown
+from tests.acceptance.test_bad_input import refused
+from tests.acceptance.test_openapi import chromium
+from tests.conftest import empty
+from tests.streams import Event, collect, follow
+from tests.support import Service, eventually
+
+LOGS = "?logs=true"
+
+
+@pytest.fixture(scope="module")
+def talking() -> Iterator[Service]:
+    """A service with room for three streams, and a worker."""
+    empty()
+    service = Service({"JOBSVC_HANDLERS": "tests.handlers_live", "JOBSVC_CONCURRENCY": "3"}, tune="serve.WAITERS = 3")
+    service.worker()
+    yield service
+    service.close()
+
+
+def tell(service: Service, *attempts: list[list[Any]], **body: Any) -> str:
+    return service.post("TELL", {"attempts": attempts}, **{"retry": {"max": 1, "interval": 0.3}, **body})
+
+
+def shape(events: list[Event]) -> list[str]:
+    """What each event is about: the message of a line, or the status of the job."""
+    return [event["data"]["message" if event["event"] == "log" else "status"] for event in events]
+
+
+@pytest.fixture(scope="module")
+def ended(talking: Service) -> str:
+    """A job of two attempts, with lines that were stored before and with the end of each."""
+    first = [["lines", 1, 2], ["sleep", 1.6], ["progress", 50], ["lines", 3, 3], ["fail", "no"]]
+    return tell(talking, first, [["lines", 4, 5]])
+
+
+def test_lines_come_in_order_each_once_and_before_the_end_of_their_attempt(talking: Service, ended: str) -> None:
+    events = collect(talking, ended, query=LOGS)
+    assert [event["event"] for event in events if event["event"] not in ("status", "progress")] == ["log"] * 5
+    told = [one for event, one in zip(events, shape(events), strict=True) if event["event"] != "progress"]
+    lines = [one for one in told if one.startswith("line")]
+    assert lines == [f"line {number}" for number in range(1, 6)]
+    assert told.index("line 3") < told.index("RETRYING") < told.index("line 4")
+    assert told[-1] == "COMPLETED"
+    assert [event["data"]["attempt"] for event in events if event["event"] == "log"] == [1, 1, 1, 2, 2]
+    logs = [line for attempt in talking.attempts(ended) for line in attempt["logs"]]
+    assert [{**event["data"], "attempt": None} for event in events if event["event"] == "log"] == [
+        {"attempt": None, **line} for line in logs
+    ]
+    first = next(event["data"] for event in events if event["event"] == "log")
+    assert list(first) == ["attempt", *LineShown.__annotations__]
+    ids = [event["id"] for event in events]
+    assert len(ids) == len(set(ids))
+    # The client goes on after whatever it has seen last.
+    for number, event in enumerate(events[:-1]):
+        rest = [one for one in events[number + 1 :] if one["event"] == "log" or one is events[-1]]
+        assert shape(collect(talking, ended, event["id"], LOGS)) == shape(rest)
+    with follow(talking, ended, events[-1]["id"], LOGS) as (reply, _):
+        assert reply.status_code == 204
+
+
+def test_a_stream_opened_after_the_end_has_all_lines(talking: Service, ended: str) -> None:
+    talking.until(ended, "COMPLETED")
+    events = collect(talking, ended, query=LOGS)
+    assert shape(events) == [*(f"line {number}" for number in range(1, 6)), "COMPLETED"]
+    for number, event in enumerate(events[:-1]):
+        assert collect(talking, ended, event["id"], LOGS) == events[number + 1 :]
+
+
+@pytest.mark.parametrize(
+    "last", ["999.1.1", "1.99.1", "1.1.99", "1.0.5", "1.1", "1.1.1.1", "-1.0.0", "1.1.x", "1.1.-1", "x", "", "1 .1.1"]
+)
+def test_an_id_that_was_never_sent_hides_no_line(talking: Service, ended: str, last: str) -> None:
+    talking.until(ended, "COMPLETED")
+    assert len(collect(talking, ended, last, LOGS)) == 6
+
+
+def test_an_id_of_a_stream_without_lines_is_understood_and_the_other_way_round(talking: Service, ended: str) -> None:
+    talking.until(ended, "COMPLETED")
+    [plain] = collect(talking, ended)
+    assert plain["id"].isdecimal()
+    with_lines = collect(talking, ended, query=LOGS)
+    for query, last in ((LOGS, plain["id"]), ("", with_lines[-1]["id"]), ("?logs=false", with_lines[-1]["id"])):
+        with follow(talking, ended, last, query) as (reply, _):
+            assert reply.status_code == 204
+    assert len(collect(talking, ended, "1", LOGS)) == 6
+
+
+def test_lines_come_while_the_attempt_runs_and_after_a_reconnect_what_is_newer(
+    talking: Service, tmp_path: Path
+) -> None:
+    gates = [str(tmp_path / name) for name in "ab"]
+    job_id = tell(talking, [["lines", 1, 2], ["wait", gates[0]], ["lines", 3, 4], ["wait", gates[1]]])
+    since = time.monotonic()
+    with follow(talking, job_id, query=LOGS) as (_, stream):
+        seen: list[Event] = []
+        while "line 2" not in shape(seen):
+            seen += filter(None, [next(stream)])
+    Path(gates[0]).touch()
+    with follow(talking, job_id, seen[-1]["id"], LOGS) as (_, stream):
+        assert time.monotonic() - since < 10  # not with the next heartbeat
+        more: list[Event] = []
+        while "line 4" not in shape(more):
+            more += filter(None, [next(stream)])
+        Path(gates[1]).touch()
+        more += filter(None, stream)
+    assert shape(more) == ["line 3", "line 4", "COMPLETED"]
+
+
+def test_lines_that_are_no_longer_kept_are_counted(talking: Service) -> None:
+    job_id = tell(talking, [["lines", 1, 2000]])
+    talking.until(job_id, "COMPLETED")
+    told = shape(collect(talking, job_id, query=LOGS))
+    assert told == ["1000 earlier lines dropped", *(f"line {number}" for number in range(1001, 2001)), "COMPLETED"]
+
+
+def test_lines_come_only_to_those_who_ask(talking: Service, ended: str) -> None:
+    talking.until(ended, "COMPLETED")
+    for query in ("", "?logs=false"):
+        assert shape(collect(talking, ended, query=query)) == ["COMPLETED"]
+    for query in ("logs=1", "logs=TRUE", "logs=", "logs=true&logs=true", "log=true"):
+        refused(talking.client.get(f"/jobs/{ended}/events?{query}"), 422)
+
+
+@contextmanager
+def full(service: Service, job_id: str) -> Iterator[None]:
+    """While streams of this job take all places; to be left when it has ended, so that they end as well."""
+    with ExitStack() as streams:
+        while True:
+            reply, events = streams.enter_context(follow(service, job_id))
+            if reply.status_code == 503:
+                break
+            assert next(events)
+        yield
+
+
+def test_without_a_place_a_client_of_events_is_asked_to_come_back(talking: Service) -> None:
+    job_id = talking.post("TELL", {"attempts": [[]]}, delay=600)
+    with full(talking, job_id):
+        for accept in ("text/event-stream", "Text/Event-Stream;q=0.9", "application/json, text/event-stream"):
+            reply = talking.client.get(f"/jobs/{job_id}/events", headers={"Accept": accept})
+            assert (reply.status_code, reply.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+            name, _, pause = reply.text.removesuffix("\n\n").partition(": ")
+            assert name == "retry"
+            assert 1000 <= int(pause) <= 10_000
+        for accept in ("*/*", "text/*", "application/json", ""):
+            reply = talking.client.get(f"/jobs/{job_id}/events", headers={"Accept": accept})
+            refused(reply, 503)
+            assert int(reply.headers["Retry-After"]) > 0
+        talking.client.post(f"/jobs/{job_id}/cancel")
+        talking.until(job_id, "CANCELLED")
+
+
+FOLLOW = """(path) => {
+    window.told = [];
+    const source = new EventSource(path);
+    for (const kind of ["status", "progress", "log"])
+        source.addEventListener(kind, (event) => window.told.push({event: kind, data: JSON.parse(event.data)}));
+    source.addEventListener("error", () => {
+        window.told.push({event: "error", data: {status: source.readyState}});
+        if (source.readyState == EventSource.CLOSED) window.isOver = true;
+    });
+}"""
+
+
+def test_an_event_source_comes_back_until_there_is_a_place_and_sees_the_end(talking: Service, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    gate = tmp_path / "gate"
+    job_id = tell(talking, [["lines", 1, 2], ["wait", str(gate)], ["lines", 3, 3]])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_context(bypass_csp=True).new_page()
+        page.goto(f"{talking.url}/healthz")
+        with full(talking, job_id):
+            page.evaluate(FOLLOW, f"/jobs/{job_id}/events?logs=true")
+            eventually(lambda: page.evaluate("window.told.length"), 10)
+            assert page.evaluate("window.told[0]") == {"event": "error", "data": {"status": 0}}  # it connects again
+            gate.touch()
+            talking.until(job_id, "COMPLETED")
+        eventually(lambda: page.evaluate("window.isOver"), 30)  # by the 204 after the end
+        told = [one for one in page.evaluate("window.told") if one["event"] != "error"]
+        browser.close()
+    assert [one for one in shape(told) if one.startswith("line")] == ["line 1", "line 2", "line 3"]
+    assert shape(told)[-1] == "COMPLETED"
