@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from jobsvc.devservices import Postgres, Valkey
 from tests.servers import ROOT
-from tests.support import Process, Service, eventually, free_port
+from tests.support import Process, eventually, free_port
 
 
 @pytest.fixture
@@ -199,55 +198,3 @@ def test_help_lists_the_commands() -> None:
         "clean",
     ):
         assert f"make {name} " in listing
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "says"),
-    [
-        ("PORT", "many", "PORT:"),
-        ("JOBSVC_LEASE_SECONDS", "0", "JOBSVC_LEASE_SECONDS:"),
-        ("JOBSVC_API_KEYS", "me:root:x", "JOBSVC_API_KEYS"),
-        ("JOBSVC_QUEUES", "a,a", "JOBSVC_QUEUES:"),
-        ("JOBSVC_HTTP_ALLOW", "300.0.0.0/8", "JOBSVC_HTTP_ALLOW"),
-        ("HOST", "0.0.0.0", "HOST:"),
-        ("DATABASE_URL", "mysql://x", "DATABASE_URL:"),
-        ("REDIS_URL", "localhost:6379", "REDIS_URL:"),
-        ("JOBSVC_HANDLERS", "no.such.module", "JOBSVC_HANDLERS: no.such.module"),
-        ("JOBSVC_HANDLERS", "tests.bad_handlers", "TEST_JOB: there are two handlers of this name"),
-        ("JOBSVC_QUEUES", "slow", "SUM: its queue 'high' is not among JOBSVC_QUEUES"),
-    ],
-)
-@pytest.mark.parametrize(
-    "command", [("-m", "jobsvc.serve"), ("worker.py",), ("-m", "flask", "--app", "wsgi", "routes")]
-)
-def test_a_wrong_setting_stops_the_start_with_one_line(
-    variable: str, value: str, says: str, command: tuple[str, ...]
-) -> None:
-    handlers = {"JOBSVC_HANDLERS": "tests.handlers"} if "SUM" in says else {}
-    done = subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, **handlers, variable: value},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("jobsvc: ")]
-    assert says in line
-
-
-def test_a_port_that_is_taken(api: Service) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobsvc.serve"],
-        env={**os.environ, "PORT": str(api.port)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert f"jobsvc: PORT: {api.port} is taken" in done.stderr
