@@ -13,6 +13,7 @@ from werkzeug.routing import Rule
 from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.describing import Description, Reply, description_of
+from jobsvc.api.job_schemas import name_alternatives
 from jobsvc.api.replies import JobIdReply, ProblemReply
 from jobsvc.config import NAME, settings
 
@@ -45,11 +46,41 @@ _EVERYWHERE = {401, 403, 422, 429, 503}
 _OF_A_BODY = {400, 413, 415}
 
 
+GROUPS = {
+    "Jobs": "Post jobs, look at them, follow, cancel and retry them.",
+    "Workflows": "Many jobs in one request, all or none.",
+    "Schedules": "Jobs that are made by the clock.",
+    "Queues and workers": "What waits where, and who works.",
+    "Operations": "Health, metrics and this document.",
+}
+"""What the operations are grouped by, for people, in the order in which they are shown."""
+
+_GROUP_OF = {
+    "batch": "Workflows",
+    "schedules": "Schedules",
+    "queues": "Queues and workers",
+    "ops": "Operations",
+    "docs": "Operations",
+}
+"""The group of each blueprint; all others are about jobs."""
+
+_METHODS = ("POST", "PUT", "PATCH", "GET", "DELETE")
+
+
+def _group(rule: Rule) -> str:
+    return _GROUP_OF.get(rule.endpoint.partition(".")[0], "Jobs")
+
+
+def _place(rule: Rule) -> tuple[int, bool, str]:
+    """Where a rule is shown: by its group, POST /jobs before all others."""
+    return list(GROUPS).index(_group(rule)), rule.rule != "/jobs", rule.rule
+
+
 def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
     """Every rule, method and view of the API: not the dashboard's, nor the files of /docs, nor what Flask adds."""
-    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+    for rule in sorted(app.url_map.iter_rules(), key=_place):
         if not is_dashboard(rule.rule) and not rule.rule.startswith("/docs/"):
-            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}, key=_METHODS.index):
                 yield rule, method, app.view_functions[rule.endpoint]
 
 
@@ -62,7 +93,9 @@ def document(app: Flask) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this app, as JSON."""
     described = [(*route, found) for route in served(app) if (found := description_of(route[-1]))]
     refs, components = _schemas(description for *_, description in described)
-    spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT})
+    name_alternatives(components)
+    groups = [{"name": name, "description": text} for name, text in GROUPS.items()]
+    spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT}, tags=groups)
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     queries = {description.query.__name__ for *_, description in described if description.query}
@@ -75,7 +108,7 @@ def document(app: Flask) -> dict[str, Any]:
         parameters = [*_path_parameters(rule), *_query(description, refs, components), *_asked(description)]
         operation = {
             "operationId": _name(rule),
-            "tags": [rule.endpoint.partition(".")[0]],
+            "tags": [_group(rule)],
             **_text(view, method),
             **({"parameters": parameters} if parameters else {}),
             **_body(description, refs, components),

@@ -64,6 +64,12 @@ HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"), Aft
 HeaderValue = Annotated[str, Field(pattern=r"^([!-~\xa1-\xff]([ \t!-~\xa1-\xff]*[!-~\xa1-\xff])?)?$")]
 
 
+def _name_keys(schema: dict[str, Any]) -> None:
+    """Say the same of keys and values apart, which client generators understand."""
+    [(pattern, value)] = schema.pop("patternProperties").items()
+    schema |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+
+
 class HttpRequest(BaseModel):
     """The request to send."""
 
@@ -71,7 +77,7 @@ class HttpRequest(BaseModel):
 
     url: Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
-    headers: Annotated[dict[HeaderName, HeaderValue], Field(json_schema_extra={"additionalProperties": False})] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(json_schema_extra=_name_keys)] = {}
     body: Any = None
     expect_status: list[Annotated[int, Field(ge=200, le=599)]] = []
 

@@ -63,6 +63,47 @@ def test_every_operation_says_what_it_does_and_needs(document: dict[str, Any]) -
             assert method != "get" or is_open or (scope and scope[1] == "read")
 
 
+def test_operations_come_in_groups_for_people_and_posting_a_job_comes_first(document: dict[str, Any]) -> None:
+    groups = ["Jobs", "Workflows", "Schedules", "Queues and workers", "Operations"]
+    assert [group["name"] for group in document["tags"]] == groups
+    assert all(group["description"] for group in document["tags"])
+    seen = [tag for item in document["paths"].values() for operation in item.values() for tag in operation["tags"]]
+    assert list(dict.fromkeys(seen)) == groups
+    assert next(iter(document["paths"])) == "/jobs"
+    assert next(iter(document["paths"]["/jobs"])) == "post"
+
+
+def titles(schema: Any) -> Iterator[str]:
+    """The titles of all objects with fields in a schema, from which generators make classes."""
+    if isinstance(schema, dict):
+        if "properties" in schema and "title" in schema:
+            yield schema["title"]
+        for inner in schema.values():
+            yield from titles(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from titles(inner)
+
+
+def test_a_client_generator_finds_a_name_for_each_class(document: dict[str, Any]) -> None:
+    components = document["components"]["schemas"]
+    found = list(titles(components))
+    assert len(found) == len(set(found))
+    assert set(found) <= set(components)
+    for holder in ("JobRequest", "ScheduledJob"):
+        references = [one["$ref"].rpartition("/")[2] for one in components[holder]["anyOf"]]
+        assert references == [f"{holder}HttpRequest", f"{holder}TestJob"]
+        for name in references:
+            payload = components[name]["properties"]["payload"]["$ref"].rpartition("/")[2]
+            assert payload == f"{name.removeprefix(holder)}Payload"
+            assert components[payload]["properties"]
+            assert {"type", "payload", "delay", "retry", "tags"} <= set(components[name]["properties"])
+            assert components[name]["additionalProperties"] is False
+    assert components["ScheduleRequest"]["properties"]["job"] == {"$ref": "#/components/schemas/ScheduledJob"}
+    ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(ids) == len(set(ids))
+
+
 @pytest.mark.parametrize("stack", ["pool"], indirect=True)
 def test_replies_are_as_told(stack: Service) -> None:
     done = stack.post(payload={"failAttempts": 1, "steps": 2}, retry={"max": 1, "interval": 0})
@@ -146,9 +187,9 @@ def test_the_page_in_a_browser(guarded: Service) -> None:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.goto(f"{guarded.url}/docs")
-        page.locator("#operations-jobs-create .opblock-summary-control").click()
-        page.locator("#operations-jobs-create button.execute").click()
-        reply = page.locator("#operations-jobs-create .live-responses-table tbody .response-col_status").first
+        page.locator("#operations-Jobs-create .opblock-summary-control").click()
+        page.locator("#operations-Jobs-create button.execute").click()
+        reply = page.locator("#operations-Jobs-create .live-responses-table tbody .response-col_status").first
         reply.filter(has_text="202").wait_for()
         shown = page.locator(".opblock").count()
         browser.close()
