@@ -93,3 +93,29 @@ def post_many(service: Service, number: int) -> list[str]:
     reply = service.client.post("/jobs/batch", json={"jobs": [{"type": "NEW"}] * number})
     assert reply.status_code == 202
     return list(reply.json()["jobIds"])
+
+
+def test_they_wait_through_whatever_else_happens(service: Service) -> None:
+    """Their expiry, concurrency keys, retries by hand, an isolated handler, a wiped Redis, a paused queue."""
+    old(service)
+    keyed = service.post("NEW", concurrencyKey="k")
+    behind = service.post(concurrencyKey="k")
+    late = service.post("NEW", expiresIn=0.5)
+    isolated = service.post("NEW_LOW")
+    again = service.post("NEW", delay=60)
+    service.client.post(f"/jobs/{again}/cancel")
+    assert service.client.post(f"/jobs/{again}/retry").status_code == 200
+    service.until(behind, "COMPLETED", timeout=BOUND)
+    expired = service.until(late, "FAILED", timeout=BOUND)
+    assert (expired["error"]["type"], expired["attempts"], service.attempts(late)) == ("Expired", 0, [])
+    refused(service, 3)
+
+    service.redis().flushdb()
+    service.client.post("/queues/low/pause")
+    new(service)
+    for job_id in (keyed, again):
+        assert service.until(job_id, "COMPLETED", timeout=BOUND)["attempts"] == 1
+    assert service.job(isolated)["status"] == "PENDING"
+    service.client.post("/queues/low/resume")
+    service.until(isolated, "COMPLETED", timeout=BOUND)
+    eventually(lambda: len(service.client.get("/workers").json()["workers"]) == 2)  # the old one is known again
