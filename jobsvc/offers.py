@@ -86,10 +86,13 @@ def _round_seconds() -> float:
 
 
 def is_to_offer(kind: Kind, workers: Iterable[WorkerState]) -> bool:
-    """Return True if a stock worker may know the type, or no worker that Redis knows of does.
+    """Return True if an idle stock worker may know the type, or, as far as Redis knows, all workers lack it.
 
-    The latter since a stock worker that Redis has lost is not seen, and still works.
+    The latter since a stock worker that Redis has lost is not seen, and still works. Workers of version 0.1.0, which
+    would spend an attempt, are offered nothing.
     """
     queue, type_ = kind
-    known = [worker.types for worker in workers if queue in worker.queues]
-    return None in known or not any(types and type_ in types for types in known)
+    serving = [worker for worker in workers if queue in worker.queues]
+    if silent := [worker for worker in serving if worker.types is None]:
+        return any(worker.is_idle_stock for worker in silent)
+    return not any(worker.types and type_ in worker.types for worker in serving)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 
 from rq import Worker
@@ -10,6 +10,9 @@ from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
 from rq.utils import parse_composite_key, utcparse
 
 from jobsvc import rqsettings
+
+OURS_LIVE_SECONDS, OURS_BEAT_SECONDS = 90, 30
+"""Longest time that a worker of ours is kept in Redis, and, with a margin, between two heartbeats of it."""
 
 MOST = 1000
 """So many workers are shown."""
@@ -33,6 +36,19 @@ class WorkerState:
     jobs: list[str]
     last_heartbeat: datetime | None
     types: frozenset[str] | None = None
+    expires_in: int = 0  # seconds, until Redis forgets it
+
+    @property
+    def is_idle_stock(self) -> bool:
+        """Return True for a stock worker that waits for a job, False for one of ours of any version.
+
+        An idle stock worker's key lives for 480 s after each heartbeat, or the last one is minutes ago. Busy, it lives
+        for 90 s. Ours live for 90 s at most, and those of version 0.1.0, which publish no types, beat every 5 s.
+        """
+        if self.types is not None:
+            return False
+        silent_seconds = (datetime.now(UTC) - self.last_heartbeat).total_seconds() if self.last_heartbeat else 0.0
+        return self.expires_in > OURS_LIVE_SECONDS or silent_seconds > OURS_BEAT_SECONDS
 
 
 def known() -> list[WorkerState]:
@@ -46,13 +62,14 @@ def known() -> list[WorkerState]:
     with connection.pipeline(transaction=False) as pipeline:
         for key, name in zip(keys, names, strict=True):
             pipeline.hgetall(key)
+            pipeline.ttl(key)
             pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(name))
         answers = pipeline.execute()
-    found = zip(names, answers[::2], answers[1::2], strict=True)
-    return [_worker(name, data, executions) for name, data, executions in found if data]
+    found = zip(names, answers[::3], answers[1::3], answers[2::3], strict=True)
+    return [_worker(name, data, ttl, executions) for name, data, ttl, executions in found if data]
 
 
-def _worker(name: str, data: dict[bytes, bytes], executions: set[bytes]) -> WorkerState:
+def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes]) -> WorkerState:
     text = {key.decode(): value.decode("utf-8", "replace") for key, value in data.items()}
     beat = text.get("last_heartbeat")
     return WorkerState(
@@ -64,4 +81,5 @@ def _worker(name: str, data: dict[bytes, bytes], executions: set[bytes]) -> Work
         jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
         last_heartbeat=utcparse(beat) if beat else None,
         types=frozenset(json.loads(text[TYPES])) if TYPES in text else None,
+        expires_in=ttl,
     )

@@ -1,5 +1,6 @@
 """What the relay offers to stock workers: few at first, more as they are started, and never the same twice at once."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -13,8 +14,11 @@ from tests.integration.making import LEASE, submit
 OLD = frozenset({"TEST_JOB"})
 
 
-def worker(types: frozenset[str] | None, queue: str = "default") -> WorkerState:
-    return WorkerState("w", None, None, "idle", [queue], [], None, types)
+def worker(
+    types: frozenset[str] | None, queue: str = "default", expires_in: int = 400, silent_seconds: float = 1
+) -> WorkerState:
+    beat = datetime.now(UTC) - timedelta(seconds=silent_seconds)
+    return WorkerState("w", None, None, "idle", [queue], [], beat, types, expires_in)
 
 
 @pytest.fixture
@@ -42,6 +46,10 @@ def next_round(offers: Offers) -> list[UUID]:
         ([worker(OLD)], True),
         ([worker(OLD), worker(OLD | {"NEW"})], False),
         ([worker(OLD | {"NEW"}), worker(None, "low")], False),
+        ([worker(None, expires_in=80)], False),  # of version 0.1.0, or a busy one
+        ([worker(OLD), worker(None, expires_in=80)], False),
+        ([worker(None, expires_in=80), worker(None)], True),
+        ([worker(None, expires_in=80, silent_seconds=395)], True),  # a stock worker just before its heartbeat
     ],
 )
 def test_to_whom_is_offered(workers: list[WorkerState], is_offered: bool) -> None:
