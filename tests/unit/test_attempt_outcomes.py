@@ -828,6 +828,16 @@ def test_nothing_of_a_failed_attempt_is_kept_even_without_the_collector(
         gc.enable()
 
 
+def test_an_exception_that_somebody_keeps_has_no_frames_and_no_chain_any_more(kind: type[Clock]) -> None:
+    kept = ValueError("one for all")
+
+    def function(payload: Any, ctx: Context) -> None:
+        raise kept from KeyError()
+
+    assert failure(run(function, kind)).type == "ValueError"
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
+
+
 # --- results
 
 
