@@ -13,14 +13,17 @@ from threading import Thread
 
 from redis import RedisError
 
+from jobsvc import childmessages as messages
 from jobsvc import handlers
 from jobsvc.attempt import failed
+from jobsvc.childmessages import Message
 from jobsvc.config import settings
 from jobsvc.ends import AWAY_SECONDS, FLUSH_SECONDS, Ends
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Doorbell, Ended, Held, ids_in
 from jobsvc.horse import SLOTS, Horse
 from jobsvc.jobs import AttemptEnd, Started, lost
+from jobsvc.messagecheck import checked_messages
 from jobsvc.outages import Server
 from jobsvc.reporter import Report
 from jobsvc.reports import Reports
@@ -174,38 +177,36 @@ class Batches:
     def _hear_all(self) -> None:
         for horse in self.stable:
             is_dead = horse.is_dead  # before what it told last is heard
-            for kind, *rest in horse.messages():
-                getattr(self, f"_on_{kind}")(*rest)
+            for message in checked_messages(horse, self.held):
+                self._hear(horse, message)
             if is_dead:
                 self._bury(horse)
 
-    def _on_completed(self, slot: int, seconds: float) -> None:
-        self._on_ended(slot, self.held[slot].completed(), seconds)
+    def _hear(self, horse: Horse, message: Message) -> None:
+        match message:
+            case messages.Completed(slot, seconds):
+                self._on_ended(slot, self.held[slot].completed(), seconds)
+            case messages.Ended(slot, end, seconds):
+                self._on_ended(slot, end, seconds)
+            case messages.Returned(slots):
+                for slot in slots:
+                    self._put_back(self.held[slot])
+            case messages.Reported(slot, _, _, progress, lines):
+                held = self.held[slot]
+                self._reports.take(held, Report(slot, held.started, progress, lines))
+            case messages.LastWords(slot, end):
+                self.held[slot].last_words = end
+            case messages.Retired():
+                horse.is_retired = True
 
     def _on_ended(self, slot: int, end: AttemptEnd, seconds: float) -> None:
         self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
         self._end(self.held[slot], end, seconds)
 
-    def _on_returned(self, slots: list[int]) -> None:
-        for slot in slots:
-            self._put_back(self.held[slot])
-
     def _put_back(self, held: Held) -> None:
         """It has not begun; nor is it taken again before it can run."""
         self._seconds_each = 1.0
         self._end(held, held.handed_back(begun=False))
-
-    def _on_reports(self, reports: list[Report]) -> None:
-        for report in reports:
-            held = self.held.get(report.slot)
-            # Else the attempt has ended; its end has all that it reported.
-            if held and (held.started.job_id, held.started.fence) == (report.started.job_id, report.started.fence):
-                self._reports.take(held, report)
-
-    def _on_last_words(self, slot: int, end: AttemptEnd) -> None:
-        held = self.held.get(slot)
-        if held and (held.started.job_id, held.started.fence) == (end.job_id, end.fence):
-            held.last_words = end
 
     def _bury(self, horse: Horse) -> None:
         """Decide on the jobs of a process that has died."""

@@ -1,33 +1,37 @@
-"""Messages between a worker and the process that runs its handlers, over a pair of sockets; and a bell.
+"""Frames of bytes between a worker and the process that runs its handlers, over a pair of sockets; and a bell.
 
 Who selects a channel waits for the bell, not for messages: so many of them can come for one waking up.
 """
 
 import contextlib
-import pickle
+import os
 import select
 import socket
 import struct
 import threading
-from typing import Any
 
 _LENGTH = struct.Struct(">I")
 _CHUNK = 256 * 1024
 _PIECE = 64 * 1024
 _RINGS = 1024
 
+MAX_FRAME = 256 * 1024 * 1024
+"""Bytes of the largest frame; a length beyond that means that something else was written to the socket."""
+
 
 class Channel:
-    """One end. What is sent are plain objects, pickled: both ends are the same program, and trust each other."""
+    """One end. Only bytes are received: what they mean, and whether to trust them, is the caller's to decide."""
 
     def __init__(self, end: socket.socket, bell: socket.socket, blocking: bool) -> None:
         end.setblocking(blocking)
         bell.setblocking(False)
         self._socket, self._bell = end, bell
+        self._files = {one: _file(one) for one in (end, bell)}
         self._incoming, self._outgoing = bytearray(), bytearray()
         self._sending = threading.Lock()
         self._is_hung_up = False
         self.is_closed = False  # by the other end; what it had sent before was received
+        self.is_broken = False  # what was received are no frames; nothing more is
 
     @classmethod
     def pair(cls) -> tuple["Channel", "Channel"]:
@@ -44,19 +48,31 @@ class Channel:
         self._socket.close()
         self._bell.close()
 
+    def forget(self) -> None:
+        """Give this end up in a forked process, as far as the numbers still are those of its own files."""
+        for one in (self._socket, self._bell):
+            if _file(one) == self._files[one]:
+                one.close()
+            else:  # somebody closed it, and the number may be another file's now
+                one.detach()
+
     def ring(self) -> None:
         """Wake the other end up, if it selects its channel."""
         with contextlib.suppress(OSError):  # it has been rung often enough, or is gone
             self._bell.send(b"!")
 
-    def send(self, message: Any) -> None:
-        """Send one message. A blocking end waits until all is sent, the other one keeps the rest for `flush`.
+    def is_intact(self) -> bool:
+        """Return False if somebody closed this end's files behind its back, as `os.closerange` does."""
+        return all(_file(one) == file for one, file in self._files.items())
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame. A blocking end waits until all is sent, the other one keeps the rest for `flush`.
 
         What doesn't go at once rings, since somebody has to make room for it.
         """
-        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         with self._sending:
-            self._outgoing += _LENGTH.pack(len(data)) + data
+            self._outgoing += _LENGTH.pack(len(frame))
+            self._outgoing += frame
             self._write()
 
     def flush(self) -> bool:
@@ -82,16 +98,16 @@ class Channel:
         except OSError:  # nobody reads it any more, which `receive` finds out
             self._outgoing.clear()
 
-    def receive(self) -> list[Any]:
-        """The messages that have come; a blocking end waits for one, or until the other end has hung up."""
-        messages: list[Any] = []
+    def receive(self) -> list[bytes]:
+        """The frames that have come; a blocking end waits for one, or until the other end has hung up."""
+        frames: list[bytes] = []
         try:
             self._is_hung_up = not self._bell.recv(_RINGS)
         except BlockingIOError:
             pass
         except OSError:  # its last ring was never heard
             self._is_hung_up = True
-        while not messages and not self.is_closed:
+        while not frames and not self.is_closed:
             try:
                 chunk = self._socket.recv(_CHUNK)
             except BlockingIOError:
@@ -101,14 +117,28 @@ class Channel:
                 chunk = b""
             self.is_closed = not chunk
             self._incoming += chunk
-            messages += self._whole_ones()
-        return messages
+            frames += self._whole_ones()
+        return frames
 
-    def _whole_ones(self) -> list[Any]:
-        messages, at, size = [], 0, _LENGTH.size
+    def _whole_ones(self) -> list[bytes]:
+        frames, at, size = [], 0, _LENGTH.size
         with memoryview(self._incoming) as view:
-            while len(view) >= at + size and len(view) >= at + size + (length := _LENGTH.unpack_from(view, at)[0]):
-                messages.append(pickle.loads(view[at + size : at + size + length]))  # noqa: S301  # our own
+            while len(view) >= at + size:
+                length = _LENGTH.unpack_from(view, at)[0]
+                if length > MAX_FRAME:
+                    self.is_broken = self.is_closed = True
+                    break
+                if len(view) < at + size + length:
+                    break
+                frames.append(bytes(view[at + size : at + size + length]))
                 at += size + length
         del self._incoming[:at]
-        return messages
+        return frames
+
+
+def _file(end: socket.socket) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(end.fileno())
+        return found.st_dev, found.st_ino
+    except OSError:
+        return None

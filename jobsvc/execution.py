@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
-from jobsvc import handlers, jobs, logs, tracing
+from jobsvc import forks, handlers, jobs, logs, tracing
 from jobsvc.attempt import attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
+from jobsvc.clock import on_alarm
 from jobsvc.config import settings
 from jobsvc.db import disconnect
 from jobsvc.errors import StoreUnavailable
@@ -72,6 +74,11 @@ def run(job_id: str) -> Any:
     if not started:
         look_after_refused([UUID(job_id)], rq_job.connection)
         return None
+    # RQ ignores SIGINT here, which is for its worker to handle; a process that the handler forks has its own terms.
+    forks.be_main_process()
+    forks.guard(
+        {signal.SIGALRM: (on_alarm, signal.SIG_DFL), signal.SIGINT: (signal.SIG_IGN, signal.default_int_handler)}
+    )
     try:
         log = AttemptLog()
         watch = Watch(started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log)))

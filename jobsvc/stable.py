@@ -1,6 +1,5 @@
 """A worker's horses: one for all that it runs, and one for each attempt that wants a process to itself."""
 
-import math
 import selectors
 from collections.abc import Iterator
 
@@ -23,7 +22,7 @@ class Stable:
 
     def for_many(self) -> Horse:
         """The one that runs whatever comes; another one after it was told to close."""
-        usable = (horse for horse in self._horses if not horse.is_for_one and horse.kill_at == math.inf)
+        usable = (horse for horse in self._horses if not horse.is_for_one and horse.is_usable)
         return next(usable, None) or self._add(Horse(self._threads))
 
     def for_one(self) -> Horse:

@@ -44,7 +44,7 @@ def look_after(held: Collection[Held], stable: Stable, stop_at: float) -> None:
         _look_at(one, stop_at)
     for horse in stable:
         running = [one for one in held if one.horse is horse]
-        if horse.kill_at == math.inf:
+        if horse.is_usable:
             continue
         if not running:
             stable.dismiss(horse)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from jobsvc.clock import CANCEL_GRACE_SECONDS, CANCEL_LOOK_SECONDS, CANCEL_NOTIC
 from jobsvc.config import settings
 from jobsvc.jobs import Chunk, Started
 from jobsvc.loglines import Portions
+from jobsvc.orphans import end_group
 from jobsvc.reporter import Report, Reporter, Running
 
 logger = logging.getLogger("jobsvc.worker")
@@ -78,7 +78,7 @@ class Watch(Clock):
             if self._seconds_to_end() == 0:
                 logger.error("%s did not stop when it was told to; its process ends", self._started.job_id)
                 self._give_up(self.reason)
-                os._exit(os.EX_SOFTWARE)
+                end_group()
             if time.monotonic() >= next_renewal:
                 next_renewal = time.monotonic() + (lease / 3 if self._renew(lease) else math.inf)
             if time.monotonic() >= next_look:

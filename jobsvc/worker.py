@@ -60,12 +60,14 @@ class JobsvcWorker(RingingWorker):
         super().__init__(queues, name, connection=connection, **{**kwargs, "worker_ttl": WORKER_TTL})
         self._batches = Batches(self, self.name, settings().JOBSVC_CONCURRENCY)
         self._is_working = False
+        self._pid = 0
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
         self._is_one_by_one = max_jobs is not None
         attempts.warm_up()
         self._batches.stable.for_many()  # so that the first job needn't wait for its process
+        self._pid = os.getpid()
         os.register_at_fork(after_in_child=self._die_with_worker)
         try:
             return bool(super().work(*args, **{**kwargs, "max_jobs": max_jobs, "logging_level": logs.RQ_LEVEL}))
@@ -177,8 +179,9 @@ class JobsvcWorker(RingingWorker):
             super().teardown()  # type: ignore[no-untyped-call]
 
     def _die_with_worker(self) -> None:
-        if not is_forking():
-            when_orphaned(os.getppid(), lambda: os._exit(1))
+        # Handlers' own processes live as long as they like: they are the children of a child.
+        if not is_forking() and os.getppid() == self._pid:
+            when_orphaned(self._pid, lambda: os._exit(1))
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
         if isinstance(exc, StopRequested):

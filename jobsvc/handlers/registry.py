@@ -12,12 +12,15 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
+from jobsvc.forks import Boundary
 from jobsvc.handlers.context import Context
 from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 from jobsvc.printable import describe_exception
 
 DELIVERY = "WEBHOOK"
 """The type of the jobs that deliver webhooks, which the service makes itself."""
+
+_boundary = Boundary()
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class Handler:
 
     def __call__(self, payload: dict[str, Any], context: Context) -> Any:
         """Run the handler; what it returns and raises passes through."""
-        arguments = (self.parse(payload), context) if self.takes_context else (self.parse(payload),)
-        return self.function(*arguments)
+        with _boundary:
+            arguments = (self.parse(payload), context) if self.takes_context else (self.parse(payload),)
+            return self.function(*arguments)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

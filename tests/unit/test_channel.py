@@ -27,24 +27,24 @@ def is_woken(channel: Channel, seconds: float = 0) -> bool:
 def test_messages_come_whole_and_in_order(ends: Pair) -> None:
     here, there = ends
     for number in range(3):
-        there.send((number, "x" * 20_000 * number))
+        there.send(b"%d" % number * 20_000 * number)
     got = []
     while len(got) < 3:
         got += here.receive()
-    assert got == [(number, "x" * 20_000 * number) for number in range(3)]
+    assert got == [b"%d" % number * 20_000 * number for number in range(3)]
     assert here.receive() == []
-    there.send("the next one")
-    assert here.receive() == ["the next one"]
+    there.send(b"the next one")
+    assert here.receive() == [b"the next one"]
 
 
 def test_only_the_bell_wakes_up(ends: Pair) -> None:
     here, there = ends
-    there.send("something")
+    there.send(b"something")
     assert not is_woken(here)
     there.ring()
     there.ring()
     assert is_woken(here, 5)
-    assert here.receive() == ["something"]
+    assert here.receive() == [b"something"]
     assert not is_woken(here)  # it was heard, however often it rang
 
 
@@ -56,20 +56,20 @@ def test_nobody_waits_for_a_bell_that_is_not_heard(ends: Pair) -> None:
 
 def test_who_hung_up_is_noticed_after_what_it_had_sent(ends: Pair) -> None:
     here, there = ends
-    there.send("last words")
+    there.send(b"last words")
     there.close()
     assert is_woken(here, 5)
-    assert (here.receive(), here.is_closed) == (["last words"], False)
+    assert (here.receive(), here.is_closed) == ([b"last words"], False)
     assert (here.receive(), here.is_closed) == ([], True)
 
 
 def test_it_is_noticed_by_the_bell_alone(ends: Pair) -> None:
     """As when a process that a handler left behind holds the other end open."""
     here, there = ends
-    there.send("last words")
+    there.send(b"last words")
     there._bell.close()
     assert is_woken(here, 5)
-    assert here.receive() == ["last words"]
+    assert here.receive() == [b"last words"]
     assert (here.receive(), here.is_closed) == ([], True)
 
 
@@ -79,8 +79,8 @@ def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
         receiving = pool.submit(there.receive)
         with pytest.raises(TimeoutError):
             receiving.result(0.2)
-        here.send("work")
-        assert receiving.result(5) == ["work"]
+        here.send(b"work")
+        assert receiving.result(5) == [b"work"]
     here.close()
     assert (there.receive(), there.is_closed) == ([], True)
 
@@ -89,19 +89,19 @@ def test_a_ring_that_nobody_heard_is_no_error(ends: Pair) -> None:
     """Its worker died with it; what it had sent is read all the same, and then it is known to be gone."""
     here, there = ends
     there.ring()
-    here.send("work")
+    here.send(b"work")
     here.close()
-    assert there.receive() == ["work"]
+    assert there.receive() == [b"work"]
     assert (there.receive(), there.is_closed) == ([], True)
 
 
 def test_what_doesnt_go_at_once_rings(ends: Pair) -> None:
     here, there = ends
-    sending = threading.Thread(target=there.send, args=("x" * 2_000_000,))
+    sending = threading.Thread(target=there.send, args=(b"x" * 2_000_000,))
     sending.start()
-    got: list[str] = []
+    got: list[bytes] = []
     while not got:
         assert is_woken(here, 5)
         got += here.receive()
     sending.join()
-    assert got == ["x" * 2_000_000]
+    assert got == [b"x" * 2_000_000]

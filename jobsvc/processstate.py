@@ -1,0 +1,137 @@
+"""State of a process that handlers share: what one of them changed is restored before the next one runs."""
+
+# The functions behind `signal`'s wrappers, which make an enum of each result: 0.03 us a signal instead of 0.5.
+import _signal
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import socket
+import sys
+from typing import Any
+
+_SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
+
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+
+
+class ProcessState:
+    """A record of this process' state, made when there is one; `restore` brings the process back to it.
+
+    6 us where nothing was changed. What isn't looked at stays changed: modules, threads, open files.
+    """
+
+    def __init__(self) -> None:
+        self._handlings = _handlings()
+        self._environ = _environ().copy()
+        self._folder = os.getcwd()
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._limits = [resource.getrlimit(limit) for limit in _LIMITS]
+        self._identity = _identity()
+        self._streams = sys.stdin, sys.stdout, sys.stderr
+        self._interpreter = _interpreter()
+        self._log_handlers = list(logging.root.handlers)
+        self._log_level = logging.root.level
+
+    def restore(self) -> bool:
+        """Restore the process' state; False if that can't be done, and the process is to be replaced.
+
+        For the main thread, while nobody else runs a handler.
+        """
+        restored = self.restore_shared()
+        if _handlings() != self._handlings:
+            for number, handling in zip(_SIGNALS, self._handlings, strict=True):
+                _signal.signal(number, handling)
+        _signal.set_wakeup_fd(-1)
+        restore_thread()  # after the handlers: what was blocked may come now
+        return restored
+
+    def restore_shared(self) -> bool:
+        """As `restore`, from any thread: all but the handlers of signals, which other threads can't set."""
+        _signal.setitimer(_signal.ITIMER_VIRTUAL, 0)
+        _signal.setitimer(_signal.ITIMER_PROF, 0)
+        faulthandler.cancel_dump_traceback_later()
+        os.umask(self._umask)
+        if _interpreter() != self._interpreter:
+            self._restore_interpreter()
+        if _environ() != self._environ:
+            self._restore_environ()
+        return self._restore_folder() and self._restore_limits() and _identity() == self._identity and self.is_intact()
+
+    def is_intact(self) -> bool:
+        """Restore what is restored whoever runs a handler: streams and logging. False if they are broken."""
+        handlers = logging.root.handlers
+        for handler in self._log_handlers:
+            if handler not in handlers:
+                logging.root.addHandler(handler)
+        if logging.root.level != self._log_level:
+            logging.root.setLevel(self._log_level)
+        if logging.root.manager.disable:
+            logging.disable(logging.NOTSET)
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        return not any(stream is not None and stream.closed for stream in self._streams) and _are_open(1, 2)
+
+    def _restore_interpreter(self) -> None:
+        is_collecting, limit, timeout, trace, profile = self._interpreter
+        gc.enable() if is_collecting else gc.disable()
+        sys.setrecursionlimit(limit)
+        socket.setdefaulttimeout(timeout)
+        sys.settrace(trace)
+        sys.setprofile(profile)
+
+    def _restore_environ(self) -> None:
+        for name in _environ().keys() - self._environ.keys():
+            del os.environb[name]
+        for name, value in self._environ.items():
+            os.environb[name] = value
+
+    def _restore_folder(self) -> bool:
+        with contextlib.suppress(OSError):
+            if os.getcwd() == self._folder:
+                return True
+        with contextlib.suppress(OSError):
+            os.chdir(self._folder)
+            return True
+        return False
+
+    def _restore_limits(self) -> bool:
+        for limit, values in zip(_LIMITS, self._limits, strict=True):
+            if resource.getrlimit(limit) != values:
+                try:
+                    resource.setrlimit(limit, values)
+                except (OSError, ValueError):  # the hard limit was lowered, which only root can raise
+                    return False
+        return True
+
+
+def restore_thread() -> None:
+    """Restore what this thread has for itself: it blocks no signal."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def _handlings() -> list[Any]:
+    return list(map(_signal.getsignal, _SIGNALS))
+
+
+def _environ() -> dict[bytes, bytes]:
+    return os.environ._data  # type: ignore[attr-defined,no-any-return]  # 0.4 us; a copy of `os.environ` takes 10
+
+
+def _identity() -> tuple[int, ...]:
+    return os.geteuid(), os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def _interpreter() -> tuple[Any, ...]:
+    return gc.isenabled(), sys.getrecursionlimit(), socket.getdefaulttimeout(), sys.gettrace(), sys.getprofile()
+
+
+def _are_open(*files: int) -> bool:
+    try:
+        for file in files:
+            os.get_inheritable(file)
+        return True
+    except OSError:
+        return False
