@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from jobsvc.db import transaction
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.outcomes import UNCOUNTED, AttemptEnd, handed_back, lost
+from jobsvc.jobs.retention import is_trim_due, trim_history
 from jobsvc.jobs.starting import Started
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Attempt, Job
@@ -153,6 +154,9 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     worth_a_row = [(job, end) for job, end in ended if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
     if worth_a_row:
         connection.execute(insert(Attempt), [_attempt_row(job, end) for job, end in worth_a_row])
+        for _, end in worth_a_row:
+            if is_trim_due(end.fence):
+                trim_history(connection, end.job_id)
     announce(connection, [end.job_id for job, end in ended if job.webhook_url])
     return [_verdict(job, end) for job, end in ended]
 

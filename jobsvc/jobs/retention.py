@@ -4,11 +4,12 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from jobsvc.db import transaction
 from jobsvc.jobs.filters import first_id
-from jobsvc.models import Job
+from jobsvc.jobs.reading import MAX_ATTEMPTS
+from jobsvc.models import Attempt, AttemptLines, Job
 from jobsvc.sql import now, seconds
 from jobsvc.states import ENDED
 
@@ -16,6 +17,10 @@ SCANNED_PER_DELETED = 10
 """How many rows a pass may look at for each one that it may delete, so that old jobs which wait hold it up little."""
 
 LOWEST = UUID(int=0)
+
+
+TRIM_EVERY = 100
+"""Starts of a job between two deletions of attempts that are no longer shown."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +50,17 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
         )
         gone = connection.scalars(delete(Job).where(Job.id == old.c.id).returning(Job.id)).all()
     return Pruned(list(gone), max(gone) if len(gone) == limit else last or LOWEST)
+
+
+def is_trim_due(fence: int) -> bool:
+    """Return True if the history of a job is to be trimmed with the end of this start."""
+    return fence > MAX_ATTEMPTS and fence % TRIM_EVERY == 0
+
+
+def trim_history(connection: Connection, job_id: UUID) -> None:
+    """Delete attempts of a job that are no longer shown, so that one which snoozes for ever doesn't grow for ever."""
+    newest = select(Attempt.fence).where(Attempt.job_id == job_id).order_by(Attempt.fence.desc())
+    oldest = connection.scalar(newest.offset(MAX_ATTEMPTS - 1).limit(1))
+    if oldest is not None:
+        for table in (Attempt, AttemptLines):
+            connection.execute(delete(table).where(table.job_id == job_id, table.fence < oldest))

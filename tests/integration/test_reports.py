@@ -147,6 +147,18 @@ def test_the_newest_thousand_attempts_are_read() -> None:
     assert len(attempts) == 1000
 
 
+def test_attempts_that_are_no_longer_shown_are_deleted_now_and_then() -> None:
+    start = make_attempts(1199, 1)
+    sql("INSERT INTO attempt_lines SELECT :id, n, 1, n, '[]' FROM generate_series(1, 1199) n", id=start.job_id)
+    jobs.finish([outcome(start._replace(fence=1200), Outcome.SNOOZED, delay=0)])
+    assert sql("SELECT min(fence), count(*) FROM attempts") == [(201, 1000)]
+    assert sql("SELECT min(fence), count(*) FROM attempt_lines") == [(201, 999)]
+    make_due(start.job_id)
+    [again] = jobs.start([start.job_id], "worker", LEASE)
+    jobs.finish([outcome(again, Outcome.SNOOZED, delay=0)])
+    assert sql("SELECT min(fence), count(*) FROM attempts") == [(201, 1001)]
+
+
 def test_no_older_attempt_is_read_once_their_text_is_full() -> None:
     start = make_attempts(200, 100_000)
     found = jobs.history(start.job_id)[1]
