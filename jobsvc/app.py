@@ -45,7 +45,6 @@ class _ShortNumber(IntegerConverter):
 def _wire(app: Flask) -> None:
     # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, headers, problems, proxy
-    from jobsvc.api.door import Door
     from jobsvc.api.routes import (
         acting,
         batch,
@@ -65,7 +64,6 @@ def _wire(app: Flask) -> None:
     for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops, docs):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.wsgi_app = Door(app)  # type: ignore[method-assign]
     proxy.init_app(app)
 
 

@@ -56,14 +56,19 @@ def url_of(address: str, port: int) -> str:
 
 def check_port(address: str, port: int) -> None:
     """Raise ConfigError unless a server could listen there now."""
-    # Servers aren't left to find this out: granian would share the port with whoever has it, or try for ever.
+    listen(address, port).close()
+
+
+def listen(address: str, port: int, backlog: int | None = None) -> socket.socket:
+    """Return a socket that listens there. Raises ConfigError."""
+    # Servers aren't left to do this: granian would share the port with whoever has it, or try for ever.
     try:
-        with socket.create_server(
+        return socket.create_server(
             (address, port),
             family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+            backlog=backlog,
             dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
-        ):
-            return
+        )
     except OSError as error:
         raise ConfigError(_why(error, address, port)) from None
 

@@ -65,6 +65,11 @@ failed: Callable[[str, str, str], None] = _not_failed
 flush: Callable[[], None] = _no_flush
 
 
+def is_on() -> bool:
+    """Return True if spans are made."""
+    return span is not _no_span
+
+
 def set_up() -> None:
     """From now on make spans, if OpenTelemetry's API is installed and a tracer provider is configured."""
     global span, current, failed, flush

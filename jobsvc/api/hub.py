@@ -7,6 +7,7 @@ import time
 from uuid import UUID
 
 from jobsvc import jobs
+from jobsvc.api.waiting_client import Client
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
 from jobsvc.outages import Server
@@ -29,10 +30,13 @@ OUTAGE_SECONDS = 1.0
 class Watch:
     """One client's place at the hub, and its view of one job. Close it, also when nothing came of it."""
 
-    def __init__(self, hub: "Hub", job_id: UUID, seen: int) -> None:
+    def __init__(self, hub: "Hub", job_id: UUID, seen: int, address: str) -> None:
         self.job_id = job_id
+        self.address = address
         self.is_over = False
-        """Nothing more will come: the job is gone, or the hub was closed."""
+        """Nothing more will come: the job is gone, or the place was taken back."""
+        self.is_withdrawn = False
+        """The place was taken back: the client has gone, or another one needs it, or the hub was closed."""
         self.wants_lines = False
         """Wake the client for new log lines as well."""
         self._newest_line = START
@@ -74,6 +78,12 @@ class Watch:
             self._newest_line, self._has_new_lines = newest, True
             self._bell.set()
 
+    def withdraw(self) -> None:
+        """Take the place back: the client waits no longer. May be called from any thread, and twice."""
+        self.is_withdrawn = True
+        self.tell(None)
+        self.close()
+
     def close(self) -> None:
         """Leave the place to another client. Safe to call twice."""
         self._hub.leave(self)
@@ -91,7 +101,7 @@ class Hub:
     def __init__(self, places: int) -> None:
         self._places = places
         self._lock = threading.Lock()
-        self._seated: set[Watch] = set()
+        self._seated: dict[str, dict[Watch, None]] = {}  # by address; of one, the oldest first
         self._watches: dict[UUID, set[Watch]] = {}
         self._known: dict[UUID, Snapshot] = {}
         self._next_lines_look = 0.0
@@ -109,29 +119,54 @@ class Hub:
         self.__init__(self._places)  # type: ignore[misc]  # a lock may have been held when we were forked
         threading.Thread(target=self._run, name="hub", daemon=True).start()
 
-    def watch(self, job_id: UUID, seen: int = -1) -> Watch | None:
-        """A place for a client that has seen this version of the job; None while all are taken, and at shutdown."""
-        watch = Watch(self, job_id, seen)
+    def watch(self, job_id: UUID, seen: int = -1, client: Client | None = None) -> Watch | None:
+        """A place for a client that has seen this version of the job; None while there is none, and at shutdown.
+
+        While all places are taken, the address that has the most of them leaves its oldest to a client whose address
+        has fewer; so no address can take them all from the others.
+        """
+        watch = Watch(self, job_id, seen, client.address if client else "")
         with self._lock:
-            if self.is_closed or len(self._seated) >= self._places:
+            leaving = None
+            if self.is_closed:
                 return None
-            self._seated.add(watch)
+            if sum(map(len, self._seated.values())) >= self._places:
+                leaving = self._most_dispensable(watch.address)
+                if leaving is None:
+                    return None
+                self._remove(leaving)
+            self._seated.setdefault(watch.address, {})[watch] = None
             self._watches.setdefault(job_id, set()).add(watch)
             if known := self._known.get(job_id):
                 watch.tell(known)
             self._somebody_waits.set()
+        if leaving:
+            leaving.withdraw()
+        if client:
+            client.when_gone(watch.withdraw)
         return watch
+
+    def _most_dispensable(self, address: str) -> Watch | None:
+        """The oldest watch of the address that has the most, if it still has as many as this one without it."""
+        most = max(self._seated.values(), key=len, default={})
+        return next(iter(most)) if len(most) > len(self._seated.get(address, {})) + 1 else None
 
     def leave(self, watch: Watch) -> None:
         """Free a watch's place."""
         with self._lock:
-            self._seated.discard(watch)
-            others = self._watches.get(watch.job_id, set())
-            others.discard(watch)
-            if not others:
-                self._forget(watch.job_id)
-            if not self._watches:
-                self._somebody_waits.clear()
+            self._remove(watch)
+
+    def _remove(self, watch: Watch) -> None:
+        mine = self._seated.get(watch.address, {})
+        mine.pop(watch, None)
+        if not mine:
+            self._seated.pop(watch.address, None)
+        others = self._watches.get(watch.job_id, set())
+        others.discard(watch)
+        if not others:
+            self._forget(watch.job_id)
+        if not self._watches:
+            self._somebody_waits.clear()
 
     def _forget(self, job_id: UUID) -> None:
         self._watches.pop(job_id, None)
@@ -141,8 +176,9 @@ class Hub:
         """End every watch, and let none begin: the process is about to stop."""
         with self._lock:
             self.is_closed = True
-            for watch in self._seated:
-                watch.tell(None)
+            seated = [watch for watches in self._seated.values() for watch in watches]
+        for watch in seated:
+            watch.withdraw()
 
     def _run(self) -> None:
         """Look while anybody waits, for ever."""

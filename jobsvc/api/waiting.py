@@ -15,6 +15,7 @@ from jobsvc.api.accepting import Accepted
 from jobsvc.api.gate import outside
 from jobsvc.api.hub import Hub
 from jobsvc.api.showing import dump_job_for_caller
+from jobsvc.api.waiting_client import client_of
 from jobsvc.errors import JobNotFound, StoreUnavailable
 from jobsvc.models import Job
 from jobsvc.states import ENDED
@@ -51,13 +52,13 @@ def _preferred() -> int | None:
 def wait_for_end(job_id: UUID, seconds: int) -> bool | None:
     """Wait so long for the job's end: whether it came, or the job is gone; None when the wait was declined.
 
-    It is declined when the service holds all the waiters that it can, or shuts down. Else the reply says that it was
-    honoured, in vain or not.
+    It is declined when the service holds all the waiters that it can, shuts down, or needs the place for another.
+    Else the reply says that it was honoured, in vain or not.
     """
     has_ended = False
     if seconds > 0:
         hub: Hub = current_app.extensions["hub"]
-        watch = hub.watch(job_id) if request.is_multithread else None
+        watch = hub.watch(job_id, client=client_of(request.environ)) if request.is_multithread else None
         if watch is None:
             return None
         deadline = time.monotonic() + seconds
@@ -65,7 +66,7 @@ def wait_for_end(job_id: UUID, seconds: int) -> bool | None:
             while not has_ended and (latest := watch.next(deadline - time.monotonic())):
                 has_ended = latest.has_ended
         if watch.is_over and not has_ended:
-            if hub.is_closed:
+            if watch.is_withdrawn:
                 return None
             has_ended = True
     _say_honoured(seconds)

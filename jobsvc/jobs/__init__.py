@@ -41,7 +41,7 @@ from jobsvc.jobs.reading import Versions, check_version, full_history, get, hist
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.retention import LOWEST, Pruned, prune
 from jobsvc.jobs.starting import Started, start
-from jobsvc.jobs.submission import NewJob, Submitted, store, submit
+from jobsvc.jobs.submission import NewJob, Submitted, store, submit, submit_each
 from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
 from jobsvc.jobs.watching import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
 
@@ -127,6 +127,7 @@ __all__ = [
     "start",
     "store",
     "submit",
+    "submit_each",
     "submit_once",
     "tallied",
     "undo_starts",

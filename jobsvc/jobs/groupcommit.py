@@ -88,15 +88,24 @@ class GroupCommit(Generic[Wish, Outcome]):
                     member.ring()
 
     def _do_for(self, group: Sequence[_Member[Wish, Outcome]]) -> None:
-        try:
-            for member, outcome in zip(group, self._do([one.wish for one in group]), strict=True):
-                member.outcomes.append(outcome)
-        except StoreUnavailable as error:
-            for member in group:
-                member.error = StoreUnavailable(str(error))
-        except Exception as error:
-            if len(group) == 1:
-                group[0].error = error
+        outcomes = do_each(self._do, [member.wish for member in group])
+        for member, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                member.error = outcome
             else:
-                for member in group:
-                    self._do_for([member])
+                member.outcomes.append(outcome)
+
+
+def do_each(do: Callable[[Sequence[Wish]], Sequence[Outcome]], wishes: Sequence[Wish]) -> list[Outcome | Exception]:
+    """Call `do` for all of these wishes, or, where it raises, for each of them; returns an outcome or error for each.
+
+    Where Postgres is unavailable, `do` may have been done; so it is not called again.
+    """
+    try:
+        return list(do(wishes))
+    except StoreUnavailable as error:
+        return [StoreUnavailable(str(error)) for _ in wishes]
+    except Exception as error:
+        if len(wishes) == 1:
+            return [error]
+        return [outcome for wish in wishes for outcome in do_each(do, [wish])]

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from jobsvc.db import statement, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
-from jobsvc.jobs.groupcommit import GroupCommit
+from jobsvc.jobs.groupcommit import GroupCommit, do_each
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import IS_UNFINISHED, Job, Moment
 from jobsvc.sql import now, rows, seconds, seconds_until
@@ -125,6 +125,14 @@ def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
     # Without unique keys one statement does it.
     with statement() as connection:
         return store(connection, new)
+
+
+def submit_each(new: Sequence[NewJob]) -> list[Submitted | Exception]:
+    """Store these jobs without unique keys by one statement, or, where Postgres refuses it, each by one of its own.
+
+    Returns what became of each, or why it was not stored, in the order given.
+    """
+    return do_each(_submit_freely, new)
 
 
 # A job without a unique key waits for no other transaction, so none of a group holds the others up.

@@ -16,6 +16,7 @@ from jobsvc.api.describing import Reply, describe
 from jobsvc.api.hub import OUTAGE_SECONDS, Hub, Watch
 from jobsvc.api.parsing import Query, query
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
+from jobsvc.api.waiting_client import client_of
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
 from jobsvc.wire import dump_line, dump_snapshot
@@ -73,7 +74,7 @@ def events(job_id: UUID) -> Response:
     watch = None
     if not now.has_ended:
         hub: Hub = current_app.extensions["hub"]
-        watch = hub.watch(now.job_id, now.version) if request.is_multithread else None
+        watch = hub.watch(now.job_id, now.version, client_of(request.environ)) if request.is_multithread else None
         if watch is None:
             return _too_many()
         watch.wants_lines = with_lines

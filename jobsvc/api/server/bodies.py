@@ -1,0 +1,153 @@
+"""Bodies of requests, read on the event loop: within a deadline, and within what fits into memory."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout, ServiceUnavailable
+
+from jobsvc.api.problems import RETRY_AFTER_SECONDS
+from jobsvc.api.server.budget import Budget
+
+SECONDS = 30.0
+"""A body has this long, counted from the head of its request, …"""
+
+BYTES_PER_SECOND = 64 * 1024
+"""… and one second for each of these besides."""
+
+SMALL = 64 * 1024
+"""Bodies up to this size are read in one go and count for no budget, so that full memory refuses large ones alone."""
+
+BUDGET_BYTES = 64 * 1024 * 1024
+"""Larger bodies may hold this much memory, …"""
+
+LARGEST_BODIES = 2
+"""… and so many bodies of the largest size besides."""
+
+LINGER_SECONDS = 2.0
+"""For so long a body that was refused is read on and dropped, so that its client reads the answer."""
+
+LOOK_SECONDS = 0.25
+"""How often overdue reads are looked for."""
+
+_CUT_OFF = "The body is shorter than announced."
+
+
+class Overdue:
+    """Ends awaits of granian's futures at their deadlines. A timer for each would cost more than all of them."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[Any, float] = {}
+        self.is_closed = False
+
+    async def wait(self, future: Any, deadline: float) -> Any:
+        """Return what the future has; raises TimeoutError at the deadline, and when this is closed."""
+        if self.is_closed:
+            future.cancel()
+            raise TimeoutError
+        self._deadlines[future] = deadline
+        try:
+            return await future
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+        finally:
+            del self._deadlines[future]
+
+    async def run(self) -> None:
+        """Look for overdue futures, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = time.monotonic()
+            for future in [future for future, deadline in self._deadlines.items() if deadline < now]:
+                future.cancel()
+
+    def close(self) -> None:
+        """End every wait, and let none begin."""
+        self.is_closed = True
+        for future in list(self._deadlines):
+            future.cancel()
+
+
+class Body:
+    """The body of one request. Release it when the request is answered."""
+
+    def __init__(self, protocol: Any, address: str, length: int | None, budget: Budget, overdue: Overdue) -> None:
+        self._protocol = protocol
+        self._address = address
+        self._length = length
+        self._budget = budget
+        self._overdue = overdue
+        self._held = 0
+        self._began = time.monotonic()
+        self._pieces: Any = None
+
+    async def read(self, limit: int) -> bytes:
+        """Return all of it. Raises RequestEntityTooLarge, RequestTimeout, BadRequest and ServiceUnavailable."""
+        if self._length == 0:
+            return b""
+        if self._length is not None and self._length > limit:
+            raise RequestEntityTooLarge
+        try:
+            if self._length is not None and self._length <= SMALL:
+                whole: bytes = await self._overdue.wait(self._protocol(), self._deadline(self._length))
+            else:
+                whole = await self._read_pieces(limit)
+        except TimeoutError:
+            if self._overdue.is_closed:
+                raise ServiceUnavailable("The service is about to stop.", retry_after=RETRY_AFTER_SECONDS) from None
+            raise RequestTimeout("The body did not arrive in time.") from None
+        except RuntimeError:  # RSGIProtocolError
+            raise BadRequest(_CUT_OFF) from None
+        if self._length is not None and len(whole) != self._length:
+            raise BadRequest(_CUT_OFF)
+        return whole
+
+    def _deadline(self, size: int) -> float:
+        return self._began + SECONDS + size / BYTES_PER_SECOND
+
+    async def _read_pieces(self, limit: int) -> bytes:
+        pieces = bytearray()
+        async for piece in self._each_piece():
+            if len(pieces) + len(piece) > limit:
+                raise RequestEntityTooLarge
+            if not self._budget.take(self._address, len(piece)):
+                detail = "Other large requests fill the memory that there is for them; try again soon."
+                raise ServiceUnavailable(detail, retry_after=RETRY_AFTER_SECONDS)
+            self._held += len(piece)
+            pieces += piece
+        return bytes(pieces)
+
+    async def _each_piece(self) -> AsyncIterator[bytes]:
+        """Each piece that arrives. Raises BadRequest where the last one is not the body's end."""
+        if self._pieces is None:
+            self._pieces = aiter(self._protocol)
+        received = empty = 0
+        while True:
+            deadline = self._deadline(received if self._length is None else self._length)
+            try:
+                piece: bytes = await self._overdue.wait(anext(self._pieces), deadline)
+            except StopAsyncIteration:
+                break
+            received += len(piece)
+            empty += not piece
+            yield piece
+        # granian ends every body with an empty piece, and says by one more that reading it failed.
+        if self._length is None and empty > 1:
+            raise BadRequest(_CUT_OFF)
+
+    async def linger(self) -> None:
+        """Drop what still arrives for a moment: a reset connection might take the answer from its client."""
+        self._began = time.monotonic() - SECONDS + LINGER_SECONDS
+        self._length = 0
+        with contextlib.suppress(TimeoutError, RuntimeError):
+            async for _ in self._each_piece():
+                if time.monotonic() > self._began + SECONDS:
+                    break
+
+    def release(self) -> None:
+        """Give back the memory that it held. Safe to call twice."""
+        if self._held:
+            self._budget.give_back(self._address, self._held)
+            self._held = 0

@@ -1,0 +1,106 @@
+"""Plain requests to POST /jobs are answered without Flask, and without a thread of their own.
+
+Plain is one that says nothing but its JSON body, from a client that surely may post jobs. Each other, and each
+that might be refused, is left to the view.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from jobsvc import handlers, strictjson, tracing
+from jobsvc.api.auth import surely_may_write
+from jobsvc.api.headers import JSON_HEADERS
+from jobsvc.api.parsing import read
+from jobsvc.api.schemas import DEFAULT_TYPE, JobRequest
+from jobsvc.errors import JobsvcError
+from jobsvc.jobs import NewJob, Submitted
+
+MAX_BYTES = 16 * 1024
+"""The largest body that is parsed on the event loop, which takes less than a millisecond."""
+
+_HAS_MORE_TO_SAY = (
+    "HTTP_PREFER",
+    "HTTP_IDEMPOTENCY_KEY",
+    "HTTP_CONTENT_ENCODING",
+    "HTTP_TRANSFER_ENCODING",
+    "HTTP_TRACEPARENT",
+    "HTTP_X_FORWARDED_PREFIX",
+)
+
+
+def is_plain(environ: Mapping[str, Any]) -> bool:
+    """Return True if the request is a POST /jobs with a small JSON body that its headers say no more about."""
+    length = environ.get("CONTENT_LENGTH", "")
+    return (
+        environ["PATH_INFO"] == "/jobs"
+        and environ["REQUEST_METHOD"] == "POST"
+        and not environ["QUERY_STRING"]
+        and environ.get("CONTENT_TYPE") == "application/json"
+        and length.isdecimal()
+        and 0 < int(length) <= MAX_BYTES
+        and not any(name in environ for name in _HAS_MORE_TO_SAY)
+        and surely_may_write(environ)
+        and not tracing.is_on()
+    )
+
+
+def parse(body: bytes) -> NewJob | None:
+    """Return the job that this body asks for; None where the view has to say what is wrong with it, or do more."""
+    try:
+        value = strictjson.parse(body)
+        if not isinstance(value, dict) or "uniqueKey" in value or not _is_checked_quickly(value.get("type")):
+            return None
+        return read(JobRequest, value).resolve()
+    except JobsvcError:
+        return None
+
+
+def reply(submitted: Submitted) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return the status, headers and body of the answer, the view's own."""
+    job_id = str(submitted.job_id)
+    body = b'{"jobId":"%s"}\n' % job_id.encode()
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Location", f"/jobs/{job_id}"),
+        ("Vary", "Prefer"),
+        *JSON_HEADERS,
+    ]
+    return 202, headers, body
+
+
+def _is_checked_quickly(type_: Any) -> bool:
+    """Return True if the payloads of this type are checked without code of others, which may take any time."""
+    if not isinstance(type_, str | None):
+        return False
+    handler = handlers.find(DEFAULT_TYPE if type_ is None else type_)
+    return handler is not None and _runs_own_code_only(handler.name)
+
+
+@lru_cache(maxsize=1024)
+def _runs_own_code_only(name: str) -> bool:
+    handler = handlers.find(name)
+    assert handler is not None
+    return handler.function.__module__.startswith("jobsvc.handlers.") or _calls_nothing(handler.payload.core_schema)
+
+
+_CALLS_NOTHING = {
+    *("any", "none", "bool", "int", "float", "str", "date", "time", "datetime", "timedelta", "literal", "uuid"),
+    *("nullable", "union", "tagged-union", "list", "tuple", "dict", "model", "model-fields", "model-field"),
+    *("typed-dict", "typed-dict-field", "definitions", "definition-ref", "default", "url", "decimal"),
+}
+_CALLS = ("post_init", "custom_init", "root_model", "default_factory", "validator", "function")
+
+
+def _calls_nothing(schema: Any) -> bool:
+    """Return True if this core schema of pydantic's, in all its parts, calls no function to check a value."""
+    if isinstance(schema, list | tuple):
+        return all(_calls_nothing(one) for one in schema)
+    if not isinstance(schema, dict):
+        return True
+    kind = schema.get("type")
+    if any(schema.get(name) for name in _CALLS) or (isinstance(kind, str) and kind not in _CALLS_NOTHING):
+        return False
+    hidden = ("metadata", "serialization", "config", "expected", "computed_fields")
+    return all(_calls_nothing(value) for name, value in schema.items() if name not in hidden)
