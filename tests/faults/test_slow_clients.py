@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
+from typing import Any
 
 import httpx
 import psutil
@@ -47,7 +48,7 @@ PATIENCE = 5.0
 
 @pytest.fixture(scope="module")
 def service(apart: dict[str, str]) -> Iterator[Service]:
-    service = Service(apart, tune=TUNE)
+    service = Service({**apart, "JOBSVC_HANDLERS": "tests.handlers,tests.handlers_clients"}, tune=TUNE)
     yield service
     service.close()
 
@@ -291,6 +292,31 @@ def test_slow_readers_hold_up_nobody(service: Service) -> None:
 
     with many(ask()):
         others_are_served(service)
+
+
+def test_an_answer_that_nobody_reads_ends_its_connection(service: Service) -> None:
+    for n in range(10):
+        service.post(payload={"result": f"{n}" + "a" * 900_000}, tags=["unread"], delay=600)
+    connection = connect(service, request("GET", "/jobs?tag=unread"))
+    port = connection.getsockname()[1]
+    with contextlib.closing(connection):
+        assert connection.recv(10)
+        eventually(lambda: port not in [one.raddr[1] for one in open_connections(service)], 20)
+
+
+def open_connections(service: Service) -> list[Any]:
+    """The connections of the process with clients."""
+    return [
+        one for one in serving_process(service).net_connections("tcp") if one.raddr and one.laddr[1] == service.port
+    ]
+
+
+def test_a_check_of_a_payload_that_takes_long_holds_up_nobody(service: Service) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        body = {"type": "SLOWLY_CHECKED", "payload": {"seconds": 3}, "delay": 600}
+        slow = pool.submit(httpx.post, f"{service.url}/jobs", json=body, timeout=30)
+        others_are_served(service)
+        assert slow.result().status_code == 202
 
 
 def test_large_answers_are_read_in_full(service: Service) -> None:
