@@ -81,6 +81,9 @@ class Job(Base):
 
     run_at: Mapped[datetime | None] = mapped_column(comment="not before, as the client asked")
     expires_at: Mapped[datetime | None] = mapped_column(comment="to be started by then, or failed")
+    expiry_met: Mapped[datetime | None] = mapped_column(
+        comment="expires_at of a job that has started in time: shown, but without effect"
+    )
     timeout: Mapped[float] = mapped_column(Double, comment="seconds, for one attempt")
     retry_intervals: Mapped[list[float]] = mapped_column(ARRAY(Double), comment="seconds, one for each retry")
     max_attempts: Mapped[int] = mapped_column(Integer)

@@ -131,7 +131,7 @@ def dump_job(job: Job) -> JobShown:
         "retryIntervals": [show_number(interval) for interval in job.retry_intervals],
         "nextAttemptAt": show_time(job.due_at) if waits_for_its_time else None,
         "timeout": show_number(job.timeout),
-        "expiresAt": show_time(job.expires_at),
+        "expiresAt": show_time(job.expires_at or job.expiry_met),
         "uniqueKey": job.unique_key,
         "concurrencyKey": job.concurrency_key,
         "tags": job.tags or [],

@@ -82,6 +82,7 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
             dispatched_at=now(),  # by the caller, as with a new job
             run_at=null(),
             expires_at=null(),
+            expiry_met=null(),
             finished_at=null(),
             cancel_requested_at=null(),
             version=Job.version + 1,

@@ -101,6 +101,7 @@ _is_called_off = (_done.c.outcome == Outcome.CANCELLED) | (
 # Of any other one nobody asks, and reading what it is would take longer than storing it.
 _has_more = (_done.c.outcome != Outcome.COMPLETED) | _done.c.logged
 _goes_on = ~_is_called_off & (_uncounted | (_failed & (_attempts_left > 0)))
+_has_met_expiry = _goes_on & _done.c.not_begun.is_(None)
 _own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
 _finish = (
     update(Job)
@@ -117,8 +118,9 @@ _finish = (
         attempts=case((_uncounted, Job.attempts - 1), else_=Job.attempts),
         due_at=case((_goes_on, now() + seconds(func.coalesce(_done.c.delay, _own_interval))), else_=Job.due_at),
         finished_at=case((_goes_on, null()), else_=now()),
-        # An expiry concerns the first attempt alone; a job that waits again after it has none.
-        expires_at=case((_goes_on & _done.c.not_begun.is_(None), null()), else_=Job.expires_at),
+        # An expiry concerns the first attempt alone. A job that waits again after it only goes on showing it.
+        expires_at=case((_has_met_expiry, null()), else_=Job.expires_at),
+        expiry_met=case((_has_met_expiry, func.coalesce(Job.expires_at, Job.expiry_met)), else_=Job.expiry_met),
         result=_done.c.result,
         error=func.coalesce(_done.c.error.op("||")(func.jsonb_build_object("attempt", Job.attempts)), Job.error),
         progress=func.coalesce(_done.c.progress, Job.progress),

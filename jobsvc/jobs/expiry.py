@@ -19,8 +19,8 @@ _has_started = exists().where(Attempt.job_id == Job.id)
 def expire(limit: int) -> int:
     """Fail up to `limit` jobs of which no attempt has started by their expiry; returns how many were looked at.
 
-    A job that an attempt has started loses its expiry instead. `finish` sees to that, but not in a process of
-    version 0.1.0 that runs beside this one.
+    The expiry of a job that an attempt has started is marked as met instead. `finish` sees to that, but not in a
+    process of version 0.1.0 that runs beside this one.
     """
     late = (
         select(Job.id, _has_started.label("has_started"))
@@ -56,4 +56,5 @@ def _lift_expiry(connection: Connection, job_ids: Sequence[UUID]) -> None:
         # `start` may have refused the job since it was dispatched. One that is withheld stays so.
         again = case((func.isfinite(Job.dispatched_at), null()), else_=Job.dispatched_at)
         lift = update(Job).where(Job.id.in_(job_ids))
-        connection.execute(lift.values(expires_at=null(), dispatched_at=again, version=Job.version + 1))
+        met = {"expires_at": null(), "expiry_met": Job.expires_at}
+        connection.execute(lift.values(**met, dispatched_at=again, version=Job.version + 1))

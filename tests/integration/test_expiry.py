@@ -41,6 +41,7 @@ def test_a_job_that_has_started_does_not_expire(how: str) -> None:
     assert jobs.expire(10) == 0
     job = jobs.get(start.job_id)
     assert (job.status, job.expires_at) == (WAITS_AS.get(how, Status.RETRYING), None)
+    assert job.expiry_met is not None
     make_due(start.job_id)
     assert len(jobs.start([start.job_id], "w", LEASE)) == 1
 
@@ -63,6 +64,7 @@ def test_a_job_that_an_older_process_ended_does_not_expire(how: str) -> None:
     jobs.expire(10)
     job = jobs.get(start.job_id)
     assert (job.status, job.expires_at) == (WAITS_AS.get(how, Status.RETRYING), None)
+    assert job.expiry_met is not None
     assert [one.job_id for one in jobs.claim_due(10)] == [start.job_id]
     assert len(jobs.start([start.job_id], "w", LEASE)) == 1
 
