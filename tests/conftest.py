@@ -1,6 +1,7 @@
 """Real servers for the whole run, and an empty database for each test that asks."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     With `-n`, each process that runs tests has servers, or databases, of its own.
     """
     global _servers
+    # A run that is told to stop ends as one that is interrupted: fixtures stop what they have started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         return  # this process only hands the tests out
     _servers = Servers()
