@@ -27,6 +27,7 @@ from jobsvc.messagecheck import checked_messages
 from jobsvc.outages import Server
 from jobsvc.reporter import Report
 from jobsvc.reports import Reports
+from jobsvc.shutdown import STORE_SECONDS
 from jobsvc.stable import Stable
 from jobsvc.starts import Starts
 from jobsvc.supervision import keep_leases, look_after
@@ -94,14 +95,21 @@ class Batches:
                     self._flush()
                 if now >= self._reports.due_at():
                     self._reports.store()
-                self._ends.show(is_last_try=self.is_stopping)
+                if not (self.is_stopping and self.held):  # Redis may hang, and what runs is to be handed back in time
+                    self._ends.show(is_last_try=self.is_stopping)
                 if now >= self._next_look:
                     self._look()
                 self._take()
+                if time.monotonic() >= self._stop_at + STORE_SECONDS:
+                    return self._leave_unstored()
             self._starts.undo()
         except BaseException:
             self._abandon()
             raise
+
+    def _leave_unstored(self) -> None:
+        if unstored := len(self.held) + len(self._ends.not_stored):
+            logger.error("shutdown: outcomes not stored in time, their attempts end as lost (%d)", unstored)
 
     def _wait(self) -> None:
         seconds = self._until() - time.monotonic()
@@ -247,6 +255,8 @@ class Batches:
     def _look(self) -> None:
         self._next_look = time.monotonic() + LOOK_SECONDS
         look_after(list(self.held.values()), self.stable, self._stop_at)
+        if self.is_stopping:
+            return
         long_ago = time.monotonic() - SHOW_AFTER_SECONDS
         with suppress(RedisError):
             self._doorbell.beat()

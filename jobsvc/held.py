@@ -28,6 +28,7 @@ class Held:
     stop_by: float = math.inf  # its handler was told to stop, and has to by then
     overdue: BaseException | None = None  # why its process is to end
     last_words: AttemptEnd | None = None
+    is_asked: bool = False  # for its last words, before its process is killed
 
     @property
     def begun(self) -> float:

@@ -1,24 +1,55 @@
 """`make worker`: RQ's worker pool, with a relay beside it. The pool starts a worker again that died."""
 
+import contextlib
+import logging
+import math
 import os
 import signal
+import time
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 
 from redis import Redis
 from rq.worker_pool import WorkerPool
 
 from jobsvc import logs
 from jobsvc.config import settings
-from jobsvc.orphans import when_orphaned
+from jobsvc.orphans import descendants, when_orphaned
 from jobsvc.pausable import PausableQueue
+from jobsvc.shutdown import POOL_SECONDS
 from jobsvc.worker import JobsvcWorker
+
+logger = logging.getLogger("jobsvc.worker")
 
 
 class Pool(WorkerPool):
     """RQ's pool, with one process more: the relay's, which is started again like the workers."""
 
     _relay: BaseProcess | None = None
+    _leave_by = math.inf  # monotonic seconds
+
+    def request_stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
+        """As RQ's; from the first time on the pool ends in time, whatever its workers do."""
+        self._leave_by = min(self._leave_by, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + POOL_SECONDS)
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def all_workers_have_stopped(self) -> bool:
+        """Wait until they have, and kill those that have not when the time is over."""
+        workers = [data.process for data in self.worker_dict.values()]
+        while (running := [one for one in workers if one.is_alive()]) and time.monotonic() < self._leave_by:
+            wait([one.sentinel for one in running], max(self._leave_by - time.monotonic(), 0))
+        for one in running:
+            assert one.pid
+            logger.error("pool: worker %d did not stop in time, it is killed", one.pid)
+            below = descendants(one.pid)
+            for pid in (one.pid, *below):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._relay:
+            self._relay.kill()  # a claim that it has not pushed yet, a sweep finds
+        return True
 
     def check_workers(self, respawn: bool = True) -> None:
         """As RQ's, once a second, and the relay with them."""

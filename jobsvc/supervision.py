@@ -19,6 +19,7 @@ from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Held
 from jobsvc.horse import Horse
+from jobsvc.shutdown import CLEANUP_SECONDS
 from jobsvc.stable import Stable
 
 logger = logging.getLogger("jobsvc.worker")
@@ -43,6 +44,8 @@ def look_after(held: Collection[Held], stable: Stable, stop_at: float) -> None:
     for one in held:
         _look_at(one, stop_at)
     for horse in stable:
+        if time.monotonic() >= stop_at + CLEANUP_SECONDS:
+            horse.close_by(0.0)
         running = [one for one in held if one.horse is horse]
         if horse.is_usable:
             continue
@@ -65,12 +68,14 @@ def _look_at(held: Held, stop_at: float) -> None:
         reason = Cancelled("the job was cancelled") if held.is_called_off else HandBack("the worker shut down")
         _give_up(held, reason, CANCEL_DRAIN_SECONDS)
     elif held.stop_by < math.inf:
-        pass
+        if not held.is_asked and now >= held.stop_by - LAST_WORDS_SECONDS and stop_at < math.inf:
+            held.is_asked = True
+            horse.give_up(held.slot)
     elif held.is_called_off:
         held.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
         horse.cancel(held.slot)
     elif now >= stop_at:
-        held.stop_by = now + GRACE_SECONDS
+        held.stop_by = stop_at + CLEANUP_SECONDS
         horse.hand_back(held.slot)
 
 

@@ -1,6 +1,8 @@
 """RQ's worker, which runs our jobs by the batch (see `batching`), and any other as RQ does, a fork for each."""
 
 import contextlib
+import logging
+import math
 import os
 import signal
 import threading
@@ -20,21 +22,23 @@ from rq.utils import get_connection_from_queues
 from jobsvc import execution as attempts
 from jobsvc import logs
 from jobsvc.batching import Batches
-from jobsvc.clock import GRACE_SECONDS
 from jobsvc.config import settings
 from jobsvc.doorbell import RingingWorker, is_ours
 from jobsvc.horse import is_forking
-from jobsvc.orphans import signals_kept, stop_gently, when_orphaned
+from jobsvc.orphans import kill_descendants, signals_kept, stop_gently, when_orphaned
 from jobsvc.patience import Patience
+from jobsvc.shutdown import CLEANUP_SECONDS, WORKER_SECONDS
+
+logger = logging.getLogger("jobsvc.worker")
 
 WORKER_TTL = 20
 """Seconds. RQ waits 15 less for a job, and 5 less for a Redis that doesn't answer; its own 420 would be minutes."""
 
-SCHEDULER_SECONDS = 3
-"""How long RQ's scheduler may take to end."""
+SCHEDULER_SECONDS = 1.5
+"""How long RQ's scheduler may take to end: it looks each second whether it shall."""
 
-LAST_RESORT_SECONDS = 5
-"""How long a worker that was told to stop may take beyond what its attempts may."""
+FORCED_SECONDS = 2.0
+"""How long a worker may take to end that was told to stop a second time."""
 
 
 class JobsvcWorker(RingingWorker):
@@ -61,6 +65,7 @@ class JobsvcWorker(RingingWorker):
         self._batches = Batches(self, self.name, settings().JOBSVC_CONCURRENCY)
         self._is_working = False
         self._pid = 0
+        self._leave_by = math.inf  # monotonic seconds
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
@@ -136,8 +141,9 @@ class JobsvcWorker(RingingWorker):
         """Tell what runs, too: it goes back uncounted if it doesn't end within JOBSVC_SHUTDOWN_SECONDS."""
         self._patience.end()
         self._batches.stop()
+        self._leave_by = time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + WORKER_SECONDS
         with signals_kept():
-            threading.Thread(target=self._last_resort, daemon=True).start()
+            threading.Thread(target=self._leave_in_time, daemon=True).start()
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -145,16 +151,24 @@ class JobsvcWorker(RingingWorker):
         try:
             super().request_force_stop(signum, frame)
         except SystemExit:
+            self._leave_by = min(self._leave_by, time.monotonic() + FORCED_SECONDS)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
             raise
 
-    def _last_resort(self) -> None:
-        """End this process if something hangs, but not while it holds what Postgres has to know."""
-        time.sleep(settings().JOBSVC_SHUTDOWN_SECONDS + GRACE_SECONDS + LAST_RESORT_SECONDS)
-        while self._batches.holds_ends or self.horse_pid:
-            time.sleep(1)
-        os._exit(1)
+    def _leave_in_time(self) -> None:
+        """End this process and those below it when its time is over, whatever still hangs.
+
+        A job that RQ runs for others, in a process of its own, is killed a moment before, so that RQ can note it.
+        """
+        while (left := self._leave_by - time.monotonic()) > 0:
+            if self.horse_pid and left <= WORKER_SECONDS - CLEANUP_SECONDS:
+                self.kill_horse()
+            time.sleep(min(left, 0.05))
+        logger.error("worker: not stopped in time, its process ends now")
+        self._batches.stable.kill()
+        kill_descendants()
+        os._exit(os.EX_SOFTWARE)
 
     def _shutdown(self) -> None:
         """As RQ's, but without a wait: of two signals at once Python runs one handler after the other, and RQ takes
@@ -170,7 +184,7 @@ class JobsvcWorker(RingingWorker):
         """As RQ's, but a scheduler that hangs is killed."""
         if self.scheduler and (process := self.scheduler._process):
             process.terminate()
-            process.join(SCHEDULER_SECONDS)
+            process.join(max(min(SCHEDULER_SECONDS, self._leave_by - time.monotonic() - 0.2), 0))
             process.kill()
 
     def teardown(self) -> None:

@@ -330,3 +330,45 @@ def children(payload: dict[str, Any]) -> None:
     path.with_suffix(".new").write_text(" ".join(map(str, [os.getpid(), forked, *pids])))
     path.with_suffix(".new").rename(path)
     time.sleep(600)
+
+
+def _swallow() -> None:
+    while True:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
+
+def _parent_of_stubborn() -> None:
+    subprocess.Popen(["sh", "-c", "trap '' TERM INT; sleep 60"])
+    time.sleep(60)
+
+
+def _slow_cleanup() -> None:
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+
+
+_HOLDING_UP: dict[str, Callable[[], Any]] = {
+    "sleep": lambda: time.sleep(60),
+    "C call": lambda: ctypes.CDLL(None).sleep(60),
+    "C call with the lock": lambda: ctypes.PyDLL(None).sleep(60),
+    "swallow": _swallow,
+    "clean-up": _slow_cleanup,
+    "child": _parent_of_stubborn,
+}
+
+
+@handler("HOLD_UP", retry={"max": 0}, timeout=600)
+def hold_up(payload: dict[str, Any]) -> None:
+    """Go on for a minute, in some way."""
+    _HOLDING_UP[payload["how"]]()
+
+
+@handler("HOLD_UP_ISOLATED", retry={"max": 0}, timeout=600, isolated=True)
+def hold_up_isolated(payload: dict[str, Any]) -> None:
+    """The same in a process of its own."""
+    _HOLDING_UP[payload["how"]]()

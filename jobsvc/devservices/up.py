@@ -14,13 +14,13 @@ from typing import IO
 import psutil
 
 from jobsvc import devservices
-from jobsvc.clock import GRACE_SECONDS
 from jobsvc.config import Settings
 from jobsvc.devservices import ServiceError
 from jobsvc.listening import check_port
 from jobsvc.masking import mask_passwords
+from jobsvc.shutdown import EXIT_SECONDS
 
-LAST_RESORT_SECONDS = 10
+LAST_RESORT_SECONDS = 2
 """How long a child may take to end once it was told to hurry."""
 
 
@@ -121,7 +121,7 @@ class Up:
         check_port(settings.host_address, settings.PORT)
         urls, self._servers = devservices.start()
         os.environ.update(urls)
-        self._patience = settings.JOBSVC_SHUTDOWN_SECONDS + GRACE_SECONDS + LAST_RESORT_SECONDS
+        self._patience = settings.JOBSVC_SHUTDOWN_SECONDS + EXIT_SECONDS + LAST_RESORT_SECONDS
         _run("-m", "flask", "--app", "wsgi", "db", "upgrade")
         if self._signals:
             return
