@@ -8,7 +8,7 @@ SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
 MIGRATE = $(BIN)/flask --app wsgi db upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test chaos bench lint format clean help
+.PHONY: up run worker services services-down migrate demo test test-infra chaos bench lint format clean help
 
 up: $(READY)  ## everything in one terminal: servers, migrations, API, worker, dashboard; Ctrl-C stops it all
 	@exec $(BIN)/python -m jobsvc.devservices up
@@ -33,6 +33,9 @@ migrate: $(READY)  ## bring the tables up to date
 
 test: $(READY)  ## the whole test suite, against real servers
 	@$(BIN)/pytest -n 3 --dist loadfile
+
+test-infra: $(READY)  ## against servers from Debian (PgBouncer, Sentinel, TLS, several hosts), installed where that may be
+	@$(BIN)/pytest tests/infra
 
 chaos: $(READY)  ## post JOBS jobs (5000) while everything is killed at random; SEED=n repeats a run, RUNS=n makes several
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,6 +12,17 @@ from tests.servers import Servers, upgrade
 from tests.support import Service
 
 _servers: Servers | None = None
+
+INFRA = Path(__file__).parent / "infra"
+"""Tests against servers that Debian ships: run where they are named, by `make test-infra`."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out tests/infra unless an argument names it, or a file of it."""
+    named = [config.invocation_params.dir / one.split("::")[0] for one in config.args]
+    if collection_path == INFRA and not any(one.resolve().is_relative_to(INFRA) for one in named):
+        return True
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,227 @@
+"""Servers as Debian ships them, on loopback ports and in temporary folders, ended by process id."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+
+from jobsvc.devservices.server import free_port
+from tests.support import eventually
+
+PACKAGES = {
+    "initdb": "postgresql",
+    "postgres": "postgresql",
+    "redis-server": "redis-server",
+    "redis-sentinel": "redis-sentinel",
+    "pgbouncer": "pgbouncer",
+    "haproxy": "haproxy",
+    "ip": "iproute2",
+    "openssl": "openssl",
+}
+"""The Debian package that brings each program."""
+
+NO_SERVICES = Path("/usr/sbin/policy-rc.d")
+"""While this exits with 101, no package starts its service."""
+
+USER = "nobody"
+"""Who the servers run as where the tests run as root: Postgres and PgBouncer refuse root."""
+
+
+def program(name: str) -> str:
+    """Return the path of a program, installed from Debian where that may be done; else skip the topic."""
+    path = _find(name)
+    if path is None:
+        reason = _install(PACKAGES[name])
+        path = _find(name)
+        if path is None:
+            pytest.skip(f"{name} is missing: {reason}", allow_module_level=True)
+    return path
+
+
+def _find(name: str) -> str | None:
+    newest_first = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: -float(one.parent.name))
+    return shutil.which(name, path=os.pathsep.join([*map(str, newest_first), os.environ["PATH"], "/usr/sbin", "/sbin"]))
+
+
+@lru_cache
+def _install(package: str) -> str:
+    """Install a package, and start no service; returns why it may still be missing."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return f"only root with apt-get installs the package {package}"
+    makes_policy = not NO_SERVICES.exists()
+    if makes_policy:
+        NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
+        NO_SERVICES.chmod(0o755)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        _apt("update", env)
+        _apt("install", env, "-y", "--no-install-recommends", package)
+    except (subprocess.SubprocessError, OSError):
+        return f"apt-get can't install the package {package}"
+    finally:
+        if makes_policy:
+            NO_SERVICES.unlink(missing_ok=True)
+    return f"the package {package} does not bring it"
+
+
+def _apt(command: str, env: dict[str, str], *arguments: str) -> None:
+    wait = "-oDPkg::Lock::Timeout=120"
+    subprocess.run(["apt-get", wait, "-qq", command, *arguments], env=env, check=True, capture_output=True, timeout=300)
+
+
+class Daemon:
+    """A server in the foreground, with a folder that belongs to its user, its log there."""
+
+    def __init__(self, folder: Path, *command: str, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        self.command, self.folder, self._stop_signal = command, folder, stop_signal
+        self.log = folder / "log"
+        self.popen = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self.log.open("ab") as out:
+            return subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                start_new_session=True,
+                **as_user(),
+            )
+
+    def start_again(self) -> None:
+        """Start it once more, after it has ended."""
+        self.popen = self._start()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it has gone."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def stop(self) -> None:
+        """End it as its manual says; kill it if that takes more than 10 s."""
+        with contextlib.suppress(ProcessLookupError):
+            self.popen.send_signal(self._stop_signal)
+            try:
+                self.popen.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.popen.pid, signal.SIGKILL)
+                self.popen.wait()
+
+    def until(self, answers: Callable[[], object]) -> None:
+        """Wait until this returns without an error of a driver or socket."""
+
+        def look() -> bool:
+            assert self.popen.poll() is None, self.log.read_text()
+            with contextlib.suppress(OSError, redis.RedisError, psycopg2.Error):
+                answers()
+                return True
+            return False
+
+        eventually(look, 30)
+
+
+def as_user() -> dict[str, object]:
+    """Arguments for Popen: another user than root."""
+    if os.geteuid() != 0:
+        return {}
+    entry = pwd.getpwnam(USER)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def give(path: Path) -> Path:
+    """Let the servers' user own a folder or file."""
+    if os.geteuid() == 0:
+        entry = pwd.getpwnam(USER)
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    return path
+
+
+class Infrastructure:
+    """The servers of one topic; all are stopped, the last first, and their folders removed, at the end."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.root = Path(tempfile.mkdtemp(prefix="jobsvc-infra-", dir="/tmp"))
+        self.root.chmod(0o755)
+        self.daemons: list[Daemon] = []
+
+    def folder(self, name: str) -> Path:
+        """Make a folder for a server, which its user owns."""
+        path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.root))
+        path.chmod(0o700)
+        return give(path)
+
+    def file(self, folder: Path, name: str, text: str) -> Path:
+        path = folder / name
+        path.write_text(text)
+        path.chmod(0o600)
+        return give(path)
+
+    def daemon(self, folder: Path, *command: str, stop_signal: signal.Signals = signal.SIGTERM) -> Daemon:
+        one = Daemon(folder, *command, stop_signal=stop_signal)
+        self.daemons.append(one)
+        return one
+
+    def postgres(self, *options: str, hba: str = "", folder: Path | None = None) -> str:
+        """Start Postgres with an empty database `jobsvc`; returns its URL. `options` are as `ssl=on`."""
+        folder = folder or self.folder("postgres")
+        data, port = folder / "data", free_port(None)
+        command = [program("initdb"), "-D", str(data), "-U", "jobsvc", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, **as_user())
+        if hba or self.host != "127.0.0.1":
+            with (data / "pg_hba.conf").open("a") as file:
+                file.write(hba or f"host all all {self.host}/24 trust\n")
+        settings = [
+            f"port={port}",
+            f"listen_addresses={self.host}",
+            f"unix_socket_directories={folder}",
+            "fsync=off",
+            *options,
+        ]
+        chosen = [part for one in settings for part in ("-c", one)]
+        server = self.daemon(folder, program("postgres"), "-D", str(data), *chosen, stop_signal=signal.SIGINT)
+        server.until(lambda: psycopg2.connect(host=str(folder), port=port, user="jobsvc", dbname="postgres").close())
+        with contextlib.closing(
+            psycopg2.connect(host=str(folder), port=port, user="jobsvc", dbname="postgres")
+        ) as connection:
+            connection.autocommit = True
+            connection.cursor().execute("CREATE DATABASE jobsvc")
+        self.postgres_socket = f"postgresql://jobsvc@/jobsvc?host={folder}&port={port}"
+        return f"postgresql://jobsvc@{self.host}:{port}/jobsvc"
+
+    def redis(self, *options: str, port: int | None = None) -> tuple[str, Daemon]:
+        """Start Redis; returns its URL and the server, which also listens on `redis.sock` in its folder."""
+        folder, port = self.folder("redis"), port or free_port(None)
+        command = [program("redis-server"), "--port", str(port), "--bind", self.host, "--dir", str(folder)]
+        command += ["--save", "", "--protected-mode", "no", "--unixsocket", str(folder / "redis.sock"), *options]
+        server = self.daemon(folder, *command)
+        # A connection is enough: it may want a password.
+        server.until(lambda: socket.create_connection((self.host, port), 1).close())
+        return f"redis://{self.host}:{port}/0", server
+
+    def stop(self) -> None:
+        for one in reversed(self.daemons):
+            one.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def infrastructure(host: str = "127.0.0.1") -> Iterator[Infrastructure]:
+    """Servers for the block."""
+    servers = Infrastructure(host)
+    try:
+        yield servers
+    finally:
+        servers.stop()
