@@ -11,7 +11,6 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from redis import Redis
 from rq.worker_pool import WorkerPool
 
 from jobsvc import logs
@@ -78,7 +77,7 @@ def main() -> None:
     print("Worker Started", flush=True)
     Pool(
         rqsettings.QUEUES,
-        connection=Redis.from_url(rqsettings.REDIS_URL),
+        connection=rqsettings.connect(),
         num_workers=settings().JOBSVC_WORKERS,
         worker_class=JobsvcWorker,
         queue_class=PausableQueue,

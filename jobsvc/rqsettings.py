@@ -5,6 +5,7 @@ The handlers are imported here, once, so that RQ's forks inherit them.
 """
 
 from functools import lru_cache
+from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -12,12 +13,15 @@ from redis.retry import Retry
 from rq import Queue
 from rq.logutils import colorizer
 
-from jobsvc import execution, handlers, logs, pushing, tracing  # noqa: F401  # `execution` for RQ's forks to inherit
+from jobsvc import execution, handlers, logs, pushing, sentinel, tracing  # noqa: F401  # RQ's forks inherit `execution`
 from jobsvc.config import settings
 from jobsvc.startup import exit_on_error
 
 with exit_on_error():  # also under `rq worker`, which would show a traceback
-    REDIS_URL = settings().REDIS_URL
+    REDIS_URL: str | None = settings().REDIS_URL
+    SENTINEL: dict[str, Any] | None = None  # what RQ's commands go by where there is no REDIS_URL
+    if sentinel.is_sentinel(settings().REDIS_URL):
+        REDIS_URL, SENTINEL = None, sentinel.rq_settings(settings().REDIS_URL)
     QUEUES = settings().JOBSVC_QUEUES
     handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
 
@@ -28,10 +32,15 @@ logs.to_stderr()  # or a stock worker would set up RQ's own lines, which escape 
 colorizer.notty = True  # its colours would be escaped
 
 
+def connect(**options: Any) -> Redis:
+    """Return a new client of REDIS_URL, through Sentinel where the URL says so."""
+    return sentinel.connect(settings().REDIS_URL, **options)
+
+
 @lru_cache(maxsize=1)
 def connection() -> Redis:
     """A connection pool for whoever must not wait: it gives up within 2 s, and does not try again by itself."""
-    return Redis.from_url(REDIS_URL, socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+    return connect(socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
 def probe() -> None:

@@ -10,8 +10,11 @@ import unicodedata
 from ipaddress import IPv6Address
 from urllib.parse import parse_qsl, unquote
 
+from jobsvc import sentinel
+
 POSTGRES = "postgresql://user:password@host:port/database"
 REDIS = "redis://user:password@host:port/0"
+SENTINEL = "redis+sentinel://user:password@host:port,host:port/service/0"
 
 # RFC 3986, section 3.2: the authority ends at the first of these characters.
 _AUTHORITY = re.compile(r"[^/?#]*")
@@ -76,8 +79,12 @@ def _is_known_to_psycopg2(url: str) -> bool:
 def check_redis_url(url: str) -> str:
     """Return the URL if redis-py can connect by it. Raises ValueError."""
     scheme, separator, rest = url.partition("://")
+    if separator and scheme in sentinel.SCHEMES:
+        return _check_sentinel_url(url, rest)
     if not separator or scheme not in ("redis", "rediss", "unix"):
-        raise ValueError(f"write it as {REDIS}, rediss:// for TLS, or unix:///path/to/socket?db=0")
+        raise ValueError(
+            f"write it as {REDIS}, rediss:// for TLS, unix:///path/to/socket?db=0, or {SENTINEL} for Redis Sentinel"
+        )
     if scheme == "unix":
         if (not rest.startswith("/") and "@/" not in rest) or "#" in rest:
             raise ValueError("write it as unix:///path/to/socket?db=0")
@@ -97,6 +104,30 @@ def check_redis_url(url: str) -> str:
         raise ValueError("its option db must be a number such as 0")
     if not _is_known_to_redis(url):
         raise ValueError("it has an option that redis-py does not know, or a value that it does not take")
+    return url
+
+
+def _check_sentinel_url(url: str, rest: str) -> str:
+    _check_characters(url, SENTINEL)
+    place, _, query = rest.partition("?")
+    authority, _, path = place.partition("/")
+    hosts = authority.rpartition("@")[2].split(",")
+    if "@" in path or "@" in query or "#" in rest:
+        raise ValueError(_malformed(SENTINEL))
+    for host in hosts:
+        name, _ = _check_authority(url, host, SENTINEL)
+        if not name:
+            raise ValueError(f"the host of a sentinel is missing: write it as {SENTINEL}")
+    if not re.fullmatch(r"[\w.-]+(/[0-9]{0,9})?/?", path, re.ASCII):
+        raise ValueError(
+            f"after the hosts comes the name of the service, then a database number: write it as {SENTINEL}"
+        )
+    if not re.fullmatch(r"[0-9]{1,9}", dict(parse_qsl(query, keep_blank_values=True)).get("db", "0")):
+        raise ValueError("its option db must be a number such as 0")
+    try:
+        sentinel.make_connections(url)  # connects to nothing yet
+    except Exception:  # whatever it is, its text may hold parts of the URL
+        raise ValueError("it has an option that redis-py does not know, or a value that it does not take") from None
     return url
 
 

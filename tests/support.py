@@ -19,6 +19,7 @@ import redis
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
+from jobsvc import sentinel
 from jobsvc.devservices.server import free_port
 from tests.servers import ROOT, sql
 
@@ -160,7 +161,7 @@ class Service:
 
     def redis(self) -> "redis.Redis":
         """A client of the service's own Redis."""
-        return redis.Redis.from_url(self.env.get("REDIS_URL") or os.environ["REDIS_URL"])
+        return sentinel.connect(self.env.get("REDIS_URL") or os.environ["REDIS_URL"])
 
     def rq_places(self, job_id: str, queue: str = "default") -> list[str]:
         """Where RQ's own keys have this job, one word for each time that it is there."""
