@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import count
 
-from jobsvc import logs
+from jobsvc import logs, pgclock
 from jobsvc.loglines import MAX_LINES, Line, Lines
 from jobsvc.strictjson import clean
 from jobsvc.wire import show_time
@@ -37,8 +37,8 @@ class AttemptLog:
         self._lines: deque[tuple[Line, int]] = deque(maxlen=MAX_LINES)
 
     def add(self, message: str, level: str = "INFO", at: float | None = None) -> None:
-        """Add a line; `at` is seconds since the epoch, now if it is left out."""
-        moment = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
+        """Add a line; `at` is seconds since the epoch by this host's clock, now if it is left out."""
+        moment = datetime.fromtimestamp(pgclock.now() if at is None else pgclock.from_local(at), UTC)
         text = clean(message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…")
         line = {"time": show_time(moment), "level": clean(level[:MAX_LEVEL]), "message": text}
         # One call in C, so that lines of several threads are numbered in the order in which they stand here.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jobsvc.jobs import Filter
+from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
 
 _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
@@ -41,7 +41,7 @@ class Moment(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
             if age := re.fullmatch(r"([0-9]+)([smhd])", value):
-                moment = datetime.now(UTC) - timedelta(**{self.UNITS[age[2]]: int(age[1])})
+                moment = current_time() - timedelta(**{self.UNITS[age[2]]: int(age[1])})
             else:
                 moment = datetime.fromisoformat(value).astimezone(UTC)  # without an offset: this machine's own
             if _WRONG_OFFSET.search(value) or not 1970 <= moment.year < 9999:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobsvc.following import Move
-from jobsvc.jobs import Glance, Pace, QueueState
+from jobsvc.jobs import Glance, Pace, QueueState, current_time
 from jobsvc.models import Job
 from jobsvc.states import Status
 
@@ -53,6 +53,7 @@ def clean(text: Any) -> str:
 def table(found: Iterable[Job | Glance], marked: Collection[UUID] = ()) -> Table:
     """These jobs, a row each, those `marked` in bold."""
     grid = _grid("ID", "STATUS", "TYPE", "QUEUE", "TRY", "AGE", "SAYS")
+    now = current_time()
     for job in found:
         grid.add_row(
             str(job.id),
@@ -60,7 +61,7 @@ def table(found: Iterable[Job | Glance], marked: Collection[UUID] = ()) -> Table
             _cell(job.type),
             _cell(job.queue),
             f"{job.attempts}/{job.max_attempts}",
-            span((datetime.now(UTC) - job.created_at).total_seconds()),
+            span((now - job.created_at).total_seconds()),
             _cell(says(job)),
             style="bold" if job.id in marked else "",
         )

@@ -1,13 +1,13 @@
 """A job for clients that ask again and again: its ETag, 304 while nothing changed, and when to ask again."""
 
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 
 from flask import Response, jsonify, request
 
 from jobsvc.api.conditions import expected_versions
 from jobsvc.api.showing import dump_job_for_caller, tag_suffix
-from jobsvc.jobs import check_version
+from jobsvc.jobs import check_version, current_time
 from jobsvc.models import Job
 from jobsvc.states import WAITING, Status
 
@@ -24,7 +24,7 @@ def polled(job: Job) -> Response:
     check_version(job.version, expected_versions(suffix))
     response = jsonify(dump_job_for_caller(job))
     response.set_etag(f"{job.version}{suffix}")
-    if (seconds := retry_after(job, datetime.now(UTC))) is not None:
+    if (seconds := retry_after(job, current_time())) is not None:
         response.headers["Retry-After"] = str(seconds)
     # Werkzeug takes the `*` of If-Match for a tag.
     rest = {name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"}
@@ -33,7 +33,7 @@ def polled(job: Job) -> Response:
 
 
 def retry_after(job: Job, now: datetime) -> int | None:
-    """In how many whole seconds it is worth asking again, 1 or more; None when the job has ended."""
+    """Return in how many whole seconds to ask again, 1 or more; None when the job has ended. now: Postgres' time."""
     if job.status in WAITING:
         return min(max(math.ceil((job.due_at - now).total_seconds()), 1), LONGEST_RETRY_AFTER)
     return 1 if job.status == Status.PROCESSING else None

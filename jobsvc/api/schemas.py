@@ -30,7 +30,7 @@ from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.guard import public_url
 from jobsvc.handlers.outgoing import MAX_URL
 from jobsvc.handlers.policy import YEAR, Delay, Duration, RetryPolicy
-from jobsvc.jobs import NewJob
+from jobsvc.jobs import NewJob, current_time
 from jobsvc.jobs.schedules import NewSchedule
 
 MAX_KEY = 255
@@ -56,7 +56,7 @@ def read_time(value: Any) -> Any:
         moment = datetime.fromisoformat(value.upper().replace("Z", "+00:00")).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("is not a valid date and time") from None
-    if not _EARLIEST <= moment <= datetime.now(UTC) + timedelta(seconds=YEAR):
+    if not _EARLIEST <= moment <= current_time() + timedelta(seconds=YEAR):
         raise ValueError("must be after 1970 and within a year from now")
     return moment
 

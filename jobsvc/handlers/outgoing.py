@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 import urllib3
 import urllib3.connection
 
+from jobsvc import pgclock
 from jobsvc.config import settings
 from jobsvc.handlers import guard
 from jobsvc.handlers.context import Discard, RetryIn
@@ -112,21 +113,32 @@ def send(url: guard.Url, method: str, headers: dict[str, str], body: bytes | Non
 def wait_if_asked(response: urllib3.BaseHTTPResponse) -> None:
     """Raise RetryIn when a 429 or a 503 says in its Retry-After when to come again."""
     if response.status in (429, 503):
-        seconds = _retry_after(response.headers.get("retry-after"))
+        seconds = _retry_after(response.headers.get("retry-after"), response.headers.get("date"))
         if seconds is not None:
             raise RetryIn(seconds, f"the answer was {response.status}, to be tried again in {seconds:g} s")
 
 
-def _retry_after(value: str | None) -> float | None:
-    """The seconds of a Retry-After header, a number or a date (RFC 9110 §10.2.3), None if it can't be read."""
+def _retry_after(value: str | None, date: str | None = None) -> float | None:
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110 §10.2.3), None if it can't be read.
+
+    date: the response's Date header, the time by the clock of the server that also wrote the other one.
+    """
     if not value:
         return None
     try:
-        seconds = float(value) if value.strip().isdigit() else _seconds_until(parsedate_to_datetime(value))
+        seconds = float(value) if value.strip().isdigit() else (_read_date(value) - _sent_at(date)).total_seconds()
     except ValueError:
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _seconds_until(moment: datetime) -> float:
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+def _sent_at(date: str | None) -> datetime:
+    try:
+        return _read_date(date) if date else pgclock.utc_now()
+    except ValueError:
+        return pgclock.utc_now()
+
+
+def _read_date(value: str) -> datetime:
+    moment = parsedate_to_datetime(value)
+    return moment.replace(tzinfo=moment.tzinfo or UTC)

@@ -3,14 +3,13 @@
 import hashlib
 import hmac
 import json
-import time
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jobsvc import tracing
+from jobsvc import pgclock, tracing
 from jobsvc.config import settings
 from jobsvc.handlers.context import Context
 from jobsvc.handlers.outgoing import Refused, UnexpectedStatus, read, send, wait_if_asked
@@ -49,7 +48,7 @@ def webhook(payload: Delivery, ctx: Context) -> dict[str, Any]:
     if not secrets:
         raise Unsigned("JOBSVC_WEBHOOK_SECRETS is not set here")
     body = json.dumps(payload.body.model_dump(), ensure_ascii=False, separators=(",", ":")).encode()
-    now = int(time.time())
+    now = int(pgclock.now())  # receivers refuse what is off by minutes
     headers = {
         "content-type": "application/json",
         "user-agent": "jobsvc",

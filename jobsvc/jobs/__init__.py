@@ -33,6 +33,7 @@ from jobsvc.jobs.dispatching import (
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
+from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.outcomes import AttemptEnd, Failure, completed, handed_back, lost
 from jobsvc.jobs.overview import Glance, Pace, latest, paces
@@ -89,6 +90,7 @@ __all__ = [
     "count_awaiting",
     "count_cancellable",
     "count_retryable",
+    "current_time",
     "depths",
     "expire",
     "find_refused",

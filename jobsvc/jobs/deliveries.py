@@ -6,13 +6,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, insert, update
 from sqlalchemy.orm import Session
-from uuid_utils.compat import uuid7
 
 import jobsvc.handlers.webhook  # noqa: F401  # the handler, by which deliveries are made
 from jobsvc import handlers
 from jobsvc.config import settings
 from jobsvc.db import transaction
 from jobsvc.errors import WrongState
+from jobsvc.jobs.ids import make_ids
 from jobsvc.jobs.reading import Versions, load, require_version
 from jobsvc.masking import mask_job
 from jobsvc.models import Job
@@ -42,7 +42,9 @@ def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
     ids = list(job_ids)
     made: list[UUID] = []
     for first in range(0, len(ids), AT_ONCE):
-        pairs = [{"id": str(id_), "delivery": str(uuid7())} for id_ in ids[first : first + AT_ONCE]]
+        some = ids[first : first + AT_ONCE]
+        made_ids = make_ids(connection, len(some))
+        pairs = [{"id": str(id_), "delivery": str(new)} for id_, new in zip(some, made_ids, strict=True)]
         told = connection.execute(_name_delivery, {"rows": pairs}).all()
         if told:
             connection.execute(_insert, [_delivery_of(job) for job in told])

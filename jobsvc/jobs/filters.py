@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, or_
 
 from jobsvc.handlers import DELIVERY
+from jobsvc.jobs.ids import first_id
 from jobsvc.models import Job
 from jobsvc.states import WAITING, Status
 
-CLOCK_SKEW = timedelta(minutes=1)
-"""How far the clock of a process that makes ids may be from Postgres', which says when a job was created."""
+ID_MARGIN = timedelta(minutes=10)
+"""How far the time in an id may be from `created_at`, which decides; the range of ids only keeps the scan short.
+
+Ids are made by Postgres' clock within milliseconds. Versions before 0.2 made them by their host's.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,10 @@ class Filter:
             wanted.append(Job.tags.contains(list(self.tags)))
         if self.created_after:
             wanted.append(Job.created_at >= self.created_after)
-            wanted.append(Job.id >= first_id((self.created_after - CLOCK_SKEW).timestamp()))
+            wanted.append(Job.id >= first_id((self.created_after - ID_MARGIN).timestamp()))
         if self.created_before:
             wanted.append(Job.created_at < self.created_before)
-            wanted.append(Job.id < first_id((self.created_before + CLOCK_SKEW).timestamp()))
+            wanted.append(Job.id < first_id((self.created_before + ID_MARGIN).timestamp()))
         return wanted
 
 
@@ -58,8 +61,3 @@ def has_status(status: Status) -> ColumnElement[bool]:
     """That a job has this status, said so that one of the partial indexes fits: COMPLETED is the only common one."""
     is_it = Job.status == status
     return is_it & _is_dispatched_or_not if status in WAITING else is_it
-
-
-def first_id(at: float) -> UUID:
-    """The lowest id of this time, in seconds since the epoch, with which a UUIDv7 begins (RFC 9562 §5.7)."""
-    return UUID(int=max(int(at * 1000), 0) << 80)

@@ -1,13 +1,12 @@
 """Jobs that ended long ago: found by the primary key, so that no job pays for an index that only they need."""
 
-import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from jobsvc.db import transaction
-from jobsvc.jobs.filters import first_id
+from jobsvc.jobs.ids import first_id
 from jobsvc.jobs.reading import MAX_ATTEMPTS
 from jobsvc.models import Attempt, AttemptLines, Job
 from jobsvc.sql import now, seconds
@@ -37,8 +36,9 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
     Looks at the ids above `after`, no more than ten times `limit` of them. Ids are UUIDv7, in the
     order in which the jobs were made: none that was made since can have ended before then.
     """
-    since = first_id(time.time() - older_than)
     with transaction() as connection:
+        ended_by = connection.execute(select(func.extract("epoch", now() - seconds(older_than)))).scalar_one()
+        since = first_id(float(ended_by))
         candidates = select(Job.id).where(Job.id > after, Job.id < since).order_by(Job.id)
         last = connection.scalar(candidates.offset(limit * SCANNED_PER_DELETED - 1).limit(1))
         old = (

@@ -6,12 +6,17 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, update
 
+from jobsvc import pgclock
 from jobsvc.db import statement, transaction
 from jobsvc.jobs.admission import admit, may_start, paused
+from jobsvc.jobs.ids import learn_clock
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Job
 from jobsvc.sql import now, seconds, seconds_since
 from jobsvc.states import Status
+
+CLOCK_SECONDS = 60
+"""How old what a worker knows of Postgres' clock may be; in that time the two part by 30 ms at most."""
 
 
 class Started(NamedTuple):
@@ -80,6 +85,8 @@ def start(
     known = None if types is None else list(types)
     with statement() as connection:
         started = connection.execute(_begin_free, {"ids": list(by_text), "types": known, **asked}).all()
+        if not pgclock.is_fresh(CLOCK_SECONDS):  # for the processes that run jobs, which ask Postgres nothing
+            learn_clock(connection)
     if len(started) < len(by_text):
         left = set(job_ids) - {by_text[row.id] for row in started}
         with transaction() as connection:

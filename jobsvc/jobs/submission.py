@@ -7,12 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from uuid_utils.compat import uuid7
 
+from jobsvc import pgclock
 from jobsvc.db import statement, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.groupcommit import GroupCommit, do_each
+from jobsvc.jobs.ids import make_ids
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import IS_UNFINISHED, Job, Moment
 from jobsvc.sql import now, rows, seconds, seconds_until
@@ -124,7 +125,7 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
 def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
     # Without unique keys one statement does it.
     with statement() as connection:
-        return store(connection, new)
+        return store(connection, new, is_alone=True)
 
 
 def submit_each(new: Sequence[NewJob]) -> list[Submitted | Exception]:
@@ -139,14 +140,22 @@ def submit_each(new: Sequence[NewJob]) -> list[Submitted | Exception]:
 _submit_one = GroupCommit(_submit_freely)
 
 
-def store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted]:
-    """`submit`, within a transaction of the caller's. Nothing may be dispatched before it is committed."""
-    ids = [uuid7() for _ in new]
+def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False) -> list[Submitted]:
+    """`submit`, within a transaction of the caller's. Nothing may be dispatched before it is committed.
+
+    is_alone: the statement is a transaction of its own.
+    """
+    ids = make_ids(connection, len(new))
     rows_of = [_row(id_, job) for id_, job in zip(ids, new, strict=True)]
     found: dict[int, Submitted] = {}
     while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
         missing = {rows_of[i]["id"]: i for i in range(len(new)) if i not in found}
+        asked_at = pgclock.seconds_since_boot()
         stored = connection.execute(_insert_counted, {"rows": [rows_of[i] for i in missing.values()]}).all()
+        if is_alone and stored and not pgclock.is_fresh(pgclock.SAMPLE_SECONDS):
+            # What it returns tells its time, which in a transaction would be that of an earlier statement.
+            told = stored[0].due_at.timestamp() - stored[0].wait
+            pgclock.add_sample(told, asked_at, answered_at=pgclock.seconds_since_boot())
         for row in stored:
             i = missing.pop(row.id)
             found[i] = Submitted(ids[i], _dispatch_of(ids[i], new[i], row))
