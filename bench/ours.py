@@ -37,7 +37,7 @@ class Jobsvc(WithApi):
         return stage.run(sys.executable, str(ROOT / "worker.py"), **env)
 
     def queued(self, stage: Stage) -> int:
-        return int(stage.redis.llen("rq:queue:default"))
+        return int(stage.redis.llen("rq:queue:jobsvc.default"))
 
     def completed(self, stage: Stage) -> int:
         return int(stage.sql("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL")[0][0])

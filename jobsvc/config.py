@@ -88,6 +88,9 @@ CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What the name of a queue or a schedule looks like."""
 
+NAMESPACE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+"""What JOBSVC_NAMESPACE looks like: without a dot, which stands behind it in RQ's names of the queues."""
+
 QueueName = Annotated[str, Field(pattern=NAME)]
 
 
@@ -125,6 +128,7 @@ class Settings(BaseSettings):
     JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = Field([], repr=False)
     JOBSVC_ALLOW_ANONYMOUS: bool = False
     JOBSVC_TRUST_PROXY: int = Field(0, ge=0, le=1)
+    JOBSVC_NAMESPACE: Annotated[str, Field(pattern=NAMESPACE)] = "jobsvc"
     JOBSVC_WEBHOOK_SECRETS: CommaSeparated[Annotated[bytes, BeforeValidator(_webhook_secret)]] = Field([], repr=False)
     JOBSVC_HTTP_ALLOW: CommaSeparated[Annotated[Network, BeforeValidator(_network)]] = []
 

@@ -22,6 +22,7 @@ from jobsvc.jobs import Verdict
 from jobsvc.pausable import PausableQueue
 from jobsvc.pushing import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
 from jobsvc.rqends import show_completed
+from jobsvc.rqnames import from_rq, ours_of, to_rq, within
 from jobsvc.states import Outcome, Status
 from jobsvc.withheld import WithheldJobs
 
@@ -57,11 +58,12 @@ class RingingWorker(Worker):
             for queue in queues:
                 pipeline.llen(queue.key)
             lengths: list[int] = pipeline.execute()
-        withheld = self._withheld.count([queue.name for queue in queues])
+        withheld = self._withheld.count(ours_of(queue.name for queue in queues))
         for queue, length in zip(queues, lengths, strict=True):
-            room = (most if length + withheld.get(queue.name, 0) >= MANY else free) - len(taken)
+            name = from_rq(queue.name) or ""
+            room = (most if length + withheld.get(name, 0) >= MANY else free) - len(taken)
             if withheld and room > 0:
-                claimed = self._withheld.claim(queue.name, room)
+                claimed = self._withheld.claim(name, room)
                 taken += claimed
                 room -= len(claimed)
             if length and room > 0:
@@ -76,13 +78,13 @@ class RingingWorker(Worker):
 
     def take_withheld(self, most: int) -> list[str]:
         """Up to `most` jobs that other workers refused, while this one is idle."""
-        queues = PausableQueue.served(self._ordered_queues)
-        withheld = self._withheld.count([queue.name for queue in queues])
+        names = ours_of(queue.name for queue in PausableQueue.served(self._ordered_queues))
+        withheld = self._withheld.count(names)
         if not withheld or is_suspended(self.connection):
             return []
         taken: list[str] = []
-        for queue in queues:
-            taken += self._withheld.claim(queue.name, most - len(taken))
+        for name in names:
+            taken += self._withheld.claim(name, most - len(taken))
         return taken
 
     def give_back(self, job_ids: Iterable[str]) -> None:
@@ -103,7 +105,10 @@ class RingingWorker(Worker):
                 self._to_the_front(job)
 
     def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
-        return filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER))
+        for job in filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER)):
+            if is_ours(job):  # a worker of an older version may have dispatched it as well, to a queue of its own
+                job.origin = within(job.origin)
+            yield job
 
     def _to_the_front(self, job: RQJob) -> None:
         Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
@@ -147,6 +152,7 @@ class RingingWorker(Worker):
             job = self.job_class.fetch(str(one.held.started.job_id), self.connection, SERIALIZER)
         except NoSuchJobError:
             return
+        job.origin = to_rq(one.held.started.queue)
         if one.verdict is None or one.end.outcome == Outcome.HANDED_BACK:
             rqview.step_aside(self, job, execution)
         else:
@@ -166,7 +172,7 @@ class RingingWorker(Worker):
 
     def _rq_job(self, held: Held) -> RQJob:
         job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)
-        job.origin, job.description = held.started.queue, held.started.type
+        job.origin, job.description = to_rq(held.started.queue), held.started.type
         job.timeout, job.result_ttl, job.failure_ttl = int(held.started.timeout), RESULT_TTL, FAILURE_TTL
         job.func_name = RUN
         return job

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from rq.executions import ExecutionRegistry
@@ -12,6 +13,7 @@ from rq.results import Result
 
 from jobsvc import jobs, rqsettings
 from jobsvc.config import settings
+from jobsvc.pushing import CALL_START, is_our_call
 
 KEPT = 1000
 """How many jobs RQ goes on showing in each registry of ended ones, of each queue."""
@@ -33,38 +35,56 @@ REGISTRIES = {
 TRIM = """
 local registry, scheduled = KEYS[1], KEYS[2]
 local keep, limit, job, executions, results = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local call, statuses, known = ARGV[6], tonumber(ARGV[7]), {}
 local surplus = redis.call('ZCARD', registry) - keep
-if surplus <= 0 then return 0 end
+if surplus <= 0 then return {0} end
 local ended = {}
-for i = 6, #ARGV do ended[ARGV[i]] = true end
-local gone, keys = {}, {}
+for i = 8, 7 + statuses do ended[ARGV[i]] = true end
+for i = 8 + statuses, #ARGV do known[ARGV[i]] = true end
+local gone, keys, asked = {}, {}, {0}
 for _, id in ipairs(redis.call('ZRANGE', registry, 0, math.min(surplus, limit) - 1)) do
-    local belongs = ended[redis.call('HGET', job .. id, 'status')]
-    if not belongs or (redis.call('EXISTS', executions .. id) == 0 and not redis.call('ZSCORE', scheduled, id)) then
+    local status, data = unpack(redis.call('HMGET', job .. id, 'status', 'data'))
+    local belongs = ended[status]
+    if data and not known[id] and string.find(data, call, 1, true) ~= 8 then
+        if #data < 1000 then asked[#asked + 1], asked[#asked + 2] = id, data end
+    elseif not belongs
+        or (redis.call('EXISTS', executions .. id) == 0 and not redis.call('ZSCORE', scheduled, id)) then
         gone[#gone + 1] = id
         if belongs then keys[#keys + 1], keys[#keys + 2] = job .. id, results .. id end
     end
 end
 if #keys > 0 then redis.call('UNLINK', unpack(keys)) end
-if #gone > 0 then return redis.call('ZREM', registry, unpack(gone)) end
-return 0
+if #gone > 0 then asked[1] = redis.call('ZREM', registry, unpack(gone)) end
+return asked
+"""
+"""Returns how many are gone; then id and call of each job of which it can't tell whose it is: RQ compresses some.
+
+The last arguments are ids of such jobs that are ours.
 """
 
 
 def trim(limit: int, keep: int = KEPT) -> list[int]:
-    """Remove from RQ the jobs that ended before the newest `keep`, up to `limit` a registry; returns how many of each.
+    """Remove from RQ our jobs that ended before the newest `keep`, up to `limit` a registry; returns how many of each.
 
-    RQ forgets them by itself only after a time, so that their number would be the higher the faster they run.
+    RQ forgets them by itself only after a time, so that their number would be the higher the faster they run. Jobs of
+    others are left alone, in our queues too.
     """
     script = rqsettings.connection().register_script(TRIM)
-    prefixes = [RQJob.key_for(""), ExecutionRegistry.key_template.format(""), RESULTS]
+    prefixes = [RQJob.key_for(""), ExecutionRegistry.key_template.format(""), RESULTS, CALL_START]
+    calls: list[tuple[list[str], list[Any]]] = []
+    for queue in map(rqsettings.queue, settings().JOBSVC_QUEUES):
+        scheduled = queue.scheduled_job_registry.key
+        for registry, statuses in REGISTRIES.items():
+            calls.append(([registry(queue=queue).key, scheduled], [keep, limit, *prefixes, len(statuses), *statuses]))
     with rqsettings.connection().pipeline(transaction=False) as pipeline:
-        for queue in map(rqsettings.queue, settings().JOBSVC_QUEUES):
-            scheduled = queue.scheduled_job_registry.key
-            for registry, statuses in REGISTRIES.items():
-                keys = [registry(queue=queue).key, scheduled]
-                script(keys, [keep, limit, *prefixes, *statuses], client=pipeline)
-        return [int(count) for count in pipeline.execute()]
+        for keys, arguments in calls:
+            script(keys, arguments, client=pipeline)
+        answers = pipeline.execute()
+    counts = []
+    for (keys, arguments), (count, *asked) in zip(calls, answers, strict=True):
+        ours = [job_id for job_id, data in zip(asked[::2], asked[1::2], strict=True) if is_our_call(data)]
+        counts.append(int(count) + (int(script(keys, [*arguments, *ours])[0]) if ours else 0))
+    return counts
 
 
 def forget(job_ids: Sequence[UUID]) -> None:

@@ -6,12 +6,13 @@ from uuid import UUID
 from jobsvc import jobs, rqsettings, rqworkers
 from jobsvc.config import settings
 from jobsvc.jobs import Dispatch
+from jobsvc.rqnames import key
 from jobsvc.rqworkers import WorkerState
 
 Kind = tuple[str, str]
 """A queue and a type."""
 
-TURN = "rq:jobsvc:offers"
+TURN = key("offers")
 """Key in Redis: one relay at a time makes offers."""
 
 MOST_KINDS = 1000

@@ -11,6 +11,7 @@ from rq.job import Job as RQJob
 
 from jobsvc import jobs
 from jobsvc.errors import StoreUnavailable
+from jobsvc.rqnames import from_rq
 
 PAUSES_SECONDS = 0.5
 """How old a worker's knowledge of the paused queues may be. `start` refuses their jobs meanwhile."""
@@ -42,7 +43,7 @@ class PausableQueue(Queue):
     def served(cls, queues: Iterable[Queue]) -> list[Queue]:
         """Those of these queues that are not paused, in the same order."""
         paused = cls._paused_queues()
-        return [queue for queue in queues if queue.name not in paused]
+        return [queue for queue in queues if from_rq(queue.name) not in paused]
 
     @classmethod
     def _paused_queues(cls) -> set[str]:

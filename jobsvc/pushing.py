@@ -22,6 +22,7 @@ from rq.utils import now, utcformat
 
 from jobsvc.clock import GRACE_SECONDS
 from jobsvc.jobs import Dispatch
+from jobsvc.rqnames import to_rq
 
 # JSON, not RQ's default pickle: with that, whoever can write to Redis can run any code in a worker.
 SERIALIZER = JSONSerializer
@@ -68,7 +69,7 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
                 else:
                     due.append(one)
             if due:
-                _enqueue(queue, due, pipeline)
+                _enqueue(name, queue, due, pipeline)
         pipeline.execute()
 
 
@@ -81,18 +82,18 @@ def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
         return [one for one, status in zip(batch, pipeline.execute(), strict=True) if status != queued]
 
 
-def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
+def _enqueue(name: str, queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
     """What RQ's enqueue_many does, in a fraction of its time: what jobs have in common is put together once."""
     ids = [str(one.job_id) for one in due]
     # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
-    for registry in _registries(queue.name, queue.connection):
+    for registry in _registries(name, queue.connection):
         pipeline.zrem(registry, *ids)
     alike: dict[tuple[str, float, tuple[float, ...]], list[str]] = defaultdict(list)
     for job_id, one in zip(ids, due, strict=True):
         alike[one.type, one.timeout, tuple(one.retry_intervals)].append(job_id)
     time = utcformat(now())
     for plan, group in alike.items():
-        common = ("created_at", time, "enqueued_at", time, *_common(queue.name, queue.connection, *plan))
+        common = ("created_at", time, "enqueued_at", time, *_common(name, queue.connection, *plan))
         for at in range(0, len(group), AT_ONCE):
             some = group[at : at + AT_ONCE]
             keys = [RQJob.key_for(job_id) for job_id in some]
@@ -103,13 +104,13 @@ def _enqueue(queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
 
 @lru_cache
 def _queue(name: str, connection: Redis) -> Queue:
-    return Queue(name, connection=connection, serializer=SERIALIZER)
+    return Queue(to_rq(name), connection=connection, serializer=SERIALIZER)
 
 
 @lru_cache
-def _registries(queue: str, connection: Redis) -> tuple[str, str]:
-    rqs = _queue(queue, connection)
-    return rqs.scheduled_job_registry.key, rqs.failed_job_registry.key
+def _registries(name: str, connection: Redis) -> tuple[str, str]:
+    queue = _queue(name, connection)
+    return queue.scheduled_job_registry.key, queue.failed_job_registry.key
 
 
 @lru_cache(maxsize=1000)
@@ -128,12 +129,21 @@ def _common(
 # zlib itself it would take longer than all the rest, and let go of the interpreter twice for each job.
 _CALL = json.dumps((RUN, None, (str(UUID(int=0)),), {})).encode()
 _STORED = b"\x78\x01\x01" + struct.pack("<HH", len(_CALL), len(_CALL) ^ 0xFFFF)
-_BEFORE_ID, _AFTER_ID = _CALL.split(str(UUID(int=0)).encode())
+CALL_START, _AFTER_ID = _CALL.split(str(UUID(int=0)).encode())
 
 
 def _data(job_id: str) -> bytes:
-    call = _BEFORE_ID + job_id.encode() + _AFTER_ID
+    call = CALL_START + job_id.encode() + _AFTER_ID
     return _STORED + call + zlib.adler32(call).to_bytes(4)
+
+
+def is_our_call(data: bytes) -> bool:
+    """Return True if that is what RQ keeps of a call of `run`."""
+    try:
+        call = json.loads(zlib.decompressobj().decompress(data, 1000))  # others' may be of any size
+    except (zlib.error, ValueError):
+        return False
+    return isinstance(call, list) and call[:1] == [RUN]
 
 
 def _call(job_id: UUID) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rq.utils import utcformat
 
 from jobsvc.held import Ended
 from jobsvc.pushing import AT_ONCE, RESULT_TTL
+from jobsvc.rqnames import to_rq
 
 KEPT_RESULTS = 10
 
@@ -66,7 +67,7 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) 
             finished[one.held.started.queue][job_id] = now + RESULT_TTL
         pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
     for queue, members in finished.items():
-        pipeline.zadd(FinishedJobRegistry.key_template.format(queue), members)
+        pipeline.zadd(FinishedJobRegistry.key_template.format(to_rq(queue)), members)
     pipeline.exists(*(RQJob.dependents_key_for(job_id) for members in finished.values() for job_id in members))
     return list(completed) if pipeline.execute()[-1] else []
 

@@ -15,6 +15,7 @@ from rq.logutils import colorizer
 
 from jobsvc import execution, handlers, logs, pushing, sentinel, tracing  # noqa: F401  # RQ's forks inherit `execution`
 from jobsvc.config import settings
+from jobsvc.rqnames import to_rq
 from jobsvc.startup import exit_on_error
 
 with exit_on_error():  # also under `rq worker`, which would show a traceback
@@ -22,8 +23,8 @@ with exit_on_error():  # also under `rq worker`, which would show a traceback
     SENTINEL: dict[str, Any] | None = None  # what RQ's commands go by where there is no REDIS_URL
     if sentinel.is_sentinel(settings().REDIS_URL):
         REDIS_URL, SENTINEL = None, sentinel.rq_settings(settings().REDIS_URL)
-    QUEUES = settings().JOBSVC_QUEUES
-    handlers.load(settings().JOBSVC_HANDLERS, QUEUES)
+    handlers.load(settings().JOBSVC_HANDLERS, settings().JOBSVC_QUEUES)
+    QUEUES = [to_rq(name) for name in settings().JOBSVC_QUEUES]  # as RQ names them
 
 SERIALIZER = pushing.SERIALIZER
 
@@ -53,5 +54,5 @@ def probe() -> None:
 
 @lru_cache
 def queue(name: str) -> Queue:
-    """The RQ queue of this name."""
-    return Queue(name, connection=connection(), serializer=SERIALIZER)
+    """The RQ queue that holds the jobs of our queue `name`."""
+    return Queue(to_rq(name), connection=connection(), serializer=SERIALIZER)

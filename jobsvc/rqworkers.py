@@ -1,15 +1,18 @@
 """The workers, as RQ knows them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
+from redis import Redis
 from rq import Worker
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
+from rq.job import Job as RQJob
 from rq.utils import parse_composite_key, utcparse
 
 from jobsvc import rqsettings
+from jobsvc.rqnames import from_rq, ours_of
 
 OURS_LIVE_SECONDS, OURS_BEAT_SECONDS = 90, 30
 """Longest time that a worker of ours is kept in Redis, and, with a margin, between two heartbeats of it."""
@@ -51,13 +54,23 @@ class WorkerState:
         return self.expires_in > OURS_LIVE_SECONDS or silent_seconds > OURS_BEAT_SECONDS
 
 
+def keys_of_namespace(connection: Redis) -> list[str]:
+    """The keys of the workers that serve a queue of this namespace, in order, MOST of them. Raises RedisError."""
+    keys = sorted(Worker.all_keys(connection))
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.hget(key, "queues")
+        served = zip(keys, pipeline.execute(raise_on_error=False), strict=True)
+    return list(islice((key for key, queues in served if isinstance(queues, bytes) and _queues(queues.decode())), MOST))
+
+
 def known() -> list[WorkerState]:
-    """The workers by name, in two round trips; one that died unheard is left out when its key in Redis expires.
+    """This namespace's workers by name; one that died unheard is left out when its key in Redis expires.
 
     Raises RedisError.
     """
     connection = rqsettings.connection()
-    keys = list(islice(sorted(Worker.all_keys(connection)), MOST))
+    keys = keys_of_namespace(connection)
     names = [key.removeprefix(Worker.redis_worker_namespace_prefix) for key in keys]
     with connection.pipeline(transaction=False) as pipeline:
         for key, name in zip(keys, names, strict=True):
@@ -66,7 +79,23 @@ def known() -> list[WorkerState]:
             pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(name))
         answers = pipeline.execute()
     found = zip(names, answers[::3], answers[1::3], answers[2::3], strict=True)
-    return [_worker(name, data, ttl, executions) for name, data, ttl, executions in found if data]
+    workers = [_worker(name, data, ttl, executions) for name, data, ttl, executions in found if data]
+    return _without_others_jobs(workers, connection)
+
+
+def _without_others_jobs(workers: list[WorkerState], connection: Redis) -> list[WorkerState]:
+    """Leave out the jobs that a worker runs from queues outside the namespace."""
+    job_ids = sorted({job_id for worker in workers for job_id in worker.jobs})
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hget(RQJob.key_for(job_id), "origin")
+        origins = zip(job_ids, pipeline.execute(), strict=True)
+    others = {job_id for job_id, origin in origins if origin and from_rq(origin.decode("utf-8", "replace")) is None}
+    return [replace(one, jobs=[job_id for job_id in one.jobs if job_id not in others]) for one in workers]
+
+
+def _queues(text: str) -> list[str]:
+    return ours_of(text.split(","))
 
 
 def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes]) -> WorkerState:
@@ -77,7 +106,7 @@ def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes
         host=text.get("hostname") or None,
         pid=int(text["pid"]) if text.get("pid") else None,
         state=text.get("state", "?"),
-        queues=[queue for queue in text.get("queues", "").split(",") if queue],
+        queues=_queues(text.get("queues", "")),
         jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
         last_heartbeat=utcparse(beat) if beat else None,
         types=frozenset(json.loads(text[TYPES])) if TYPES in text else None,

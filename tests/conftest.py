@@ -51,6 +51,14 @@ def apart() -> dict[str, str]:
     return env
 
 
+def fresh_database() -> str:
+    """The URL of one more database for this module's tests, its tables made."""
+    assert _servers is not None
+    url = _servers.database()
+    upgrade({"DATABASE_URL": url})
+    return url
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _servers is not None:
         from jobsvc.db import disconnect

@@ -67,7 +67,7 @@ class Servers:
 
     def apart(self) -> tuple[str, str]:
         """The URLs of another database, without tables, and of another Redis database, which nobody else uses."""
-        return self._database(self._urls[0]), self._empty_redis(self._urls[1])
+        return self.database(), self._empty_redis(self._urls[1])
 
     def start(self, kind: type[Server]) -> str:
         server = kind(self.folder)
@@ -75,7 +75,9 @@ class Servers:
         self.embedded.append(server)
         return url
 
-    def _database(self, url: str) -> str:
+    def database(self) -> str:
+        """The URL of another database, without tables."""
+        url = self._urls[0]
         name = f"jobsvc_test_{uuid4().hex[:8]}"
         base, _, _ = url.replace("postgresql+psycopg2://", "postgresql://").rpartition("/")
 

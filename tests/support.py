@@ -165,6 +165,7 @@ class Service:
 
     def rq_places(self, job_id: str, queue: str = "default") -> list[str]:
         """Where RQ's own keys have this job, one word for each time that it is there."""
+        queue = f"{self.env.get('JOBSVC_NAMESPACE', 'jobsvc')}.{queue}"
         with self.redis() as client:
             places = ["queue"] * client.lrange(f"rq:queue:{queue}", 0, -1).count(job_id.encode())
             places += ["running" for one in client.zrange(f"rq:wip:{queue}", 0, -1) if one.startswith(job_id.encode())]

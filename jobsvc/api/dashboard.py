@@ -13,12 +13,16 @@ from redis.exceptions import ResponseError
 from rq import Queue, Worker
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job as RQJob
+from rq.utils import as_text
 from rq_dashboard import web
 
-from jobsvc import rqsettings
+from jobsvc import jobs, rqsettings, rqworkers
 from jobsvc.api import dashboard_buttons, dashboard_pages
 from jobsvc.api.problems import problem
 from jobsvc.config import settings
+from jobsvc.errors import JobNotFound
+from jobsvc.held import ids_in
+from jobsvc.rqnames import from_rq, to_rq
 
 logger = logging.getLogger("jobsvc.api")
 
@@ -46,6 +50,14 @@ _UNREADABLE = (DeserializationError, ValueError, TypeError)
 class ReadingQueue(Queue):
     """A queue that is only looked at: RQ's own removes a job's id from it when the job is gone."""
 
+    def __init__(self, name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(name or to_rq(settings().default_queue), *args, **kwargs)
+
+    @classmethod
+    def all(cls, *args: Any, **kwargs: Any) -> list[Any]:
+        """The queues of this namespace."""
+        return [queue for queue in super().all(*args, **kwargs) if from_rq(queue.name) is not None]
+
     def fetch_job(self, job_id: str) -> RQJob | None:
         """The job, or None if it is gone, of another queue, or can't be read."""
         try:
@@ -60,17 +72,23 @@ class ReadingWorker(Worker):
 
     @classmethod
     def all(cls, connection: Any = None, *_: Any, **__: Any) -> list[Any]:
-        """The workers that have a key."""
-        keys = [key for key in cls.all_keys(connection) if connection.exists(key)]
-        found = (cls.find_by_key(key, connection, serializer=rqsettings.SERIALIZER) for key in keys)
-        return [worker for worker in found if worker is not None]
+        """The workers of this namespace, with its queues alone."""
+        found = (
+            cls.find_by_key(key, connection, serializer=rqsettings.SERIALIZER)
+            for key in rqworkers.keys_of_namespace(connection)
+        )
+        workers = [worker for worker in found if worker is not None]
+        for worker in workers:
+            worker.queues = [queue for queue in worker.queues if from_rq(queue.name) is not None]
+        return workers
 
     def get_current_job(self, *_: Any, **__: Any) -> RQJob | None:
-        """The job that it runs, if there is one that can be read."""
+        """The job of this namespace that it runs, if there is one that can be read."""
         try:
-            return super().get_current_job()
+            job = super().get_current_job()
         except (NoSuchJobError, *_UNREADABLE):
             return None
+        return job if job and from_rq(job.origin or "") is not None else None
 
 
 def _check_arguments() -> Response | None:
@@ -82,15 +100,31 @@ def _check_arguments() -> Response | None:
         if name == "per_page" and int(value) > MAX_PER_PAGE:
             return problem(404, "Not Found", f"A page has at most {MAX_PER_PAGE} jobs.")
         if name == "queue_name" and not _is_queue(value):
-            return problem(404, "Not Found", "RQ knows no queue of this name.")
+            return problem(404, "Not Found", "RQ knows no queue of this name in this service's namespace.")
+        if name == "job_id" and _is_elsewhere(value):
+            return problem(404, "Not Found", "RQ holds this job outside this service's namespace.")
     return None
 
 
 def _is_queue(name: str | None) -> bool:
-    if name is None or name in settings().JOBSVC_QUEUES:
+    ours = None if name is None else from_rq(name)
+    if name is None or ours in settings().JOBSVC_QUEUES:
         return True
+    if ours is None:
+        return False
     key = f"{Queue.redis_queue_namespace_prefix}{name}"
     return bool(rqsettings.connection().sismember(Queue.redis_queues_keys, key))
+
+
+def _is_elsewhere(job_id: str) -> bool:
+    """Return True for a job in a queue outside our namespace, unless that is one of ours from before the prefix."""
+    origin = rqsettings.connection().hget(RQJob.key_for(job_id), "origin")
+    if origin is None or from_rq(str(as_text(origin))) is not None:
+        return False
+    try:
+        return not [jobs.get(found) for found in ids_in([job_id])]
+    except JobNotFound:
+        return True
 
 
 def _readable_job(job: RQJob) -> dict[str, Any]:

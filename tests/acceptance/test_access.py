@@ -164,7 +164,7 @@ def test_a_page_of_another_site_changes_nothing(api: Service, guarded: Service, 
     for service, key in ((api, {}), (guarded, basic(ADMIN))):
         # Not kept: the server may close a connection whose body was not read.
         sent = {**key, **filled(headers, service), "Connection": "close"}
-        for path in ("/jobs", "/rq/requeue/default", "/jobs/cancel?tag=x"):
+        for path in ("/jobs", "/rq/requeue/jobsvc.default", "/jobs/cancel?tag=x"):
             refused(service.client.post(path, headers=sent), 403)
         refused(service.client.post("/jobs", headers=sent, json={}), 403)
         refused(service.client.put("/schedules/x", headers=sent, json={}), 403)
@@ -181,7 +181,7 @@ def test_own_pages_and_requests_of_no_browser_pass(api: Service, guarded: Servic
         sent = {**key, **filled(headers, service)}
         assert service.client.post("/jobs", headers=sent, json={}).status_code == 202
         assert service.client.post("/jobs", headers=sent).status_code == 202
-        assert service.client.post("/rq/requeue/default", headers=sent).status_code == 200
+        assert service.client.post("/rq/requeue/jobsvc.default", headers=sent).status_code == 200
 
 
 def test_no_answer_gives_a_cors_permission(guarded: Service) -> None:

@@ -203,7 +203,7 @@ def test_retry_by_id_does_what_it_can_and_tells_the_rest() -> None:
     assert second == f"Error: {unknown}: no job has the id {unknown}"
     assert status(failed) == "PENDING"
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:  # before the process ended, and once
-        assert client.lrange(f"rq:queue:{QUEUE}", 0, -1).count(str(failed).encode()) == 1
+        assert client.lrange(f"rq:queue:jobsvc.{QUEUE}", 0, -1).count(str(failed).encode()) == 1
 
 
 def test_cancel_by_id_withdraws_it_from_rq() -> None:
@@ -212,7 +212,7 @@ def test_cancel_by_id_withdraws_it_from_rq() -> None:
     assert answer("cancel", str(job_id), "--json") == '{"count":1}\n'
     assert status(job_id) == "CANCELLED"
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        assert client.lrange(f"rq:queue:{QUEUE}", 0, -1).count(str(job_id).encode()) == 0
+        assert client.lrange(f"rq:queue:jobsvc.{QUEUE}", 0, -1).count(str(job_id).encode()) == 0
 
 
 def test_all_that_the_options_mean_after_a_question(tag: str) -> None:

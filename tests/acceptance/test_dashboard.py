@@ -40,7 +40,7 @@ SCRIPTS = MARK + (
     "<% pwned() %><%- pwned() %>{{ pwned() }}${pwned()}<a href='javascript:pwned()' autofocus onfocus=pwned()>x</a>"
     "\\');pwned();//\\\u2028\n');pwned();//`+pwned()+`&lt;img src=x onerror=pwned()&gt;&#60;script>--><!--"
 )
-QUEUE = "q'+pwned()+'<img src=x onerror=pwned()>\\"  # without a slash, which a path can't have
+QUEUE = "jobsvc.q'+pwned()+'<img src=x onerror=pwned()>\\"  # without a slash, which a path can't have
 REGISTRIES = ("queued", "scheduled", "deferred", "started", "finished", "failed", "canceled")
 WATCH = """
 window.violations = [];
@@ -157,18 +157,22 @@ def test_nothing_that_a_job_brought_along_runs(
         assert MARK in shown, shown
     for path in ("", "0/", "0/view", "0/view/queues"):
         assert "<img src=x" in visit(page, f"{service.url}/rq/{path}", "[data-role=queue]")
-    for name in ("default", quote(QUEUE, safe="")):
+    for name in ("jobsvc.default", quote(QUEUE, safe="")):
         for registry in REGISTRIES:
             for order in ("asc", "dsc"):
                 url = f"{service.url}/rq/0/view/jobs/{name}/{registry}/8/{order}/1"
                 shown = visit(page, url, "#page-selection li")
-                assert (MARK in shown) == (name != "default" or registry == "failed"), (name, registry)
+                assert (MARK in shown) == (name != "jobsvc.default" or registry == "failed"), (name, registry)
     assert "<script>pwned()</script>" in visit(page, f"{service.url}/rq/0/view/workers", "[data-role=worker]")
 
 
 def test_a_name_in_a_path_is_no_script(service: Service, page: Page) -> None:
     odd = quote(f"{QUEUE}2", safe="")
-    for path in (f"jobs/{odd}/queued/8/asc/1", f"jobs/default/{odd}/8/asc/1", f"jobs/default/queued/8/{odd}/1"):
+    for path in (
+        f"jobs/{odd}/queued/8/asc/1",
+        f"jobs/jobsvc.default/{odd}/8/asc/1",
+        f"jobs/jobsvc.default/queued/8/{odd}/1",
+    ):
         reply = page.goto(f"{service.url}/rq/0/view/{path}")
         assert reply is not None
         assert (reply.status, reply.headers["content-type"]) == (404, "application/problem+json")
@@ -261,7 +265,7 @@ def test_requeue_on_a_jobs_page_retries_it_and_says_why_not(service: Service, pa
 def test_the_buttons_of_a_list(service: Service, page: Page) -> None:
     one, *others = failed_jobs(service, 3)
     waiting = service.post(delay=3600)
-    url = f"{service.url}/rq/0/view/jobs/default/failed/200/dsc/1"
+    url = f"{service.url}/rq/0/view/jobs/jobsvc.default/failed/200/dsc/1"
     visit(page, url, f"[data-job-id='{one}']")
     page.locator(f"[data-job-id='{one}'] [data-role=requeue-job-btn]").click()
     service.until(one, "COMPLETED")
@@ -271,7 +275,7 @@ def test_the_buttons_of_a_list(service: Service, page: Page) -> None:
         service.until(job_id, "COMPLETED")
     assert page.locator("#empty-btn, #compact-btn").count() == 0
     eventually(lambda: service.rq_places(waiting) == ["scheduled"])
-    visit(page, f"{service.url}/rq/0/view/jobs/default/scheduled/200/asc/1", f"[data-job-id='{waiting}']")
+    visit(page, f"{service.url}/rq/0/view/jobs/jobsvc.default/scheduled/200/asc/1", f"[data-job-id='{waiting}']")
     page.locator(f"[data-job-id='{waiting}'] [data-role=delete-job-btn]").click()
     page.locator("#confirmation-modal-yes").click()
     page.locator("[data-role=refusal]", has_text="the job was SCHEDULED").wait_for()
@@ -279,7 +283,7 @@ def test_the_buttons_of_a_list(service: Service, page: Page) -> None:
 
 
 def test_a_list_shows_new_jobs_by_its_polling(service: Service, page: Page) -> None:
-    visit(page, f"{service.url}/rq/0/view/jobs/default/scheduled/200/dsc/1", "#page-selection li")
+    visit(page, f"{service.url}/rq/0/view/jobs/jobsvc.default/scheduled/200/dsc/1", "#page-selection li")
     job_id = service.post(delay=7200)
     page.locator(f"[data-job-id='{job_id}']").wait_for()
 
@@ -290,7 +294,7 @@ def test_a_second_press_is_409_or_404_and_changes_nothing(service: Service) -> N
     assert press(f"/rq/job/{job_id}/requeue").json() == {"status": "OK"}
     service.until(job_id, "FAILED")
     eventually(lambda: service.rq_places(job_id) == ["failed"])
-    assert press("/rq/requeue/default").json()["count"] >= 1
+    assert press("/rq/requeue/jobsvc.default").json()["count"] >= 1
     service.until(job_id, "COMPLETED")
     before = service.job(job_id)
     refused(press(f"/rq/job/{job_id}/requeue"), 409)
@@ -304,8 +308,8 @@ def test_a_second_press_is_409_or_404_and_changes_nothing(service: Service) -> N
         refused(press(f"/rq/job/{waiting}/delete"), 409)
         refused(press(f"/rq/job/{waiting}/requeue"), 409)
         for registry in REGISTRIES:
-            refused(press(f"/rq/queue/default/{registry}/empty"), 409)
-        refused(press("/rq/queue/default/compact"), 409)
+            refused(press(f"/rq/queue/jobsvc.default/{registry}/empty"), 409)
+        refused(press("/rq/queue/jobsvc.default/compact"), 409)
     assert service.job(waiting)["status"] == "SCHEDULED"
     eventually(lambda: service.rq_places(waiting) == ["scheduled"])
 

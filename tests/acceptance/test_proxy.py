@@ -197,7 +197,7 @@ def test_pages_work_behind_nginx_with_tls_and_a_prefix(nginx: str, service: Serv
         page.goto(f"{nginx}/rq")
         page.locator("[data-role=queue] a").first.wait_for()
         page.get_by_text("Jobs", exact=True).click()
-        page.goto(f"{nginx}/rq/0/view/jobs/default/scheduled/8/dsc/1")
+        page.goto(f"{nginx}/rq/0/view/jobs/jobsvc.default/scheduled/8/dsc/1")
         page.locator(f"[data-job-id='{waiting}'] .job_id a").click()
         page.locator("#job-data p").first.wait_for()
         page.locator("#delete-job-btn").click()

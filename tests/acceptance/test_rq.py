@@ -17,7 +17,7 @@ from tests.support import Service, eventually
 
 
 def queue(service: Service) -> Queue:
-    return Queue("default", connection=service.redis(), serializer=JSONSerializer)
+    return Queue("jobsvc.default", connection=service.redis(), serializer=JSONSerializer)
 
 
 def fetch(service: Service, job_id: str) -> Job:
@@ -39,7 +39,7 @@ def test_retries_wait_in_the_scheduled_registry_with_rqs_own_retry(stack: Servic
     assert rq_job.get_status() == JobStatus.SCHEDULED
     assert rq_job.retries_left == 3
     assert (rq_job.retry_intervals or [])[1:] == [50, 60, 60]
-    shown = stack.client.get("/rq/0/data/jobs/default/scheduled/50/asc/1.json").json()
+    shown = stack.client.get("/rq/0/data/jobs/jobsvc.default/scheduled/50/asc/1.json").json()
     assert job_id in [job["id"] for job in shown["jobs"]]
 
 
@@ -79,7 +79,7 @@ def test_a_second_entry_of_a_job_runs_nothing(stack: Service, tmp_path: Path) ->
     job_id = stack.post("NOTE", {"path": str(notes), "seconds": 0.5})
     stack.until(job_id, "PROCESSING")
     for _ in range(3):
-        stack.redis().rpush("rq:queue:default", job_id)
+        stack.redis().rpush("rq:queue:jobsvc.default", job_id)
     stack.until(job_id, "COMPLETED")
     after = stack.post()  # behind the entries, so they were taken when this has run
     stack.until(after, "COMPLETED")
@@ -96,7 +96,7 @@ def test_a_requeue_from_the_dashboard_is_a_retry(stack: Service) -> None:
 
 def test_a_job_that_cannot_be_read_fails_and_stops_no_worker(stack: Service) -> None:
     """It comes from somebody who uses RQ as it is by default, with pickle."""
-    pickled = Queue("default", connection=stack.redis()).enqueue(print, "hello")
+    pickled = Queue("jobsvc.default", connection=stack.redis()).enqueue(print, "hello")
     eventually(lambda: is_in(queue(stack).failed_job_registry, pickled.id))
     stack.until(stack.post(), "COMPLETED")
     assert len(stack.client.get("/workers").json()["workers"]) == 1

@@ -44,24 +44,29 @@ def service(apart: dict[str, str]) -> Iterator[Service]:
 
 def leave_oddities(connection: Any) -> None:
     """Pickled and broken jobs, entries without jobs, a key of another type, and workers that are gone or broken."""
-    queue = Queue("theirs", connection=connection)
-    connection.sadd(Queue.redis_queues_keys, queue.key, "rq:queue:default", "rq:queue:broken")
+    queue = Queue("jobsvc.theirs", connection=connection)
+    connection.sadd(Queue.redis_queues_keys, queue.key, "rq:queue:jobsvc.default", "rq:queue:jobsvc.broken")
     call = zlib.compress(pickle.dumps(("os.getcwd", None, (), {})))
     hashes: dict[str, dict[str, Any]] = {
-        "pickled": {"data": call, "meta": pickle.dumps({"a": 1}), "origin": "theirs", "status": "failed"},
-        "broken": {"data": b"\xff\xfe", "created_at": "yesterday", "origin": "theirs", "status": "?"},
+        "pickled": {"data": call, "meta": pickle.dumps({"a": 1}), "origin": "jobsvc.theirs", "status": "failed"},
+        "broken": {"data": b"\xff\xfe", "created_at": "yesterday", "origin": "jobsvc.theirs", "status": "?"},
         "empty": {"x": "y"},
     }
     for name, fields in hashes.items():
         connection.hset(f"rq:job:{name}", mapping={"created_at": "2026-01-01T00:00:00.000000Z", **fields})
         connection.rpush(queue.key, name)
-        connection.zadd("rq:failed:theirs", {name: 9e9})
+        connection.zadd("rq:failed:jobsvc.theirs", {name: 9e9})
     for name in ("gone", str(uuid4()), "a.b", "<script>"):
-        connection.rpush("rq:queue:default", name)
-        connection.zadd("rq:failed:default", {name: 9e9})
-    connection.set("rq:queue:broken", "a string")
+        connection.rpush("rq:queue:jobsvc.default", name)
+        connection.zadd("rq:failed:jobsvc.default", {name: 9e9})
+    connection.set("rq:queue:jobsvc.broken", "a string")
     connection.sadd("rq:workers", "rq:worker:gone", "rq:worker:broken")
-    fields = {"queues": "theirs", "current_job": "pickled", "state": "busy", "birth": "2026-01-01T00:00:00.000000Z"}
+    fields = {
+        "queues": "jobsvc.theirs",
+        "current_job": "pickled",
+        "state": "busy",
+        "birth": "2026-01-01T00:00:00.000000Z",
+    }
     connection.hset("rq:worker:broken", mapping=fields)
 
 
@@ -107,7 +112,7 @@ def test_get_head_and_options_change_nothing(service: Service) -> None:
     assert service.client.put("/schedules/yearly", json=schedule).status_code == 201
     values = {
         "job_id": [waiting, cancelled, "pickled", "broken", "empty", "gone"],
-        "queue_name": ["default", "theirs"],
+        "queue_name": ["jobsvc.default", "jobsvc.theirs"],
         "registry_name": ["queued", "failed"],
         "name": ["yearly", "default"],
         "instance_number": ["0"],
@@ -117,7 +122,7 @@ def test_get_head_and_options_change_nothing(service: Service) -> None:
         "filename": ["css/main.css"],
     }
     asked = 0
-    refused(service.client.get("/rq/requeue/default"), 405)
+    refused(service.client.get("/rq/requeue/jobsvc.default"), 405)
     before = settled(service)
     for path, _ in RULES:
         for url in filled(path, values):
@@ -145,7 +150,7 @@ def filled(path: str, values: dict[str, list[str]]) -> list[str]:
 
 
 def test_odd_arguments_are_404_and_no_traceback(service: Service) -> None:
-    usual = {"job_id": "gone", "queue_name": "default", "registry_name": "queued", "instance_number": "0"}
+    usual = {"job_id": "gone", "queue_name": "jobsvc.default", "registry_name": "queued", "instance_number": "0"}
     usual |= {"order": "asc", "page": "1", "per_page": "8", "filename": "css/main.css"}
     logged = len(service.api.output)
     for path, methods in RULES:
@@ -178,10 +183,10 @@ def test_what_others_left_in_redis_is_no_error(service: Service) -> None:
         for button in ("requeue", "delete"):
             refused(service.client.post(f"/rq/job/{job_id}/{button}"), 404 if job_id == "gone" else 409)
     for registry in ("queued", "failed"):
-        shown = service.client.get(f"/rq/0/data/jobs/theirs/{registry}/50/asc/1.json")
+        shown = service.client.get(f"/rq/0/data/jobs/jobsvc.theirs/{registry}/50/asc/1.json")
         assert {"pickled"} <= {job["id"] for job in shown.json()["jobs"]}
-        assert service.client.get(f"/rq/0/data/jobs/default/{registry}/50/asc/1.json").status_code == 200
-    for queue in ("theirs", "default"):
+        assert service.client.get(f"/rq/0/data/jobs/jobsvc.default/{registry}/50/asc/1.json").status_code == 200
+    for queue in ("jobsvc.theirs", "jobsvc.default"):
         assert service.client.post(f"/rq/requeue/{queue}").json() == {"status": "OK", "count": 0}
     workers = service.client.get("/rq/0/data/workers.json").json()["workers"]
     assert [worker["name"] for worker in workers] == ["broken"]
@@ -190,6 +195,6 @@ def test_what_others_left_in_redis_is_no_error(service: Service) -> None:
 
 def test_an_error_that_redis_answers_is_no_outage(service: Service) -> None:
     """A key of another type: to ask again won't mend it, so it is no 503."""
-    reply = service.client.get("/rq/0/data/jobs/broken/queued/8/asc/1.json")
+    reply = service.client.get("/rq/0/data/jobs/jobsvc.broken/queued/8/asc/1.json")
     assert "Retry-After" not in reply.headers
     refused(reply, 404)

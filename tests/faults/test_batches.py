@@ -216,7 +216,11 @@ def test_a_batch_runs_in_the_order_of_the_queues(ground: Ground, notes: Path) ->
     low = post(service, [{**note, "queue": "low"}] * 60)
     quick = {"queue": "high", "payload": {"result": 1}}
     high = post(service, [*[quick] * 150, *[{**note, "queue": "high"}, quick] * 60])[150::2]
-    eventually(lambda: service.redis().llen("rq:queue:low") == 60 and service.redis().llen("rq:queue:high") == 270)
+    eventually(
+        lambda: (
+            service.redis().llen("rq:queue:jobsvc.low") == 60 and service.redis().llen("rq:queue:jobsvc.high") == 270
+        )
+    )
     service.worker()
     all_completed(ground, [*high, *low])
     assert list(runs(notes)) == [*high, *low]

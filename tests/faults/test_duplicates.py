@@ -33,20 +33,20 @@ def runs(notes: Path) -> Counter[str]:
 
 def is_through(service: Service) -> None:
     """All that is queued so far has been taken, by as many workers as there are."""
-    eventually(lambda: service.redis().llen("rq:queue:default") == 0)
+    eventually(lambda: service.redis().llen("rq:queue:jobsvc.default") == 0)
     for job_id in [service.post() for _ in range(4)]:
         service.until(job_id, "COMPLETED")
 
 
 def an_id_twice_in_the_list(service: Service, job_id: str) -> None:
-    service.redis().rpush("rq:queue:default", job_id, job_id)
+    service.redis().rpush("rq:queue:jobsvc.default", job_id, job_id)
 
 
 def a_job_that_was_made_again(service: Service, job_id: str) -> None:
     """As a relay does that believes it lost."""
     service.rq_job(job_id).save()
     service.redis().hset(f"rq:job:{job_id}", "status", "queued")
-    service.redis().rpush("rq:queue:default", job_id)
+    service.redis().rpush("rq:queue:jobsvc.default", job_id)
 
 
 def abandoned(service: Service, job_id: str) -> None:
@@ -57,8 +57,8 @@ def abandoned(service: Service, job_id: str) -> None:
 
 
 def rqs_scheduler(service: Service, job_id: str) -> None:
-    service.redis().zadd("rq:scheduled:default", {job_id: int(time.time()) - 1})
-    eventually(lambda: service.redis().zscore("rq:scheduled:default", job_id) is None, 90)
+    service.redis().zadd("rq:scheduled:jobsvc.default", {job_id: int(time.time()) - 1})
+    eventually(lambda: service.redis().zscore("rq:scheduled:jobsvc.default", job_id) is None, 90)
 
 
 DELIVERIES = [an_id_twice_in_the_list, a_job_that_was_made_again, abandoned, rqs_scheduler]

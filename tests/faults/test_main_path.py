@@ -35,7 +35,7 @@ def test_redis_wiped_while_jobs_wait_retry_and_run(ground: Ground, tmp_path: Pat
     service = ground.service
     waiting = [service.post() for _ in range(10)]
     later = service.post(delay=4)
-    eventually(lambda: service.redis().llen("rq:queue:default") == 10)
+    eventually(lambda: service.redis().llen("rq:queue:jobsvc.default") == 10)
     service.redis().flushall()
     service.worker()
     retrying = service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 4})

@@ -123,7 +123,7 @@ def test_a_post_cut_off_in_its_commit_promises_nothing(ground: Ground) -> None:
         assert reply.result().status_code == 503
         assert is_fit(reply.result())
     assert ground.sql("SELECT count(*) FROM jobs") == [(0,)]
-    assert ground.service.redis().llen("rq:queue:default") == 0
+    assert ground.service.redis().llen("rq:queue:jobsvc.default") == 0
     ground.sql("DROP TRIGGER hold_up ON jobs")
     assert post(ground).status_code == 202
 

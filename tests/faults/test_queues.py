@@ -35,13 +35,13 @@ def test_counts_and_the_oldest_age(service: Service) -> None:
 def test_a_backlog_of_a_paused_queue_holds_nothing_up(service: Service) -> None:
     """Our workers pass it by; each of its jobs taken up in vain would cost a process."""
     backlog = [service.post(queue="high") for _ in range(300)]
-    eventually(lambda: service.redis().llen("rq:queue:high") == 300)
+    eventually(lambda: service.redis().llen("rq:queue:jobsvc.high") == 300)
     pause(service, "high")
     service.worker()
     low = [service.post(queue="low") for _ in range(3)]
     for job_id in low:
         service.until(job_id, "COMPLETED")
-    assert service.redis().llen("rq:queue:high") == 300
+    assert service.redis().llen("rq:queue:jobsvc.high") == 300
     resume(service, "high")
     service.until(backlog[5], "COMPLETED")
 
@@ -75,7 +75,7 @@ def test_all_queues_paused(rarely_swept: Service) -> None:
     service.until(job_id, "COMPLETED", timeout=5)
     assert service.alive(worker)
     # Where a worker of one queue alone would keep it.
-    assert service.redis().llen("rq:queue:default:intermediate") == 0
+    assert service.redis().llen("rq:queue:jobsvc.default:intermediate") == 0
 
 
 def test_a_pause_outlives_a_wiped_redis_and_restarts(ground: Ground) -> None:
@@ -104,7 +104,7 @@ def test_a_concurrency_key_lets_as_many_run_as_its_limit(service: Service, tmp_p
     payload = {"path": str(notes), "seconds": 0.15}
     ids = [service.post("NOTE", payload, concurrencyKey="k", concurrencyLimit=2) for _ in range(10)]
     assert service.job(ids[0])["concurrencyKey"] == "k"
-    rq_queue = Queue("default", connection=service.redis(), serializer=JSONSerializer)
+    rq_queue = Queue("jobsvc.default", connection=service.redis(), serializer=JSONSerializer)
     for job_id in ids:  # whatever is pushed to RQ
         rq_queue.enqueue("jobsvc.execution.run", args=(job_id,), job_id=job_id)
     done = [service.until(job_id, "COMPLETED") for job_id in ids]

@@ -76,7 +76,7 @@ def test_one_with_many_handlers_does_too(ground: Ground, type_: str, number: sig
 def test_one_that_runs_a_job_of_others_does_too(ground: Ground) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="1")
     with ground.service.redis() as client:
-        job = Queue("default", connection=client, serializer=JSONSerializer).enqueue("time.sleep", 60)
+        job = Queue("jobsvc.default", connection=client, serializer=JSONSerializer).enqueue("time.sleep", 60)
         eventually(lambda: job.get_status(refresh=True) == "started")
     stop(worker, 1)
 

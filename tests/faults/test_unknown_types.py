@@ -83,7 +83,7 @@ def test_thousands_hold_nothing_up_and_are_left_alone(service: Service) -> None:
     elapsed = service.sql("SELECT extract(epoch FROM now() - min(finished_at)) FROM jobs WHERE status = 'COMPLETED'")
     # One a second is offered, lest there be a stock worker that Redis has lost.
     assert len(set(service.sql(ROWS)) - written) <= float(elapsed[0][0]) + 1
-    assert service.redis().llen("rq:queue:default") <= 1
+    assert service.redis().llen("rq:queue:jobsvc.default") <= 1
     new(service, "threads")
     for job_id in strange[::-200]:
         service.until(job_id, "COMPLETED", timeout=60)

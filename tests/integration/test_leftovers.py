@@ -17,6 +17,7 @@ from rq.job import JobStatus
 from rq.utils import current_timestamp
 
 from jobsvc import jobs, leftovers, rqsettings
+from jobsvc.config import settings
 from jobsvc.relay import BATCH, Relay
 from jobsvc.states import Status
 from tests.integration.making import dispatches, lapse, new, sql
@@ -33,7 +34,7 @@ class Worker(SimpleWorker):
 
 def worker() -> Worker:
     redis = Redis.from_url(os.environ["REDIS_URL"])
-    queues = [rqsettings.queue(name) for name in rqsettings.QUEUES]
+    queues = [rqsettings.queue(name) for name in settings().JOBSVC_QUEUES]
     return Worker(queues, connection=redis, serializer=rqsettings.SERIALIZER)
 
 
@@ -80,8 +81,8 @@ def fetch(job_id: UUID) -> RQJob:
 def for_ever() -> set[str]:
     """The keys of jobs that stand in no list or registry of RQ and don't expire."""
     redis = rqsettings.connection()
-    owned = {f"rq:job:{job_id}" for name in rqsettings.QUEUES for job_id in rqsettings.queue(name).get_job_ids()}
-    for name in rqsettings.QUEUES:
+    owned = {f"rq:job:{job_id}" for name in settings().JOBSVC_QUEUES for job_id in rqsettings.queue(name).get_job_ids()}
+    for name in settings().JOBSVC_QUEUES:
         queue = rqsettings.queue(name)
         for registry in (queue.started_job_registry, queue.scheduled_job_registry):
             owned |= {f"rq:job:{job_id}" for job_id in registry.get_job_ids(cleanup=False)}
@@ -94,9 +95,9 @@ def crafted(count: int, status: JobStatus = JobStatus.FINISHED, registry: str = 
     ids = [f"job-{n}" for n in range(count)]
     with rqsettings.connection().pipeline() as pipeline:
         for n, job_id in enumerate(ids):
-            pipeline.hset(f"rq:job:{job_id}", mapping={"status": status, "origin": "default"})
+            pipeline.hset(f"rq:job:{job_id}", mapping={"status": status, "origin": "jobsvc.default"})
             pipeline.xadd(f"rq:results:{job_id}", {"type": 1})
-            pipeline.zadd(f"rq:{registry}:default", {job_id: current_timestamp() + 500 + n})
+            pipeline.zadd(f"rq:{registry}:jobsvc.default", {job_id: current_timestamp() + 500 + n})
         pipeline.execute()
     return ids
 
@@ -125,7 +126,7 @@ def test_the_newest_stay_to_be_looked_at(registry: str, status: JobStatus) -> No
     ids = crafted(30, status, registry)
     assert sum(leftovers.trim(BATCH, keep=10)) == 20
     kept = {f"rq:{kind}:{job_id}" for kind in ("job", "results") for job_id in ids[20:]}
-    assert keys() == {f"rq:{registry}:default", *kept}
+    assert keys() == {f"rq:{registry}:jobsvc.default", *kept}
 
 
 def test_rqs_own_tools_still_list_them() -> None:
@@ -135,14 +136,14 @@ def test_rqs_own_tools_still_list_them() -> None:
     assert [bool(job and job.latest_result()) for job in shown(failed())] == [True] * 5
     info = [Path(sys.executable).parent / "rq", "info", "--url", os.environ["REDIS_URL"], "--raw"]
     told = subprocess.run(info, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "queue default 0" in told.stdout
+    assert "queue jobsvc.default 0" in told.stdout
 
 
 def test_what_waits_in_rq_is_not_touched() -> None:
     queued, scheduled, again = dispatch(), dispatch(delay=60), dispatch()
     ended = crafted(3)
-    rqsettings.connection().zadd("rq:failed:default", {str(again): 1})  # it failed, and was queued again
-    before = keys() - {"rq:failed:default", "rq:finished:default"}
+    rqsettings.connection().zadd("rq:failed:jobsvc.default", {str(again): 1})  # it failed, and was queued again
+    before = keys() - {"rq:failed:jobsvc.default", "rq:finished:jobsvc.default"}
     assert sum(leftovers.trim(BATCH, keep=0)) == 4
     assert keys() == {key for key in before if not key.endswith(tuple(ended))}
     assert rqsettings.queue("default").get_job_ids() == [str(queued), str(again)]
@@ -156,7 +157,7 @@ def test_what_runs_in_rq_is_not_touched() -> None:
     hand.prepare_execution(fetch(running))
     for job_id in (running, planned):
         rqsettings.connection().hset(f"rq:job:{job_id}", "status", JobStatus.FINISHED)
-        rqsettings.connection().zadd("rq:finished:default", {str(job_id): 1})
+        rqsettings.connection().zadd("rq:finished:jobsvc.default", {str(job_id): 1})
     before = keys()
     assert sum(leftovers.trim(BATCH, keep=0)) == 0
     assert keys() == before

@@ -57,7 +57,7 @@ def test_rq_keeps_of_a_job_what_it_would_have_kept_itself() -> None:
         assert zlib.decompress(ours[b"data"]) == zlib.decompress(rqs[b"data"])
         differing = {name for name in rqs if ours[name] != rqs[name]}
         assert differing == {b"data", b"created_at", b"enqueued_at"}
-        assert rqsettings.connection().smembers("rq:queues") == {b"rq:queue:default"}
+        assert rqsettings.connection().smembers("rq:queues") == {b"rq:queue:jobsvc.default"}
 
 
 def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
@@ -119,7 +119,7 @@ def test_relays_that_sweep_at_once_queue_each_job_once() -> None:
 
 def test_somebody_elses_job_at_the_head_stops_nothing() -> None:
     submit()
-    rqsettings.connection().rpush("rq:queue:default", "not-one-of-ours")
+    rqsettings.connection().rpush("rq:queue:jobsvc.default", "not-one-of-ours")
     assert Relay().sweep() is False
 
 

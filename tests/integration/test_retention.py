@@ -117,7 +117,7 @@ def test_a_relay_prunes_and_lets_rq_forget() -> None:
     redis = rqsettings.connection()
     redis.hset(f"rq:job:{old}", "status", "queued")
     redis.xadd(f"rq:results:{old}", {"type": 1})
-    redis.zadd("rq:failed:default", {old: 1})
+    redis.zadd("rq:failed:jobsvc.default", {old: 1})
     relay = Relay()
     assert relay.sweep() is True
     assert left() == set()

@@ -50,7 +50,7 @@ def _run(service: Service, client: Redis, body: dict[str, Any], place: str) -> d
     job_id = service.post(**body)
     queue = body.get("queue", "default")
     eventually(lambda: service.rq_places(job_id, queue) == [place])
-    key, results, registry = f"rq:job:{job_id}", f"rq:results:{job_id}", f"rq:{place}:{queue}"
+    key, results, registry = f"rq:job:{job_id}", f"rq:results:{job_id}", f"rq:{place}:jobsvc.{queue}"
     eventually(lambda: not client.exists(f"rq:executions:{job_id}"))
     if place == "finished":
         assert service.rq_job(job_id).return_value() == body.get("payload", {}).get("result")
@@ -117,11 +117,11 @@ def test_what_runs_is_shown_while_it_runs(service: Service) -> None:
     assert service.rq_job(job_id).get_status() == "started"
     [worker] = service.client.get("/workers").json()["workers"]
     assert (worker["state"], worker["jobs"]) == ("busy", [job_id])
-    shown = service.client.get("/rq/0/data/jobs/default/started/50/asc/1.json").json()
+    shown = service.client.get("/rq/0/data/jobs/jobsvc.default/started/50/asc/1.json").json()
     assert [job["id"] for job in shown["jobs"]] == [job_id]
     service.until(job_id, "COMPLETED")
     eventually(lambda: service.rq_places(job_id) == ["finished"])
     with service.redis() as client:
         assert not [*client.scan_iter("rq:executions:*"), *client.scan_iter("rq:execution:*")]
-        assert not client.zcard("rq:wip:default")
+        assert not client.zcard("rq:wip:jobsvc.default")
     eventually(lambda: [one["jobs"] for one in service.client.get("/workers").json()["workers"]] == [[]])

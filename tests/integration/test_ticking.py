@@ -36,9 +36,9 @@ def test_a_tick_comes_at_its_time_not_at_the_next_sweep(sweeping: Service) -> No
     due = sweeping.client.put("/schedules/nightly", json=NIGHTLY).json()["nextRunAt"]  # its relay looks again
     assert shown_after_a_run(sweeping)["lastRunAt"] >= due
     with sweeping.redis() as client:
-        eventually(lambda: client.llen("rq:queue:default") == 1, 20)
+        eventually(lambda: client.llen("rq:queue:jobsvc.default") == 1, 20)
         sweeping.client.post("/schedules/nightly/run")
-        eventually(lambda: client.llen("rq:queue:default") == 2, 20)
+        eventually(lambda: client.llen("rq:queue:jobsvc.default") == 2, 20)
 
 
 @pytest.mark.parametrize("sweeping", ["1"], indirect=True)
