@@ -58,7 +58,7 @@ class EventsQuery(Query):
     },
     query=EventsQuery,
     asks=("Last-Event-ID",),
-    errors=(404,),
+    errors=(404, 501),
 )
 def events(job_id: UUID) -> Response:
     """One event now and one for each change, until the job has ended; with Last-Event-ID only what is newer.
@@ -74,7 +74,9 @@ def events(job_id: UUID) -> Response:
     watch = None
     if not now.has_ended:
         hub: Hub = current_app.extensions["hub"]
-        watch = hub.watch(now.job_id, now.version, client_of(request.environ)) if request.is_multithread else None
+        if not request.is_multithread:
+            return _no_threads(now.job_id)
+        watch = hub.watch(now.job_id, now.version, client_of(request.environ))
         if watch is None:
             return _too_many()
         watch.wants_lines = with_lines
@@ -98,6 +100,15 @@ def _last_seen(now: Snapshot) -> tuple[int, Position]:
     if is_possible and line > 0:
         is_possible = line <= (jobs.last_line(now.job_id, fence) or line)
     return (version, Position(fence, line)) if is_possible else (-1, START)
+
+
+def _no_threads(job_id: UUID) -> Response:
+    """Refuse a stream for good, without Retry-After: it would hold up all other requests of this process."""
+    detail = (
+        "This server runs without threads, and a stream would hold up all other requests. Start it with threads "
+        f"(gunicorn --threads 32, uwsgi --threads 16, flask run --with-threads), or poll /jobs/{job_id}."
+    )
+    return problem(501, "Streams need a server with threads", detail)
 
 
 def _too_many() -> Response:
