@@ -15,6 +15,7 @@ from rq.worker_pool import WorkerPool
 
 from jobsvc import logs
 from jobsvc.config import settings
+from jobsvc.initprocess import leave_pid_one
 from jobsvc.orphans import descendants, when_orphaned
 from jobsvc.pausable import PausableQueue
 from jobsvc.shutdown import POOL_SECONDS
@@ -71,6 +72,7 @@ def run_relay(pool: int) -> None:
 
 def main() -> None:
     """Run the worker until SIGTERM or Ctrl-C; print `Worker Started` first."""
+    leave_pid_one()
     from jobsvc import rqsettings  # reads the settings and loads the handlers, before anything forks
 
     logs.set_up()

@@ -21,6 +21,7 @@ from jobsvc import logs, tracing
 from jobsvc.api.server.adapter import Adapter
 from jobsvc.app import create_app
 from jobsvc.config import settings
+from jobsvc.initprocess import leave_pid_one
 from jobsvc.listening import listen
 from jobsvc.orphans import stop_gently, when_orphaned
 from jobsvc.startup import exit_on_error
@@ -51,6 +52,7 @@ UNREAD_SECONDS = 20
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
+    leave_pid_one()
     from jobsvc import rqsettings  # noqa: F401  # loads the handlers, before anything is started
 
     files = _raise_file_limit()
