@@ -33,6 +33,8 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         logs.set_up()
         _wire(app)
         _start(app, waiters)
+        if has_commands:
+            _check_threads(app)  # the server is not ours, so it may have none
     return app
 
 
@@ -83,3 +85,9 @@ def _start(app: Flask, waiters: int) -> None:
 
     app.extensions["relay"] = Relay().start()
     app.extensions["hub"] = Hub(waiters).start()
+
+
+def _check_threads(app: Flask) -> None:
+    from jobsvc.api import threadcheck
+
+    threadcheck.init_app(app)

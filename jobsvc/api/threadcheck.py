@@ -1,0 +1,106 @@
+"""Whether threads run in this process between its requests, which the relay and waiting clients need.
+
+Some WSGI servers let none run: uWSGI without --enable-threads, which keeps the GIL while it waits for a request, and
+uWSGI that loads the application before it forks, without telling Python, so that the threads stay in the first process.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from flask import Flask
+
+from jobsvc.orphans import signals_kept
+
+logger = logging.getLogger("jobsvc.api")
+
+ANSWER_SECONDS = 0.3
+"""The thread answers so long after it was asked, by when the request has ended in which it was asked."""
+
+QUIET_SECONDS = 2.0
+"""In a pause between requests of this length the thread must have answered, or threads don't run."""
+
+MARGIN_SECONDS = 0.1
+"""An answer that comes as a request begins is no answer: it had waited for that."""
+
+WARNING = (
+    "threads do not run in this process: jobs start late, by the sweep of a worker, and no client can wait for them. "
+    "Start uWSGI with --enable-threads and --lazy-apps, or another server with threads"
+)
+
+
+class ThreadCheck:
+    """WSGI middleware that asks a thread to answer in the pause before the next request, and warns at most once.
+
+    It takes itself out of the application when it knows. A server that has several threads needs no pause.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._inner = app.wsgi_app
+        self._start_afresh()
+        os.register_at_fork(after_in_child=self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self._pid = os.getpid()
+        self._is_over = False
+        self._question = threading.Event()
+        self._answered_at: float | None = None
+        self._asked_at: float | None = None
+        self._ask(by_request=False)
+        with signals_kept():
+            threading.Thread(target=self._answer, name="thread check", daemon=True).start()
+
+    def _ask(self, by_request: bool) -> None:
+        self._answered_at = None
+        self._asked_at = time.monotonic()
+        self._is_asked_by_request = by_request
+        self._question.set()
+
+    def _answer(self) -> None:
+        while self._question.wait() and not self._is_over:
+            self._question.clear()
+            time.sleep(ANSWER_SECONDS)
+            self._answered_at = time.monotonic()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer the request as ever."""
+        if self._pid != os.getpid():
+            self._end(is_running=False)  # forked, and Python was not told
+        elif environ.get("wsgi.multithread"):
+            self._end(is_running=True)
+        elif not self._is_over:
+            self._look(time.monotonic())
+        try:
+            return self._inner(environ, start_response)
+        finally:
+            if self._asked_at is None and not self._is_over:
+                self._ask(by_request=True)
+
+    def _look(self, now: float) -> None:
+        if self._asked_at is None:
+            return
+        if now - self._asked_at >= QUIET_SECONDS:
+            is_running = self._answered_at is not None and self._answered_at < now - MARGIN_SECONDS
+            # After the start more may have been loaded, which has let the thread run.
+            if self._is_asked_by_request or not is_running:
+                self._end(is_running)
+        self._asked_at = None  # to be asked again; this request may let the thread run
+
+    def _end(self, is_running: bool) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._question.set()  # the thread ends
+        if self._app.wsgi_app is self:
+            self._app.wsgi_app = self._inner  # type: ignore[method-assign]
+        if not is_running:
+            logger.warning(WARNING)
+
+
+def init_app(app: Flask) -> None:
+    """Have the first requests of each process look whether threads run."""
+    app.wsgi_app = ThreadCheck(app)  # type: ignore[method-assign]
