@@ -5,6 +5,7 @@ import sys
 from jobsvc.devservices import ServiceError, check_settings, start, stop
 from jobsvc.devservices.up import Up
 from jobsvc.errors import JobsvcError
+from jobsvc.initprocess import leave_pid_one
 from jobsvc.startup import refuse_start
 
 
@@ -28,6 +29,7 @@ def main() -> None:
             case ["stop"]:
                 print("stopped: " + (", ".join(stop()) or "nothing ran"), file=sys.stderr)
             case ["up"]:
+                leave_pid_one()
                 sys.exit(Up().run())
             case ["api"]:
                 settings = check_settings()
