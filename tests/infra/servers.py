@@ -9,75 +9,18 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg2
-import pytest
 import redis
 
 from jobsvc.devservices.server import free_port
+from tests.infra.debian import program
 from tests.support import eventually
-
-PACKAGES = {
-    "initdb": "postgresql",
-    "postgres": "postgresql",
-    "redis-server": "redis-server",
-    "redis-sentinel": "redis-sentinel",
-    "pgbouncer": "pgbouncer",
-    "haproxy": "haproxy",
-    "ip": "iproute2",
-    "openssl": "openssl",
-}
-"""The Debian package that brings each program."""
-
-NO_SERVICES = Path("/usr/sbin/policy-rc.d")
-"""While this exits with 101, no package starts its service."""
 
 USER = "nobody"
 """Who the servers run as where the tests run as root: Postgres and PgBouncer refuse root."""
-
-
-def program(name: str) -> str:
-    """Return the path of a program, installed from Debian where that may be done; else skip the topic."""
-    path = _find(name)
-    if path is None:
-        reason = _install(PACKAGES[name])
-        path = _find(name)
-        if path is None:
-            pytest.skip(f"{name} is missing: {reason}", allow_module_level=True)
-    return path
-
-
-def _find(name: str) -> str | None:
-    newest_first = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: -float(one.parent.name))
-    return shutil.which(name, path=os.pathsep.join([*map(str, newest_first), os.environ["PATH"], "/usr/sbin", "/sbin"]))
-
-
-@lru_cache
-def _install(package: str) -> str:
-    """Install a package, and start no service; returns why it may still be missing."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return f"only root with apt-get installs the package {package}"
-    makes_policy = not NO_SERVICES.exists()
-    if makes_policy:
-        NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
-        NO_SERVICES.chmod(0o755)
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        _apt("update", env)
-        _apt("install", env, "-y", "--no-install-recommends", package)
-    except (subprocess.SubprocessError, OSError):
-        return f"apt-get can't install the package {package}"
-    finally:
-        if makes_policy:
-            NO_SERVICES.unlink(missing_ok=True)
-    return f"the package {package} does not bring it"
-
-
-def _apt(command: str, env: dict[str, str], *arguments: str) -> None:
-    wait = "-oDPkg::Lock::Timeout=120"
-    subprocess.run(["apt-get", wait, "-qq", command, *arguments], env=env, check=True, capture_output=True, timeout=300)
 
 
 class Daemon:
@@ -208,8 +151,49 @@ class Infrastructure:
         command += ["--save", "", "--protected-mode", "no", "--unixsocket", str(folder / "redis.sock"), *options]
         server = self.daemon(folder, *command)
         # A connection is enough: it may want a password.
-        server.until(lambda: socket.create_connection((self.host, port), 1).close())
+        server.until(lambda: self.connects(port))
         return f"redis://{self.host}:{port}/0", server
+
+    def connects(self, port: int) -> None:
+        """Raise OSError unless something listens there."""
+        socket.create_connection((self.host, port), 1).close()
+
+    def pgbouncer(self, database_url: str, mode: str) -> tuple[str, Daemon]:
+        """Start PgBouncer in front of this database; returns the URL through it, and the server."""
+        folder, port = self.folder("pgbouncer"), free_port(None)
+        target = urlsplit(database_url)
+        lines = [
+            "[databases]",
+            f"jobsvc = host={target.hostname} port={target.port} dbname=jobsvc user=jobsvc",
+            "[pgbouncer]",
+            f"listen_addr = {self.host}",
+            f"listen_port = {port}",
+            "unix_socket_dir =",
+            "auth_type = any",
+            f"pool_mode = {mode}",
+            "max_client_conn = 200",
+            "default_pool_size = 20",
+        ]
+        config = self.file(folder, "pgbouncer.ini", "\n".join(lines) + "\n")
+        server = self.daemon(folder, program("pgbouncer"), str(config), stop_signal=signal.SIGINT)
+        url = f"postgresql://jobsvc@{self.host}:{port}/jobsvc"
+        server.until(lambda: psycopg2.connect(url).close())
+        return url, server
+
+    def haproxy(self, urls: dict[str, str], idle_seconds: float) -> dict[str, str]:
+        """Start HAProxy in front of these; returns the URLs through it. It closes connections that are idle so long."""
+        folder, ports = self.folder("haproxy"), {name: free_port(None) for name in urls}
+        idle = f"{int(idle_seconds * 1000)}ms"
+        lines = ["defaults", "mode tcp", "timeout connect 2s", f"timeout client {idle}", f"timeout server {idle}"]
+        for name, url in urls.items():
+            target = urlsplit(url)
+            lines += [f"listen {name}", f"bind {self.host}:{ports[name]}"]
+            lines.append(f"server {name} {target.hostname}:{target.port}")
+        config = self.file(folder, "haproxy.cfg", "\n".join(lines) + "\n")
+        server = self.daemon(folder, program("haproxy"), "-f", str(config))
+        for port in ports.values():
+            server.until(lambda port=port: self.connects(port))
+        return {name: url.replace(f":{urlsplit(url).port}", f":{ports[name]}") for name, url in urls.items()}
 
     def stop(self) -> None:
         for one in reversed(self.daemons):

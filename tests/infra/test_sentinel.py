@@ -18,8 +18,9 @@ import redis
 from redis.exceptions import ResponseError
 
 from jobsvc.devservices.server import free_port
+from tests.infra.debian import program
 from tests.infra.life import live
-from tests.infra.servers import Daemon, Infrastructure, infrastructure, program
+from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.infra.site import site
 from tests.servers import ROOT
 from tests.support import Service, eventually
