@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Any, TypeVar
@@ -121,9 +121,18 @@ class Service:
     """A running API, and the workers that a test adds to it.
 
     `tune` is Python that changes `jobsvc.serve` and `events`, the module of the streams, before they serve.
+    `prefix` is put in front of the API's command, which is then reached at `address`.
     """
 
-    def __init__(self, env: dict[str, str] | None = None, *, key: str | None = None, tune: str = "") -> None:
+    def __init__(
+        self,
+        env: dict[str, str] | None = None,
+        *,
+        key: str | None = None,
+        tune: str = "",
+        address: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.port = free_port(None)
         self.env = {
             "PORT": str(self.port),
@@ -132,11 +141,11 @@ class Service:
             **(env or {}),
         }
         self.processes: list[Process] = []
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{address}:{self.port}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = httpx.Client(base_url=self.url, timeout=30, headers=headers)
         tuned = f"from jobsvc import serve\nfrom jobsvc.api.routes import events\n{tune}\nserve.main()"
-        self.api = self.run(sys.executable, *(("-c", tuned) if tune else ("-m", "jobsvc.serve")))
+        self.api = self.run(*prefix, sys.executable, *(("-c", tuned) if tune else ("-m", "jobsvc.serve")))
         eventually(self.answers, 20)
 
     def run(self, *command: str, env: dict[str, str] | None = None) -> Process:
