@@ -11,7 +11,7 @@ MIGRATE = $(BIN)/flask --app wsgi db upgrade
 .PHONY: up run worker services services-down migrate demo test test-infra chaos bench lint format clean help
 
 up: $(READY)  ## everything in one terminal: servers, migrations, API, worker, dashboard; Ctrl-C stops it all
-	@exec $(BIN)/python -m jobsvc.devservices up
+	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
 
 run: $(READY)  ## the API on http://localhost:3000
 	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python -m jobsvc.serve

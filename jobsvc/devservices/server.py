@@ -100,7 +100,7 @@ class Server(ABC):
         state = {"password": secrets.token_hex(16), **self._state()}
         state["port"] = free_port(state.get("port"))
         self._keep({key: value for key, value in state.items() if key != "pid"})
-        self.prepare(state)
+        self.prepare(state, lock)
         with open(self.root / f"{self.name}.log", "a") as log:
             self._process = process = subprocess.Popen(
                 self.command(state),
@@ -133,7 +133,8 @@ class Server(ABC):
             time.sleep(0.02)
         raise ServiceError(f"{self.name} does not stop; see {self.root}/{self.name}.log")
 
-    def prepare(self, state: dict[str, Any]) -> None:
+    def prepare(self, state: dict[str, Any], lock: int) -> None:
+        """Make its folder; processes that do so inherit the lock."""
         self.data.mkdir(exist_ok=True)
 
     def configuration(self, state: dict[str, Any]) -> str:

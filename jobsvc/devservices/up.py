@@ -5,99 +5,48 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from http.client import HTTPConnection, HTTPException
 from types import FrameType
-from typing import IO
-
-import psutil
 
 from jobsvc import devservices
 from jobsvc.config import Settings
-from jobsvc.devservices import ServiceError
+from jobsvc.devservices import Postgres, ServiceError, Valkey
+from jobsvc.devservices.children import Child, without_prefix
+from jobsvc.devservices.folder import Folder
+from jobsvc.devservices.watcher import Watcher
 from jobsvc.listening import check_port
 from jobsvc.masking import mask_passwords
+from jobsvc.orphans import stop_gently, when_orphaned
 from jobsvc.shutdown import EXIT_SECONDS
 
 LAST_RESORT_SECONDS = 2
 """How long a child may take to end once it was told to hurry."""
 
 
-class Child:
-    """A process in a session of its own, so that a Ctrl-C reaches it only through us; its lines are prefixed."""
-
-    def __init__(self, name: str, *arguments: str) -> None:
-        self.name = name
-        self.was_told = False
-        self.last_line = ""
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="backslashreplace",  # a handler may print anything
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        self.reader = threading.Thread(target=self._copy, args=(self.process.stdout,), daemon=True)
-        self.reader.start()
-
-    def _copy(self, lines: IO[str]) -> None:
-        for line in lines:
-            self.last_line = line.strip() or self.last_line
-            with contextlib.suppress(OSError):  # nobody reads on; the child must not be held up
-                print(f"{self.name:<6} | {line}", end="", flush=True)
-
-    def runs(self) -> bool:
-        return self.process.poll() is None
-
-    def listens(self, port: int) -> bool:
-        """Return True if this process, or one that it started, listens on the port."""
-        try:
-            parent = psutil.Process(self.process.pid)
-            connections = [
-                one for process in (parent, *parent.children(recursive=True)) for one in process.net_connections("inet")
-            ]
-        except psutil.AccessDenied:  # where the system tells nobody, that it runs has to do
-            return self.runs()
-        except psutil.NoSuchProcess:
-            return False
-        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
-
-    def why_it_ended(self) -> str:
-        """Return its last line, or its exit status if it printed none."""
-        self.reader.join(1)
-        return _without_prefix(self.last_line) or f"exit status {self.process.returncode}"
-
-    def tell(self) -> None:
-        """Tell it to stop. Told twice, RQ's workers end at once, and the jobs that they run with them."""
-        self.was_told = True
-        if self.runs():
-            self.process.send_signal(signal.SIGTERM)
-
-    def kill_rest(self) -> None:
-        """End what is left of its session, such as a job's process whose worker was killed."""
-        for pid in psutil.pids():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getsid(pid) == self.process.pid:
-                    os.kill(pid, signal.SIGKILL)
-
-
 class Up:
-    """What `make up` started, and how it is stopped."""
+    """What `make up` started, and how it is stopped.
+
+    It has its folder as long as it lives; and should it be killed, a watcher ends what it has started.
+    """
 
     def __init__(self) -> None:
         self._children: list[Child] = []
         self._servers: list[devservices.Server] = []
+        self._watcher: Watcher | None = None
+        self._running: subprocess.Popen[str] | None = None
         self._signals = 0
         self._patience = 0.0
 
-    def run(self) -> int:
-        """Start everything, wait for Ctrl-C, stop everything; returns the exit status."""
+    def run(self, parent: int | None = None) -> int:
+        """Start everything, wait for Ctrl-C, stop everything; returns the exit status.
+
+        parent: a process with which all of it ends, too.
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._signalled)
+        if parent is not None:
+            when_orphaned(parent, stop_gently)
         try:
             self._start()
             while not self._signals:
@@ -112,30 +61,89 @@ class Up:
         self._signals += 1
         for child in self._children:
             child.tell()
+        if self._running:
+            self._running.terminate()
 
     def _start(self) -> None:
         settings = devservices.check_settings()
+        self._patience = settings.JOBSVC_SHUTDOWN_SECONDS + EXIT_SECONDS + LAST_RESORT_SECONDS
         given = devservices.given_urls()
         os.environ.update(given)
-        _run("-c", "import jobsvc.rqsettings", **{**devservices.STAND_INS, **given})  # loads the handlers
-        check_port(settings.host_address, settings.PORT)
-        urls, self._servers = devservices.start()
-        os.environ.update(urls)
-        self._patience = settings.JOBSVC_SHUTDOWN_SECONDS + EXIT_SECONDS + LAST_RESORT_SECONDS
-        _run("-m", "flask", "--app", "wsgi", "db", "upgrade")
+        # The folder is nobody's where nothing is embedded.
+        folder = Folder(devservices.data_dir()) if len(given) < len(devservices.STAND_INS) else None
+        if folder and folder.exists:
+            folder.take(self._patience)
+        self._run("-c", "import jobsvc.rqsettings", **{**devservices.STAND_INS, **given})  # loads the handlers
         if self._signals:
             return
-        self._children = [Child("api", "-m", "jobsvc.serve"), Child("worker", "worker.py")]
+        check_port(settings.host_address, settings.PORT)
+        if folder:
+            folder.take(self._patience)
+        self._watch(folder)
+        self._announce_servers(given)
+        urls, self._servers = devservices.start()
+        os.environ.update(urls)
+        self._run("-m", "flask", "--app", "wsgi", "db", "upgrade")
+        if self._signals:
+            return
+        self._start_programs(settings)
+        shown = {
+            name: url if name not in given else mask_passwords(url.partition("?")[0]) for name, url in urls.items()
+        }
+        if all(child.runs() for child in self._children) and not self._signals:
+            print(_banner(settings, **shown), flush=True)
+
+    def _watch(self, folder: Folder | None) -> None:
+        lock = folder.watcher_lock() if folder else None
+        self._watcher = Watcher(devservices.data_dir(), self._patience, lock)
+        if lock is not None:
+            os.close(lock)  # the watcher has it now
+
+    def _announce_servers(self, given: dict[str, str]) -> None:
+        """Have the watcher stop the servers that are about to be started here, also if that is cut short."""
+        assert self._watcher
+        for variable, kind in (("DATABASE_URL", Postgres), ("REDIS_URL", Valkey)):
+            server = kind(devservices.data_dir())
+            if variable not in given and not server.runs():
+                self._watcher.add_server(server.name)
+
+    def _start_programs(self, settings: Settings) -> None:
+        """Start the API and the worker, and wait until the API answers, one of them ends, or a signal comes."""
+        assert self._watcher
+        for name, program in (("api", "serve"), ("worker", "worker")):
+            arguments = ("-m", "jobsvc.devservices.program", str(os.getpid()), str(self._watcher.pid), program)
+            child = Child(name, *arguments)
+            self._children.append(child)
+            self._watcher.add_program(child.process.pid)
         api = self._children[0]
         # Another program may have taken the port meanwhile, and would answer as well.
         while not (api.listens(settings.PORT) and _answers(settings.host_address, settings.PORT)):
             if self._signals or not all(child.runs() for child in self._children):
                 return
             time.sleep(0.05)
-        shown = {
-            name: url if name not in given else mask_passwords(url.partition("?")[0]) for name, url in urls.items()
-        }
-        print(_banner(settings, **shown), flush=True)
+
+    def _run(self, *arguments: str, **variables: str) -> None:
+        """Run Python to its end, which a signal brings about. Raises ServiceError, its last line, if it fails."""
+        self._running = process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        )
+        if self._watcher:
+            self._watcher.add_program(process.pid)
+        if self._signals:
+            process.terminate()  # it came before the process could be told
+        out, errors = process.communicate()
+        self._running = None
+        if process.returncode and not self._signals:
+            lines = errors.split("\n") + out.split("\n")
+            ours = [line for line in lines if line.startswith("jobsvc: ")] or [line for line in lines if line.strip()]
+            raise ServiceError(without_prefix(ours[-1]) if ours else f"exit status {process.returncode}: {arguments}")
 
     def _stop(self) -> None:
         for child in self._children:
@@ -152,28 +160,11 @@ class Up:
             child.reader.join(1)
         for server in reversed(self._servers):
             server.stop()
+        if self._watcher:
+            self._watcher.end()
         if self._children or self._servers:
-            print("jobsvc: all stopped", flush=True)
-
-
-def _run(*arguments: str, **variables: str) -> None:
-    """Run Python to its end. Raises ServiceError, its last line, if it fails."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="backslashreplace",
-    )
-    if done.returncode:
-        lines = done.stderr.split("\n") + done.stdout.split("\n")
-        ours = [line for line in lines if line.startswith("jobsvc: ")] or [line for line in lines if line.strip()]
-        raise ServiceError(_without_prefix(ours[-1]) if ours else f"exit status {done.returncode}: {arguments}")
-
-
-def _without_prefix(line: str) -> str:
-    return line.removeprefix("jobsvc: ")
+            with contextlib.suppress(OSError):  # the terminal may have gone
+                print("jobsvc: all stopped", flush=True)
 
 
 def _banner(settings: Settings, DATABASE_URL: str, REDIS_URL: str) -> str:  # noqa: N803  # the variables' names

@@ -1,0 +1,36 @@
+"""`python -m jobsvc.devservices.program PARENT WATCHER serve|worker`: the API or a worker of `make up`."""
+
+import os
+import sys
+import time
+from contextlib import suppress
+
+from jobsvc.orphans import stop_gently, when_orphaned
+
+
+def main(parent: int, watcher: int, program: str) -> None:
+    """Run the program until it is told to stop, or the processes `parent` and `watcher` have both gone.
+
+    As long as there is a watcher, that one tells it: told twice, a worker would not wait for its jobs.
+    """
+
+    def stop() -> None:
+        with suppress(ProcessLookupError):
+            while watcher:
+                os.kill(watcher, 0)
+                time.sleep(0.5)
+        stop_gently()
+
+    when_orphaned(parent, stop)
+    if program == "serve":
+        from jobsvc import serve
+
+        serve.main()
+    else:
+        from jobsvc import pool
+
+        pool.main()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
