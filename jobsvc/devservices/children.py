@@ -77,6 +77,17 @@ def kill_session(leader: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def is_left_behind(port: int) -> bool:
+    """Return True if a program of a `make up` that was killed still listens on the port; it is about to end."""
+    with contextlib.suppress(psutil.Error):
+        for one in psutil.net_connections("inet"):
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+                match psutil.Process(one.pid).cmdline():
+                    case [_, "-m", "jobsvc.devservices.program", parent, *_]:
+                        return not psutil.pid_exists(int(parent))
+    return False
+
+
 def without_prefix(line: str) -> str:
     """Return a line that a program printed as it ended, without the program's name."""
     return line.removeprefix("jobsvc: ")

@@ -12,7 +12,7 @@ from types import FrameType
 from jobsvc import devservices
 from jobsvc.config import Settings
 from jobsvc.devservices import Postgres, ServiceError, Valkey
-from jobsvc.devservices.children import Child, without_prefix
+from jobsvc.devservices.children import Child, is_left_behind, without_prefix
 from jobsvc.devservices.folder import Folder
 from jobsvc.devservices.watcher import Watcher
 from jobsvc.listening import check_port
@@ -76,6 +76,9 @@ class Up:
         self._run("-c", "import jobsvc.rqsettings", **{**devservices.STAND_INS, **given})  # loads the handlers
         if self._signals:
             return
+        deadline = time.monotonic() + self._patience
+        while is_left_behind(settings.PORT) and time.monotonic() < deadline and not self._signals:
+            time.sleep(0.1)
         check_port(settings.host_address, settings.PORT)
         if folder:
             folder.take(self._patience)

@@ -164,4 +164,8 @@ def test_programs_end_also_if_the_watcher_was_killed(make: Make, env: dict[str, 
     for pid in (watcher, up.popen.pid):
         os.kill(pid, signal.SIGKILL)
     up.wait()
+    again = make(command=UP, **apart)  # which finds the port still taken
+    eventually(lambda: is_up(again), 90)
+    again.signal(signal.SIGINT)
+    again.wait(40)
     eventually(lambda: names(env) == [], 40)
