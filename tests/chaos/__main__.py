@@ -54,6 +54,7 @@ def run(seed: int, count: int) -> bool:
         load = Load(site.url, random, count, count / JOBS_A_SECOND)
         strikes, probes = wreak(site, random, load, count / JOBS_A_SECOND)
         accepted = [*load.accepted, *settle(site, load, probes)]
+        accepted += [job for one in strikes for job in one.accepted]
         jobs, attempts = read_jobs(site.env["DATABASE_URL"])
         account = audit(accepted, jobs, attempts, read_journal(site.journal), strikes, BOUND)
         print(table(account, strikes, len(jobs), load.refused, time.monotonic() - begun), flush=True)

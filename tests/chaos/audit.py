@@ -44,7 +44,7 @@ class Run:
 
 @dataclass
 class Account:
-    """What became of everything; each list holds the ids of jobs that broke a promise."""
+    """What became of everything; each list holds the ids of jobs, or the requests, with which a promise was broken."""
 
     accepted: int = 0
     completed: int = 0
@@ -55,6 +55,7 @@ class Account:
     given_up: list[str] = field(default_factory=list)
     ran_early: list[str] = field(default_factory=list)
     recovered_late: list[str] = field(default_factory=list)
+    held_up: list[str] = field(default_factory=list)
     attempts_lost: int = 0
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -68,6 +69,7 @@ class Account:
             "given up for lost while its worker lived": self.given_up,
             "ran before its time": self.ran_early,
             "recovered later than promised": self.recovered_late,
+            "held up by a client that stalls": self.held_up,
         }
         return {promise: ids for promise, ids in promises.items() if ids}
 
@@ -134,6 +136,7 @@ def audit(
         if _ran_early(one, row, runs):
             account.ran_early.append(one.job_id)
     _audit_recoveries(account, attempts, journal, strikes, bound)
+    account.held_up = [request for strike in strikes for request in strike.held_up]
     return account
 
 

@@ -12,8 +12,9 @@ import psutil
 import redis
 
 from jobsvc.devservices import Server
-from tests.chaos.load import post
+from tests.chaos.load import Accepted, post
 from tests.chaos.site import LEASE, Site, attempts, kill, relays, workers
+from tests.chaos.stalling import Stalling
 from tests.servers import kill_server
 from tests.support import Process
 
@@ -31,6 +32,10 @@ class Strike:
     healed_at: float | None = None
     accepting_at: float | None = None
     running_at: float | None = None
+    accepted: list[Accepted] = field(default_factory=list)
+    """Jobs that were accepted by the way."""
+    held_up: list[str] = field(default_factory=list)
+    """Requests of other clients that were not answered in time."""
 
     def healed(self) -> None:
         """Give back what it took, where nothing of the service does so by itself."""
@@ -166,6 +171,21 @@ def _emptied(site: Site, random: Random, strike: Strike) -> bool:
         return False
     with redis.Redis.from_url(site.env["REDIS_URL"]) as client:
         client.flushall()
+    return True
+
+
+@fault("client stalls half its uploads")
+def _stalled(site: Site, random: Random, strike: Strike) -> bool:
+    api = site.api
+    if api.popen.poll() is not None:
+        return False
+    stalling = Stalling(site.url, random, lambda: site.api is api and api.popen.poll() is None)
+
+    def finish() -> None:
+        stalling.finish()
+        strike.accepted, strike.held_up = stalling.accepted, stalling.held_up
+
+    strike.heal_after, strike.heal = random.uniform(1, 5), finish
     return True
 
 

@@ -7,28 +7,35 @@ import time
 from pydantic import BaseModel
 
 from jobsvc import Context, handler
+from tests.chaos.odd import FAILURES, MISCHIEF, ChildReturns, sleep_through
 
 JOURNAL = "CHAOS_JOURNAL"
 """The environment variable with the journal's path."""
 
 
 class Plan(BaseModel):
+    """What an attempt does: `odd` names its mischief, `raises` its kind of failure."""
+
     seconds: float = 0
     failures: int = 0
-
-
-class PlannedFailure(Exception):
-    pass
+    odd: str | None = None
+    raises: str = "plain"
+    stubborn: bool = False
 
 
 @handler("CHAOS")
 def chaos(payload: Plan, ctx: Context) -> int:
     """Take `seconds`, fail the first `failures` attempts, and note when each run begins and how it ends."""
     _note(ctx, "begin")
-    time.sleep(payload.seconds)
+    try:
+        if payload.odd:
+            MISCHIEF[payload.odd]()
+    except ChildReturns:
+        return -1
+    (sleep_through if payload.stubborn else time.sleep)(payload.seconds)
     if ctx.attempt <= payload.failures:
         _note(ctx, "raised")
-        raise PlannedFailure(f"attempt {ctx.attempt} fails, as planned")
+        raise FAILURES[payload.raises]()
     _note(ctx, "returned")
     return ctx.fence
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from tests.chaos.odd import FAILURES, MISCHIEF
+
 RETRIES = {"max": 20, "interval": [0.2, 0.5, 1]}
 """Enough for a job to outlive any number of workers that a run kills under it."""
 
@@ -26,16 +28,21 @@ class Accepted:
 
 
 def some_job(random: Random) -> tuple[str, dict[str, Any]]:
-    """A kind of job and its body: most are plain, some retry, come later, take long, or fail for good."""
-    kind = random.choices(["plain", "retrying", "delayed", "slow", "failing"], [60, 15, 14, 6, 5])[0]
+    """A kind of job and its body: most are plain, some retry, come later, take long, misbehave, or fail for good."""
+    kinds = {"plain": 45, "odd": 15, "retrying": 15, "delayed": 13, "slow": 5, "stubborn": 2, "failing": 5}
+    kind = random.choices([*kinds], [*kinds.values()])[0]
     body: dict[str, Any] = {"type": "CHAOS", "payload": {}, "retry": RETRIES}
     match kind:
+        case "odd":
+            body["payload"] = {"odd": random.choice(sorted(MISCHIEF)), "seconds": round(random.uniform(0, 0.3), 2)}
         case "retrying":
-            body["payload"] = {"failures": random.randint(1, 3)}
+            body["payload"] = {"failures": random.randint(1, 3), "raises": random.choice(sorted(FAILURES))}
         case "delayed":
             body["delay"] = round(random.uniform(0.2, 8), 2)
         case "slow":
             body["payload"] = {"seconds": round(random.uniform(0.3, 2.5), 2)}
+        case "stubborn":
+            body["payload"] = {"seconds": round(random.uniform(0.3, 3), 2), "stubborn": True}
         case "failing":
             body |= {"payload": {"failures": 99}, "retry": {"max": 2, "interval": 0.3}}
     return kind, body
