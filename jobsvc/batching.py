@@ -226,7 +226,8 @@ class Batches:
                 unbegun.append((held.started, held.since))
             elif held.overdue:
                 self._end(held, held.last_words or failed(held.started, held.overdue))
-            elif not held.begun or horse.kill_at < math.inf:  # it was ended by us, and not for this job's sake
+            # Ended by us, and not for this job's sake; or by what its handler made of the hand-back.
+            elif not held.begun or horse.kill_at < math.inf or time.monotonic() >= self._stop_at:
                 self._end(held, held.handed_back(begun=bool(held.begun)))
             else:
                 message = "the process of the attempt died before it ended"

@@ -352,6 +352,11 @@ def _slow_cleanup() -> None:
         time.sleep(60)
 
 
+def _fatal_alarm() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    time.sleep(60)
+
+
 _HOLDING_UP: dict[str, Callable[[], Any]] = {
     "sleep": lambda: time.sleep(60),
     "C call": lambda: ctypes.CDLL(None).sleep(60),
@@ -359,6 +364,7 @@ _HOLDING_UP: dict[str, Callable[[], Any]] = {
     "swallow": _swallow,
     "clean-up": _slow_cleanup,
     "child": _parent_of_stubborn,
+    "fatal alarm": _fatal_alarm,
 }
 
 
