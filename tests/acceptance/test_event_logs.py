@@ -135,12 +135,14 @@ def test_lines_come_only_to_those_who_ask(talking: Service, ended: str) -> None:
 @contextmanager
 def full(service: Service, job_id: str) -> Iterator[None]:
     """While streams of this job take all places; to be left when it has ended, so that they end as well."""
+    kept = []  # a stream whose events nobody holds any more is closed
     with ExitStack() as streams:
         while True:
             reply, events = streams.enter_context(follow(service, job_id))
             if reply.status_code == 503:
                 break
             assert next(events)
+            kept.append(events)
         yield
 
 
