@@ -43,12 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="module")
-def apart() -> dict[str, str]:
+def apart() -> Iterator[dict[str, str]]:
     """The environment of a service that shares no job with any other one's worker."""
     assert _servers is not None
     env = dict(zip(("DATABASE_URL", "REDIS_URL"), _servers.apart(), strict=True))
     upgrade(env)
-    return env
+    yield env
+    _servers.give_back(env["REDIS_URL"])
 
 
 def fresh_database() -> str:

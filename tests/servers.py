@@ -101,6 +101,12 @@ class Servers:
                     return f"{base}/{number}"
         raise RuntimeError("the given Redis has no empty database among 1 to 15")
 
+    def give_back(self, redis_url: str) -> None:
+        """Empty a Redis database that `apart` gave, for the next one that asks: there are few."""
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushdb()
+        self._taken.discard(int(redis_url.rpartition("/")[2]))
+
     def stop(self) -> None:
         for drop in self._drops:
             drop()
