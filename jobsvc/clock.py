@@ -1,6 +1,7 @@
 """The time of one attempt: when it is over, an exception is raised in the handler, wherever that is."""
 
 import _signal  # whose `getsignal` makes no enum of the result: 0.04 us instead of 2
+import contextlib
 import ctypes
 import math
 import signal
@@ -171,6 +172,10 @@ def on_alarm(signum: int, frame: FrameType | None) -> None:
         _on_main_thread.ring()
 
 
+class _Replaced(BaseException):
+    """Raised in a thread in place of what was thrown into it too late."""
+
+
 class ThreadClock(Clock):
     """The same for an attempt on another thread, where an exception strikes once the handler runs Python again.
 
@@ -181,12 +186,20 @@ class ThreadClock(Clock):
         super().__init__(started, on_progress)
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
+        self._has_thrown = False
 
     def _disarm(self) -> None:
         with self._lock:
             self.is_over = True
             self._limit = math.inf
-        _throw(self._thread, None)  # what was thrown and hasn't struck
+            has_thrown, self._has_thrown = self._has_thrown, False
+        if has_thrown:
+            # To take back what hasn't struck would leave CPython 3.11 looking for it at each call, and for ever in a
+            # thread with a trace function. So another exception takes its place, and is caught here.
+            with contextlib.suppress(_Replaced):
+                _throw(self._thread, _Replaced)
+                while True:
+                    pass
         _timer.forget(self)
 
     def _begin(self) -> None:
@@ -199,12 +212,12 @@ class ThreadClock(Clock):
         """Raise the reason, or LimitReached, in the attempt's thread, if it is not over."""
         with self._lock:
             if self.rings_at <= time.monotonic():
+                self._has_thrown = True
                 _throw(self._thread, type(self._strike()))
 
 
-def _throw(thread: int, error: type[BaseException] | None) -> None:
-    to_raise = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), to_raise)
+def _throw(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 class _Timer:

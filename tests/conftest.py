@@ -31,8 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
     With `-n`, each process that runs tests has servers, or databases, of its own.
     """
     global _servers
-    # A run that is told to stop ends as one that is interrupted: fixtures stop what they have started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run that is told to stop ends as one that is interrupted: fixtures stop what they have started. And a shell that
+    # runs the tests in the background has them, and what they start, ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         return  # this process only hands the tests out
     _servers = Servers()
