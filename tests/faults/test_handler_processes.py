@@ -184,10 +184,10 @@ def test_the_next_job_is_timed_out_and_cancelled_as_always(site: Site, what: str
         pytest.skip("only the main thread can do this")
     service = site.service
     site.run("LEAVE", what=what)
-    late = service.post("TEST_JOB", {"durationMs": 20_000}, timeout=0.5, retry={"max": 0})
+    late = service.post("TEST_JOB", {"durationMs": 20_000, "steps": 400}, timeout=0.5, retry={"max": 0})
     assert service.until(late, "FAILED", timeout=8)["error"]["type"] == "Timeout"
     site.run("LEAVE", what=what)
-    stopped = service.post("TEST_JOB", {"durationMs": 20_000}, retry={"max": 0})
+    stopped = service.post("TEST_JOB", {"durationMs": 20_000, "steps": 400}, retry={"max": 0})
     service.until(stopped, "PROCESSING")
     service.client.post(f"/jobs/{stopped}/cancel")
     service.until(stopped, "CANCELLED", timeout=5)
