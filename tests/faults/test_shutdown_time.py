@@ -3,7 +3,8 @@
 The class: what can hold up the end of a worker.
 
 - Handlers: that sleep, sit in a C call with or without the interpreter's lock, swallow what is raised, take long to
-  clean up, have children that ignore SIGTERM, die of the signal that interrupts them; on one thread, on several, isolated.
+  clean up, have children that ignore SIGTERM, die of the signal that interrupts them; on one thread, on several,
+  isolated.
 - Servers: Postgres or Redis stands still.
 - Other work: a job of another RQ application.
 - Settings: 0 seconds. Signals: SIGTERM, SIGINT, a second one.
@@ -54,7 +55,10 @@ def started(service: Service, type_: str, *hows: str) -> list[str]:
     return job_ids
 
 
-@pytest.mark.parametrize("how", ["sleep", "C call", "C call with the lock", "swallow", "clean-up", "child", "fatal alarm"])
+HOLDING_UP = ["sleep", "C call", "C call with the lock", "swallow", "clean-up", "child", "fatal alarm"]
+
+
+@pytest.mark.parametrize("how", HOLDING_UP)
 def test_a_worker_leaves_in_time_and_hands_back(ground: Ground, how: str) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="1")
     [job_id] = started(ground.service, "HOLD_UP", how)
