@@ -1,5 +1,6 @@
 """The application, put together."""
 
+import sys
 from pathlib import Path
 
 from flask import Flask
@@ -11,6 +12,9 @@ from jobsvc.startup import exit_on_error
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
+
+ERRANDS = {"db", "jobs"}
+"""Commands of `flask` that serve nobody; they say themselves what is wrong with a server."""
 
 WAITERS = 8
 """How many clients may wait at once; each holds a thread of a server that may have no more than 32."""
@@ -32,6 +36,10 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
             _add_commands(app)  # before there are logs, since Alembic tells of itself as it comes in
         logs.set_up()
         _wire(app)
+        if has_commands and not ERRANDS & set(sys.argv[1:]):
+            from jobsvc.servercheck import check_servers
+
+            check_servers()
         _start(app, waiters)
         if has_commands:
             _check_threads(app)  # the server is not ours, so it may have none

@@ -59,7 +59,7 @@ class Batches:
         self._more = 0
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
-        postgres = Server("Postgres", StoreUnavailable, logger)
+        postgres = Server("Postgres", StoreUnavailable)
         self._starts = Starts(postgres, worker, handlers.types)
         self._ends = Ends(postgres, doorbell.show_ended)
         self._reports = Reports(postgres)

@@ -1,46 +1,76 @@
-"""The one way to Postgres: an engine for this process, and transactions on it."""
+"""The one way to Postgres: the connections of this process, and transactions on them."""
 
 import os
+import sys
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import lru_cache, wraps
+from types import CodeType, TracebackType
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
-from psycopg2.errors import UndefinedTable
+from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from pydantic_core import from_json, to_json
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from jobsvc import pgoutage, pgsession
 from jobsvc.config import settings
-from jobsvc.errors import StoreUnavailable
+from jobsvc.errors import StoreBusy, StoreConflict, StoreUnavailable, WrongServer
+
+POOL_SECONDS = 5
+"""How long a thread waits for a connection while all JOBSVC_DB_CONNECTIONS are in use."""
+
+CONNECT_SECONDS = 3
+"""How long a connection may take to be made."""
+
+VANISHED_SECONDS = 10
+"""A server that answers nothing at all for so long has vanished from the network (TCP_USER_TIMEOUT)."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Engines(NamedTuple):
+    """Two engines on the same connections: SQLAlchemy begins a transaction by itself on any engine but `single`."""
+
+    transactional: Engine
+    single: Engine
 
 
 @lru_cache(maxsize=1)
-def engine() -> Engine:
-    """This process' engine, made at the first call."""
-    return _make(pool_size=10, max_overflow=10)
-
-
-@lru_cache(maxsize=1)
-def _autocommit() -> Engine:
-    # An engine of its own, since to switch a connection back and forth costs more than it saves.
-    return _make(pool_size=2, max_overflow=8, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
+def _engines() -> _Engines:
+    first = _make(
+        pool_size=settings().JOBSVC_DB_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=POOL_SECONDS,
+        pool_use_lifo=True,  # so that those not needed grow old, and a burst's are replaced when they are used again
+        # A server that has vanished from the network is given up (milliseconds here).
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "tcp_user_timeout": 1000 * VANISHED_SECONDS,
+            "application_name": "jobsvc",
+            "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role's settings say
+        },
+    )
+    second = _make(pool=first.pool)
+    pgsession.set_up(first, second, _connections.add)
+    return _Engines(first, second)
 
 
 def _make(**how: Any) -> Engine:
-    made = create_engine(
+    return create_engine(
         settings().DATABASE_URL,
-        pool_timeout=5,
         json_serializer=_to_json,  # in half the time that `json` takes
         json_deserializer=from_json,
-        # A server that has vanished from the network is given up after 10 s (milliseconds here).
-        connect_args={"connect_timeout": 3, "tcp_user_timeout": 10_000, "application_name": "jobsvc"},
         **how,
     )
-    event.listen(made, "connect", _on_connect)
-    return made
+
+
+def engine() -> Engine:
+    """Return this process' engine for transactions, made at the first call."""
+    return _engines().transactional
 
 
 def _to_json(value: Any) -> str:
@@ -49,66 +79,172 @@ def _to_json(value: Any) -> str:
 
 def disconnect(close: bool = True) -> None:
     """Close the connections that nobody uses, or only forget them; others are made when they are needed."""
-    for one in (engine, _autocommit):
-        if one.cache_info().currsize:
-            one().dispose(close)
+    if _engines.cache_info().currsize:
+        engines = _engines()
+        engines.transactional.dispose(close)
+        engines.single.pool = engines.transactional.pool
 
 
 _connections: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
-def _on_connect(connection: Any, _record: Any) -> None:
-    _connections.add(connection)
-    # Who froze, or was cut off, amidst a transaction keeps what it has locked no longer than a lease.
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = {1000 * settings().JOBSVC_LEASE_SECONDS:.0f}")
-    connection.commit()
+class transaction:  # noqa: N801  # it is used as a function
+    """A transaction, READ COMMITTED: committed at the end of the block, rolled back when it raises.
 
-
-@contextmanager
-def transaction() -> Iterator[Connection]:
-    """A transaction: committed at the end of the block, rolled back when it raises.
-
-    Raises StoreUnavailable when Postgres is away, or goes away on the way. Whether a commit that
-    was cut off took place is then unknown, as it is for every client of a database.
+    Raises StoreUnavailable when Postgres is unavailable, or becomes so on the way. Whether a commit that was cut off
+    took place is then unknown, as it is for every client of a database. Raises StoreConflict when Postgres rolled it
+    back for the sake of another one: see `retrying`.
     """
-    with _errors_told(), engine().begin() as connection:
-        yield connection
+
+    __slots__ = ("_connection",)
+
+    def __enter__(self) -> Connection:
+        caller = sys._getframe(1).f_code
+        for is_last in (False, True):
+            try:
+                self._connection = _engines().transactional.connect()
+            except Exception as error:
+                _raise_for(error, caller)
+                raise
+            try:
+                self._connection.begin()
+                return self._connection
+            except Exception as error:
+                # Nothing was done yet, so that a connection that was cut while it was idle costs nothing.
+                is_cut = isinstance(error, DBAPIError) and error.connection_invalidated
+                self._connection.close()
+                if is_last or not is_cut:
+                    _raise_for(error, caller)
+                    raise
+        raise AssertionError
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        connection = self._connection
+        caller = sys._getframe(1).f_code
+        try:
+            try:
+                if error is None:
+                    connection.commit()
+                else:
+                    connection.rollback()
+            finally:
+                connection.close()
+        except Exception as failure:
+            if error is None or not isinstance(failure, DBAPIError):
+                _raise_for(failure, caller)
+                raise
+        if error is None:
+            pgoutage.succeeded(caller, check_writable)
+        elif isinstance(error, Exception):
+            _raise_for(error, caller)
+        return False
 
 
-@contextmanager
-def statement() -> Iterator[Connection]:
+class statement:  # noqa: N801
     """For one statement, which is committed as it is executed: that takes one round trip, and a transaction three.
 
-    Raises as `transaction` does.
+    It runs at the server's default isolation level, and is repeated where Postgres rolled it back for the sake of
+    another transaction. Raises as `transaction` does.
     """
-    with _errors_told(), _autocommit().connect() as connection:
-        yield connection
+
+    __slots__ = ("_connection",)
+
+    def __enter__(self) -> Connection:
+        try:
+            self._connection = _engines().single.connect()
+        except Exception as error:
+            _raise_for(error, sys._getframe(1).f_code)
+            raise
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self._connection.close()
+        if error is None:
+            pgoutage.succeeded(sys._getframe(1).f_code, check_writable)
+        elif isinstance(error, Exception):
+            _raise_for(error, sys._getframe(1).f_code)
+        return False
 
 
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreUnavailable("Postgres is too slow to answer; try again soon") from error
-    except DBAPIError as error:
-        if isinstance(error.orig, UndefinedTable):
-            raise StoreUnavailable("The tables are missing; run `make migrate`") from error
-        if error.connection_invalidated:
-            disconnect()  # the other engine's idle connections have most likely gone, too
-        if _is_passing(error):
-            raise StoreUnavailable("Postgres can't be reached; try again soon") from error
-        raise
+_WRITE_PROBE = """
+UPDATE jobs SET id = id WHERE false;
+SET LOCAL work_mem = 64;
+SET LOCAL temp_tablespaces = '';
+SELECT count(*) FROM (SELECT repeat(md5(n::text), 16) AS text FROM generate_series(1, 1000) AS n ORDER BY text) AS large
+"""
+"""Changes no row, as a standby refuses it all the same, and sorts 512 KB in a temporary file, as a full disk refuses.
+The file is gone with the statement; no other write finds a full disk and leaves nothing. Some 5 ms."""
+
+TEMP_FILE_LIMIT = "53400"
+"""SQLSTATE: the role may write no temporary files of this size, which says nothing about the disk."""
 
 
-def _is_passing(error: DBAPIError) -> bool:
-    """Whether trying again can help, by PostgreSQL's error codes."""
+def check_writable() -> None:
+    """Raise StoreUnavailable unless jobs can be stored now: not on a standby, and not on a full disk."""
+    with transaction() as connection:
+        try:
+            connection.exec_driver_sql(_WRITE_PROBE)
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) != TEMP_FILE_LIMIT:
+                raise
+
+
+def retrying(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a function called again, up to MAX_TRIES times in all, when it raises StoreConflict.
+
+    For functions that are one transaction and change nothing else, so that a second call is as good as the first. An
+    iterator among the arguments is read once, before the first call.
+    """
+
+    @wraps(function)
+    def retried(*args: P.args, **kwargs: P.kwargs) -> T:
+        tries = 1
+        lasting: Any = [list(one) if isinstance(one, Iterator) else one for one in args]
+        while True:
+            try:
+                return function(*lasting, **kwargs)
+            except StoreConflict:
+                if tries == pgsession.MAX_TRIES:
+                    raise
+            pgsession.pause_before_try(tries)
+            tries += 1
+
+    return retried
+
+
+def _raise_for(error: Exception, caller: CodeType) -> None:
+    """Raise the error as a StoreUnavailable, if trying again later can help, and note the outage."""
+    if isinstance(error, PoolTimeout):
+        pgoutage.pool_is_full()
+        raise StoreBusy("Too many requests need Postgres at once; try again soon") from error
+    if isinstance(error, WrongServer):
+        pgoutage.failed(str(error), "", caller)
+        raise StoreUnavailable("Postgres can't be used as it is set up; the log says why") from error
+    if not isinstance(error, DBAPIError):
+        return
     code = getattr(error.orig, "pgcode", None) or ""
+    if code in pgsession.CONFLICTS:
+        raise StoreConflict("Postgres could not do this beside other requests; try again soon") from error
+    if isinstance(error.orig, UndefinedTable):
+        pgoutage.failed("the tables are missing; run `make migrate`", code, caller)
+        raise StoreUnavailable("The tables are missing; run `make migrate`") from error
+    if isinstance(error.orig, InsufficientPrivilege):
+        pgoutage.failed(pgoutage.cause_of(error), code, caller)
+        raise StoreUnavailable("Postgres can't be used as it is set up; the log says why") from error
+    if _is_passing(error, code):
+        pgoutage.failed(pgoutage.cause_of(error), code, caller)
+        raise StoreUnavailable("Postgres can't be reached; try again soon") from error
+
+
+def _is_passing(error: DBAPIError, code: str) -> bool:
+    """Return True if trying again can help, by PostgreSQL's error codes."""
     if code.startswith("54"):  # more was sent than Postgres can hold
         return False
-    read_only = "25006"  # as after a failover, until the standby is promoted
-    return error.connection_invalidated or code == read_only or isinstance(error, OperationalError)
+    return error.connection_invalidated or code == pgoutage.READ_ONLY or isinstance(error, OperationalError)
 
 
 def _forget_pool() -> None:

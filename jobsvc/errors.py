@@ -61,6 +61,23 @@ class QueueNotFound(JobsvcError):
 class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 
+    is_outage = True
+    """Whether Postgres itself is unavailable, so that the log shows an outage."""
+
+
+class StoreBusy(StoreUnavailable):
+    """The database is busy."""
+
+    is_outage = False
+
+
+class StoreConflict(StoreBusy):
+    """The database is busy with other requests for the same jobs."""
+
+
+class WrongServer(StoreUnavailable):
+    """The database can't be used."""
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -23,6 +23,7 @@ from jobsvc.config import settings
 from jobsvc.db import disconnect
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
+from jobsvc.outages import Backoff
 from jobsvc.pushing import push
 from jobsvc.results import UnserializableResult
 from jobsvc.states import WAITING, Outcome, Status
@@ -107,15 +108,16 @@ def failure_text(end: AttemptEnd) -> str:
 
 def record(end: AttemptEnd) -> tuple[AttemptEnd, Verdict | None]:
     """As `store`, for one attempt, waiting for Postgres as long as that takes."""
-    pause = 0.1
+    backoff = Backoff()
+    is_told = False
     while True:
         try:
             return store([end])[0]
         except StoreUnavailable as error:
-            if pause == 0.1:
+            if not is_told:
                 logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
-            time.sleep(pause)
-            pause = min(pause * 2, 1)
+            is_told = True
+            time.sleep(backoff.next())
 
 
 def store(ends: list[AttemptEnd]) -> list[tuple[AttemptEnd, Verdict | None]]:

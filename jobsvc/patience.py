@@ -14,14 +14,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.exceptions import StopRequested
 
-from jobsvc.outages import Server
+from jobsvc.outages import FIRST_PAUSE, PROBE, Backoff, Server
 
 logger = logging.getLogger("jobsvc.worker")
 
 T = TypeVar("T")
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between two looks whether Redis is back; each pause is twice the one before."""
 
 PASSING = (
     exceptions.ConnectionError,
@@ -78,7 +75,7 @@ class Patience(Retry):
         with_failure_count: bool = False,
     ) -> T:
         """What `do` returns, as soon as Redis lets it; `fail` closes the connection in between, as in redis-py."""
-        failures = 0
+        failures, backoff = 0, Backoff()
         is_hasty = threading.get_ident() == self._hasty_thread
         if is_hasty and self._is_away:
             self._is_away = not self._is_up()
@@ -97,24 +94,22 @@ class Patience(Retry):
                     fail(error, 1) if with_failure_count else fail(error)
                     raise
                 failures += 1
-                self._wait()
+                self._wait(backoff)
                 fail(error, failures) if with_failure_count else fail(error)
 
-    def _wait(self) -> None:
-        pause = FIRST_PAUSE
+    def _wait(self, backoff: Backoff) -> None:
         while True:
-            until = time.monotonic() + pause
+            until = time.monotonic() + backoff.next()
             while time.monotonic() < until and not self.is_over:
                 time.sleep(FIRST_PAUSE)
             if self._is_up():
                 return
             if self.is_over:
                 self._stop()
-            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _is_up(self) -> bool:
         # The worker speaks for its children.
-        with self._server if os.getpid() == self._worker else contextlib.suppress(RedisError):
+        with self._server.on(PROBE) if os.getpid() == self._worker else contextlib.suppress(RedisError):
             self._probe()
             return True
         return False

@@ -18,6 +18,7 @@ from jobsvc.config import settings
 from jobsvc.initprocess import leave_pid_one
 from jobsvc.orphans import descendants, when_orphaned
 from jobsvc.pausable import PausableQueue
+from jobsvc.servercheck import check_servers
 from jobsvc.shutdown import POOL_SECONDS
 from jobsvc.worker import JobsvcWorker
 
@@ -76,6 +77,7 @@ def main() -> None:
     from jobsvc import rqsettings  # reads the settings and loads the handlers, before anything forks
 
     logs.set_up()
+    check_servers()
     print("Worker Started", flush=True)
     Pool(
         rqsettings.QUEUES,

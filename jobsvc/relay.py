@@ -20,7 +20,7 @@ from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.offers import Offers
-from jobsvc.outages import Server
+from jobsvc.outages import PROBE, Server
 from jobsvc.pushing import not_queued, push
 
 logger = logging.getLogger("jobsvc.relay")
@@ -46,8 +46,9 @@ class Relay:
         self._ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
         self._bell = threading.Event()
         self._shall_look = False
-        self._redis = Server("Redis", RedisError, logger)
-        self._postgres = Server("Postgres", StoreUnavailable, logger)
+        self._redis = Server("Redis", RedisError, logger, met_by_probe=rqsettings.is_met_by_probe)
+        self._is_probed = False
+        self._postgres = Server("Postgres", StoreUnavailable)
         self._retention = leftovers.Retention()
         self._rescheduled = False
         self._sweep_now = False
@@ -142,22 +143,24 @@ class Relay:
 
     def _withdraw_some(self) -> None:
         batch = [self._ended.popleft() for _ in range(min(len(self._ended), BATCH))]
-        if batch and self._redis.is_worth_a_try():
+        if batch and self._is_redis_usable():
             if self._ended:
                 self._bell.set()
-            with self._postgres, self._redis:
+            with self._postgres, self._redis.on("withdraw"):
                 self._ended.extend(withdrawing.withdraw(batch))  # without a ring: RQ needs a moment
 
     def dispatch_due(self) -> float:
-        """Dispatch what is due and not in RQ; returns the seconds until more is."""
+        """Dispatch what is due and not in RQ; returns the seconds until more is, or until Redis is tried again."""
         wait = None
         if self._redis_answers():
             with self._postgres:
                 claimed = jobs.claim_due(BATCH)
                 self._dispatch(self._not_queued(claimed))
-                if len(claimed) == BATCH:
+                if len(claimed) == BATCH and self._redis.is_available:
                     return 0.0
                 wait = jobs.seconds_to_next()
+        if not self._redis.is_available:
+            return self._redis.seconds_to_retry
         return math.inf if wait is None else wait
 
     def tick(self) -> float:
@@ -183,20 +186,21 @@ class Relay:
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
                 resumed = [jobs.claim_resumed(name, BATCH) for name in settings().JOBSVC_QUEUES]
                 for held in (*resumed, self._next_of_keys()):
-                    counts.append(len(held))
                     self._dispatch(self._not_queued(held))
-                with self._redis:
+                    if self._redis.is_available:  # else they are found again, after a pause
+                        counts.append(len(held))
+                with self._redis.on("offer"):
                     self._dispatch(self._offers.claim())
             gone = self._retention.step(BATCH)
-        if gone and self._redis.is_worth_a_try():
-            with self._redis:
+        if gone and self._is_redis_usable():
+            with self._redis.on("forget"):
                 leftovers.forget(gone)
         return bool(gone) or BATCH in counts
 
     def trim(self) -> bool:
         """Have RQ forget ended jobs but for the newest; returns whether there are more at once."""
-        if self._redis.is_worth_a_try():
-            with self._redis:
+        if self._is_redis_usable():
+            with self._redis.on("trim"):
                 return BATCH in leftovers.trim(BATCH)
         return False
 
@@ -214,12 +218,12 @@ class Relay:
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
         if claimed:  # else Redis isn't asked, and can't be told to be back
-            with self._redis:
+            with self._redis.on("read"):
                 return not_queued(claimed, rqsettings.connection())
         return claimed
 
     def _missing(self, name: str) -> list[Dispatch]:
-        with self._redis:
+        with self._redis.on("read"):
             ids = rqsettings.queue(name).get_job_ids(0, 1)
             try:
                 head = UUID(ids[0]) if ids else None
@@ -234,16 +238,26 @@ class Relay:
         """Push these jobs to RQ, or take their claims back for a later sweep; returns how many were pushed."""
         if not batch:
             return 0
-        if self._redis.is_worth_a_try():
-            with self._redis, tracing.span("deliver", "CLIENT", links=(one.traceparent for one in batch)):
+        if self._is_redis_usable():
+            with self._redis.on("push"), tracing.span("deliver", "CLIENT", links=(one.traceparent for one in batch)):
                 push(batch, rqsettings.connection())
                 return len(batch)
         with self._postgres:
             jobs.release(one.job_id for one in batch)
         return 0
 
-    def _redis_answers(self) -> bool:
-        with self._redis:
-            rqsettings.probe()
+    def _is_redis_usable(self) -> bool:
+        """Return True if Redis is available, as far as one knows; asks before it is used for the first time."""
+        if self._redis.is_available and self._is_probed:
             return True
-        return False
+        return self._redis_answers()
+
+    def _redis_answers(self) -> bool:
+        """Ask whether Redis can be used, unless the pause after its last failure is still on."""
+        if not self._redis.is_worth_a_try():
+            return False
+        self._is_probed = False
+        with self._redis.on(PROBE):
+            rqsettings.probe()
+            self._is_probed = True
+        return self._is_probed

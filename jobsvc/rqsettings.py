@@ -7,7 +7,7 @@ The handlers are imported here, once, so that RQ's forks inherit them.
 from functools import lru_cache
 from typing import Any
 
-from redis import Redis
+from redis import Redis, ResponseError, exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
@@ -44,12 +44,44 @@ def connection() -> Redis:
     return connect(socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
-def probe() -> None:
-    """Raise RedisError unless Redis takes writes: one that is out of memory, or read-only, still answers a PING.
+_PROBE = """
+redis.call('SET', KEYS[1], '', 'XX')
+redis.call('RPUSHX', KEYS[2], '')
+return redis.call('HGET', KEYS[1], 'status')
+"""
+"""Needs what a dispatch needs: scripts, RQ's keys and writes. It writes nothing, since nobody makes these keys."""
 
-    It writes nothing, since XX asks for a key that is there already, which nobody makes.
-    """
-    connection().set("jobsvc:probe", 1, ex=60, xx=True)
+_PROBE_KEYS = ("rq:job:jobsvc-probe", "rq:queue:jobsvc-probe")
+"""In two slots of a Redis Cluster, so that each of its nodes refuses the probe."""
+
+_CLUSTER_ERRORS = (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)
+
+
+class ClusterRefused(ResponseError):
+    """Redis Cluster, which has RQ's keys in slots of several nodes."""
+
+
+def probe() -> None:
+    """Raise RedisError unless Redis can be used: one that is full, read-only or too strict still answers a PING."""
+    try:
+        connection().eval(_PROBE, len(_PROBE_KEYS), *_PROBE_KEYS)
+    except ResponseError as error:
+        if isinstance(error, _CLUSTER_ERRORS) or str(error).startswith(("CLUSTERDOWN", "CROSSSLOT")):
+            raise ClusterRefused("REDIS_URL: this is a node of a Redis Cluster, where RQ can't work") from error
+        raise
+
+
+def is_met_by_probe(error: Exception) -> bool:
+    """Return True if `probe` fails as well while what led to this error lasts."""
+    passing = (
+        exceptions.ConnectionError,
+        exceptions.TimeoutError,
+        exceptions.OutOfMemoryError,
+        exceptions.ReadOnlyError,
+        *_CLUSTER_ERRORS,
+        ClusterRefused,
+    )
+    return isinstance(error, passing) or str(error).startswith(("MISCONF", "CLUSTERDOWN", "BUSY", "NOREPLICAS"))
 
 
 @lru_cache

@@ -24,6 +24,7 @@ from jobsvc.config import settings
 from jobsvc.initprocess import leave_pid_one
 from jobsvc.listening import listen
 from jobsvc.orphans import stop_gently, when_orphaned
+from jobsvc.servercheck import check_servers
 from jobsvc.startup import exit_on_error
 
 THREADS = 32
@@ -55,6 +56,7 @@ def main() -> None:
     leave_pid_one()
     from jobsvc import rqsettings  # noqa: F401  # loads the handlers, before anything is started
 
+    check_servers()
     files = _raise_file_limit()
     with exit_on_error():
         listener = listen(settings().host_address, settings().PORT, MAX_CONNECTIONS)

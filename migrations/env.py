@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from jobsvc.db import engine
+from jobsvc.errors import JobsvcError
 from jobsvc.models import Base
 from jobsvc.printable import describe_exception
 from jobsvc.startup import refuse_start
@@ -39,6 +40,8 @@ def migrate() -> None:
 
 def refuse(error: Exception) -> None:
     """End the program with the error's cause, as the driver or Alembic puts it."""
+    if isinstance(error, JobsvcError):
+        refuse_start(str(error))
     cause = getattr(error, "orig", None) or error
     what = (str(cause).strip().splitlines() or [type(cause).__name__])[0]  # the other lines are hints and statements
     if isinstance(error, CommandError) and "locate revision" in what:

@@ -10,7 +10,7 @@ from jobsvc import jobs
 from jobsvc.api.waiting_client import Client
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
-from jobsvc.outages import Server
+from jobsvc.outages import Backoff, Server
 
 logger = logging.getLogger("jobsvc.api")
 
@@ -22,9 +22,6 @@ LINES_LOOK_SECONDS = 0.25
 
 LARGEST_SHARE = 0.1
 """Of the time, looks take this at most: slow ones are made less often."""
-
-OUTAGE_SECONDS = 1.0
-"""The pause after a look that failed."""
 
 
 class Watch:
@@ -182,22 +179,20 @@ class Hub:
 
     def _run(self) -> None:
         """Look while anybody waits, for ever."""
-        postgres = Server(
-            *("Postgres", StoreUnavailable, logger),
-            away="clients wait until it is back",
-            back="waiting clients hear of changes again",
-        )
+        postgres = Server("Postgres", StoreUnavailable)
+        backoff = Backoff()
         while True:
             self._somebody_waits.wait()
             began = time.monotonic()
-            pause = OUTAGE_SECONDS
+            pause = None
             try:
                 with postgres:
                     self._look()
                     pause = max(LOOK_SECONDS, (time.monotonic() - began) * (1 / LARGEST_SHARE - 1))
+                    backoff.reset()
             except Exception:
-                logger.exception("the hub stumbled, and goes on in %g s", OUTAGE_SECONDS)
-            time.sleep(pause)
+                logger.exception("hub: a look failed")
+            time.sleep(pause or backoff.next())
 
     def _look(self) -> None:
         with self._lock:

@@ -80,7 +80,9 @@ def _from_domain(error: JobsvcError) -> Response:
 
 
 def _unavailable(error: Exception, title: str, detail: str) -> Response:
-    logger.warning("%s %s: 503, %s", request.method, request.path, error)
+    # Of Postgres the log has each outage once, with its cause.
+    level = logging.DEBUG if isinstance(error, StoreUnavailable) and error.is_outage else logging.WARNING
+    logger.log(level, "%s %s: 503, %s", request.method, request.path, error)
     return problem(503, title, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, case, delete, func, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.dispatching import Dispatch, as_dispatch
@@ -23,6 +23,7 @@ CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[sta
 RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})
 
 
+@retrying
 def cancel(job_id: UUID, versions: Versions = None) -> Job:
     """Call a job off: one that waits is CANCELLED and never run, a running attempt is told to stop.
 
@@ -56,6 +57,7 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
     return {job.id: Status(job.status) for job in moved}
 
 
+@retrying
 def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
     """Have a job that FAILED or was CANCELLED tried again, at once, with all its retries before it.
 
@@ -97,6 +99,7 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
         raise
 
 
+@retrying
 def remove(job_id: UUID, versions: Versions = None) -> None:
     """Remove a job that has ended, and its attempts.
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.outcomes import UNCOUNTED, AttemptEnd, handed_back, lost
 from jobsvc.jobs.retention import is_trim_due, trim_history
@@ -51,6 +51,7 @@ def last_intervals(job: Any, retries: int) -> list[float]:
     return list(job.retry_intervals[-retries:]) if retries > 0 else []
 
 
+@retrying
 def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
     """Keep the leases of these attempts for `lease_seconds` from now; returns the jobs whose attempt still holds."""
     with transaction() as connection:
@@ -140,6 +141,7 @@ _finish_counted = counting(
 )
 
 
+@retrying
 def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
     """End these attempts, all in one transaction.
 
@@ -199,6 +201,7 @@ def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
     }
 
 
+@retrying
 def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
     """Put back, uncounted, those of these jobs that `worker` has started; returns how many.
 
@@ -214,6 +217,7 @@ def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
     return len(unheard)
 
 
+@retrying
 def recover_lapsed(limit: int, lease_seconds: float) -> int:
     """End up to `limit` attempts whose lease has lapsed as lost; returns how many.
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
 
-from jobsvc.db import statement, transaction
+from jobsvc.db import retrying, statement, transaction
 from jobsvc.jobs.admission import NO_HANDLER
 from jobsvc.jobs.dispatching import Dispatch, claim, dispatches
 from jobsvc.models import AWAITS_HANDLER, IS_DISPATCHED, Job
@@ -90,6 +90,7 @@ def claim_awaiting(queues: Sequence[str], types: Collection[str], most: int) -> 
         return list(connection.scalars(_claim, _asked(queues, types, most)))
 
 
+@retrying
 def claim_offers(queue: str, type_: str, most: int) -> list[Dispatch]:
     """Claim up to `most` jobs of this queue and type that wait for a handler, to dispatch them."""
     with transaction() as connection:

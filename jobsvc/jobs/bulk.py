@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, exists, func, select, text
 from sqlalchemy.orm import aliased
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.errors import UniqueKeyTaken
 from jobsvc.jobs.acting import CANCELLABLE, RETRYABLE, cancel_these, retry_these
 from jobsvc.jobs.dispatching import Dispatch
@@ -37,9 +37,13 @@ def cancel_all(wanted: Filter) -> Iterator[dict[UUID, Status]]:
     """Cancel every unfinished job that is meant; yields how each of a batch stands when that is committed."""
     among = _allowed(wanted, CANCELLABLE)
     for batch in _batches(wanted, among):
-        with transaction() as connection:
-            moved = cancel_these(connection, [job.id for job in batch], among)
-        yield moved
+        yield _cancel([job.id for job in batch], among)
+
+
+@retrying
+def _cancel(job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Status]:
+    with transaction() as connection:
+        return cancel_these(connection, job_ids, among)
 
 
 def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
@@ -84,14 +88,19 @@ def _count(wanted: Filter, statuses: Sequence[Status], at_most: int) -> int:
 
 def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
     try:
-        with transaction() as connection:
-            return retry_these(connection, job_ids, among)
+        return _retry_together(job_ids, among)
     except UniqueKeyTaken:  # a moment ago: then one by one, all but that one
         done: list[Dispatch] = []
         for job_id in job_ids:
-            with suppress(UniqueKeyTaken), transaction() as connection:
-                done += retry_these(connection, [job_id], among)
+            with suppress(UniqueKeyTaken):
+                done += _retry_together([job_id], among)
         return done
+
+
+@retrying
+def _retry_together(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+    with transaction() as connection:
+        return retry_these(connection, job_ids, among)
 
 
 def _allowed(wanted: Filter, statuses: Sequence[Status]) -> list[Status]:

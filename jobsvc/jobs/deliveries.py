@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 import jobsvc.handlers.webhook  # noqa: F401  # the handler, by which deliveries are made
 from jobsvc import handlers
 from jobsvc.config import settings
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.errors import WrongState
 from jobsvc.jobs.ids import make_ids
 from jobsvc.jobs.reading import Versions, load, require_version
@@ -52,6 +52,7 @@ def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
     return made
 
 
+@retrying
 def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
     """Make another delivery of a job's end, as the job stands now; returns its id.
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, func, null, select, text, update
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.jobs.admission import HELD, paused
 from jobsvc.jobs.attempts import last_intervals
 from jobsvc.models import IS_HELD, IS_IN_RQ, IS_RUNNING, Job
@@ -44,6 +44,7 @@ _is_dispatched = Job.dispatched_at >= Job.due_at
 _is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_at)
 
 
+@retrying
 def claim_due(limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one.
 
@@ -59,6 +60,7 @@ def claim_due(limit: int) -> list[Dispatch]:
     return dispatches(claimed)
 
 
+@retrying
 def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that were held while this queue was paused; none while it is."""
     held = select(Job.id).where(text(IS_HELD), Job.concurrency_key.is_(None), Job.queue == queue)
@@ -66,6 +68,7 @@ def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
         return dispatches(claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
 
 
+@retrying
 def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
     """Claim up to `limit` held jobs of these concurrency keys: as many as there are places, the longest due first."""
     with transaction() as connection:
@@ -128,6 +131,7 @@ _held_keys = text(
 )
 
 
+@retrying
 def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs of this queue that RQ must have lost.
 
@@ -167,6 +171,7 @@ def as_dispatch(job: Any) -> Dispatch:
     )
 
 
+@retrying
 def release(job_ids: Iterable[UUID]) -> None:
     """Take back the claims on these jobs: they did not reach RQ."""
     with transaction() as connection:

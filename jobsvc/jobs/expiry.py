@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, case, exists, func, null, select, update
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.jobs.deliveries import announce
 from jobsvc.jobs.tallies import Event, Tally, counting
 from jobsvc.models import Attempt, Job
@@ -16,6 +16,7 @@ from jobsvc.states import WAITING, Status
 _has_started = exists().where(Attempt.job_id == Job.id)
 
 
+@retrying
 def expire(limit: int) -> int:
     """Fail up to `limit` jobs of which no attempt has started by their expiry; returns how many were looked at.
 

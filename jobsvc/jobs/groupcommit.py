@@ -104,7 +104,7 @@ def do_each(do: Callable[[Sequence[Wish]], Sequence[Outcome]], wishes: Sequence[
     try:
         return list(do(wishes))
     except StoreUnavailable as error:
-        return [StoreUnavailable(str(error)) for _ in wishes]
+        return [type(error)(str(error)) for _ in wishes]
     except Exception as error:
         if len(wishes) == 1:
             return [error]

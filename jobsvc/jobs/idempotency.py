@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.errors import KeyReused, KeyUnderWay
 from jobsvc.jobs.submission import NewJob, Submitted, store
 from jobsvc.models import IdempotencyKey
@@ -36,6 +36,7 @@ class Answer:
     replayed: bool
 
 
+@retrying
 def submit_once(key: RequestKey, new: Sequence[NewJob], tell: Callable[[list[Submitted]], dict[str, Any]]) -> Answer:
     """Store these jobs and what `tell` makes of them, in one transaction; or return what was told for this key before.
 
@@ -75,6 +76,7 @@ def _remember(connection: Connection, key: RequestKey, reply: dict[str, Any]) ->
     )
 
 
+@retrying
 def forget_keys(limit: int) -> int:
     """Forget up to `limit` keys that are too old to count; returns how many."""
     old = (

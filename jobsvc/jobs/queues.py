@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Executable, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.counts import depths, remembered
 from jobsvc.models import Job, Queue
@@ -25,6 +25,7 @@ class QueueState:
     oldest_waiting: float | None
 
 
+@retrying
 def pause(name: str) -> None:
     """Start no job of this queue from now on; those that run go on. Nothing changes where it is paused already."""
     with transaction() as connection:
@@ -36,6 +37,7 @@ def pause(name: str) -> None:
         )
 
 
+@retrying
 def resume(name: str) -> None:
     """Let jobs of this queue start again; the next sweep dispatches those that were held back."""
     with transaction() as connection:

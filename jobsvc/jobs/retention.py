@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, select
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.jobs.ids import first_id
 from jobsvc.jobs.reading import MAX_ATTEMPTS
 from jobsvc.models import Attempt, AttemptLines, Job
@@ -30,6 +30,7 @@ class Pruned:
     reached: UUID
 
 
+@retrying
 def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
     """Delete up to `limit` jobs that ended more than `older_than` seconds ago, and their attempts with them.
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from jobsvc.cron import next_tick
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.errors import ScheduleNotFound
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.submission import NewJob, Submitted, store
@@ -38,6 +38,7 @@ class NewSchedule:
     new_job: NewJob
 
 
+@retrying
 def put(new: NewSchedule) -> tuple[Schedule, bool]:
     """Store this schedule in the place of the one of its name; returns it, and whether there was none.
 
@@ -74,6 +75,7 @@ def every() -> list[Schedule]:
         return list(Session(connection).scalars(select(Schedule).order_by(Schedule.name)))
 
 
+@retrying
 def remove(name: str) -> None:
     """Delete the schedule; the jobs that it made stay. Raises ScheduleNotFound."""
     with transaction() as connection:
@@ -81,6 +83,7 @@ def remove(name: str) -> None:
             raise _not_found(name)
 
 
+@retrying
 def run(name: str) -> Submitted:
     """Make the schedule's job now, enabled or not; its ticks stay as they are. Raises ScheduleNotFound."""
     with transaction() as connection:
@@ -94,6 +97,7 @@ def run(name: str) -> Submitted:
         return job
 
 
+@retrying
 def tick(limit: int) -> list[Dispatch]:
     """Make one job for each of up to `limit` schedules that are due, however many ticks they have missed.
 

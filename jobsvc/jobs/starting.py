@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, update
 
 from jobsvc import pgclock
-from jobsvc.db import statement, transaction
+from jobsvc.db import retrying, statement, transaction
 from jobsvc.jobs.admission import admit, may_start, paused
 from jobsvc.jobs.ids import learn_clock
 from jobsvc.jobs.tallies import Event, Tally, counting
@@ -89,8 +89,14 @@ def start(
             learn_clock(connection)
     if len(started) < len(by_text):
         left = set(job_ids) - {by_text[row.id] for row in started}
-        with transaction() as connection:
-            if admitted := admit(connection, left, types):
-                more = connection.execute(_begin_admitted, {"ids": [str(id_) for id_ in admitted], **asked})
-                started = [*started, *more]
+        started = [*started, *_start_admitted(left, types, asked)]
     return [Started(by_text[id_], *rest) for id_, *rest in started]
+
+
+@retrying
+def _start_admitted(left: Collection[UUID], types: Collection[str] | None, asked: dict[str, Any]) -> Sequence[Any]:
+    with transaction() as connection:
+        admitted = admit(connection, left, types)
+        if not admitted:
+            return []
+        return connection.execute(_begin_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()

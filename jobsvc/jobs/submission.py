@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cas
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from jobsvc import pgclock
-from jobsvc.db import statement, transaction
+from jobsvc.db import retrying, statement, transaction
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.dispatching import Dispatch
 from jobsvc.jobs.groupcommit import GroupCommit, do_each
@@ -117,9 +117,14 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     nothing was promised.
     """
     if any(job.unique_key is not None for job in new):
-        with transaction() as connection:
-            return store(connection, new)
+        return _submit_keyed(new)
     return [_submit_one(new[0])] if len(new) == 1 else _submit_freely(new)
+
+
+@retrying
+def _submit_keyed(new: Sequence[NewJob]) -> list[Submitted]:
+    with transaction() as connection:
+        return store(connection, new)
 
 
 def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:

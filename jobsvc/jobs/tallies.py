@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-from jobsvc.db import transaction
+from jobsvc.db import retrying, transaction
 from jobsvc.models import tallies
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, float("inf"))
@@ -91,6 +91,7 @@ def tallied() -> Sequence[Any]:
         return connection.execute(_sums(tallies)).all()
 
 
+@retrying
 def fold_tallies(at: int = FOLD_AT) -> int:
     """Put all tallies of the same kind together, if there are more than `at`; returns how many there were."""
     ctid: ColumnElement[Any] = literal_column("ctid")

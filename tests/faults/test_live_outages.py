@@ -67,7 +67,7 @@ def test_lines_said_while_postgres_is_away_are_stored_once_it_is_back(
     ground.postgres.stop()
     Path(gates[0]).touch()
     # As long as the handler sleeps, and for a few tries of the worker.
-    eventually(lambda: "can't be reached" in worker.output or "can't store" in worker.output)
+    eventually(lambda: "Postgres: unavailable" in worker.output or "can't store" in worker.output)
     ground.postgres.start()
     eventually(lambda: stored(ground, job_id) == 6)
     eventually(lambda: ground.service.job(job_id)["progress"], 5)

@@ -98,14 +98,14 @@ def assert_each_ran_once(path: Path, posted: list[str]) -> None:
 
 def said(process: Process, what: str) -> list[str]:
     """Who said it, once for each time."""
-    return [line.split()[2] for line in process.output.splitlines() if f"Redis {what}" in line]
+    return [line.split()[2] for line in process.output.splitlines() if f"Redis: {what}" in line]
 
 
 def assert_no_fuss(service: Service) -> None:
     """One outage: each process told its beginning and its end at most once, and RQ told nothing."""
-    assert said(service.api, "can't be reached") == said(service.api, "is back") == ["jobsvc.relay:"]
+    assert said(service.api, "unavailable") == said(service.api, "available again") == ["jobsvc.relay:"]
     for process in service.processes:
-        for what in ("can't be reached", "is back"):
+        for what in ("unavailable", "available again"):
             assert max(Counter(said(process, what)).values(), default=0) <= 1, process.output
         lines = [line for line in process.output.splitlines() if "had expired; re-acquired" not in line]  # true, once
         assert not [line for line in lines if " rq." in line[:25] or "Traceback" in line], process.output
@@ -126,7 +126,7 @@ def test_a_running_job_outlives_an_outage(ground: Ground, tmp_path: Path, outage
         assert time.monotonic() - begun < 5  # no waiting for a timeout on each
         assert ready(service) == DOWN
         assert service.until(running, "COMPLETED")["attempts"] == 1
-        eventually(lambda: said(pool, "can't be reached"))
+        eventually(lambda: said(pool, "unavailable"))
         assert {service.job(job_id)["status"] for job_id in posted} == {"PENDING"}
     for job_id in posted:
         assert service.until(job_id, "COMPLETED", timeout=60)["attempts"] == 1
@@ -160,9 +160,9 @@ def test_a_worker_that_starts_before_redis_waits_for_it(ground: Ground) -> None:
     service = ground.service
     with stopped(ground):
         pool = service.run(*POOL, env={"JOBSVC_WORKERS": "1"})
-        eventually(lambda: "jobsvc.worker:" in said(pool, "can't be reached"))
+        eventually(lambda: "jobsvc.worker:" in said(pool, "unavailable"))
         job_id = service.post()
-        eventually(lambda: said(service.api, "can't be reached"))
+        eventually(lambda: said(service.api, "unavailable"))
     service.until(job_id, "COMPLETED", timeout=30)
     assert_no_fuss(service)
 
@@ -172,7 +172,7 @@ def test_a_worker_that_still_waits_for_its_first_redis_can_be_stopped(ground: Gr
     service = ground.service
     with stopped(ground):
         pool = service.run(*POOL, env={"JOBSVC_WORKERS": "2"})
-        eventually(lambda: said(pool, "can't be reached").count("jobsvc.worker:") == 2)
+        eventually(lambda: said(pool, "unavailable").count("jobsvc.worker:") == 2)
         pool.signal(number)
         assert pool.wait(10) == 0
         eventually(lambda: not pool.tree())
@@ -184,11 +184,11 @@ def test_an_idle_worker_can_be_stopped_without_redis(ground: Ground, outage: str
     service = ground.service
     pool = service.worker()
     with OUTAGES[outage](ground):
-        eventually(lambda: said(pool, "can't be reached"))
+        eventually(lambda: said(pool, "unavailable"))
         pool.signal(signal.SIGTERM)
         assert pool.wait(10) == 0
         eventually(lambda: not pool.tree())
-    eventually(lambda: ready(service) == UP and said(service.api, "is back"))
+    eventually(lambda: ready(service) == UP and said(service.api, "available again"))
     assert_no_fuss(service)
 
 
@@ -199,13 +199,13 @@ def test_a_worker_stopped_without_redis_lets_its_job_end(ground: Ground, outage:
     job_id = service.post(payload={"durationMs": 5000})
     service.until(job_id, "PROCESSING")
     with OUTAGES[outage](ground):
-        eventually(lambda: said(pool, "can't be reached"))
+        eventually(lambda: said(pool, "unavailable"))
         pool.signal(signal.SIGTERM)
         assert pool.wait(30) == 0
         job = service.job(job_id)
         assert (job["status"], job["attempts"]) == ("COMPLETED", 1)
         eventually(lambda: not pool.tree())
-    eventually(lambda: ready(service) == UP and said(service.api, "is back"))
+    eventually(lambda: ready(service) == UP and said(service.api, "available again"))
     assert_no_fuss(service)
 
 
@@ -219,7 +219,7 @@ def test_a_worker_whose_job_has_ended_does_not_hold_its_stop_up_for_redis(ground
         pool.signal(signal.SIGTERM)
         assert pool.wait(10) == 0
         eventually(lambda: not pool.tree())
-    eventually(lambda: ready(service) == UP and said(service.api, "is back"))
+    eventually(lambda: ready(service) == UP and said(service.api, "available again"))
     assert_no_fuss(service)
 
 

@@ -55,11 +55,11 @@ def test_a_stream_outlives_an_outage_of_postgres(ground: Ground, service: Servic
         waiting = pool.submit(service.client.post, "/jobs", json={"delay": 600}, headers={"Prefer": "wait=60"})
         eventually(lambda: stored(ground) == 2)
         ground.postgres.stop()
-        eventually(lambda: "clients wait until it is back" in service.api.output)
+        eventually(lambda: "Postgres: unavailable" in service.api.output)
         assert [next(stream) for _ in range(5)] == [{}] * 5
         ground.postgres.start()
-        eventually(lambda: "waiting clients hear of changes again" in service.api.output)
+        eventually(lambda: "Postgres: available again" in service.api.output)
         assert stored(ground, "UPDATE jobs SET due_at = now()") == 2
         assert [event["data"]["status"] for event in stream if event][-1] == "COMPLETED"
         assert waiting.result().json()["status"] == "COMPLETED"
-    assert service.api.output.count("clients wait until it is back") == 1
+    assert service.api.output.count("Postgres: unavailable") == 1

@@ -15,7 +15,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
 
 from jobsvc import jobs
-from jobsvc.db import engine, transaction
+from jobsvc.db import statement, transaction
 from jobsvc.jobs import Filter
 from jobsvc.jobs.listing import MAX_BYTES, keys
 from jobsvc.models import Job
@@ -231,8 +231,8 @@ def fill() -> int:
     """A table of many jobs, of which few aren't completed; returns its blocks."""
     with transaction() as connection:
         connection.execute(FILL, {"rows": ROWS})
-    with engine().connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE jobs"))
+    with statement() as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
     return int(sql("SELECT pg_relation_size('jobs') / 8192")[0][0])
 
 

@@ -155,4 +155,4 @@ def test_redis_is_not_back_for_one_who_asks_it_nothing(no_redis: None, caplog: p
     assert not relay._redis_answers()
     assert relay._not_queued([]) == []
     assert not relay._redis_answers()
-    assert [record.message.partition(";")[0] for record in caplog.records] == ["Redis can't be reached"]
+    assert [record.message.partition(",")[0] for record in caplog.records] == ["Redis: unavailable"]

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.hub import OUTAGE_SECONDS, Hub, Watch
+from jobsvc.api.hub import Hub, Watch
 from jobsvc.api.parsing import Query, query
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
 from jobsvc.api.waiting_client import client_of
@@ -25,6 +25,9 @@ blueprint = Blueprint("events", __name__)
 
 HEARTBEAT_SECONDS = 15.0
 """A stream is silent for no longer, so that proxies keep it, and a client that has gone is noticed."""
+
+OUTAGE_SECONDS = 1.0
+"""The pause after Postgres did not answer."""
 
 _HEARTBEAT = ":\n\n"
 

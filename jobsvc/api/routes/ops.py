@@ -1,5 +1,8 @@
 """/healthz, /readyz and /metrics: for whoever watches the service."""
 
+import threading
+import time
+
 from flask import Blueprint, Response, request
 from prometheus_client.exposition import choose_encoder
 from redis import RedisError
@@ -11,9 +14,12 @@ from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_query
 from jobsvc.api.replies import HealthReply, ReadinessReply, UpOrDown
-from jobsvc.db import transaction
+from jobsvc.db import check_writable, transaction
 from jobsvc.errors import StoreUnavailable
 from jobsvc.models import Job
+
+CHECK_SECONDS = 1.0
+"""How old the knowledge may be that Postgres takes writes, which takes some 5 ms to find out."""
 
 blueprint = Blueprint("ops", __name__)
 blueprint.before_request(no_query)
@@ -31,7 +37,7 @@ def healthz() -> HealthReply:
 @needs(None)
 @describe({200: Reply("They can.", ReadinessReply), 503: Reply("They can't.", ReadinessReply)})
 def readyz() -> tuple[ReadinessReply, int]:
-    """Jobs can be accepted: 503 without Postgres and its tables; without Redis they can, and run later."""
+    """Jobs can be accepted: 503 unless Postgres has its tables and takes writes; without Redis jobs run later."""
     postgres = _postgres()
     ready = postgres == "up"
     return {"status": "ok" if ready else "unavailable", "postgres": postgres, "redis": _redis()}, 200 if ready else 503
@@ -49,9 +55,32 @@ def _postgres() -> UpOrDown:
     try:
         with transaction() as connection:
             connection.execute(select(Job.id).limit(1))
+        _check_writable()
         return "up"
     except StoreUnavailable:
         return "down"
+
+
+class _WriteCheck:
+    """What `check_writable` raised last, or None, and when that is to be found out anew (monotonic seconds)."""
+
+    lock = threading.Lock()
+    failure: StoreUnavailable | None = None
+    due_at = 0.0
+
+
+def _check_writable() -> None:
+    """As `check_writable`, which is called once in CHECK_SECONDS at most, whoever asks."""
+    with _WriteCheck.lock:
+        if time.monotonic() >= _WriteCheck.due_at:
+            _WriteCheck.failure = None
+            try:
+                check_writable()
+            except StoreUnavailable as error:
+                _WriteCheck.failure = error
+            _WriteCheck.due_at = time.monotonic() + CHECK_SECONDS
+        if _WriteCheck.failure:
+            raise StoreUnavailable(str(_WriteCheck.failure))
 
 
 def _redis() -> UpOrDown:

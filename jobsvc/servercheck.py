@@ -1,0 +1,35 @@
+"""Whether Postgres and Redis are of a kind that jobsvc can use, asked when a program starts."""
+
+from redis import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobsvc import rqsettings
+from jobsvc.db import disconnect, engine
+from jobsvc.errors import WrongServer
+from jobsvc.rqsettings import ClusterRefused
+from jobsvc.startup import refuse_start
+
+
+def check_servers() -> None:
+    """End the process with one line if a server will never do; one that is unavailable is not waited for.
+
+    What is unavailable now is checked as soon as it is used: then it stays unavailable, and the log says why.
+    """
+    try:
+        with engine().begin():
+            pass
+    except WrongServer as error:
+        refuse_start(str(error))
+    except SQLAlchemyError as error:
+        if "statement pooling" in str(error):
+            refuse_start("DATABASE_URL: PgBouncer pools by statement, it has to pool by transaction or session")
+    finally:
+        disconnect()  # the processes that are forked later make their own
+    try:
+        rqsettings.probe()
+    except ClusterRefused as error:
+        refuse_start(str(error))
+    except RedisError:
+        pass
+    finally:
+        rqsettings.connection().connection_pool.disconnect()
