@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
@@ -17,6 +18,7 @@ from rq.suspension import is_suspended
 
 from jobsvc import execution as attempts
 from jobsvc import handlers, jobs, rqview, rqworkers
+from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Ended, Held, ids_in
 from jobsvc.jobs import Verdict
 from jobsvc.pausable import PausableQueue
@@ -97,12 +99,18 @@ class RingingWorker(Worker):
         job_ids = set(job_ids)
         awaiting = {str(job_id) for job_id in attempts.look_after_refused(ids_in(job_ids), self.connection)}
         rqview.show_waiting(self.connection, awaiting)
+        ours: list[str] = []
         for job in self._fetch(job_ids - awaiting):
             if is_ours(job):
                 rqview.step_aside(self, job, None)
+                ours.append(job.id)
             else:
                 self._is_held_up = True
                 self._to_the_front(job)
+        # Race: RQ's scheduler, whose host's clock is ahead, queued a job early. If that came due between the refusal
+        # and `step_aside`, the relay has claimed it, and did not queue it since it was shown as queued.
+        with suppress(StoreUnavailable):
+            jobs.release_due(ids_in(ours))
 
     def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
         for job in filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER)):

@@ -28,6 +28,7 @@ from jobsvc.jobs.dispatching import (
     claim_resumed,
     held_keys,
     release,
+    release_due,
     seconds_to_next,
 )
 from jobsvc.jobs.expiry import expire
@@ -116,6 +117,7 @@ __all__ = [
     "recover_lapsed",
     "relay_lag",
     "release",
+    "release_due",
     "remove",
     "renew",
     "report",

@@ -178,6 +178,13 @@ def release(job_ids: Iterable[UUID]) -> None:
         connection.execute(update(Job).where(Job.id.in_(list(job_ids)), _waits).values(dispatched_at=null()))
 
 
+def release_due(job_ids: Iterable[UUID]) -> None:
+    """Take back the claims on those of these jobs that are due and count as in RQ, where no entry of them is left."""
+    with transaction() as connection:
+        due = Job.id.in_(list(job_ids)), text(IS_IN_RQ), Job.due_at <= now()
+        connection.execute(update(Job).where(*due).values(dispatched_at=null()))
+
+
 def seconds_to_next() -> float | None:
     """How long until the next job that is not in RQ comes due; None if there is none."""
     with transaction() as connection:
