@@ -1,5 +1,8 @@
 """PgBouncer in front of Postgres, in session and in transaction mode: migrations and jobs, both through it."""
 
+import contextlib
+
+import psycopg2
 import pytest
 
 from tests.infra.life import live
@@ -12,3 +15,19 @@ def test_jobs_live_behind_pgbouncer(servers: Infrastructure, mode: str) -> None:
     database_url, _ = servers.pgbouncer(servers.postgres(), mode)
     with site({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
         live(service)
+
+
+def test_no_setting_of_a_session_is_left_to_other_clients(servers: Infrastructure) -> None:
+    database_url, _ = servers.pgbouncer(servers.postgres(), "transaction")
+    with site({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
+        for _ in range(5):
+            service.until(service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0.1}), "COMPLETED")
+        settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"
+        with contextlib.ExitStack() as stack:  # each in its transaction, so that several server connections are seen
+            seen = []
+            for _ in range(8):
+                connection = stack.enter_context(contextlib.closing(psycopg2.connect(database_url)))
+                cursor = connection.cursor()
+                cursor.execute(settings)
+                seen += cursor.fetchall()
+            assert seen == []
