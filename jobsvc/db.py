@@ -3,10 +3,9 @@
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from functools import lru_cache, wraps
+from functools import lru_cache
 from types import CodeType, TracebackType
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from pydantic_core import from_json, to_json
@@ -17,6 +16,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from jobsvc import pgoutage, pgsession
 from jobsvc.config import settings
 from jobsvc.errors import StoreBusy, StoreConflict, StoreUnavailable, WrongServer
+from jobsvc.pgsession import retrying
+
+__all__ = ["check_writable", "disconnect", "engine", "retrying", "statement", "transaction"]
 
 POOL_SECONDS = 5
 """How long a thread waits for a connection while all JOBSVC_DB_CONNECTIONS are in use."""
@@ -26,10 +28,6 @@ CONNECT_SECONDS = 3
 
 VANISHED_SECONDS = 10
 """A server that answers nothing at all for so long has vanished from the network (TCP_USER_TIMEOUT)."""
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class _Engines(NamedTuple):
@@ -191,29 +189,6 @@ def check_writable() -> None:
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) != TEMP_FILE_LIMIT:
                 raise
-
-
-def retrying(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function called again, up to MAX_TRIES times in all, when it raises StoreConflict.
-
-    For functions that are one transaction and change nothing else, so that a second call is as good as the first. An
-    iterator among the arguments is read once, before the first call.
-    """
-
-    @wraps(function)
-    def retried(*args: P.args, **kwargs: P.kwargs) -> T:
-        tries = 1
-        lasting: Any = [list(one) if isinstance(one, Iterator) else one for one in args]
-        while True:
-            try:
-                return function(*lasting, **kwargs)
-            except StoreConflict:
-                if tries == pgsession.MAX_TRIES:
-                    raise
-            pgsession.pause_before_try(tries)
-            tries += 1
-
-    return retried
 
 
 def _raise_for(error: Exception, caller: CodeType) -> None:

@@ -7,8 +7,9 @@ server connection is another client's. No statement costs a round trip of its ow
 import random
 import select
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from psycopg2 import Error
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
@@ -17,7 +18,10 @@ from sqlalchemy.exc import DisconnectionError
 
 from jobsvc import pgoutage
 from jobsvc.config import settings
-from jobsvc.errors import WrongServer
+from jobsvc.errors import StoreConflict, WrongServer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 IDLE_SECONDS = 60.0
 """A connection that was idle for longer is replaced: a firewall may have dropped it without a word. 5 ms."""
@@ -35,6 +39,29 @@ FIRST_PAUSE_SECONDS = 0.005
 def pause_before_try(tries: int) -> None:
     """Sleep before a conflict is tried again, `tries` tries having failed."""
     time.sleep(random.uniform(0.2, 1) * FIRST_PAUSE_SECONDS * 2 ** (tries - 1))  # noqa: S311
+
+
+def retrying(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a function called again, up to MAX_TRIES times in all, when it raises StoreConflict.
+
+    For functions that are one transaction and change nothing else, so that a second call is as good as the first. An
+    iterator among the arguments is read once, before the first call.
+    """
+
+    @wraps(function)
+    def retried(*args: P.args, **kwargs: P.kwargs) -> T:
+        tries = 1
+        lasting: Any = [list(one) if isinstance(one, Iterator) else one for one in args]
+        while True:
+            try:
+                return function(*lasting, **kwargs)
+            except StoreConflict:
+                if tries == MAX_TRIES:
+                    raise
+            pause_before_try(tries)
+            tries += 1
+
+    return retried
 
 
 def set_up(transactional: Engine, single: Engine, on_connect: Callable[[Any], None]) -> None:
