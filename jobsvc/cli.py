@@ -6,6 +6,7 @@ drawn, since the API loads this module too.
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,14 +16,15 @@ from uuid import UUID
 
 import click
 from flask import current_app
+from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
 from jobsvc import following, jobs, options
 from jobsvc.config import settings
-from jobsvc.errors import JobNotFound, JobsvcError, UniqueKeyTaken, WrongState
+from jobsvc.errors import JobNotFound, JobsvcError, StoreUnavailable, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter, Glance
 from jobsvc.models import Job
-from jobsvc.printable import one_line
+from jobsvc.pgoutage import cause_of
 from jobsvc.relay import Relay
 from jobsvc.states import Status
 from jobsvc.wire import dump_attempts, dump_job
@@ -35,11 +37,22 @@ class _Jobs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except StoreUnavailable as error:
+            raise click.ClickException(_with_cause(error)) from None
         except JobsvcError as error:
             raise click.ClickException(str(error)) from None
-        except DBAPIError as error:  # such as a right that is missing; only its first line is about that
-            cause = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
-            raise click.ClickException(f"Postgres refused this: {one_line(cause)}") from None
+        except DBAPIError as error:
+            raise click.ClickException(f"Postgres refused this: {cause_of(error)}") from None
+
+
+def _with_cause(error: StoreUnavailable) -> str:
+    """Return what is wrong with Postgres in one line, which a process that goes on would log."""
+    cause = error.__cause__
+    if not isinstance(cause, DBAPIError) or isinstance(cause.orig, UndefinedTable):
+        return str(error)
+    if isinstance(cause.orig, InsufficientPrivilege):
+        return f"Postgres refused this: {cause_of(cause)}"
+    return f"{error}: {cause_of(cause)}"
 
 
 def _print_json(value: Any) -> None:
@@ -50,6 +63,7 @@ def _print_json(value: Any) -> None:
 def commands() -> None:
     """Look at jobs, retry and cancel them."""
     _relay().stop()
+    logging.getLogger("jobsvc.db").setLevel(logging.ERROR)  # the command's own error says what an outage is due to
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # whatever a job says can be shown on any terminal
 
