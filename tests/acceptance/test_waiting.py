@@ -188,6 +188,6 @@ def test_a_server_without_threads_never_waits(clean: None, tmp_path: Path) -> No
 
         reply = eventually(post)
         assert (reply.status_code, applied(reply)) == (202, None)
-        refused(httpx.get(f"{url}/{reply.json()['jobId']}/events"), 503)
+        refused(httpx.get(f"{url}/{reply.json()['jobId']}/events"), 501)
     finally:
         server.kill()
