@@ -126,7 +126,7 @@ def test_a_requeue_by_hand(service: Service, notes: Path) -> None:
     eventually(lambda: service.rq_places(job_id) == ["failed"])
     rq = str(Path(sys.executable).parent / "rq")
     url = service.env["REDIS_URL"]
-    command = [rq, "requeue", "-u", url, "-S", "json", "--queue", "default", job_id]
+    command = [rq, "requeue", "-u", url, "-S", "json", "--queue", "jobsvc.default", job_id]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     is_through(service)
     assert runs(notes) == {job_id: 1}

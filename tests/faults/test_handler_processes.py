@@ -125,7 +125,9 @@ def test_multiprocessing_works(site: Site, kind: str) -> None:
 def test_terminate_always_works(site: Site) -> None:
     """Also when the signal comes before the new process has got ready for it."""
     jobs = [site.service.post("USE", {"use": "terminate", "kind": "fork"}) for _ in range(30)]
-    assert {site.service.until(job_id, "COMPLETED")["result"] for job_id in jobs} == {-signal.SIGTERM}
+    found = {site.service.until(job_id, "COMPLETED")["result"] for job_id in jobs}
+    # On several threads one may collect another's process, and multiprocessing then knows no status of it.
+    assert found - ({None} if site.kind == "threads" else set()) == {-signal.SIGTERM}
 
 
 def test_a_forked_process_has_the_usual_signal_handlers(site: Site) -> None:

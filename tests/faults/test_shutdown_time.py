@@ -24,8 +24,8 @@ from rq.serializers import JSONSerializer
 from tests.faults.conftest import Ground
 from tests.support import Process, Service, eventually
 
-SLACK = 1.5
-"""Seconds by which this machine may be late; without the fix it is 10 and more."""
+SLACK = 4.0
+"""Seconds by which a machine with two cores may be late that runs three files at once; without the fix it is 10."""
 
 
 @pytest.fixture(scope="module")
