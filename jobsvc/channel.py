@@ -88,10 +88,12 @@ class Channel:
         return bool(poll.poll(0))
 
     def _write(self) -> None:
+        is_in_pieces = False
         try:
             while self._outgoing:
                 del self._outgoing[: self._socket.send(self._outgoing[:_PIECE])]
-                if self._outgoing:
+                if self._outgoing or is_in_pieces:  # also for the last piece: the other end may have read all before it
+                    is_in_pieces = True
                     self.ring()
         except BlockingIOError:
             pass

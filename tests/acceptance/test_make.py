@@ -73,7 +73,7 @@ def test_up_serves_everything_and_leaves_nothing(make, env: dict[str, str]) -> N
     ).group(1)  # type: ignore[union-attr]
     eventually(lambda: '"status":"COMPLETED"' in curl(f"{url}/jobs/{job_id}"))
     assert "RQ dashboard" in curl(f"{url}/rq/")
-    assert '"name":"default"' in curl(f"{url}/rq/0/data/queues.json")
+    assert '"name":"jobsvc.default"' in curl(f"{url}/rq/0/data/queues.json")
     for line in ("jobsvc is up", f"{url}/jobs", f"{url}/rq/", "postgresql://", "redis://", "worker | Worker Started"):
         assert line in up.output
     assert running(env) == ["postgres", "valkey"]
