@@ -1,6 +1,7 @@
 """RQ's worker as the batches need it: what it takes from the queues, and what RQ shows of what it holds."""
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,7 +18,8 @@ from rq.job import Job as RQJob
 from rq.suspension import is_suspended
 
 from jobsvc import execution as attempts
-from jobsvc import handlers, jobs, rqview, rqworkers
+from jobsvc import handlers, jobs, ownership, rqsettings, rqview, rqworkers
+from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Ended, Held, ids_in
 from jobsvc.jobs import Verdict
@@ -27,6 +29,8 @@ from jobsvc.rqends import show_completed
 from jobsvc.rqnames import from_rq, ours_of, to_rq, within
 from jobsvc.states import Outcome, Status
 from jobsvc.withheld import WithheldJobs
+
+logger = logging.getLogger("jobsvc.worker")
 
 BEAT_SECONDS = 1.0
 """How often a worker that runs something shows that it lives."""
@@ -46,6 +50,23 @@ class RingingWorker(Worker):
         self._is_held_up = False  # a job of others is next
         self._next_beat = 0.0
         self._withheld = WithheldJobs()
+        self._is_taken = False  # the namespace
+        self._next_check = 0.0
+
+    def may_take(self, is_late: bool = False) -> bool:
+        """Return True unless the namespace is taken; looks each JOBSVC_SWEEP_SECONDS, or now if it `is_late`."""
+        if is_late or time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
+            try:
+                ownership.confirm(rqsettings.connection())
+                self._is_taken = False
+            except ownership.NamespaceTaken as error:
+                if not self._is_taken:
+                    logger.error("worker: takes no job: %s", error)
+                self._is_taken = True
+            except RedisError:
+                pass  # it will be heard of where it matters
+        return not self._is_taken
 
     def take(self, most: int, free: int) -> list[str]:
         """Up to `free` ids, or `most` where MANY wait, in the queues' order; none while the worker is suspended.
@@ -54,6 +75,8 @@ class RingingWorker(Worker):
         """
         taken: list[str] = []
         if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
+            return taken
+        if not self.may_take():
             return taken
         queues = PausableQueue.served(self._ordered_queues)
         with self.connection.pipeline(transaction=False) as pipeline:
@@ -80,6 +103,8 @@ class RingingWorker(Worker):
 
     def take_withheld(self, most: int) -> list[str]:
         """Up to `most` jobs that other workers refused, while this one is idle."""
+        if not self.may_take():
+            return []
         names = ours_of(queue.name for queue in PausableQueue.served(self._ordered_queues))
         withheld = self._withheld.count(names)
         if not withheld or is_suspended(self.connection):
@@ -97,6 +122,9 @@ class RingingWorker(Worker):
     def refused(self, job_ids: Iterable[str]) -> None:
         """Leave a job of others to RQ, and put right what RQ shows of ours."""
         job_ids = set(job_ids)
+        if not self.may_take(is_late=True):
+            self.give_back(job_ids)
+            return
         awaiting = {str(job_id) for job_id in attempts.look_after_refused(ids_in(job_ids), self.connection)}
         rqview.show_waiting(self.connection, awaiting)
         ours: list[str] = []
@@ -130,7 +158,11 @@ class RingingWorker(Worker):
             self.prepare_job_execution(job)
 
     def show_ended(self, ended: list[Ended]) -> None:
-        """In one round trip those that completed, and each of the others as RQ does."""
+        """In one round trip those that completed, and each of the others as RQ does. None where Redis is another's."""
+        if self._is_taken:
+            for one in ended:
+                self._shown.pop(one.held, None)
+            return
         self._show_completed([one for one in ended if one.is_completed])
         for one in ended:
             if one.end.begun and not one.is_completed:

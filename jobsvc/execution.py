@@ -15,7 +15,7 @@ from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
-from jobsvc import forks, handlers, jobs, logs, tracing
+from jobsvc import forks, handlers, jobs, logs, ownership, tracing
 from jobsvc.attempt import attempt, failed, said
 from jobsvc.attemptlog import AttemptLog
 from jobsvc.clock import on_alarm
@@ -73,6 +73,9 @@ def run(job_id: str) -> Any:
         logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
         raise
     if not started:
+        if ownership.leave_to_owner(rq_job):
+            logger.warning("%s was left alone, and this worker stops: %s", job_id, ownership.NamespaceTaken())
+            return None
         look_after_refused([UUID(job_id)], rq_job.connection)
         return None
     # RQ ignores SIGINT here, which is for its worker to handle; a process that the handler forks has its own terms.

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     func,
@@ -210,6 +211,17 @@ class Queue(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     paused_at: Mapped[datetime | None] = mapped_column(comment="no job of it is started since then")
+
+
+class Deployment(Base):
+    """What this database is, among others whose jobs are in the same Redis."""
+
+    __tablename__ = "deployment"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False, comment="1: there is one row")
+    owner: Mapped[UUID] = mapped_column(comment="stands in Redis, with the namespace that is its own")
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 
 
 class Schedule(Base):

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from rq import Queue
 from rq.logutils import colorizer
 
-from jobsvc import execution, handlers, logs, pushing, sentinel, tracing  # noqa: F401  # RQ's forks inherit `execution`
+from jobsvc import execution, handlers, logs, ownership, pushing, sentinel, tracing  # noqa: F401  # RQ's forks inherit `execution`
 from jobsvc.config import settings
 from jobsvc.rqnames import to_rq
 from jobsvc.startup import exit_on_error
@@ -69,6 +69,7 @@ def probe() -> None:
         if isinstance(error, _CLUSTER_ERRORS) or str(error).startswith(("CLUSTERDOWN", "CROSSSLOT")):
             raise ClusterRefused("REDIS_URL: this is a node of a Redis Cluster, where RQ can't work") from error
         raise
+    ownership.confirm(connection())
 
 
 def is_met_by_probe(error: Exception) -> bool:
@@ -80,6 +81,7 @@ def is_met_by_probe(error: Exception) -> bool:
         exceptions.ReadOnlyError,
         *_CLUSTER_ERRORS,
         ClusterRefused,
+        ownership.NamespaceTaken,
     )
     return isinstance(error, passing) or str(error).startswith(("MISCONF", "CLUSTERDOWN", "BUSY", "NOREPLICAS"))
 
@@ -88,3 +90,7 @@ def is_met_by_probe(error: Exception) -> bool:
 def queue(name: str) -> Queue:
     """The RQ queue that holds the jobs of our queue `name`."""
     return Queue(to_rq(name), connection=connection(), serializer=SERIALIZER)
+
+
+if ownership.is_rq_worker():
+    ownership.check_at_start(connection())

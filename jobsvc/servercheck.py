@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobsvc import rqsettings
 from jobsvc.db import disconnect, engine
 from jobsvc.errors import WrongServer
+from jobsvc.ownership import NamespaceTaken
 from jobsvc.rqsettings import ClusterRefused
 from jobsvc.startup import refuse_start
 
@@ -27,9 +28,10 @@ def check_servers() -> None:
         disconnect()  # the processes that are forked later make their own
     try:
         rqsettings.probe()
-    except ClusterRefused as error:
+    except (ClusterRefused, NamespaceTaken) as error:
         refuse_start(str(error))
     except RedisError:
         pass
     finally:
+        disconnect()
         rqsettings.connection().connection_pool.disconnect()

@@ -83,9 +83,15 @@ class JobsvcWorker(RingingWorker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
         """As RQ's; a worker that goes on until it is stopped runs, meanwhile, what other workers refused."""
+        while not self.may_take():
+            if timeout is None:
+                return None
+            time.sleep(1)
         if timeout is None or max_idle_time is not None or self._is_one_by_one:
             return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
         while True:
+            while not self.may_take():
+                time.sleep(1)
             self._run_withheld()
             # None after a second in which nothing came.
             if (result := super().dequeue_job_and_maintain_ttl(timeout, max_idle_time=1)) is not None:

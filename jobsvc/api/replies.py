@@ -109,6 +109,7 @@ class SchedulesReply(TypedDict):
 
 
 UpOrDown = Literal["up", "down"]
+RedisState = Literal["up", "down", "taken"]
 
 
 class HealthReply(TypedDict):
@@ -122,7 +123,7 @@ class ReadinessReply(TypedDict):
 
     status: Literal["ok", "unavailable"]
     postgres: UpOrDown
-    redis: UpOrDown
+    redis: RedisState
 
 
 class ProblemShown(TypedDict):

@@ -58,7 +58,11 @@ def run_many(count: int) -> None:
 
 def keys() -> set[str]:
     """What Redis holds, but for the traces of workers that have gone, which last a minute."""
-    return {key.decode() for key in rqsettings.connection().scan_iter() if not key.startswith(b"rq:worker:")}
+    return {
+        key.decode()
+        for key in rqsettings.connection().scan_iter()
+        if not key.startswith((b"rq:worker:", b"rq:jobsvc:"))
+    }
 
 
 def shown(registry: Any) -> list[RQJob | None]:

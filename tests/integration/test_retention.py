@@ -121,7 +121,7 @@ def test_a_relay_prunes_and_lets_rq_forget() -> None:
     relay = Relay()
     assert relay.sweep() is True
     assert left() == set()
-    assert redis.keys("rq:*") == []
+    assert set(redis.keys("rq:*")) <= {b"rq:jobsvc:jobsvc:owner"}
     assert relay.sweep() is False
 
 

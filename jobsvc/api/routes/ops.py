@@ -13,10 +13,11 @@ from jobsvc.api import metrics as measured
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.parsing import no_query
-from jobsvc.api.replies import HealthReply, ReadinessReply, UpOrDown
+from jobsvc.api.replies import HealthReply, ReadinessReply, RedisState, UpOrDown
 from jobsvc.db import check_writable, transaction
 from jobsvc.errors import StoreUnavailable
 from jobsvc.models import Job
+from jobsvc.ownership import NamespaceTaken
 
 CHECK_SECONDS = 1.0
 """How old the knowledge may be that Postgres takes writes, which takes some 5 ms to find out."""
@@ -83,9 +84,11 @@ def _check_writable() -> None:
             raise StoreUnavailable(str(_WriteCheck.failure))
 
 
-def _redis() -> UpOrDown:
+def _redis() -> RedisState:
     try:
         rqsettings.probe()
         return "up"
+    except NamespaceTaken:
+        return "taken"
     except RedisError:
         return "down"

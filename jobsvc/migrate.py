@@ -1,0 +1,54 @@
+"""`python -m jobsvc.migrate`: bring the tables up to date, and settle to whom a namespace in Redis belongs."""
+
+import argparse
+from uuid import uuid4
+
+from flask import Flask
+from flask_migrate import Migrate, upgrade
+from redis import RedisError
+from sqlalchemy import update
+
+from jobsvc import logs, ownership
+from jobsvc.app import MIGRATIONS
+from jobsvc.config import settings
+from jobsvc.db import transaction
+from jobsvc.errors import JobsvcError
+from jobsvc.models import Base, Deployment
+from jobsvc.startup import exit_on_error, refuse_start
+
+
+def main() -> None:
+    """Do what the arguments say; ends with one line where that can't be done."""
+    parser = argparse.ArgumentParser(prog="python -m jobsvc.migrate", description="Bring the tables up to date.")
+    parser.add_argument(
+        "--new-owner", action="store_true", help="give the database an id of its own, after it was copied"
+    )
+    parser.add_argument(
+        "--take-namespace",
+        action="store_true",
+        help="make this database the owner of JOBSVC_NAMESPACE in Redis; other databases' processes stop using it",
+    )
+    given = parser.parse_args()
+    with exit_on_error():
+        settings()
+    app = Flask("jobsvc")
+    Migrate(app, Base, directory=str(MIGRATIONS))
+    with app.app_context():
+        upgrade()
+    logs.set_up()
+    try:
+        if given.new_owner:
+            with transaction() as connection:
+                connection.execute(update(Deployment).values(owner=uuid4()))
+            print("jobsvc: the database has a new id")
+        if given.take_namespace:
+            from jobsvc import rqsettings  # loads the handlers
+
+            ownership.take(rqsettings.connection())
+            print(f"jobsvc: the namespace {settings().JOBSVC_NAMESPACE} belongs to this database now")
+    except (JobsvcError, RedisError) as error:
+        refuse_start(str(error))
+
+
+if __name__ == "__main__":
+    main()
