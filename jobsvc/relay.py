@@ -20,6 +20,7 @@ from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.offers import Offers
+from jobsvc.oldnames import OldNames
 from jobsvc.outages import PROBE, Server
 from jobsvc.pushing import not_queued, push
 
@@ -54,6 +55,7 @@ class Relay:
         self._sweep_now = False
         self._last_key = ""
         self._offers = Offers()
+        self._old_names = OldNames()
         self._is_stopped = False
         self._next_push = 0.0
 
@@ -183,6 +185,8 @@ class Relay:
             counts.append(jobs.forget_keys(BATCH))
             jobs.fold_tallies()
             if self._redis_answers():
+                with self._redis.on("move"):
+                    self._old_names.step()
                 counts += [self._dispatch(self._missing(name)) for name in settings().JOBSVC_QUEUES]
                 resumed = [jobs.claim_resumed(name, BATCH) for name in settings().JOBSVC_QUEUES]
                 for held in (*resumed, self._next_of_keys()):

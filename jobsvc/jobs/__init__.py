@@ -23,6 +23,7 @@ from jobsvc.jobs.deliveries import announce_again
 from jobsvc.jobs.dispatching import (
     Dispatch,
     claim_due,
+    claim_known,
     claim_missing,
     claim_next,
     claim_resumed,
@@ -83,6 +84,7 @@ __all__ = [
     "check_version",
     "claim_awaiting",
     "claim_due",
+    "claim_known",
     "claim_missing",
     "claim_next",
     "claim_offers",

@@ -6,7 +6,7 @@ What could not be started is not dispatched but held, by an infinite `dispatched
 paused queue until it is resumed, those of a concurrency key until one of its places is free.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,7 +18,7 @@ from jobsvc.jobs.admission import HELD, paused
 from jobsvc.jobs.attempts import last_intervals
 from jobsvc.models import IS_HELD, IS_IN_RQ, IS_RUNNING, Job
 from jobsvc.sql import now, seconds, seconds_until
-from jobsvc.states import WAITING
+from jobsvc.states import WAITING, Status
 
 
 class Dispatch(NamedTuple):
@@ -144,6 +144,25 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
     missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
     with transaction() as connection:
         return dispatches(claim(connection, missing.order_by(Job.dispatched_at).limit(limit)))
+
+
+def claim_known(job_ids: Collection[UUID]) -> tuple[dict[str, Status], list[Dispatch]]:
+    """Return the status of those of these ids that are jobs, and claim those that are in RQ, to dispatch them anew.
+
+    Those that wait for their time are among the dispatches as well.
+    """
+    if not job_ids:
+        return {}, []
+    ids = list(job_ids)
+    with transaction() as connection:
+        known = {str(id_): Status(status) for id_, status in connection.execute(_statuses, {"ids": ids})}
+        claimed = claim(connection, select(Job.id).where(Job.id.in_(ids), text(IS_IN_RQ)))
+        wait = seconds_until(Job.due_at).label("wait")
+        later = connection.execute(select(Job, wait).where(Job.id.in_(ids), _waits, Job.due_at > now())).all()
+    return known, dispatches([*claimed, *later])
+
+
+_statuses = select(Job.id, Job.status).where(Job.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
 
 
 def claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
