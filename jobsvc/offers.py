@@ -23,7 +23,8 @@ MOST = 1000
 class Offers:
     """What one relay has offered: one job of each kind at first, twice as many each time that workers start them.
 
-    A kind whose jobs are refused goes back to one. In all, the refused offers cost the workers one look a second.
+    Half as many where most of them are refused, and one where all are. In all, the refused offers of kinds that nobody
+    starts cost the workers one look a second.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,9 @@ class Offers:
             found = jobs.sort_offers(job_ids)
             started = len(job_ids) - len(found.refused) - len(found.in_rq)
             limit = self._limits.get(kind, 1)
-            if len(found.refused) > started:
+            if found.refused and not started:
+                self._limits[kind] = 1
+            elif len(found.refused) > started:
                 self._limits[kind] = max(limit // 2, 1)
             elif started:
                 self._limits[kind] = min(limit * 2, MOST)

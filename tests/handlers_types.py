@@ -18,6 +18,11 @@ def new(payload: dict[str, Any], ctx: Context) -> int:
     return ctx.attempt
 
 
+@handler("NEW_TOO")
+def new_too(payload: dict[str, Any]) -> int:
+    return 1
+
+
 @handler("NEW_LOW", queue="low", isolated=True)
 def new_low(payload: dict[str, Any]) -> None:
     pass

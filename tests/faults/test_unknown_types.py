@@ -51,7 +51,7 @@ def refused(service: Service, number: int) -> None:
     eventually(lambda: service.sql(count) == [(number,)])
 
 
-ROWS = "SELECT id, xmin::text FROM jobs WHERE type = 'NEW'"
+ROWS = "SELECT id, xmin::text FROM jobs WHERE type = 'NEW_TOO'"
 MIXES = [("pool", "pool"), ("threads", "stock"), ("stock", "threads"), ("stock", "stock")]
 
 
@@ -90,7 +90,7 @@ def test_thousands_hold_nothing_up_and_are_left_alone(service: Service) -> None:
 
 
 def post_many(service: Service, number: int) -> list[str]:
-    reply = service.client.post("/jobs/batch", json={"jobs": [{"type": "NEW"}] * number})
+    reply = service.client.post("/jobs/batch", json={"jobs": [{"type": "NEW_TOO"}] * number})
     assert reply.status_code == 202
     return list(reply.json()["jobIds"])
 
