@@ -14,6 +14,8 @@ from typing import Any
 
 _SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 
+_TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
+
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 
 
@@ -51,8 +53,8 @@ class ProcessState:
 
     def restore_shared(self) -> bool:
         """As `restore`, from any thread: all but the handlers of signals, which other threads can't set."""
-        _signal.setitimer(_signal.ITIMER_VIRTUAL, 0)
-        _signal.setitimer(_signal.ITIMER_PROF, 0)
+        for timer in _TIMERS:
+            _signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
         os.umask(self._umask)
         if _interpreter() != self._interpreter:

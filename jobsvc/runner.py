@@ -73,8 +73,7 @@ class Runner:
         # would inherit.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignore)
-        if self._threads == 1:
-            signal.signal(signal.SIGALRM, on_alarm)
+        signal.signal(signal.SIGALRM, on_alarm)  # means nothing without a clock on the main thread
         forks.guard(
             {
                 signal.SIGINT: (_ignore, signal.default_int_handler),

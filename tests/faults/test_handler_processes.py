@@ -180,6 +180,13 @@ def test_the_next_job_finds_the_process_as_it_was(site: Site, what: str) -> None
 
 
 @in_shared
+def test_an_alarm_left_behind_strikes_nobody(site: Site) -> None:
+    before = site.result("LOOK_AROUND")
+    site.run("LEAVE", what="alarm")
+    assert site.result("LOOK_AROUND", seconds=1.5) == before
+
+
+@in_shared
 @pytest.mark.parametrize("what", [*SIGNALS, "alarm", "SIGCHLD ignored", "stdout closed", "threads"])
 def test_the_next_job_is_timed_out_and_cancelled_as_always(site: Site, what: str) -> None:
     if site.kind == "threads" and what in NOT_IN_THREADS:
