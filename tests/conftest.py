@@ -13,6 +13,9 @@ from tests.support import Service
 
 _servers: Servers | None = None
 
+MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+"""What `make test` tells the `make`s that tests start, which are to behave as those that a user starts."""
+
 INFRA = Path(__file__).parent / "infra"
 """Tests against servers that Debian ships: run where they are named, by `make test-infra`."""
 
@@ -41,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
     for name in [name for name in os.environ if name.startswith("JOBSVC_") and name != "JOBSVC_DEV_DIR"]:
         del os.environ[name]
+    for name in MAKE:
+        os.environ.pop(name, None)
     upgrade({})
 
 

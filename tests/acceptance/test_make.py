@@ -26,7 +26,6 @@ def env(tmp_path: Path) -> dict[str, str]:
         "DATABASE_URL": "",
         "REDIS_URL": "",
         "JOBSVC_WORKERS": "1",
-        "MAKEFLAGS": "",
     }
 
 

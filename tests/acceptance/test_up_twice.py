@@ -34,7 +34,6 @@ def env(tmp_path: Path) -> dict[str, str]:
         "REDIS_URL": "",
         "JOBSVC_WORKERS": "1",
         "JOBSVC_SHUTDOWN_SECONDS": "2",
-        "MAKEFLAGS": "",
     }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from tests.servers import ROOT
 
 CACHE = ROOT / ".jobsvc" / f"rq-{rq.__version__}"
 FILES = ["worker", "worker_pool", "worker_registration", "commands", "executions"]
+SANDBOX = Path("/tmp/rq_shutdown")
+"""A folder that RQ's tests make, and cannot make again when one of them was killed."""
+
 TRIES = 3
 """RQ's tests sleep and hope: one that fails is run again, alone."""
 
@@ -60,6 +64,7 @@ def _run(source: Path, tests: Iterable[str]) -> dict[str, str]:
     programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     with tempfile.NamedTemporaryFile(suffix=".xml") as report, tempfile.TemporaryFile() as output:
         options = ["-p", "standin", "-p", "no:cacheprovider", "-q", "--tb=short", f"--junitxml={report.name}"]
+        shutil.rmtree(SANDBOX, ignore_errors=True)
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, *tests],
             cwd=source,
