@@ -7,6 +7,7 @@ from jobsvc import rqsettings
 from jobsvc.db import disconnect, engine
 from jobsvc.errors import WrongServer
 from jobsvc.ownership import NamespaceTaken
+from jobsvc.poolmode import REFUSED, pools_by_statement
 from jobsvc.rqsettings import ClusterRefused
 from jobsvc.startup import refuse_start
 
@@ -21,9 +22,9 @@ def check_servers() -> None:
             pass
     except WrongServer as error:
         refuse_start(str(error))
-    except SQLAlchemyError as error:
-        if "statement pooling" in str(error):
-            refuse_start("DATABASE_URL: PgBouncer pools by statement, it has to pool by transaction or session")
+    except SQLAlchemyError:
+        if pools_by_statement():
+            refuse_start(REFUSED)
     finally:
         disconnect()  # the processes that are forked later make their own
     try:

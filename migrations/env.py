@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from jobsvc.db import engine
 from jobsvc.errors import JobsvcError
 from jobsvc.models import Base
+from jobsvc.poolmode import REFUSED, pools_by_statement
 from jobsvc.printable import describe_exception
 from jobsvc.startup import refuse_start
 
@@ -46,6 +47,8 @@ def refuse(error: Exception) -> None:
     what = (str(cause).strip().splitlines() or [type(cause).__name__])[0]  # the other lines are hints and statements
     if isinstance(error, CommandError) and "locate revision" in what:
         refuse_start(f"DATABASE_URL: the tables were made by another version of this program ({what}): run that one")
+    if isinstance(error, DBAPIError) and error.connection_invalidated and pools_by_statement():
+        refuse_start(REFUSED)
     if isinstance(error, DBAPIError) and error.statement is None:
         refuse_start(f"DATABASE_URL: Postgres can't be reached: {what}")
     if isinstance(error, DBAPIError):

@@ -1,6 +1,9 @@
 """PgBouncer in front of Postgres, in session and in transaction mode: migrations and jobs, both through it."""
 
 import contextlib
+import os
+import subprocess
+import sys
 
 import psycopg2
 import pytest
@@ -8,6 +11,8 @@ import pytest
 from tests.infra.life import live
 from tests.infra.servers import Infrastructure
 from tests.infra.site import site
+from tests.servers import ROOT
+from tests.support import free_port
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
@@ -15,6 +20,18 @@ def test_jobs_live_behind_pgbouncer(servers: Infrastructure, mode: str) -> None:
     database_url, _ = servers.pgbouncer(servers.postgres(), mode)
     with site({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
         live(service)
+
+
+@pytest.mark.parametrize("command", [("jobsvc.serve",), ("worker",), ("flask", "--app", "wsgi", "db", "upgrade")])
+def test_pools_of_statements_are_refused(servers: Infrastructure, command: tuple[str, ...]) -> None:
+    database_url, _ = servers.pgbouncer(servers.postgres(), "statement")
+    env = {**os.environ, "DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0], "PORT": str(free_port(None))}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=env, cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode != 0
+    [line] = [line for line in done.stderr.splitlines() if line]
+    assert "DATABASE_URL: PgBouncer pools by statement" in line
 
 
 def test_no_setting_of_a_session_is_left_to_other_clients(servers: Infrastructure) -> None:
