@@ -1,10 +1,15 @@
 """Debian's Postgres and Redis, reached directly: by TCP, and by Unix sockets."""
 
+import contextlib
+import re
+
 import pytest
+import redis
 
 from tests.infra.life import live
 from tests.infra.servers import Infrastructure
 from tests.infra.site import site
+from tests.servers import ROOT
 
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])
@@ -22,3 +27,15 @@ def test_jobs_live_on_unix_sockets(servers: Infrastructure) -> None:
     }
     with site(env) as service:
         live(service)
+
+
+@pytest.mark.parametrize("kind", ["pool", "stock"])
+def test_jobs_live_with_the_documented_rights_in_redis(servers: Infrastructure, kind: str) -> None:
+    [rights] = re.findall(r"these rights are enough: `(.+?)`", (ROOT / "docs" / "operations.md").read_text())
+    url, _ = servers.redis()
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        client.execute_command("ACL", "SETUSER", "jobsvc", "on", ">secret", *rights.split())
+    env = {"DATABASE_URL": servers.postgres(), "REDIS_URL": url.replace("://", "://jobsvc:secret@")}
+    with site(env, kind) as service:
+        live(service)
+        assert "NOPERM" not in service.api.output
