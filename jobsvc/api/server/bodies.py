@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -32,6 +33,9 @@ LINGER_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 """How often overdue reads are looked for."""
 
+LAST_SECONDS = 0.5
+"""How long a read may still take when the process is told to stop: a body that was sent before is here by then."""
+
 _CUT_OFF = "The body is shorter than announced."
 
 
@@ -40,14 +44,11 @@ class Overdue:
 
     def __init__(self) -> None:
         self._deadlines: dict[Any, float] = {}
-        self.is_closed = False
+        self._latest = math.inf  # monotonic seconds
 
     async def wait(self, future: Any, deadline: float) -> Any:
-        """Return what the future has; raises TimeoutError at the deadline, and when this is closed."""
-        if self.is_closed:
-            future.cancel()
-            raise TimeoutError
-        self._deadlines[future] = deadline
+        """Return what the future has; raises TimeoutError at the deadline, or LAST_SECONDS after `close`."""
+        self._deadlines[future] = min(deadline, self._latest)
         try:
             return await future
         except asyncio.CancelledError:
@@ -64,10 +65,14 @@ class Overdue:
                 future.cancel()
 
     def close(self) -> None:
-        """End every wait, and let none begin."""
-        self.is_closed = True
-        for future in list(self._deadlines):
-            future.cancel()
+        """End every wait in LAST_SECONDS, also those that begin now."""
+        self._latest = time.monotonic() + LAST_SECONDS
+        self._deadlines = {future: min(deadline, self._latest) for future, deadline in self._deadlines.items()}
+
+    @property
+    def is_closed(self) -> bool:
+        """Return True after `close`."""
+        return self._latest < math.inf
 
 
 class Body:
