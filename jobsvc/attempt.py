@@ -30,28 +30,29 @@ UNKNOWN_TYPE_SECONDS = 1.0
 
 def attempt(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
     """Run the handler, in this thread; returns how that ended. Raises nothing, whatever the handler does."""
-    with (
-        logs.About(str(started.job_id), started.type, started.attempt),
-        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=str(started.job_id)),
-        log,
-    ):
-        try:
-            end = _run(started, clock, log)
-        except BaseException as error:  # struck before the clock had paused, or out of memory until now
-            try:
-                end = _end_of(started, clock, error)
-            except BaseException:
-                end = AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
-        clock.close()
-        return said(end, clock, log)
-
-
-def _run(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
     job_id = str(started.job_id)
     context = handlers.Context(
         *(job_id, started.attempt, started.max_attempts, started.fence),
         *(clock.progress, log.add, clock.tell_cancelled, started.traceparent),
     )
+    with (
+        logs.About(job_id, started.type, started.attempt),
+        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id),
+        log,
+    ):
+        try:
+            end = _run(started, clock, context)
+        except BaseException as error:  # struck before the clock had paused, or out of memory until now
+            try:
+                end = _end_of(started, clock, error)
+            except BaseException:
+                end = AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
+        if end.outcome != Outcome.COMPLETED:  # else nothing has started the clock again since the handler returned
+            clock.close()
+        return said(end, clock, log)
+
+
+def _run(started: Started, clock: Clock, context: handlers.Context) -> AttemptEnd:
     try:
         clock.start()
         handler = handlers.find(started.type)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 
 from jobsvc import logs, pgclock
-from jobsvc.loglines import MAX_LINES, Line, Lines
+from jobsvc.loglines import MAX_LINES, NO_LINES, Line, Lines
 from jobsvc.strictjson import clean
 from jobsvc.wire import show_time
 
@@ -53,7 +53,7 @@ class AttemptLog:
 
     def unsent(self) -> Lines:
         """Return the lines after `sent`, the newest that may be kept."""
-        return self.kept().after(self.sent)
+        return self.kept().after(self.sent) if self.has_unsent else NO_LINES
 
     def kept(self) -> Lines:
         """Return the newest lines, whether sent or not."""

@@ -2,7 +2,6 @@
 
 # The functions behind `signal`'s wrappers, which make an enum of each result: 0.03 us a signal instead of 0.5.
 import _signal
-import contextlib
 import faulthandler
 import gc
 import logging
@@ -13,8 +12,6 @@ import sys
 from typing import Any
 
 _SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
-
-_TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
 
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 
@@ -31,7 +28,7 @@ class ProcessState:
         self._folder = os.getcwd()
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        self._limits = [resource.getrlimit(limit) for limit in _LIMITS]
+        self._limits = _limits()
         self._identity = _identity()
         self._streams = sys.stdin, sys.stdout, sys.stderr
         self._interpreter = _interpreter()
@@ -53,8 +50,9 @@ class ProcessState:
 
     def restore_shared(self) -> bool:
         """As `restore`, from any thread: all but the handlers of signals, which other threads can't set."""
-        for timer in _TIMERS:
-            _signal.setitimer(timer, 0)
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.setitimer(_signal.ITIMER_VIRTUAL, 0)
+        _signal.setitimer(_signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
         os.umask(self._umask)
         if _interpreter() != self._interpreter:
@@ -91,22 +89,26 @@ class ProcessState:
             os.environb[name] = value
 
     def _restore_folder(self) -> bool:
-        with contextlib.suppress(OSError):
+        try:
             if os.getcwd() == self._folder:
                 return True
-        with contextlib.suppress(OSError):
+        except OSError:
+            pass  # it was removed
+        try:
             os.chdir(self._folder)
             return True
-        return False
+        except OSError:
+            return False
 
     def _restore_limits(self) -> bool:
-        for limit, values in zip(_LIMITS, self._limits, strict=True):
-            if resource.getrlimit(limit) != values:
-                try:
-                    resource.setrlimit(limit, values)
-                except (OSError, ValueError):  # the hard limit was lowered, which only root can raise
-                    return False
-        return True
+        if _limits() == self._limits:
+            return True
+        try:
+            for limit, values in zip(_LIMITS, self._limits, strict=True):
+                resource.setrlimit(limit, values)
+            return True
+        except (OSError, ValueError):  # a hard limit was lowered, which only root can raise
+            return False
 
 
 def restore_thread() -> None:
@@ -116,6 +118,10 @@ def restore_thread() -> None:
 
 def _handlings() -> list[Any]:
     return list(map(_signal.getsignal, _SIGNALS))
+
+
+def _limits() -> list[tuple[int, int]]:
+    return list(map(resource.getrlimit, _LIMITS))
 
 
 def _environ() -> dict[bytes, bytes]:

@@ -41,8 +41,8 @@ def _shorten_redirect(response: Response) -> Response:
 
 
 def _protect(response: Response) -> Response:
-    for name, value in (*_PROTECTION, _NO_PAGE):
-        response.headers.setdefault(name, value)
-    caching = "private, no-cache" if "ETag" in response.headers else "no-store"
-    response.headers.setdefault("Cache-Control", caching)
+    given = {name.lower() for name, _ in response.headers}
+    caching = ("Cache-Control", "private, no-cache" if "etag" in given else "no-store")
+    ours = (*_PROTECTION, _NO_PAGE, caching)
+    response.headers.extend((name, value) for name, value in ours if name.lower() not in given)
     return response
