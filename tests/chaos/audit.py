@@ -12,7 +12,7 @@ from psycopg2.extras import NamedTupleCursor
 
 from tests.chaos.faults import Strike
 from tests.chaos.load import Accepted
-from tests.chaos.site import LEASE
+from tests.chaos.site import LEASE, SHUTDOWN
 
 EARLY = 0.005
 """Seconds by which a clock may be read too early."""
@@ -22,6 +22,9 @@ AT_ONCE = 0.1
 
 STORING = 2.0
 """Seconds in which an outcome is stored, while Postgres is there."""
+
+LEAVING = SHUTDOWN + 3
+"""Seconds in which a worker that is told to stop has gone, and has stored what it can."""
 
 ORPHANED = 1
 """The parent's pid of a process whose parent has died."""
@@ -158,11 +161,17 @@ def _strike_on(run: Run, strikes: Sequence[Strike]) -> Strike | None:
     if ORPHANED in run.pids:  # the worker was taken before the handler began
         return next((one for one in reversed(strikes) if one.lost and one.at <= run.begun_at), None)
     for one in strikes:
-        if one.lost & set(run.pids) and one.at >= run.begun_at - AT_ONCE:
+        if _taken(one, strikes) & set(run.pids) and one.at >= run.begun_at - AT_ONCE:
             stored_by = (run.ended_at or one.at) + STORING
             if one.at <= stored_by + _postgres_away(strikes, run.begun_at, one.at):
                 return one
     return None
+
+
+def _taken(strike: Strike, strikes: Sequence[Strike]) -> set[int]:
+    """The processes whose attempts nobody can expect to end: also those that had to leave while Postgres was away."""
+    is_stored = _postgres_away(strikes, strike.at, strike.at + LEAVING) == 0
+    return strike.lost if is_stored else strike.lost | strike.told_to_stop
 
 
 def _twice(runs: Sequence[Run]) -> bool:
@@ -199,9 +208,10 @@ def _audit_recoveries(
             run = runs.get((job_id, fence))
             strike = run and _strike_on(run, [one for one in strikes if one.at <= attempt.finished_at])
             if strike:
-                took = attempt.finished_at - strike.at
+                lost_at = strike.at + LEAVING if strike.told_to_stop else strike.at
+                took = attempt.finished_at - lost_at
                 account.recoveries[strike.kind].append(took)
-                if took - _postgres_away(strikes, strike.at, attempt.finished_at) > bound:
+                if took - _postgres_away(strikes, lost_at, attempt.finished_at) > bound:
                     account.recovered_late.append(job_id)
             elif run:
                 account.given_up.append(job_id)

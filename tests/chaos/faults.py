@@ -27,6 +27,8 @@ class Strike:
     at: float
     lost: set[int] = field(default_factory=set)
     """The processes that it took, whose attempts nobody can expect to end."""
+    told_to_stop: set[int] = field(default_factory=set)
+    """The processes that were told to end: what they can't store in time, they leave behind."""
     heal_after: float = 0.0
     heal: Callable[[], None] | None = None
     healed_at: float | None = None
@@ -132,6 +134,7 @@ def _frozen(site: Site, random: Random, strike: Strike, pool: Process) -> None:
 
 @fault_of_a_pool("workers rolled")
 def _rolled(site: Site, random: Random, strike: Strike, pool: Process) -> None:
+    strike.told_to_stop = set(pool.tree())
     _send(pool.popen.pid, signal.SIGTERM)
     site.replace(pool)
 

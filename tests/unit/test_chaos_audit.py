@@ -81,6 +81,16 @@ def test_a_second_run_needs_an_excuse() -> None:
     assert account(job=row(), runs=twice, strikes=[away, killed(WORKER, 19)]) == set()
 
 
+def test_a_worker_that_is_told_to_stop_while_postgres_is_away_leaves_its_attempts() -> None:
+    runs, attempts = [run(1, 10), run(2, 20)], {1: ended("lost", 18)}
+    told = Strike("workers rolled", 10.05, told_to_stop={WORKER}, healed_at=10.05)
+    away = Strike("Postgres killed", 10.05, healed_at=18)
+    assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, away]) == set()
+    assert account(job=row(), runs=runs, attempts=attempts, strikes=[told]) == {TWICE, GIVEN_UP}
+    later = Strike("Postgres killed", 15, healed_at=18)
+    assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, later]) == {TWICE, GIVEN_UP}
+
+
 def test_one_start_runs_once() -> None:
     assert account(job=row(), runs=[run(1, 10, begun_twice=True)], strikes=[killed(WORKER, 10)]) == {TWICE}
 
