@@ -23,8 +23,11 @@ AT_ONCE = 0.1
 STORING = 2.0
 """Seconds in which an outcome is stored, while Postgres is there."""
 
-LEAVING = SHUTDOWN + 3
-"""Seconds in which a worker that is told to stop has gone, and has stored what it can."""
+NOTICING = 1.5
+"""Seconds in which a worker notices that its pool has died."""
+
+LEAVING = NOTICING + SHUTDOWN + 3
+"""Seconds in which a worker that is to stop has gone, and has stored what it can."""
 
 ORPHANED = 1
 """The parent's pid of a process whose parent has died."""
@@ -161,17 +164,20 @@ def _strike_on(run: Run, strikes: Sequence[Strike]) -> Strike | None:
     if ORPHANED in run.pids:  # the worker was taken before the handler began
         return next((one for one in reversed(strikes) if one.lost and one.at <= run.begun_at), None)
     for one in strikes:
-        if _taken(one, strikes) & set(run.pids) and one.at >= run.begun_at - AT_ONCE:
+        if _may_have_taken(run, one, strikes):
             stored_by = (run.ended_at or one.at) + STORING
             if one.at <= stored_by + _postgres_away(strikes, run.begun_at, one.at):
                 return one
     return None
 
 
-def _taken(strike: Strike, strikes: Sequence[Strike]) -> set[int]:
-    """The processes whose attempts nobody can expect to end: also those that had to leave while Postgres was away."""
-    is_stored = _postgres_away(strikes, strike.at, strike.at + LEAVING) == 0
-    return strike.lost if is_stored else strike.lost | strike.told_to_stop
+def _may_have_taken(run: Run, strike: Strike, strikes: Sequence[Strike]) -> bool:
+    """Whether this strike took a process of the run, or had it leave while Postgres was away."""
+    pids = set(run.pids)
+    if strike.lost & pids:
+        return strike.at >= run.begun_at - AT_ONCE
+    is_away = _postgres_away(strikes, strike.at, strike.at + LEAVING) > 0
+    return bool(strike.told_to_stop & pids) and is_away and strike.at >= run.begun_at - NOTICING
 
 
 def _twice(runs: Sequence[Run]) -> bool:

@@ -28,7 +28,7 @@ class Strike:
     lost: set[int] = field(default_factory=set)
     """The processes that it took, whose attempts nobody can expect to end."""
     told_to_stop: set[int] = field(default_factory=set)
-    """The processes that were told to end: what they can't store in time, they leave behind."""
+    """The processes that were told to end, or do so without their pool: what they can't store in time is lost."""
     heal_after: float = 0.0
     heal: Callable[[], None] | None = None
     healed_at: float | None = None
@@ -106,6 +106,7 @@ def fault_of_a_pool(kind: str) -> Callable[[Callable[[Site, Random, Strike, Proc
 
 @fault_of_a_pool("pool killed, its workers not")
 def _pool(site: Site, random: Random, strike: Strike, pool: Process) -> None:
+    strike.told_to_stop = set(pool.tree()) - {pool.popen.pid}
     kill([pool.popen.pid])
     pool.wait()
     strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)

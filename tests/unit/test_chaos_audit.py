@@ -87,7 +87,7 @@ def test_a_worker_that_is_told_to_stop_while_postgres_is_away_leaves_its_attempt
     away = Strike("Postgres killed", 10.05, healed_at=18)
     assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, away]) == set()
     assert account(job=row(), runs=runs, attempts=attempts, strikes=[told]) == {TWICE, GIVEN_UP}
-    later = Strike("Postgres killed", 15, healed_at=18)
+    later = Strike("Postgres killed", 16, healed_at=18)
     assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, later]) == {TWICE, GIVEN_UP}
 
 
