@@ -18,7 +18,7 @@ from jobsvc import handlers
 from jobsvc.attempt import failed
 from jobsvc.childmessages import Message
 from jobsvc.config import settings
-from jobsvc.ends import AWAY_SECONDS, FLUSH_SECONDS, Ends
+from jobsvc.ends import FLUSH_SECONDS, Ends
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Doorbell, Ended, Held, ids_in
 from jobsvc.horse import SLOTS, Horse
@@ -43,6 +43,9 @@ MOST_REFUSED = 100
 SHOW_AFTER_SECONDS = 0.1
 """RQ is told of an execution that takes longer; of a shorter one it sees the end alone."""
 
+STILLBORN_SECONDS = 0.5
+"""Pause after a process of handlers that died before it ran a job."""
+
 LOOK_SECONDS = 0.05
 """How often it is looked after what runs."""
 
@@ -59,7 +62,7 @@ class Batches:
         self._more = 0
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
-        postgres = Server("Postgres", StoreUnavailable)
+        postgres = self._postgres = Server("Postgres", StoreUnavailable)
         self._starts = Starts(postgres, worker, handlers.types)
         self._ends = Ends(postgres, doorbell.show_ended)
         self._reports = Reports(postgres)
@@ -79,6 +82,8 @@ class Batches:
     def stop(self) -> None:
         """Take no more, give back what has not begun, and let the rest run on for JOBSVC_SHUTDOWN_SECONDS."""
         self._stop_at = min(self._stop_at, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS)
+        self._postgres.hurry()
+        self._ends.hurry()
 
     def run(self, job_ids: list[str]) -> None:
         """Run these, and whatever else can be taken meanwhile, until none is held."""
@@ -131,7 +136,7 @@ class Batches:
         if self.is_stopping or time.monotonic() < self._next_take:
             return
         if not self._starts.undo():
-            self._next_take = time.monotonic() + AWAY_SECONDS
+            self._next_take = time.monotonic() + self._postgres.pause
             return
         most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._more
         if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
@@ -152,9 +157,9 @@ class Batches:
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
                 self._doorbell.give_back(job_ids)
-            self._next_take, self._more = now + AWAY_SECONDS, 0
+            self._next_take, self._more = time.monotonic() + self._postgres.pause, 0
             if not (self.held or self._starts):
-                time.sleep(AWAY_SECONDS)
+                self._rest(self._postgres.pause)
             return
         by_id = {str(one.job_id): one for one in started}
         # Refused jobs take no time: where nothing else came, many are taken next.
@@ -164,6 +169,11 @@ class Batches:
                 self._doorbell.refused(refused)
         # In the order in which they were taken, the queues' own; Postgres returns them in any.
         self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.is_stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
 
     def _give(self, started: Iterable[tuple[Started, float]]) -> None:
         """Have horses run these, each started at this time."""
@@ -234,7 +244,7 @@ class Batches:
                 self._end(held, lost(held.started.job_id, held.started.fence, message))
         self.stable.dismiss(horse)
         if not horse.has_begun and horse.kill_at == math.inf:
-            time.sleep(AWAY_SECONDS)  # nor may the next one live, as where memory is short
+            time.sleep(STILLBORN_SECONDS)  # nor may the next one live, as where memory is short
         self._give(unbegun)
 
     def _end(self, held: Held, end: AttemptEnd, seconds: float = 0.0) -> None:
@@ -248,7 +258,7 @@ class Batches:
             by_horse.setdefault(one.held.horse, []).append(one.held.slot)
             self._free.append(one.held.slot)
         if not by_horse:
-            self._next_take = time.monotonic() + AWAY_SECONDS
+            self._next_take = time.monotonic() + self._postgres.pause
         for horse, slots in by_horse.items():
             if horse in self.stable:
                 self.stable.dismiss(horse) if horse.is_for_one else horse.stored(slots)

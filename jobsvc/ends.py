@@ -10,15 +10,12 @@ from redis import RedisError
 
 from jobsvc.execution import store, tell_all
 from jobsvc.held import Ended, Held
-from jobsvc.outages import Server
+from jobsvc.outages import Backoff, Server
 
 logger = logging.getLogger("jobsvc.worker")
 
 FLUSH_AT, FLUSH_SECONDS = 100, 0.003
 """Ends are stored when there are so many, when one is so old, or when nothing else runs."""
-
-AWAY_SECONDS = 0.5
-"""How long until it is tried again what Postgres or Redis didn't take."""
 
 
 class Ends:
@@ -29,6 +26,11 @@ class Ends:
         self._ended: list[Ended] = []
         self._stored: list[Ended] = []
         self._first = self._next_flush = self._next_show = 0.0
+        self._show_pauses = Backoff()
+
+    def hurry(self) -> None:
+        """Try again now what failed: the process is about to end."""
+        self._next_flush = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._ended or self._stored)
@@ -58,7 +60,7 @@ class Ends:
         if stored is None:
             if not self._next_flush:
                 logger.warning("%s: its outcome waits for Postgres, of %d", self._ended[0].end.job_id, len(self._ended))
-            self._next_flush = time.monotonic() + AWAY_SECONDS
+            self._next_flush = time.monotonic() + self._postgres.pause
             return []
         self._next_flush = 0.0
         pairs = zip(self._ended, stored, strict=True)
@@ -75,7 +77,8 @@ class Ends:
         try:
             self._show(self._stored)
             self._stored = []
+            self._show_pauses.reset()
         except RedisError:
-            self._next_show = time.monotonic() + AWAY_SECONDS
+            self._next_show = time.monotonic() + self._show_pauses.next()
             if is_last_try:
                 self._stored = []

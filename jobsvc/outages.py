@@ -14,6 +14,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two tries while a server is unavailable; each pause is twice the one before."""
 
 
+HASTE_SECONDS = 0.5
+"""The longest pause of a process that is about to end."""
+
+
 class Backoff:
     """Pauses that grow from FIRST_PAUSE to `longest` seconds."""
 
@@ -102,6 +106,16 @@ class Server:
     def seconds_to_retry(self) -> float:
         """Seconds until it is worth a try; 0 while it is available."""
         return 0.0 if self.is_available else max(self._retry_at - time.monotonic(), 0.0)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until what has just failed is tried again."""
+        return max(self.seconds_to_retry, FIRST_PAUSE)
+
+    def hurry(self) -> None:
+        """Pause no longer than HASTE_SECONDS from now on, since there is little time left."""
+        self._backoff = Backoff(HASTE_SECONDS)
+        self._retry_at = 0.0
 
     def is_worth_a_try(self) -> bool:
         """Return True if it is available, as far as one knows, or the pause after the last failure is over."""

@@ -25,9 +25,6 @@ PROGRESS_SECONDS = 0.2
 LINES_SECONDS, FIRST_LINES_SECONDS = 1.0, 0.5
 """Least time between two statements that store lines; where one has the first lines of an attempt."""
 
-RETRY_SECONDS = 0.5
-"""Pause before a report that Postgres did not take is stored again."""
-
 Item = TypeVar("Item", Chunk, tuple[Started, dict[str, Any]])
 
 
@@ -86,25 +83,31 @@ class Reports:
     def _store_progress(self, progress: dict[Held, dict[str, Any]]) -> None:
         if not progress:
             return
-        self._next_progress = time.monotonic() + RETRY_SECONDS
+        stored = None
         with self._postgres:
             stored = _each(jobs.report, [(held.started, newest) for held, newest in progress.items()])
-            self._next_progress = time.monotonic() + PROGRESS_SECONDS
-            for held in _settled(progress, stored):
-                self._unstored[held].progress = None
+        if stored is None:
+            self._next_progress = time.monotonic() + self._postgres.pause
+            return
+        self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        for held in _settled(progress, stored):
+            self._unstored[held].progress = None
 
     def _store_lines(self, lines: dict[Held, Lines]) -> None:
         if not lines:
             return
-        self._next_lines = time.monotonic() + RETRY_SECONDS + LINES_SECONDS - FIRST_LINES_SECONDS
+        stored = None
         chunks = [Chunk(held.started, new, self._unstored[held].stored.superfluous(new)) for held, new in lines.items()]
         with self._postgres:
             stored = _each(jobs.append_lines, chunks)
-            self._next_lines = time.monotonic() + LINES_SECONDS
-            for held in _settled(lines, stored):
-                one = self._unstored[held]
-                one.stored.add(one.lines)
-                one.lines, one.has_stored = NO_LINES, True
+        if stored is None:  # `due_at` may be earlier than this by so much, for first lines
+            self._next_lines = time.monotonic() + self._postgres.pause + LINES_SECONDS - FIRST_LINES_SECONDS
+            return
+        self._next_lines = time.monotonic() + LINES_SECONDS
+        for held in _settled(lines, stored):
+            one = self._unstored[held]
+            one.stored.add(one.lines)
+            one.lines, one.has_stored = NO_LINES, True
 
 
 def _settled(reported: Iterable[Held], stored: Collection[tuple[UUID, int]]) -> list[Held]:

@@ -19,6 +19,7 @@ from jobsvc.config import settings
 from jobsvc.errors import StoreUnavailable
 from jobsvc.held import Held
 from jobsvc.horse import Horse
+from jobsvc.outages import Backoff
 from jobsvc.shutdown import CLEANUP_SECONDS
 from jobsvc.stable import Stable
 
@@ -97,14 +98,19 @@ def _is_to_be_killed(horse: Horse, running: Collection[Held]) -> bool:
 def keep_leases(held: Callable[[], list[Held]]) -> None:
     """Renew the leases and look for cancels, for ever: a thread's work, so that nothing holds it up."""
     lease = settings().JOBSVC_LEASE_SECONDS
+    backoff, failed_pause = Backoff(lease / 3), 0.0
     while True:
-        time.sleep(min(CANCEL_LOOK_SECONDS, lease / 3))
+        time.sleep(max(min(CANCEL_LOOK_SECONDS, lease / 3), failed_pause))
         try:
             _renew([one for one in held() if time.monotonic() >= one.renew_at], lease)
             _look_for_cancels([one for one in held() if time.monotonic() - one.since > OLD_SECONDS])
+            backoff.reset()
+            failed_pause = 0.0
         except StoreUnavailable as error:
+            failed_pause = backoff.next()
             logger.debug("the leases can't be renewed: %s", error)
         except Exception:
+            failed_pause = backoff.next()
             logger.exception("the leases can't be renewed")
 
 
