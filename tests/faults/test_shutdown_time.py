@@ -24,7 +24,7 @@ from rq.serializers import JSONSerializer
 from tests.faults.conftest import Ground
 from tests.support import Process, Service, eventually
 
-SLACK = 4.0
+SLACK = 2.0
 """Seconds by which a machine with two cores may be late that runs three files at once; without the fix it is 10."""
 
 
