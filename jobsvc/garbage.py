@@ -18,6 +18,12 @@ DELAY_SECONDS = 0.05
 MAX_SHARE = 0.05
 """Share of the time that collections may take: a few ms each, since what was there before the first job is left out."""
 
+LARGE = 2**20
+"""Bytes from which on glibc gives each piece of memory back as it is freed. Left alone it raises this up to 32 MiB, and
+keeps as much for each thread."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
 _asked = threading.Event()
 _is_set_up = False
 _thread: threading.Thread | None = None
@@ -27,6 +33,9 @@ def set_up() -> None:
     """Let `collect_soon` work in this process, and collections leave out what there is now."""
     global _is_set_up
     gc.freeze()
+    if set_option := _glibc("mallopt"):
+        set_option(_M_MMAP_THRESHOLD, LARGE)
+        set_option(_M_TRIM_THRESHOLD, 2 * LARGE)
     _is_set_up = True
 
 
@@ -43,7 +52,7 @@ def collect_soon() -> None:
 
 def _collect() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread is to wake up for them
-    trim = _trim()
+    trim = _glibc("malloc_trim")  # gives memory back that was freed amid what is in use
     while True:
         _asked.wait()
         time.sleep(DELAY_SECONDS)
@@ -55,8 +64,8 @@ def _collect() -> None:
         time.sleep((time.monotonic() - begun) / MAX_SHARE)
 
 
-def _trim() -> "ctypes._NamedFuncPointer | None":
-    """Return glibc's malloc_trim, which gives memory back that was freed amid what is in use; None elsewhere."""
+def _glibc(name: str) -> "ctypes._NamedFuncPointer | None":
+    """Return this function of glibc; None where there is another library."""
     with contextlib.suppress(AttributeError, OSError):
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)  # type: ignore[no-any-return]
     return None

@@ -17,7 +17,7 @@ import pytest
 from tests.handlers_exceptions import MEGABYTES
 from tests.support import Process, Service, eventually
 
-TOLERANCE = 60
+TOLERANCE = 40
 """Megabytes that the process of the handlers may have grown by; one of the failures holds 20."""
 
 KINDS = {"pool": {}, "threads": {"JOBSVC_CONCURRENCY": "3"}, "stock": {}}
