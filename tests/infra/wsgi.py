@@ -24,7 +24,8 @@ class Site:
         self.server = Process(*[one.replace("{port}", str(self.port)) for one in command], env=self.env)
         self.processes = [self.server]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        # uWSGI closes a connection after its answer without saying so, and the next request would meet that.
+        self.client = httpx.Client(base_url=self.url, timeout=30, headers={"Connection": "close"})
 
     def __enter__(self) -> "Site":
         try:
