@@ -1,6 +1,6 @@
 """`python worker.py`: a worker, as `make worker` starts it."""
 
-from jobsvc.pool import main
+from jobsvc.worker.pool import main
 
 if __name__ == "__main__":
     main()

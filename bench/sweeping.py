@@ -4,7 +4,7 @@ import json
 import sys
 import time
 
-from jobsvc.relay import Relay
+from jobsvc.dispatch.relay import Relay
 
 if __name__ == "__main__":
     relay = Relay()

@@ -8,7 +8,8 @@ from werkzeug.routing import IntegerConverter
 
 from jobsvc import logs
 from jobsvc.config import settings
-from jobsvc.startup import exit_on_error
+from jobsvc.execution.bootstrap import bootstrap
+from jobsvc.processes.refusal import exit_on_error
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -26,6 +27,7 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
     Without the commands, such as `flask db upgrade`, it takes 9 MB less. Ends the process with one line when a setting
     is wrong or a handler can't be loaded.
     """
+    bootstrap()
     with exit_on_error():
         app = Flask("jobsvc", static_folder=None)
         # One more than the limit, since Werkzeug cuts a body of unknown length there, in silence.
@@ -37,7 +39,7 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         logs.set_up()
         _wire(app)
         if has_commands and not ERRANDS & set(sys.argv[1:]):
-            from jobsvc.servercheck import check_servers
+            from jobsvc.dispatch.server_check import check_servers
 
             check_servers()
         _start(app, waiters)
@@ -53,7 +55,6 @@ class _ShortNumber(IntegerConverter):
 
 
 def _wire(app: Flask) -> None:
-    # Imported here, since these modules read the settings and load the handlers as they come in.
     from jobsvc.api import auth, dashboard, headers, problems, proxy
     from jobsvc.api.routes import (
         acting,
@@ -80,16 +81,16 @@ def _wire(app: Flask) -> None:
 def _add_commands(app: Flask) -> None:
     from flask_migrate import Migrate
 
-    from jobsvc.cli import commands
-    from jobsvc.models import Base
+    from jobsvc.cli.commands import commands
+    from jobsvc.db.models import Base
 
     app.cli.add_command(commands)
     Migrate(app, Base, directory=str(MIGRATIONS))
 
 
 def _start(app: Flask, waiters: int) -> None:
-    from jobsvc.api.hub import Hub
-    from jobsvc.relay import Relay
+    from jobsvc.api.job_watcher import Hub
+    from jobsvc.dispatch.relay import Relay
 
     app.extensions["relay"] = Relay().start()
     app.extensions["hub"] = Hub(waiters).start()

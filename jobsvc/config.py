@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobsvc.errors import ConfigError
-from jobsvc.listening import is_loopback, resolve, url_of
 from jobsvc.printable import one_line
-from jobsvc.urls import check_database_url, check_redis_url
+from jobsvc.servers.listening import is_loopback, resolve, url_of
+from jobsvc.servers.urls import check_database_url, check_redis_url
 
 __all__ = ["ApiKey", "Network", "Scope", "Settings", "check", "is_loopback", "settings"]
 

@@ -8,13 +8,14 @@ from flask_migrate import Migrate, upgrade
 from redis import RedisError
 from sqlalchemy import update
 
-from jobsvc import logs, ownership
+from jobsvc import logs
 from jobsvc.app import MIGRATIONS
 from jobsvc.config import settings
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import Base, Deployment
+from jobsvc.dispatch import ownership, rq_redis
 from jobsvc.errors import JobsvcError
-from jobsvc.models import Base, Deployment
-from jobsvc.startup import exit_on_error, refuse_start
+from jobsvc.processes.refusal import exit_on_error, refuse_start
 
 
 def main() -> None:
@@ -42,9 +43,7 @@ def main() -> None:
                 connection.execute(update(Deployment).values(owner=uuid4()))
             print("jobsvc: the database has a new id")
         if given.take_namespace:
-            from jobsvc import rqsettings  # loads the handlers
-
-            ownership.take(rqsettings.connection())
+            ownership.take(rq_redis.connection())
             print(f"jobsvc: the namespace {settings().JOBSVC_NAMESPACE} belongs to this database now")
     except (JobsvcError, RedisError) as error:
         refuse_start(str(error))

@@ -21,11 +21,12 @@ from jobsvc import logs, tracing
 from jobsvc.api.server.adapter import Adapter
 from jobsvc.app import create_app
 from jobsvc.config import settings
-from jobsvc.initprocess import leave_pid_one
-from jobsvc.listening import listen
-from jobsvc.orphans import stop_gently, when_orphaned
-from jobsvc.servercheck import check_servers
-from jobsvc.startup import exit_on_error
+from jobsvc.dispatch.server_check import check_servers
+from jobsvc.execution.bootstrap import bootstrap
+from jobsvc.processes.orphans import stop_gently, when_orphaned
+from jobsvc.processes.pid_one import leave_pid_one
+from jobsvc.processes.refusal import exit_on_error
+from jobsvc.servers.listening import listen
 
 THREADS = 32
 """Requests that are worked on at once."""
@@ -54,8 +55,7 @@ UNREAD_SECONDS = 20
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     leave_pid_one()
-    from jobsvc import rqsettings  # noqa: F401  # loads the handlers, before anything is started
-
+    bootstrap()
     check_servers()
     files = _raise_file_limit()
     with exit_on_error():

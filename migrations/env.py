@@ -9,12 +9,12 @@ from flask import current_app
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from jobsvc.db import engine
+from jobsvc.db.engine import engine
+from jobsvc.db.models import Base
+from jobsvc.db.poolmode import REFUSED, pools_by_statement
 from jobsvc.errors import JobsvcError
-from jobsvc.models import Base
-from jobsvc.poolmode import REFUSED, pools_by_statement
 from jobsvc.printable import describe_exception
-from jobsvc.startup import refuse_start
+from jobsvc.processes.refusal import refuse_start
 
 logger = logging.getLogger("jobsvc.migrations")
 logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)  # it logs steps that are then rolled back

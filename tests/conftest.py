@@ -69,7 +69,7 @@ def fresh_database() -> str:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _servers is not None:
-        from jobsvc.db import disconnect
+        from jobsvc.db.engine import disconnect
 
         disconnect()
         _servers.stop()
@@ -85,7 +85,7 @@ def empty() -> None:
     """Empty all tables, and Redis."""
     from sqlalchemy import text
 
-    from jobsvc.db import transaction
+    from jobsvc.db.engine import transaction
 
     with transaction() as connection:
         connection.execute(text("TRUNCATE jobs, idempotency_keys, schedules, queues, tallies CASCADE"))

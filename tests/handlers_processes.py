@@ -306,8 +306,8 @@ def garbage(payload: dict[str, Any]) -> str:
     """Write to the worker's end of the channel, as memory gone wrong might."""
     import socket as sockets
 
-    from jobsvc import forks
-    from jobsvc.channel import Channel
+    from jobsvc.processes import forks
+    from jobsvc.worker.ipc import Channel
 
     channel = forks._forget.__self__  # type: ignore[union-attr]
     assert isinstance(channel, Channel)

@@ -6,7 +6,7 @@ Each of them leaves a character in it. The file is named by TESTS_DEADLY.
 import os
 from pathlib import Path
 
-from jobsvc.horse import is_forking
+from jobsvc.worker.child import is_forking
 
 DEADLY = Path(os.environ["TESTS_DEADLY"])
 

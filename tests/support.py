@@ -19,8 +19,8 @@ import redis
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from jobsvc import sentinel
 from jobsvc.devservices.server import free_port
+from jobsvc.servers import sentinel
 from tests.servers import ROOT, sql
 
 T = TypeVar("T")

@@ -16,13 +16,13 @@ from rq.job import Job as RQJob
 from rq.utils import as_text
 from rq_dashboard import web
 
-from jobsvc import jobs, rqsettings, rqworkers
+from jobsvc import jobs
 from jobsvc.api import dashboard_buttons, dashboard_pages
 from jobsvc.api.problems import problem
 from jobsvc.config import settings
+from jobsvc.dispatch import rq_redis, rq_workers
+from jobsvc.dispatch.rq_names import from_rq, ids_in, to_rq
 from jobsvc.errors import JobNotFound
-from jobsvc.held import ids_in
-from jobsvc.rqnames import from_rq, to_rq
 
 logger = logging.getLogger("jobsvc.api")
 
@@ -74,8 +74,8 @@ class ReadingWorker(Worker):
     def all(cls, connection: Any = None, *_: Any, **__: Any) -> list[Any]:
         """The workers of this namespace, with its queues alone."""
         found = (
-            cls.find_by_key(key, connection, serializer=rqsettings.SERIALIZER)
-            for key in rqworkers.keys_of_namespace(connection)
+            cls.find_by_key(key, connection, serializer=rq_redis.SERIALIZER)
+            for key in rq_workers.keys_of_namespace(connection)
         )
         workers = [worker for worker in found if worker is not None]
         for worker in workers:
@@ -113,12 +113,12 @@ def _is_queue(name: str | None) -> bool:
     if ours is None:
         return False
     key = f"{Queue.redis_queue_namespace_prefix}{name}"
-    return bool(rqsettings.connection().sismember(Queue.redis_queues_keys, key))
+    return bool(rq_redis.connection().sismember(Queue.redis_queues_keys, key))
 
 
 def _is_elsewhere(job_id: str) -> bool:
     """Return True for a job in a queue outside our namespace, unless that is one of ours from before the prefix."""
-    origin = rqsettings.connection().hget(RQJob.key_for(job_id), "origin")
+    origin = rq_redis.connection().hget(RQJob.key_for(job_id), "origin")
     if origin is None or from_rq(str(as_text(origin))) is not None:
         return False
     try:
@@ -175,10 +175,10 @@ def init_app(app: Flask) -> None:
     """Mount the dashboard."""
     # Shown on its pages; the connection is ours, with its time limits.
     app.config["RQ_DASHBOARD_REDIS_URL"] = ("Redis",)
-    web.from_url = lambda *_, **__: (None, rqsettings.connection())
-    web.config.serializer = rqsettings.SERIALIZER
+    web.from_url = lambda *_, **__: (None, rq_redis.connection())
+    web.config.serializer = rq_redis.SERIALIZER
     # Some of its pages fetch jobs without naming a serializer; RQ's default, pickle, would run what it reads.
-    rq.serializers.PickleSerializer = rqsettings.SERIALIZER  # type: ignore[assignment]
+    rq.serializers.PickleSerializer = rq_redis.SERIALIZER  # type: ignore[assignment]
     web.Queue, web.Worker = ReadingQueue, ReadingWorker
     web.serialize_job, web.serialize_current_job = _readable_job, _readable_current_job
     web.RedisConnectionError = _NeverRaised

@@ -8,9 +8,10 @@ from flask import Flask, Response
 from rq.job import Job as RQJob
 from rq.registry import FailedJobRegistry
 
-from jobsvc import jobs, rqsettings
-from jobsvc.api.accepting import relay
+from jobsvc import jobs
 from jobsvc.api.problems import problem
+from jobsvc.api.submit import relay
+from jobsvc.dispatch import rq_redis
 from jobsvc.errors import JobNotFound
 
 Answer = dict[str, Any] | Response
@@ -28,7 +29,7 @@ def delete_job(job_id: str) -> Answer:
 
 def requeue_all(queue_name: str) -> Answer:
     """Retry every job that RQ shows as failed in a queue; answers how many are."""
-    registry = FailedJobRegistry(queue_name, connection=rqsettings.connection(), serializer=rqsettings.SERIALIZER)
+    registry = FailedJobRegistry(queue_name, connection=rq_redis.connection(), serializer=rq_redis.SERIALIZER)
     ids = [found for job_id in registry.get_job_ids(cleanup=False) if (found := _as_uuid(job_id))]
     count = 0
     for batch in jobs.retry_listed(ids):
@@ -80,7 +81,7 @@ def _of_ours(job_id: str, act: Callable[[UUID], None]) -> Answer:
             raise JobNotFound(f"no job has the id {job_id}")
         act(found)
     except JobNotFound:
-        if not RQJob.exists(job_id, connection=rqsettings.connection()):
+        if not RQJob.exists(job_id, connection=rq_redis.connection()):
             raise
         detail = "RQ holds this job, but Postgres doesn't: another application made it, or it was deleted."
         return problem(409, "Conflict", detail)

@@ -14,7 +14,7 @@ from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.describing import Description, Reply, description_of
 from jobsvc.api.job_schemas import name_alternatives
-from jobsvc.api.replies import JobIdReply, ProblemReply
+from jobsvc.api.responses import JobIdReply, ProblemReply
 from jobsvc.config import NAME, settings
 
 ABOUT = """Jobs are stored in Postgres before they are accepted, and run on RQ.

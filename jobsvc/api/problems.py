@@ -25,7 +25,7 @@ from jobsvc.errors import (
     VersionMismatch,
     WrongState,
 )
-from jobsvc.strictjson import NotJson
+from jobsvc.strict_json import NotJson
 
 logger = logging.getLogger("jobsvc.api")
 

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from jobsvc.api.known_names import tell_known
 from jobsvc.api.paging import CURSOR, read_cursor
-from jobsvc.api.parsing import Query
-from jobsvc.api.schemas import Name, Tag, read_time
+from jobsvc.api.requests import Name, Tag, read_time
+from jobsvc.api.validation import Query
 from jobsvc.jobs import Filter
 from jobsvc.states import Status
 

@@ -5,9 +5,9 @@ from typing import cast
 from flask import g
 
 from jobsvc.config import settings
+from jobsvc.db.models import Job, Schedule
+from jobsvc.jobs.serialize import JobShown, ScheduleShown, dump_job, dump_schedule
 from jobsvc.masking import MASKED_TYPES, mask_job
-from jobsvc.models import Job, Schedule
-from jobsvc.wire import JobShown, ScheduleShown, dump_job, dump_schedule
 
 
 def sees_secrets() -> bool:

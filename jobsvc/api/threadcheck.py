@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask
 
-from jobsvc.orphans import signals_kept
+from jobsvc.processes.orphans import signals_kept
 
 logger = logging.getLogger("jobsvc.api")
 

@@ -6,8 +6,8 @@ from jobsvc.devservices import ServiceError, check_settings, data_dir, start, st
 from jobsvc.devservices.folder import Folder
 from jobsvc.devservices.up import Up
 from jobsvc.errors import JobsvcError
-from jobsvc.initprocess import leave_pid_one
-from jobsvc.startup import refuse_start
+from jobsvc.processes.pid_one import leave_pid_one
+from jobsvc.processes.refusal import refuse_start
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from contextlib import suppress
 
-from jobsvc.orphans import stop_gently, when_orphaned
+from jobsvc.processes.orphans import stop_gently, when_orphaned
 
 
 def main(parent: int, watcher: int, program: str) -> None:
@@ -27,7 +27,7 @@ def main(parent: int, watcher: int, program: str) -> None:
 
         serve.main()
     else:
-        from jobsvc import pool
+        from jobsvc.worker import pool
 
         pool.main()
 

@@ -15,10 +15,10 @@ from jobsvc.devservices import Postgres, ServiceError, Valkey
 from jobsvc.devservices.children import Child, is_left_behind, without_prefix
 from jobsvc.devservices.folder import Folder
 from jobsvc.devservices.watcher import Watcher
-from jobsvc.listening import check_port
 from jobsvc.masking import mask_passwords
-from jobsvc.orphans import stop_gently, when_orphaned
-from jobsvc.shutdown import EXIT_SECONDS
+from jobsvc.processes.orphans import stop_gently, when_orphaned
+from jobsvc.processes.timetable import EXIT_SECONDS
+from jobsvc.servers.listening import check_port
 
 LAST_RESORT_SECONDS = 2
 """How long a child may take to end once it was told to hurry."""

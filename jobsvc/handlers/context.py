@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from jobsvc.handlers.policy import YEAR
-from jobsvc.strictjson import cut
+from jobsvc.handlers.retry_policy import YEAR
+from jobsvc.strict_json import cut
 
 logger = logging.getLogger("jobsvc.handler")
 

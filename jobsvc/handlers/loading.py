@@ -14,7 +14,11 @@ from jobsvc.errors import HandlerError
 from jobsvc.handlers import registry
 from jobsvc.printable import describe_exception
 
-BUILT_IN = ("jobsvc.handlers.test_job", "jobsvc.handlers.http_request", "jobsvc.handlers.webhook")
+BUILT_IN = (
+    "jobsvc.handlers.builtin.test_job",
+    "jobsvc.handlers.builtin.http_request",
+    "jobsvc.handlers.builtin.webhook",
+)
 
 _IMPORTLIB = str(Path(importlib.__file__).parent) + os.sep
 _OURS = str(Path(jobsvc.__file__).parent) + os.sep

@@ -12,10 +12,10 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
-from jobsvc.forks import Boundary
 from jobsvc.handlers.context import Context
-from jobsvc.handlers.policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
+from jobsvc.handlers.retry_policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 from jobsvc.printable import describe_exception
+from jobsvc.processes.forks import Boundary
 
 DELIVERY = "WEBHOOK"
 """The type of the jobs that deliver webhooks, which the service makes itself."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import urllib3
 
-from jobsvc.strictjson import clean, unique_keys, unstorable
+from jobsvc.strict_json import clean, unique_keys, unstorable
 
 MAX_BODY = 64 * 1024
 """Bytes kept of a body; what is longer is cut, and then text."""

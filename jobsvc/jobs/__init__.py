@@ -5,7 +5,7 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 """
 
 from jobsvc.jobs import schedules
-from jobsvc.jobs.acting import cancel, remove, retry, unfinished
+from jobsvc.jobs.actions import cancel, remove, retry, unfinished
 from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, undo_starts
 from jobsvc.jobs.awaiting import (
     Refused,
@@ -18,9 +18,8 @@ from jobsvc.jobs.awaiting import (
     sort_offers,
 )
 from jobsvc.jobs.bulk import cancel_all, count_cancellable, count_retryable, retry_all, retry_listed
-from jobsvc.jobs.counts import depths, relay_lag
-from jobsvc.jobs.deliveries import announce_again
-from jobsvc.jobs.dispatching import (
+from jobsvc.jobs.changes import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
+from jobsvc.jobs.claims import (
     Dispatch,
     claim_due,
     claim_known,
@@ -32,6 +31,9 @@ from jobsvc.jobs.dispatching import (
     release_due,
     seconds_to_next,
 )
+from jobsvc.jobs.cleanup import LOWEST, Pruned, prune
+from jobsvc.jobs.counters import BOUNDS, Event, fold_tallies, tallied
+from jobsvc.jobs.counts import depths, relay_lag
 from jobsvc.jobs.expiry import expire
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
@@ -39,14 +41,12 @@ from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.listing import Page, page
 from jobsvc.jobs.outcomes import AttemptEnd, Failure, completed, handed_back, lost
 from jobsvc.jobs.overview import Glance, Pace, latest, paces
+from jobsvc.jobs.queries import Versions, check_version, full_history, get, history
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
-from jobsvc.jobs.reading import Versions, check_version, full_history, get, history
 from jobsvc.jobs.reports import Chunk, append_lines, report
-from jobsvc.jobs.retention import LOWEST, Pruned, prune
-from jobsvc.jobs.starting import Started, start
-from jobsvc.jobs.submission import NewJob, Submitted, store, submit, submit_each
-from jobsvc.jobs.tallies import BOUNDS, Event, fold_tallies, tallied
-from jobsvc.jobs.watching import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
+from jobsvc.jobs.start import Started, start
+from jobsvc.jobs.submit import NewJob, Submitted, store, submit, submit_each
+from jobsvc.jobs.webhooks import announce_again
 
 __all__ = [
     "BOUNDS",

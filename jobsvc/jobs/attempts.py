@@ -24,14 +24,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from jobsvc.db import retrying, transaction
-from jobsvc.jobs.deliveries import announce
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Attempt, Job
+from jobsvc.db.sql import now, rows, seconds, seconds_since
+from jobsvc.jobs.cleanup import is_trim_due, trim_history
+from jobsvc.jobs.counters import Event, Tally, counting
 from jobsvc.jobs.outcomes import UNCOUNTED, AttemptEnd, handed_back, lost
-from jobsvc.jobs.retention import is_trim_due, trim_history
-from jobsvc.jobs.starting import Started
-from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import Attempt, Job
-from jobsvc.sql import now, rows, seconds, seconds_since
+from jobsvc.jobs.start import Started
+from jobsvc.jobs.webhooks import announce
 from jobsvc.states import Outcome, Status
 
 

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
 
-from jobsvc.db import retrying, statement, transaction
+from jobsvc.db.engine import retrying, statement, transaction
+from jobsvc.db.models import AWAITS_HANDLER, IS_DISPATCHED, Job
 from jobsvc.jobs.admission import NO_HANDLER
-from jobsvc.jobs.dispatching import Dispatch, claim, dispatches
-from jobsvc.models import AWAITS_HANDLER, IS_DISPATCHED, Job
+from jobsvc.jobs.claims import Dispatch, claim, dispatches
 
 
 class Waiting(NamedTuple):

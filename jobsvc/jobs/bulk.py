@@ -12,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import Row, exists, func, select, text
 from sqlalchemy.orm import aliased
 
-from jobsvc.db import retrying, transaction
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import IS_UNFINISHED, Job
+from jobsvc.db.sql import now
 from jobsvc.errors import UniqueKeyTaken
-from jobsvc.jobs.acting import CANCELLABLE, RETRYABLE, cancel_these, retry_these
-from jobsvc.jobs.dispatching import Dispatch
+from jobsvc.jobs.actions import CANCELLABLE, RETRYABLE, cancel_these, retry_these
+from jobsvc.jobs.claims import Dispatch
 from jobsvc.jobs.filters import Filter
-from jobsvc.models import IS_UNFINISHED, Job
-from jobsvc.sql import now
 from jobsvc.states import Status
 
 BATCH = 1000

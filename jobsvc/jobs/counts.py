@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import Executable, Row, func, select, text, union_all
 
-from jobsvc.db import transaction
-from jobsvc.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job
-from jobsvc.sql import now, seconds_since
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job
+from jobsvc.db.sql import now, seconds_since
 
 CHEAP_SECONDS = 0.25
 RATIO = 20

@@ -5,11 +5,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, case, exists, func, null, select, update
 
-from jobsvc.db import retrying, transaction
-from jobsvc.jobs.deliveries import announce
-from jobsvc.jobs.tallies import Event, Tally, counting
-from jobsvc.models import Attempt, Job
-from jobsvc.sql import now
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Attempt, Job
+from jobsvc.db.sql import now
+from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.webhooks import announce
 from jobsvc.states import WAITING, Status
 
 # Every attempt that started, and after which its job waits again, has left a row.

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, or_
 
+from jobsvc.db.models import Job
 from jobsvc.handlers import DELIVERY
 from jobsvc.jobs.ids import first_id
-from jobsvc.models import Job
 from jobsvc.states import WAITING, Status
 
 ID_MARGIN = timedelta(minutes=10)

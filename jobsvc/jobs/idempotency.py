@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from jobsvc.db import retrying, transaction
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import IdempotencyKey
+from jobsvc.db.sql import lock_number, now
 from jobsvc.errors import KeyReused, KeyUnderWay
-from jobsvc.jobs.submission import NewJob, Submitted, store
-from jobsvc.models import IdempotencyKey
-from jobsvc.sql import lock_number, now
+from jobsvc.jobs.submit import NewJob, Submitted, store
 
 KEPT = timedelta(hours=24)
 """How long a key is remembered."""

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 
-from jobsvc import pgclock
-from jobsvc.db import statement
+from jobsvc.db.engine import statement
 from jobsvc.errors import StoreUnavailable
+from jobsvc.servers import pgclock
 
 UNITS = 4096
 """Parts of a millisecond that the 12 bits after it count (RFC 9562 §6.2, method 3): 0.24 µs each."""

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import Job
 from jobsvc.jobs.filters import Filter
-from jobsvc.models import Job
-from jobsvc.wire import dump_job
+from jobsvc.jobs.serialize import dump_job
 
 MAX_BYTES = 8 * 1024 * 1024
 """A page ends with the job that brings its JSON to this many bytes."""

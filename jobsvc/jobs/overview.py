@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select, union, union_all
 
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import Job
+from jobsvc.db.sql import now, seconds
 from jobsvc.handlers import DELIVERY
-from jobsvc.models import Job
-from jobsvc.sql import now, seconds
 from jobsvc.states import WAITING, Status
 
 SAMPLE = 10_000

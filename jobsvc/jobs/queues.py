@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import Executable, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from jobsvc.db import retrying, transaction
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Job, Queue
+from jobsvc.db.sql import now
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.counts import depths, remembered
-from jobsvc.models import Job, Queue
-from jobsvc.sql import now
 from jobsvc.states import Status
 
 

@@ -7,11 +7,11 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Integer, Uuid, delete, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from jobsvc.db import statement
-from jobsvc.jobs.starting import Started
-from jobsvc.loglines import Lines
-from jobsvc.models import AttemptLines, Job
-from jobsvc.sql import rows
+from jobsvc.db.engine import statement
+from jobsvc.db.models import AttemptLines, Job
+from jobsvc.db.sql import rows
+from jobsvc.jobs.log_lines import Lines
+from jobsvc.jobs.start import Started
 from jobsvc.states import Status
 
 

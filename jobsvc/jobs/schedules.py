@@ -9,13 +9,13 @@ from sqlalchemy import Connection, and_, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from jobsvc.cron import next_tick
-from jobsvc.db import retrying, transaction
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Schedule
+from jobsvc.db.sql import now, seconds_until
 from jobsvc.errors import ScheduleNotFound
-from jobsvc.jobs.dispatching import Dispatch
-from jobsvc.jobs.submission import NewJob, Submitted, store
-from jobsvc.models import Schedule
-from jobsvc.sql import now, seconds_until
+from jobsvc.jobs.claims import Dispatch
+from jobsvc.jobs.cron import next_tick
+from jobsvc.jobs.submit import NewJob, Submitted, store
 
 logger = logging.getLogger("jobsvc.schedules")
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 from tests.support import Service
 
 JSON = {"Content-Type": "application/json"}

@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from jobsvc import jobs
+from jobsvc.jobs.serialize import dump_attempts, dump_job
 from jobsvc.states import Outcome
-from jobsvc.wire import dump_attempts, dump_job
 from tests.integration.making import outcome, sql, started, submit
 from tests.servers import ROOT
 from tests.support import eventually

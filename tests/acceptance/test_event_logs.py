@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobsvc.wire import LineShown
+from jobsvc.jobs.serialize import LineShown
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_openapi import chromium
 from tests.conftest import empty

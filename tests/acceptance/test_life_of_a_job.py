@@ -237,7 +237,7 @@ def test_the_numbers_of_all_jobs_agree_with_their_attempts(stack: Service) -> No
     stack.until(stack.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0}), "COMPLETED")
     from sqlalchemy import text
 
-    from jobsvc.db import transaction
+    from jobsvc.db.engine import transaction
 
     with transaction() as connection:
         odd: Any = connection.execute(

@@ -12,8 +12,8 @@ from urllib.parse import urljoin
 
 import pytest
 
-from jobsvc.api.replies import AttemptsReply, JobPage, JobTypesReply
-from jobsvc.wire import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
+from jobsvc.api.responses import AttemptsReply, JobPage, JobTypesReply
+from jobsvc.jobs.serialize import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
 from tests.acceptance.test_access import CHALLENGES, basic, bearer
 from tests.acceptance.test_bad_input import refused
 from tests.servers import ROOT

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 from tests.acceptance.test_access import bearer
 from tests.acceptance.test_bad_input import count, refused
 from tests.support import Service, eventually

@@ -114,7 +114,7 @@ def test_rq_info(stack: Service) -> None:
 
 def test_a_worker_loads_no_http_code() -> None:
     code = (
-        "import sys; import jobsvc.worker, jobsvc.rqsettings, jobsvc.relay;"
+        "import sys; import jobsvc.worker, jobsvc.rqsettings, jobsvc.dispatch.relay;"
         "print([m for m in ('flask', 'werkzeug', 'granian', 'jobsvc.api') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 from tests.acceptance.test_access import READ, WRITE, bearer, guarded  # noqa: F401  # a fixture
 from tests.acceptance.test_bad_input import JSON, refused
 from tests.support import Service, eventually

@@ -22,7 +22,7 @@ import pytest
 
 from jobsvc.devservices import Postgres, Valkey
 from jobsvc.errors import ConfigError
-from jobsvc.listening import check_port
+from jobsvc.servers.listening import check_port
 from tests.servers import ROOT, sql, upgrade
 from tests.support import POOL, STOCK, Process, Service, eventually, free_port
 

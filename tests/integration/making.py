@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from jobsvc import jobs
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 from jobsvc.jobs import AttemptEnd, Dispatch, Failure, NewJob, Started
 from jobsvc.states import Outcome
 

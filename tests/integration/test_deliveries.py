@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from jobsvc import jobs
 from jobsvc.jobs import Filter
-from jobsvc.jobs.deliveries import AT_ONCE
+from jobsvc.jobs.serialize import dump_job
+from jobsvc.jobs.webhooks import AT_ONCE
 from jobsvc.states import Outcome, Status
-from jobsvc.wire import dump_job
 from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
 
 URL = "https://example.com/hook"

@@ -119,7 +119,7 @@ def test_the_sweeps_reads_use_their_indexes() -> None:
     sql("ANALYZE jobs")
     from sqlalchemy import event
 
-    from jobsvc.db import engine
+    from jobsvc.db.engine import engine
 
     plans: list[str] = []
 

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from jobsvc import jobs
-from jobsvc.db import engine
+from jobsvc.db.engine import engine
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs.submission import _submit_one
+from jobsvc.jobs.submit import _submit_one
 from tests.integration.making import sql, submit
 from tests.integration.test_races import held, waiting
 from tests.support import eventually

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobsvc import jobs
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 from jobsvc.errors import KeyReused, KeyUnderWay
 from jobsvc.jobs import Answer, RequestKey, Submitted, idempotency
 from tests.integration.making import new, sql

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc import jobs
-from jobsvc.db import engine, transaction
+from jobsvc.db.engine import engine, transaction
 from jobsvc.errors import JobNotFound
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit

@@ -16,9 +16,10 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.utils import current_timestamp
 
-from jobsvc import jobs, leftovers, rqsettings
+from jobsvc import jobs
 from jobsvc.config import settings
-from jobsvc.relay import BATCH, Relay
+from jobsvc.dispatch import rq_cleanup, rq_redis
+from jobsvc.dispatch.relay import BATCH, Relay
 from jobsvc.states import Status
 from tests.integration.making import dispatches, lapse, new, sql
 from tests.servers import ROOT
@@ -34,8 +35,8 @@ class Worker(SimpleWorker):
 
 def worker() -> Worker:
     redis = Redis.from_url(os.environ["REDIS_URL"])
-    queues = [rqsettings.queue(name) for name in settings().JOBSVC_QUEUES]
-    return Worker(queues, connection=redis, serializer=rqsettings.SERIALIZER)
+    queues = [rq_redis.queue(name) for name in settings().JOBSVC_QUEUES]
+    return Worker(queues, connection=redis, serializer=rq_redis.SERIALIZER)
 
 
 def work() -> None:
@@ -59,35 +60,33 @@ def run_many(count: int) -> None:
 def keys() -> set[str]:
     """What Redis holds, but for the traces of workers that have gone, which last a minute."""
     return {
-        key.decode()
-        for key in rqsettings.connection().scan_iter()
-        if not key.startswith((b"rq:worker:", b"rq:jobsvc:"))
+        key.decode() for key in rq_redis.connection().scan_iter() if not key.startswith((b"rq:worker:", b"rq:jobsvc:"))
     }
 
 
 def shown(registry: Any) -> list[RQJob | None]:
     """What a dashboard finds in a registry."""
-    return RQJob.fetch_many(registry.get_job_ids(), rqsettings.connection(), rqsettings.SERIALIZER)
+    return RQJob.fetch_many(registry.get_job_ids(), rq_redis.connection(), rq_redis.SERIALIZER)
 
 
 def finished() -> Any:
-    return rqsettings.queue("default").finished_job_registry
+    return rq_redis.queue("default").finished_job_registry
 
 
 def failed() -> Any:
-    return rqsettings.queue("default").failed_job_registry
+    return rq_redis.queue("default").failed_job_registry
 
 
 def fetch(job_id: UUID) -> RQJob:
-    return RQJob.fetch(str(job_id), rqsettings.connection(), rqsettings.SERIALIZER)
+    return RQJob.fetch(str(job_id), rq_redis.connection(), rq_redis.SERIALIZER)
 
 
 def for_ever() -> set[str]:
     """The keys of jobs that stand in no list or registry of RQ and don't expire."""
-    redis = rqsettings.connection()
-    owned = {f"rq:job:{job_id}" for name in settings().JOBSVC_QUEUES for job_id in rqsettings.queue(name).get_job_ids()}
+    redis = rq_redis.connection()
+    owned = {f"rq:job:{job_id}" for name in settings().JOBSVC_QUEUES for job_id in rq_redis.queue(name).get_job_ids()}
     for name in settings().JOBSVC_QUEUES:
-        queue = rqsettings.queue(name)
+        queue = rq_redis.queue(name)
         for registry in (queue.started_job_registry, queue.scheduled_job_registry):
             owned |= {f"rq:job:{job_id}" for job_id in registry.get_job_ids(cleanup=False)}
     of_jobs = [key for key in keys() if key.startswith(("rq:job:", "rq:results:", "rq:execution"))]
@@ -97,7 +96,7 @@ def for_ever() -> set[str]:
 def crafted(count: int, status: JobStatus = JobStatus.FINISHED, registry: str = "finished") -> list[str]:
     """Jobs that have ended in RQ, the first one first."""
     ids = [f"job-{n}" for n in range(count)]
-    with rqsettings.connection().pipeline() as pipeline:
+    with rq_redis.connection().pipeline() as pipeline:
         for n, job_id in enumerate(ids):
             pipeline.hset(f"rq:job:{job_id}", mapping={"status": status, "origin": "jobsvc.default"})
             pipeline.xadd(f"rq:results:{job_id}", {"type": 1})
@@ -111,7 +110,7 @@ def test_redis_holds_no_more_after_ten_times_the_jobs() -> None:
     for count in (8, 80):
         run_many(count)
         assert len(keys()) > 2 * 2 * count
-        leftovers.trim(BATCH, keep=5)
+        rq_cleanup.trim(BATCH, keep=5)
         sizes.append(len(keys()))
         assert (finished().count, failed().count) == (5, 5)
     assert sizes[0] == sizes[1] < 2 * 2 * 5 + 5
@@ -128,14 +127,14 @@ def test_redis_holds_no_more_after_ten_times_the_jobs() -> None:
 )
 def test_the_newest_stay_to_be_looked_at(registry: str, status: JobStatus) -> None:
     ids = crafted(30, status, registry)
-    assert sum(leftovers.trim(BATCH, keep=10)) == 20
+    assert sum(rq_cleanup.trim(BATCH, keep=10)) == 20
     kept = {f"rq:{kind}:{job_id}" for kind in ("job", "results") for job_id in ids[20:]}
     assert keys() == {f"rq:{registry}:jobsvc.default", *kept}
 
 
 def test_rqs_own_tools_still_list_them() -> None:
     run_many(20)
-    leftovers.trim(BATCH, keep=5)
+    rq_cleanup.trim(BATCH, keep=5)
     assert [job.get_status() if job else None for job in shown(finished())] == ["finished"] * 5
     assert [bool(job and job.latest_result()) for job in shown(failed())] == [True] * 5
     info = [Path(sys.executable).parent / "rq", "info", "--url", os.environ["REDIS_URL"], "--raw"]
@@ -146,12 +145,12 @@ def test_rqs_own_tools_still_list_them() -> None:
 def test_what_waits_in_rq_is_not_touched() -> None:
     queued, scheduled, again = dispatch(), dispatch(delay=60), dispatch()
     ended = crafted(3)
-    rqsettings.connection().zadd("rq:failed:jobsvc.default", {str(again): 1})  # it failed, and was queued again
+    rq_redis.connection().zadd("rq:failed:jobsvc.default", {str(again): 1})  # it failed, and was queued again
     before = keys() - {"rq:failed:jobsvc.default", "rq:finished:jobsvc.default"}
-    assert sum(leftovers.trim(BATCH, keep=0)) == 4
+    assert sum(rq_cleanup.trim(BATCH, keep=0)) == 4
     assert keys() == {key for key in before if not key.endswith(tuple(ended))}
-    assert rqsettings.queue("default").get_job_ids() == [str(queued), str(again)]
-    assert rqsettings.queue("default").scheduled_job_registry.get_job_ids() == [str(scheduled)]
+    assert rq_redis.queue("default").get_job_ids() == [str(queued), str(again)]
+    assert rq_redis.queue("default").scheduled_job_registry.get_job_ids() == [str(scheduled)]
 
 
 def test_what_runs_in_rq_is_not_touched() -> None:
@@ -160,39 +159,39 @@ def test_what_runs_in_rq_is_not_touched() -> None:
     hand = worker()
     hand.prepare_execution(fetch(running))
     for job_id in (running, planned):
-        rqsettings.connection().hset(f"rq:job:{job_id}", "status", JobStatus.FINISHED)
-        rqsettings.connection().zadd("rq:finished:jobsvc.default", {str(job_id): 1})
+        rq_redis.connection().hset(f"rq:job:{job_id}", "status", JobStatus.FINISHED)
+        rq_redis.connection().zadd("rq:finished:jobsvc.default", {str(job_id): 1})
     before = keys()
-    assert sum(leftovers.trim(BATCH, keep=0)) == 0
+    assert sum(rq_cleanup.trim(BATCH, keep=0)) == 0
     assert keys() == before
 
 
 def test_a_pass_removes_no_more_than_its_limit() -> None:
     crafted(25)
-    assert [sum(leftovers.trim(10, keep=2)) for _ in range(4)] == [10, 10, 3, 0]
+    assert [sum(rq_cleanup.trim(10, keep=2)) for _ in range(4)] == [10, 10, 3, 0]
 
 
 def test_two_at_once_share_the_work() -> None:
     crafted(3000)
     with ThreadPoolExecutor(4) as pool:
-        counts = list(pool.map(lambda _: sum(sum(leftovers.trim(100, keep=0)) for _ in range(30)), range(4)))
+        counts = list(pool.map(lambda _: sum(sum(rq_cleanup.trim(100, keep=0)) for _ in range(30)), range(4)))
     assert sum(counts) == 3000
     assert keys() == set()
 
 
 def test_a_relay_trims_until_nothing_is_left_over() -> None:
-    crafted(leftovers.KEPT + BATCH + 5)
+    crafted(rq_cleanup.KEPT + BATCH + 5)
     relay = Relay()
     assert relay.trim() is True
     assert relay.trim() is False
-    assert finished().get_job_count() == leftovers.KEPT
+    assert finished().get_job_count() == rq_cleanup.KEPT
 
 
 def test_forgotten_jobs_leave_nothing() -> None:
     run_many(3)
     waiting = dispatch()
     ended = [row.id for row in sql("SELECT id FROM jobs WHERE finished_at IS NOT NULL")]
-    leftovers.forget(ended)
+    rq_cleanup.forget(ended)
     assert [key for key in keys() if key.startswith(("rq:job:", "rq:results:"))] == [f"rq:job:{waiting}"]
     assert (finished().get_job_count(), failed().get_job_count()) == (0, 0)
 
@@ -213,7 +212,7 @@ def test_a_wipe_while_a_job_runs_leaves_nothing_for_ever() -> None:
 
     def wipe() -> None:
         eventually(lambda: jobs.get(job_id).status == Status.PROCESSING)
-        rqsettings.connection().flushdb()
+        rq_redis.connection().flushdb()
 
     wiping = threading.Thread(target=wipe)
     wiping.start()
@@ -228,14 +227,14 @@ def test_a_killed_worker_leaves_nothing_for_ever() -> None:
     job_id = dispatch(retry_intervals=[])
     killed = worker()
     job = fetch(job_id)
-    rqsettings.queue("default").pop_job_id()
+    rq_redis.queue("default").pop_job_id()
     killed.prepare_execution(job)
     killed.prepare_job_execution(job)
     jobs.start([job_id], killed.name, 15)
     lapse(job_id)
     assert jobs.recover_lapsed(10, 0) == 1
     assert for_ever() == set()
-    started = rqsettings.queue("default").started_job_registry
+    started = rq_redis.queue("default").started_job_registry
     started.cleanup(current_timestamp() + 600)  # as RQ's maintenance does, when the entry has expired
     assert (started.get_job_ids(cleanup=False), failed().get_job_ids()) == ([], [str(job_id)])
     assert for_ever() == set()

@@ -15,12 +15,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
 
 from jobsvc import jobs
-from jobsvc.db import statement, transaction
+from jobsvc.db.engine import statement, transaction
+from jobsvc.db.models import Job
 from jobsvc.jobs import Filter
 from jobsvc.jobs.listing import MAX_BYTES, keys
-from jobsvc.models import Job
+from jobsvc.jobs.serialize import dump_job
 from jobsvc.states import Status
-from jobsvc.wire import dump_job
 from tests.integration.making import sql, submit
 
 YEAR_2026 = datetime(2026, 1, 1, tzinfo=UTC)

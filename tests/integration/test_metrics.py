@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobsvc import jobs
 from jobsvc.api.metrics import registry
-from jobsvc.db import transaction
-from jobsvc.handlers import test_job  # noqa: F401  # registers TEST_JOB
+from jobsvc.db.engine import transaction
+from jobsvc.handlers.builtin import test_job  # noqa: F401  # registers TEST_JOB
 from jobsvc.jobs import BOUNDS
 from jobsvc.states import Outcome
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit

@@ -7,10 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from jobsvc import jobs, rqworkers
-from jobsvc.offers import TURN, Offers, is_to_offer
-from jobsvc.rqsettings import connection
-from jobsvc.rqworkers import WorkerState
+from jobsvc import jobs
+from jobsvc.dispatch import rq_workers
+from jobsvc.dispatch.offers import Offers, is_to_offer, turn_key
+from jobsvc.dispatch.rq_redis import connection
+from jobsvc.dispatch.rq_workers import WorkerState
 from tests.integration.making import LEASE, submit
 
 OLD = frozenset({"TEST_JOB"})
@@ -25,7 +26,7 @@ def worker(
 
 @pytest.fixture
 def offers(monkeypatch: pytest.MonkeyPatch) -> Offers:
-    monkeypatch.setattr(rqworkers, "known", lambda: [worker(OLD), worker(None)])
+    monkeypatch.setattr(rq_workers, "known", lambda: [worker(OLD), worker(None)])
     return Offers()
 
 
@@ -34,7 +35,7 @@ def refuse(*job_ids: UUID) -> None:
 
 
 def next_round(offers: Offers) -> list[UUID]:
-    connection().delete(TURN)
+    connection().delete(turn_key())
     return [one.job_id for one in offers.claim()]
 
 
@@ -98,4 +99,4 @@ def test_one_relay_at_a_time_makes_offers(offers: Offers) -> None:
     refuse(submit(type="A"), submit(type="A"))
     assert len(next_round(offers)) == 1
     assert Offers().claim() == []
-    assert connection().ttl(TURN) >= 0
+    assert connection().ttl(turn_key()) >= 0

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 from rq import Queue
 
-from jobsvc import jobs, rqsettings
-from jobsvc.oldnames import AT_ONCE, OldNames
+from jobsvc import jobs
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.old_names import AT_ONCE, OldNames
 from jobsvc.states import Outcome
 from tests.integration.making import dispatches, new, outcome, sql, started
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 
 
 def client() -> Any:
-    return rqsettings.connection()
+    return rq_redis.connection()
 
 
 def left_by_old_version(job_id: UUID, place: str) -> None:
@@ -34,7 +35,7 @@ def test_what_is_queued_is_queued_in_the_namespace() -> None:
         left_by_old_version(job_id, place)
     assert OldNames().step() == 3
     assert not client().exists("rq:queue:default", "rq:queue:default:intermediate")
-    assert sorted(rqsettings.queue("default").get_job_ids()) == sorted(map(str, ids))
+    assert sorted(rq_redis.queue("default").get_job_ids()) == sorted(map(str, ids))
     assert client().hget(f"rq:job:{ids[0]}", "origin") == b"jobsvc.default"
     assert OldNames().step() == 0
 
@@ -44,7 +45,7 @@ def test_what_is_scheduled_is_scheduled_in_the_namespace() -> None:
     left_by_old_version(one.job_id, "scheduled:default")
     assert OldNames().step() == 1
     assert not client().exists("rq:scheduled:default")
-    assert rqsettings.queue("default").scheduled_job_registry.get_job_ids() == [str(one.job_id)]
+    assert rq_redis.queue("default").scheduled_job_registry.get_job_ids() == [str(one.job_id)]
 
 
 def test_what_has_ended_is_shown_in_the_namespace() -> None:

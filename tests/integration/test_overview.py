@@ -9,11 +9,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import false, select
 
-from jobsvc import following, jobs, rqsettings
-from jobsvc.db import transaction
+from jobsvc import jobs
+from jobsvc.cli import follow
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import Job
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.relay import Relay
 from jobsvc.jobs import Filter, overview
-from jobsvc.models import Job
-from jobsvc.relay import Relay
 from jobsvc.states import Outcome, Status
 from tests.integration.making import outcome, sql, started, submit
 from tests.integration.test_listing import Explain, fill
@@ -31,11 +33,11 @@ def test_the_latest_are_the_newest_those_that_run_and_those_followed() -> None:
 
 
 def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "WINDOW", 2)
-    monkeypatch.setattr(following, "REFRESH_SECONDS", 0)
+    monkeypatch.setattr(follow, "WINDOW", 2)
+    monkeypatch.setattr(follow, "REFRESH_SECONDS", 0)
     unseen, old, waits = submit(), started(), submit()
     jobs.cancel(unseen)
-    looks = following.looks()
+    looks = follow.looks()
 
     def told() -> list[tuple[UUID, str | None, str]]:
         return [(job.id, before.status if before else None, job.status) for before, job in next(looks)[1]]
@@ -88,11 +90,11 @@ def test_a_relay_that_was_stopped_settles_at_once() -> None:
     jobs.cancel(job_id)
     relay.wake([jobs.retry(job_id)[1]])
     relay.settle()
-    assert rqsettings.queue("default").get_job_ids() == [str(job_id)]
+    assert rq_redis.queue("default").get_job_ids() == [str(job_id)]
     jobs.cancel(job_id)
     relay.withdraw([job_id])
     relay.settle()
-    assert rqsettings.queue("default").get_job_ids() == []
+    assert rq_redis.queue("default").get_job_ids() == []
 
 
 def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from jobsvc import jobs, rqsettings
-from jobsvc.db import engine
+from jobsvc import jobs
+from jobsvc.db.engine import engine
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.relay import Relay
 from jobsvc.jobs import admission, counts
-from jobsvc.relay import Relay
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, new, outcome, sql, submit
 from tests.integration.test_jobs import in_parallel, waits_for_a_lock
@@ -44,7 +45,7 @@ def claimed_ids(claim: list[jobs.Dispatch]) -> list[UUID]:
 
 
 def in_rq() -> list[str]:
-    return rqsettings.queue("default").get_job_ids()
+    return rq_redis.queue("default").get_job_ids()
 
 
 # --- paused
@@ -281,7 +282,7 @@ def test_a_sweep_gets_past_keys_that_have_no_free_place(monkeypatch: pytest.Monk
         start(keyed(key=key))
     ids = [keyed(key=key) for key in ("a", "b", "c")]
     sql("UPDATE jobs SET dispatched_at = 'infinity' WHERE status = 'PENDING'")
-    monkeypatch.setattr("jobsvc.relay.BATCH", 2)
+    monkeypatch.setattr("jobsvc.dispatch.relay.BATCH", 2)
     relay = Relay()
     relay.sweep()
     assert in_rq() == []

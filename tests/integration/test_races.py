@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from jobsvc import jobs
-from jobsvc.db import engine
+from jobsvc.db.engine import engine
 from jobsvc.jobs import Started
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, outcome, sql, started, submit

@@ -12,25 +12,27 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.job import Job as RQJob
 
-from jobsvc import execution, jobs, pushing, rqsettings
-from jobsvc.relay import Relay
+from jobsvc import jobs
+from jobsvc.dispatch import enqueue, rq_redis
+from jobsvc.dispatch.relay import Relay
+from jobsvc.execution import rq_entry
 from tests.integration.making import dispatches, make_due, new, sql, submit
 
 
 def queue() -> Any:
-    return rqsettings.queue("default")
+    return rq_redis.queue("default")
 
 
 def fetch(job_id: object) -> RQJob:
-    return RQJob.fetch(str(job_id), connection=rqsettings.connection(), serializer=rqsettings.SERIALIZER)
+    return RQJob.fetch(str(job_id), connection=rq_redis.connection(), serializer=rq_redis.SERIALIZER)
 
 
 @pytest.fixture
 def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis that can't be reached: nobody listens on port 9."""
     away = Redis(port=9, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
-    monkeypatch.setattr(rqsettings, "connection", lambda: away)
-    monkeypatch.setattr(rqsettings, "queue", rqsettings.queue.__wrapped__)
+    monkeypatch.setattr(rq_redis, "connection", lambda: away)
+    monkeypatch.setattr(rq_redis, "queue", rq_redis.queue.__wrapped__)
 
 
 def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
@@ -48,16 +50,16 @@ def test_rq_keeps_of_a_job_what_it_would_have_kept_itself() -> None:
         [one] = dispatches([wanted])
         key = f"rq:job:{one.job_id}"
         Relay()._dispatch([one])
-        ours = rqsettings.connection().hgetall(key)
-        rqsettings.connection().flushdb()
-        call, plan = pushing._call(one.job_id), pushing._plan(one.type, one.timeout, one.retry_intervals)
+        ours = rq_redis.connection().hgetall(key)
+        rq_redis.connection().flushdb()
+        call, plan = enqueue._call(one.job_id), enqueue._plan(one.type, one.timeout, one.retry_intervals)
         queue().enqueue_many([queue().prepare_data(**call, **plan)])
-        rqs = rqsettings.connection().hgetall(key)
+        rqs = rq_redis.connection().hgetall(key)
         assert ours.keys() == rqs.keys()
         assert zlib.decompress(ours[b"data"]) == zlib.decompress(rqs[b"data"])
         differing = {name for name in rqs if ours[name] != rqs[name]}
         assert differing == {b"data", b"created_at", b"enqueued_at"}
-        assert rqsettings.connection().smembers("rq:queues") == {b"rq:queue:jobsvc.default"}
+        assert rq_redis.connection().smembers("rq:queues") == {b"rq:queue:jobsvc.default"}
 
 
 def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
@@ -119,7 +121,7 @@ def test_relays_that_sweep_at_once_queue_each_job_once() -> None:
 
 def test_somebody_elses_job_at_the_head_stops_nothing() -> None:
     submit()
-    rqsettings.connection().rpush("rq:queue:jobsvc.default", "not-one-of-ours")
+    rq_redis.connection().rpush("rq:queue:jobsvc.default", "not-one-of-ours")
     assert Relay().sweep() is False
 
 
@@ -145,7 +147,7 @@ def test_many_are_dispatched_in_batches() -> None:
 
 
 def test_what_rq_is_told_to_call() -> None:
-    assert f"{execution.run.__module__}.{execution.run.__name__}" == pushing.RUN
+    assert f"{rq_entry.run.__module__}.{rq_entry.run.__name__}" == enqueue.RUN
 
 
 def test_redis_is_not_back_for_one_who_asks_it_nothing(no_redis: None, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,10 +3,10 @@
 from uuid import uuid4
 
 from jobsvc import jobs
-from jobsvc.jobs import START, Chunk, Position, Started, reading
-from jobsvc.loglines import Lines
+from jobsvc.jobs import START, Chunk, Position, Started, queries
+from jobsvc.jobs.log_lines import Lines
+from jobsvc.jobs.serialize import dump_attempts
 from jobsvc.states import Outcome
-from jobsvc.wire import dump_attempts
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
 
@@ -52,7 +52,7 @@ def test_only_an_attempt_that_holds_its_job_is_heard() -> None:
 def test_a_row_that_is_locked_is_passed_over() -> None:
     from sqlalchemy import text
 
-    from jobsvc.db import transaction
+    from jobsvc.db.engine import transaction
 
     free, locked = started(), started()
     with transaction() as connection:
@@ -163,8 +163,8 @@ def test_no_older_attempt_is_read_once_their_text_is_full() -> None:
     start = make_attempts(200, 100_000)
     found = jobs.history(start.job_id)[1]
     assert found[-1].fence == 200
-    assert sum(len(one.traceback or "") for one in found) + 1000 * len(found) >= reading.MAX_BYTES
-    assert sum(len(one.traceback or "") for one in found[1:]) < reading.MAX_BYTES
+    assert sum(len(one.traceback or "") for one in found) + 1000 * len(found) >= queries.MAX_BYTES
+    assert sum(len(one.traceback or "") for one in found[1:]) < queries.MAX_BYTES
 
 
 def test_one_attempt_is_read_however_large() -> None:

@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from jobsvc import jobs, leftovers, rqsettings
+from jobsvc import jobs
 from jobsvc.config import settings
-from jobsvc.db import engine
-from jobsvc.relay import Relay
+from jobsvc.db.engine import engine
+from jobsvc.dispatch import rq_cleanup, rq_redis
+from jobsvc.dispatch.relay import Relay
 from jobsvc.states import ENDED, Status
 from tests.integration.making import sql, submit
 
@@ -48,7 +49,7 @@ def prune(limit: int = 1000) -> int:
 @pytest.fixture
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = settings().model_copy(update={"JOBSVC_RETENTION_DAYS": 0})
-    monkeypatch.setattr(leftovers, "settings", lambda: kept)
+    monkeypatch.setattr(rq_cleanup, "settings", lambda: kept)
 
 
 @pytest.mark.parametrize("status", ENDED)
@@ -114,7 +115,7 @@ def test_two_at_once_share_the_work() -> None:
 
 def test_a_relay_prunes_and_lets_rq_forget() -> None:
     [old] = make(40, 31)
-    redis = rqsettings.connection()
+    redis = rq_redis.connection()
     redis.hset(f"rq:job:{old}", "status", "queued")
     redis.xadd(f"rq:results:{old}", {"type": 1})
     redis.zadd("rq:failed:jobsvc.default", {old: 1})
@@ -128,7 +129,7 @@ def test_a_relay_prunes_and_lets_rq_forget() -> None:
 def test_a_relay_looks_once_a_minute_and_goes_on_where_it_stopped() -> None:
     make(400, None, Status.SCHEDULED, count=150)
     make(40, 31)
-    retention = leftovers.Retention()
+    retention = rq_cleanup.Retention()
     assert [len(retention.step(10)) for _ in range(2)] == [0, 0]
     retention._next = 0
     assert [len(retention.step(10)) for _ in range(2)] == [1, 0]
@@ -136,13 +137,13 @@ def test_a_relay_looks_once_a_minute_and_goes_on_where_it_stopped() -> None:
 
 def test_a_backlog_is_worked_off_at_once() -> None:
     make(40, 31, count=25)
-    retention = leftovers.Retention()
+    retention = rq_cleanup.Retention()
     assert [len(retention.step(10)) for _ in range(4)] == [10, 10, 5, 0]
 
 
 def test_zero_days_keep_for_ever(for_ever: None) -> None:
     old = make(4000, 4000)
-    assert leftovers.Retention().step(10) == []
+    assert rq_cleanup.Retention().step(10) == []
     assert left() == old
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobsvc import jobs
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 from jobsvc.jobs import schedules
 from jobsvc.jobs.schedules import NewSchedule
 from tests.integration.making import new, sql

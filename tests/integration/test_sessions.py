@@ -14,8 +14,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from jobsvc import db, jobs, pgoutage, pgsession
-from jobsvc.db import check_writable, retrying, statement, transaction
+from jobsvc import jobs
+from jobsvc.db import engine, pgoutage, pgsession
+from jobsvc.db.engine import check_writable, retrying, statement, transaction
 from jobsvc.errors import StoreBusy, StoreConflict
 from tests.integration.making import new, submit
 from tests.servers import sql
@@ -34,10 +35,10 @@ def set_default(assignment: str) -> Iterator[None]:
     server, _, name = URL.rpartition("/")
     parameter = assignment.split("=")[0]
     sql(f"{server}/postgres", f"ALTER DATABASE {name} SET {assignment}")
-    db.disconnect()
+    engine.disconnect()
     yield
     sql(f"{server}/postgres", f"ALTER DATABASE {name} RESET {parameter}")
-    db.disconnect()
+    engine.disconnect()
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_a_conflict_that_lasts_is_busy_and_no_outage(caplog: pytest.LogCaptureFi
 
 
 def test_a_full_pool_is_busy_and_no_outage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(db.engine().pool, "_timeout", 0.1)
+    monkeypatch.setattr(engine.engine().pool, "_timeout", 0.1)
     monkeypatch.setattr(pgoutage._state, "next_full_pool_line", 0.0)
     held = [transaction() for _ in range(10)]
     for one in held:

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc import jobs
-from jobsvc.db import engine
+from jobsvc.db.engine import engine
 from jobsvc.errors import StoreUnavailable
-from jobsvc.outages import Server
-from jobsvc.starts import Starts
+from jobsvc.servers.outages import Server
 from jobsvc.states import Status
+from jobsvc.worker.unconfirmed_starts import Starts
 from tests.integration.making import LEASE, submit
 from tests.integration.test_races import waiting
 from tests.support import eventually

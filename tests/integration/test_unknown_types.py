@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 
 from jobsvc import jobs
-from jobsvc.attempt import attempt
-from jobsvc.attemptlog import AttemptLog
-from jobsvc.clock import Clock
+from jobsvc.execution.attempt import attempt
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import Clock
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 

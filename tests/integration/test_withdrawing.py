@@ -6,10 +6,11 @@ import pytest
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
-from jobsvc import jobs, rqsettings
-from jobsvc.relay import Relay
+from jobsvc import jobs
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.relay import Relay
+from jobsvc.dispatch.withdrawing import FEW, withdraw
 from jobsvc.states import Outcome
-from jobsvc.withdrawing import FEW, withdraw
 from tests.integration.making import LEASE, dispatches, new, outcome
 from tests.integration.test_relay import fetch, no_redis, queue
 
@@ -23,7 +24,7 @@ def dispatched(count: int = 1, **changes: float) -> list[UUID]:
 
 
 def in_rq(job_id: UUID) -> bool:
-    return RQJob.exists(str(job_id), connection=rqsettings.connection())
+    return RQJob.exists(str(job_id), connection=rq_redis.connection())
 
 
 def test_a_cancelled_job_leaves_the_queue_and_the_schedule() -> None:
@@ -68,7 +69,7 @@ def test_one_that_rq_is_busy_with_is_looked_at_again() -> None:
 
 
 def test_many_are_withdrawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobsvc.relay.BATCH", 2)
+    monkeypatch.setattr("jobsvc.dispatch.relay.BATCH", 2)
     many = dispatched(3)
     for job_id in many:
         jobs.cancel(job_id)

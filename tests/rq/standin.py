@@ -15,7 +15,7 @@ import rq.worker
 import rq.worker_pool
 from redis.connection import Connection, parse_url
 
-from jobsvc.worker import JobsvcWorker as Worker
+from jobsvc.worker.worker import JobsvcWorker as Worker
 
 STOCK_PORT = 6379
 

@@ -29,15 +29,15 @@ from uuid import uuid4
 
 import pytest
 
-from jobsvc import attempt as attempts
-from jobsvc.attempt import attempt
-from jobsvc.attemptlog import AttemptLog
-from jobsvc.clock import AttemptTimeout, Cancelled, Clock, HandBack, ThreadClock
-from jobsvc.description import MAX_MESSAGE, MAX_TRACEBACK, NO_TIME
-from jobsvc.exceptions import MAX_TYPE
+from jobsvc.execution import attempt as attempts
+from jobsvc.execution.attempt import attempt
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import AttemptTimeout, Cancelled, Clock, HandBack, ThreadClock
+from jobsvc.execution.description import MAX_MESSAGE, MAX_TRACEBACK, NO_TIME
+from jobsvc.execution.exceptions import MAX_TYPE
+from jobsvc.execution.result_json import MAX_RESULT
 from jobsvc.handlers import Context, Discard, RetryIn, Snooze, handler, registry
 from jobsvc.jobs import AttemptEnd, Failure, Started
-from jobsvc.results import MAX_RESULT
 from jobsvc.states import Outcome
 
 Function = Callable[[Any, Context], Any]

@@ -5,8 +5,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
-from jobsvc.attemptlog import MAX_MESSAGE, AttemptLog
-from jobsvc.loglines import MAX_BYTES, MAX_LINES
+from jobsvc.execution.attempt_log import MAX_MESSAGE, AttemptLog
+from jobsvc.jobs.log_lines import MAX_BYTES, MAX_LINES
 
 library = logging.getLogger("some.library")
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobsvc.channel import Channel
+from jobsvc.worker.ipc import Channel
 
 Pair = tuple[Channel, Channel]
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from jobsvc import cron
+from jobsvc.jobs import cron
 
 
 def ticks(expression: str, timezone: str, start: str, end: str) -> list[str]:

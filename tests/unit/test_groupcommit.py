@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs.groupcommit import GroupCommit
+from jobsvc.jobs.group_commit import GroupCommit
 from tests.support import eventually
 
 

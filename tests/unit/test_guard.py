@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from jobsvc.handlers.guard import AddressRefused, is_allowed, literal, read_url, resolve
+from jobsvc.handlers.ssrf import AddressRefused, is_allowed, literal, read_url, resolve
 
 METADATA = ["169.254.169.254", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376", "169.254.43518", "169.16689662"]
 

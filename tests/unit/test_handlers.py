@@ -12,7 +12,7 @@ from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
 from jobsvc.handlers import RetryIn, find, load, names, registry
 from jobsvc.handlers.context import MAX_LINE, MAX_PROGRESS
-from jobsvc.handlers.policy import DEFAULT_RETRY, RetryPolicy
+from jobsvc.handlers.retry_policy import DEFAULT_RETRY, RetryPolicy
 
 
 @pytest.fixture(autouse=True)

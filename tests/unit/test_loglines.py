@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobsvc.loglines import MAX_BYTES, MAX_LINES, NO_LINES, Lines, Portions, join
+from jobsvc.jobs.log_lines import MAX_BYTES, MAX_LINES, NO_LINES, Lines, Portions, join
 
 
 def lines(first: int, last: int, size: int = 0) -> Lines:

@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from jobsvc import jobs, pgclock
-from jobsvc.db import transaction
+from jobsvc import jobs
+from jobsvc.db.engine import transaction
 from jobsvc.jobs.ids import first_id, learn_clock, make_ids
+from jobsvc.servers import pgclock
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobsvc.api.waiting import seconds_preferred
+from jobsvc.api.prefer_wait import seconds_preferred
 
 
 @pytest.mark.parametrize(

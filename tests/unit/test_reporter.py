@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
-from jobsvc.attemptlog import AttemptLog
-from jobsvc.clock import Clock
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import Clock
+from jobsvc.execution.reporter import LINES_AFTER_SECONDS, Report, Reporter, Running
 from jobsvc.jobs import Started
-from jobsvc.reporter import LINES_AFTER_SECONDS, Report, Reporter, Running
 
 
 def make(reporter_seconds: float = 0.05) -> tuple[Reporter, dict[int, Running]]:

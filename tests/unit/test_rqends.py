@@ -3,16 +3,16 @@
 from typing import Any, cast
 from uuid import UUID
 
-from jobsvc import rqends
-from jobsvc.held import Ended
+from jobsvc.dispatch.enqueue import AT_ONCE
 from jobsvc.jobs import completed
-from jobsvc.pushing import AT_ONCE
+from jobsvc.worker import rq_records
+from jobsvc.worker.running import Ended
 
 
 def sizes(results: list[Any]) -> list[int]:
     """How many jobs with these results each script is given."""
     ended = [Ended(cast(Any, None), completed(UUID(int=n), 1, result), 0.0) for n, result in enumerate(results)]
-    portions = list(rqends._portions(ended))
+    portions = list(rq_records._portions(ended))
     assert [one for portion in portions for one, _ in portion] == ended
     return [len(portion) for portion in portions]
 
@@ -23,5 +23,5 @@ def test_a_script_has_so_many_jobs_at_most() -> None:
 
 
 def test_large_results_are_not_sent_together() -> None:
-    large = "x" * rqends.MOST_BYTES
+    large = "x" * rq_records.MOST_BYTES
     assert sizes([None, large, large, None, None]) == [1, 1, 1, 2]

@@ -2,7 +2,7 @@
 
 from redis.connection import SSLConnection
 
-from jobsvc import sentinel
+from jobsvc.servers import sentinel
 
 
 def test_each_part_of_a_url_reaches_its_place() -> None:

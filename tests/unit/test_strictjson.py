@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobsvc.strictjson import MAX_DEPTH, NotJson, clean, parse, unstorable
+from jobsvc.strict_json import MAX_DEPTH, NotJson, clean, parse, unstorable
 
 
 @pytest.mark.parametrize(

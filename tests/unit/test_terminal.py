@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from jobsvc import terminal
+from jobsvc.cli import render
 
 
 @pytest.mark.parametrize(
@@ -13,11 +13,11 @@ from jobsvc import terminal
     [(13.333333333333334, "13%"), (0, "0%"), (0.4, "0%"), (66.7, "67%"), (99.5, "99%"), (99.99, "99%"), (100, "100%")],
 )
 def test_a_percentage_is_rounded(percent: float, shown: str) -> None:
-    assert terminal.progress({"percent": percent, "message": "step 8 of 60"}) == f"{shown} step 8 of 60"
-    assert terminal.progress({"percent": percent, "message": None}) == shown
+    assert render.progress({"percent": percent, "message": "step 8 of 60"}) == f"{shown} step 8 of 60"
+    assert render.progress({"percent": percent, "message": None}) == shown
 
 
 def test_show_rounds_it_too() -> None:
     with redirect_stdout(io.StringIO()) as out:
-        terminal.show({"progress": {"percent": 100 / 7.5, "message": "x"}}, [])
+        render.show({"progress": {"percent": 100 / 7.5, "message": "x"}}, [])
     assert out.getvalue().split() == ["progress", "13%", "x"]

@@ -5,7 +5,7 @@ from base64 import b64encode
 
 from standardwebhooks.webhooks import Webhook
 
-from jobsvc.handlers.webhook import sign
+from jobsvc.handlers.builtin.webhook import sign
 
 
 def test_each_secret_signs() -> None:

@@ -5,16 +5,16 @@ from uuid import UUID
 from flask import Blueprint
 
 from jobsvc import jobs
-from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import no_body, no_query, query, read_id
 from jobsvc.api.queries import SomeJobsQuery
-from jobsvc.api.replies import CountReply
+from jobsvc.api.responses import CountReply
 from jobsvc.api.showing import dump_job_for_caller
+from jobsvc.api.submit import relay
+from jobsvc.api.validation import no_body, no_query, query, read_id
+from jobsvc.jobs.serialize import JobShown
 from jobsvc.states import Status
-from jobsvc.wire import JobShown
 
 blueprint = Blueprint("acting", __name__)
 blueprint.before_request(no_body)

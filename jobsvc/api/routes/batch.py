@@ -5,12 +5,12 @@ from typing import Any
 
 from flask import Blueprint
 
-from jobsvc.api.accepting import Accepted, accept
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import body, no_query
-from jobsvc.api.replies import JobIdsReply
-from jobsvc.api.schemas import BatchRequest
+from jobsvc.api.requests import BatchRequest
+from jobsvc.api.responses import JobIdsReply
+from jobsvc.api.submit import Accepted, accept
+from jobsvc.api.validation import body, no_query
 from jobsvc.jobs import Submitted
 
 blueprint = Blueprint("batch", __name__)

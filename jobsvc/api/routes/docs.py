@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, request, send_from_directory
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.openapi import document
-from jobsvc.api.parsing import no_query
+from jobsvc.api.validation import no_query
 
 blueprint = Blueprint("docs", __name__)
 

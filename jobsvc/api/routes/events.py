@@ -13,13 +13,13 @@ from pydantic import BeforeValidator
 
 from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.hub import Hub, Watch
-from jobsvc.api.parsing import Query, query
+from jobsvc.api.job_watcher import Hub, Watch
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
+from jobsvc.api.validation import Query, query
 from jobsvc.api.waiting_client import client_of
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
-from jobsvc.wire import dump_line, dump_snapshot
+from jobsvc.jobs.serialize import dump_line, dump_snapshot
 
 blueprint = Blueprint("events", __name__)
 

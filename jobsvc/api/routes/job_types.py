@@ -4,11 +4,11 @@ from flask import Blueprint
 
 from jobsvc import handlers
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import no_query
-from jobsvc.api.replies import JobTypeShown, JobTypesReply
+from jobsvc.api.responses import JobTypeShown, JobTypesReply
+from jobsvc.api.validation import no_query
 from jobsvc.config import settings
 from jobsvc.handlers import Handler
-from jobsvc.wire import show_number
+from jobsvc.jobs.serialize import show_number
 
 blueprint = Blueprint("job_types", __name__)
 blueprint.before_request(no_query)

@@ -7,16 +7,16 @@ from uuid import UUID
 from flask import Blueprint, Response, url_for
 
 from jobsvc import jobs
-from jobsvc.api import waiting
-from jobsvc.api.accepting import Accepted, accept
+from jobsvc.api import prefer_wait
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import body, no_query, read_id
-from jobsvc.api.polling import polled
-from jobsvc.api.replies import AttemptsReply, JobIdReply
-from jobsvc.api.schemas import JobRequest
+from jobsvc.api.etag import polled
+from jobsvc.api.requests import JobRequest
+from jobsvc.api.responses import AttemptsReply, JobIdReply
+from jobsvc.api.submit import Accepted, accept
+from jobsvc.api.validation import body, no_query, read_id
 from jobsvc.jobs import Submitted
-from jobsvc.wire import JobShown, dump_attempts
+from jobsvc.jobs.serialize import JobShown, dump_attempts
 
 blueprint = Blueprint("jobs", __name__)
 blueprint.before_request(no_query)
@@ -37,7 +37,7 @@ blueprint.before_request(no_query)
     asks=("Idempotency-Key", "Prefer"),
     errors=(409,),
 )
-@waiting.or_end
+@prefer_wait.or_end
 def create() -> Accepted:
     """Store a job and answer 202; what happens to it then depends on no request. 200 for one whose key is taken."""
     reply, status, headers = accept([body(JobRequest).resolve()], _tell)
@@ -57,7 +57,7 @@ def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 )
 def show(job_id: UUID) -> Response:
     """Show a job."""
-    return polled(waiting.get(job_id))
+    return polled(prefer_wait.get(job_id))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")

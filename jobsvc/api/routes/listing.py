@@ -7,10 +7,10 @@ from flask import Blueprint, Response
 from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.paging import link_to_next, write_cursor
-from jobsvc.api.parsing import query
 from jobsvc.api.queries import ListQuery
-from jobsvc.api.replies import JobPage
+from jobsvc.api.responses import JobPage
 from jobsvc.api.showing import dump_job_for_caller
+from jobsvc.api.validation import query
 
 blueprint = Blueprint("listing", __name__)
 

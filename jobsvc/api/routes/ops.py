@@ -8,16 +8,16 @@ from prometheus_client.exposition import choose_encoder
 from redis import RedisError
 from sqlalchemy import select
 
-from jobsvc import rqsettings
 from jobsvc.api import metrics as measured
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import no_query
-from jobsvc.api.replies import HealthReply, ReadinessReply, RedisState, UpOrDown
-from jobsvc.db import check_writable, transaction
+from jobsvc.api.responses import HealthReply, ReadinessReply, RedisState, UpOrDown
+from jobsvc.api.validation import no_query
+from jobsvc.db.engine import check_writable, transaction
+from jobsvc.db.models import Job
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.errors import StoreUnavailable
-from jobsvc.models import Job
-from jobsvc.ownership import NamespaceTaken
 
 CHECK_SECONDS = 1.0
 """How old the knowledge may be that Postgres takes writes, which takes some 5 ms to find out."""
@@ -86,7 +86,7 @@ def _check_writable() -> None:
 
 def _redis() -> RedisState:
     try:
-        rqsettings.probe()
+        rq_redis.probe()
         return "up"
     except NamespaceTaken:
         return "taken"

@@ -2,18 +2,19 @@
 
 from flask import Blueprint
 
-from jobsvc import jobs, rqworkers
-from jobsvc.api.accepting import relay
+from jobsvc import jobs
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.known_names import tell_known
-from jobsvc.api.parsing import no_body, no_query
-from jobsvc.api.replies import QueueShown, QueuesReply, WorkerShown, WorkersReply
+from jobsvc.api.responses import QueueShown, QueuesReply, WorkerShown, WorkersReply
+from jobsvc.api.submit import relay
+from jobsvc.api.validation import no_body, no_query
 from jobsvc.config import settings
+from jobsvc.dispatch import rq_workers
+from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.errors import QueueNotFound
 from jobsvc.jobs import QueueState
-from jobsvc.rqworkers import WorkerState
-from jobsvc.wire import show_time
+from jobsvc.jobs.serialize import show_time
 
 blueprint = Blueprint("queues", __name__)
 blueprint.before_request(no_query)
@@ -51,7 +52,7 @@ def resume_queue(name: str) -> QueueShown:
 @describe({200: Reply("The workers.", WorkersReply)})
 def list_workers() -> WorkersReply:
     """Show the workers that RQ knows."""
-    return {"workers": [_dump_worker(worker) for worker in rqworkers.known()]}
+    return {"workers": [_dump_worker(worker) for worker in rq_workers.known()]}
 
 
 def _check(name: str) -> None:

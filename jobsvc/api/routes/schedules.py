@@ -5,17 +5,17 @@ from typing import Any
 
 from flask import Blueprint, url_for
 
-from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import body, no_body, no_query
-from jobsvc.api.replies import JobIdReply, SchedulesReply
-from jobsvc.api.schemas import ScheduleRequest
+from jobsvc.api.requests import ScheduleRequest
+from jobsvc.api.responses import JobIdReply, SchedulesReply
 from jobsvc.api.showing import dump_schedule_for_caller
+from jobsvc.api.submit import relay
+from jobsvc.api.validation import body, no_body, no_query
 from jobsvc.config import NAME
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
 from jobsvc.jobs import schedules
-from jobsvc.wire import ScheduleShown
+from jobsvc.jobs.serialize import ScheduleShown
 
 blueprint = Blueprint("schedules", __name__)
 blueprint.before_request(no_query)

@@ -3,12 +3,12 @@
 from flask import Blueprint, url_for
 
 from jobsvc import jobs
-from jobsvc.api.accepting import relay
 from jobsvc.api.auth import needs
 from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.parsing import no_body, no_query, read_id
-from jobsvc.api.replies import JobIdReply
+from jobsvc.api.responses import JobIdReply
+from jobsvc.api.submit import relay
+from jobsvc.api.validation import no_body, no_query, read_id
 
 blueprint = Blueprint("webhooks", __name__)
 blueprint.before_request(no_query)

@@ -10,8 +10,8 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 
 from jobsvc import jobs
 from jobsvc.api.clients import client_address
-from jobsvc.api.gate import Gate
 from jobsvc.api.problems import RETRY_AFTER_SECONDS
+from jobsvc.api.request_limit import Gate
 from jobsvc.api.server import bodies, plain
 from jobsvc.api.server.bodies import Body, Overdue
 from jobsvc.api.server.budget import Budget

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from jobsvc import handlers, strictjson, tracing
+from jobsvc import handlers, strict_json, tracing
 from jobsvc.api.auth import surely_may_write
 from jobsvc.api.headers import JSON_HEADERS
-from jobsvc.api.parsing import read
-from jobsvc.api.schemas import DEFAULT_TYPE, JobRequest
+from jobsvc.api.requests import DEFAULT_TYPE, JobRequest
+from jobsvc.api.validation import read
 from jobsvc.errors import JobsvcError
 from jobsvc.jobs import NewJob, Submitted
 
@@ -48,7 +48,7 @@ def is_plain(environ: Mapping[str, Any]) -> bool:
 def parse(body: bytes) -> NewJob | None:
     """Return the job that this body asks for; None where the view has to say what is wrong with it, or do more."""
     try:
-        value = strictjson.parse(body)
+        value = strict_json.parse(body)
         if not isinstance(value, dict) or "uniqueKey" in value or not _is_checked_quickly(value.get("type")):
             return None
         return read(JobRequest, value).resolve()

@@ -1,0 +1,235 @@
+"""What bodies may say: jobs that are wanted, at once or by the clock."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from jobsvc import handlers
+from jobsvc.api.known_names import tell_known
+from jobsvc.api.validation import INNER, problems
+from jobsvc.config import settings
+from jobsvc.handlers import DELIVERY, Handler
+from jobsvc.handlers.http_client import MAX_URL
+from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
+from jobsvc.handlers.ssrf import public_url
+from jobsvc.jobs import NewJob, cron, current_time
+from jobsvc.jobs.schedules import NewSchedule
+
+MAX_KEY = 255
+"""Characters of a uniqueKey or a concurrencyKey."""
+
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
+Url = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
+
+DEFAULT_TYPE = "TEST_JOB"
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
+
+
+def read_time(value: Any) -> Any:
+    """An RFC 3339 time from 1970 to a year from now, in UTC; raises ValueError for anything else."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with its offset, like 2030-01-31T12:00:00Z")
+    try:
+        moment = datetime.fromisoformat(value.upper().replace("Z", "+00:00")).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is not a valid date and time") from None
+    if not _EARLIEST <= moment <= current_time() + timedelta(seconds=YEAR):
+        raise ValueError("must be after 1970 and within a year from now")
+    return moment
+
+
+_NULL = {"type": "null"}
+
+
+def _typed(handler: Handler, describe: GetJsonSchemaHandler) -> dict[str, Any]:
+    """A job of this handler's type, in JSON Schema."""
+    try:
+        payload = describe(handler.payload.core_schema)
+        required = describe.resolve_ref_schema(payload).get("required")
+    except PydanticInvalidForJsonSchema:
+        payload, required = {"type": "object"}, None
+    return {
+        "title": handler.name,
+        "description": handler.description or "",
+        "properties": {"type": {"const": handler.name}, "payload": payload},
+        "required": ([] if handler.name == DEFAULT_TYPE else ["type"]) + (["payload"] if required else []),
+    }
+
+
+class JobRequest(BaseModel):
+    """The body of POST /jobs. Durations are seconds."""
+
+    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid")
+
+    type: str = DEFAULT_TYPE
+    payload: dict[str, Any] = {}
+    queue: str | None = None
+    delay: Delay | None = None
+    run_at: Annotated[datetime, BeforeValidator(read_time)] | None = None
+    retry: RetryPolicy | None = None
+    timeout: Duration | None = None
+    expires_in: Duration | None = None
+    unique_key: Name | None = None
+    tags: Annotated[list[Tag], Field(max_length=16)] = []
+    webhook_url: Url | None = None
+    concurrency_key: Name | None = None
+    concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """What the validators below add, in the words of JSON Schema: each type with its own payload."""
+        schema = describe.resolve_ref_schema(describe(core))
+        known = [one for one in map(handlers.find, handlers.names()) if one and one.name != DELIVERY]
+        schema["properties"]["queue"]["anyOf"][0]["enum"] = settings().JOBSVC_QUEUES
+        schema["examples"] = [{"type": DEFAULT_TYPE, "payload": {"durationMs": 500}}]
+        schema["anyOf"] = [_typed(one, describe) for one in known]
+        schema["allOf"] = [
+            {"anyOf": [{"properties": {"delay": _NULL}}, {"properties": {"runAt": _NULL}}]},
+            {
+                "anyOf": [
+                    {"properties": {"concurrencyLimit": _NULL}},
+                    {"properties": {"concurrencyKey": {"type": "string"}}, "required": ["concurrencyKey"]},
+                ]
+            },
+        ]
+        return schema
+
+    @model_validator(mode="after")
+    def _go_together(self) -> "JobRequest":
+        if self.delay is not None and self.run_at is not None:
+            raise ValueError("give delay or runAt, not both")
+        if self.concurrency_limit is not None and self.concurrency_key is None:
+            raise ValueError("concurrencyLimit needs a concurrencyKey")
+        return self
+
+    @field_validator("type")
+    @classmethod
+    def _known_type(cls, name: str) -> str:
+        if handlers.find(name) is None or name == DELIVERY:
+            raise ValueError(f"there is no type {name[:100]!a}; {tell_known('types', name, handlers.names())}")
+        return name
+
+    @field_validator("queue")
+    @classmethod
+    def _known_queue(cls, name: str | None) -> str | None:
+        queues = settings().JOBSVC_QUEUES
+        if name is not None and name not in queues:
+            raise ValueError(f"there is no queue {name[:100]!a}; {tell_known('queues', name, queues)}")
+        return name
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _signed(cls, url: str | None) -> str | None:
+        if url is not None and not settings().JOBSVC_WEBHOOK_SECRETS:
+            raise ValueError("no webhook can be signed while JOBSVC_WEBHOOK_SECRETS is not set")
+        return url
+
+    @model_validator(mode="after")
+    def _fitting_payload(self) -> "JobRequest":
+        handler = handlers.find(self.type)
+        assert handler is not None
+        try:
+            handler.parse(self.payload)
+        except ValidationError as error:
+            found = problems(error, self.payload, handler.payload_schema, "/payload")
+            raise PydanticCustomError("payload", "the payload doesn't fit the type", {INNER: found}) from None
+        return self
+
+    def resolve(self) -> NewJob:
+        """The job to store, its handler's defaults filled in."""
+        handler = handlers.find(self.type)
+        assert handler is not None
+        return NewJob(
+            type=self.type,
+            queue=self.queue or handler.queue or settings().default_queue,
+            payload=self.payload,
+            timeout=self.timeout if self.timeout is not None else handler.timeout,
+            retry_intervals=self.retry.over(handler.retry).intervals() if self.retry else handler.retry_intervals,
+            delay=self.delay,
+            run_at=self.run_at,
+            expires_in=self.expires_in,
+            unique_key=self.unique_key,
+            tags=self.tags or None,
+            concurrency_key=self.concurrency_key,
+            concurrency_limit=(self.concurrency_limit or 1) if self.concurrency_key else None,
+            webhook_url=self.webhook_url,
+        )
+
+
+class BatchRequest(BaseModel):
+    """The body of POST /jobs/batch."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
+
+
+def _no_fixed_start(run_at: Any) -> None:
+    if run_at is not None:
+        raise ValueError("a scheduled job starts when its schedule ticks; delay may move that")
+
+
+class ScheduledJob(JobRequest):
+    """The body of POST /jobs, as a schedule has it: each tick is its job's start, so there is no runAt."""
+
+    run_at: Annotated[None, BeforeValidator(_no_fixed_start)] = None
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_what_was_given(
+        cls, given: dict[str, Any], validate: ModelWrapValidatorHandler["ScheduledJob"]
+    ) -> "ScheduledJob":
+        job = validate(given)
+        job._given = given
+        return job
+
+
+class ScheduleRequest(BaseModel):
+    """The body of PUT /schedules/:name."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    cron: Annotated[str, Field(max_length=MAX_KEY, json_schema_extra={"format": "cron"})]
+    timezone: Annotated[str, Field(json_schema_extra={"format": "time-zone"})] = "UTC"
+    enabled: bool = True
+    job: ScheduledJob
+
+    @field_validator("cron")
+    @classmethod
+    def _ticks(cls, expression: str) -> str:
+        cron.check(expression)
+        return expression
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        cron.check_timezone(name)
+        return name
+
+    def resolve(self, name: str) -> NewSchedule:
+        """The schedule to store."""
+        return NewSchedule(name, self.cron, self.timezone, self.enabled, self.job._given, self.job.resolve())

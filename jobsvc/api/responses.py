@@ -1,0 +1,145 @@
+"""The bodies that views answer with; a job and an attempt are wire.py's."""
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown, Time, Uuid
+from jobsvc.states import Status
+
+
+class JobIdReply(TypedDict):
+    """The id of a job, to ask for it."""
+
+    jobId: Uuid
+
+
+class JobIdsReply(TypedDict):
+    """The ids of the jobs, in the order of the request."""
+
+    jobIds: list[Uuid]
+
+
+class JobPage(TypedDict):
+    """Jobs, the newest first; `nextCursor` is null on the last page."""
+
+    jobs: list[JobShown]
+    nextCursor: str | None
+
+
+class AttemptsReply(TypedDict):
+    """A job's attempts, the first one first."""
+
+    attempts: list[AttemptShown]
+
+
+class CountReply(TypedDict):
+    """How many jobs were changed, or told to stop."""
+
+    count: int
+
+
+class RetryShown(TypedDict):
+    """How often, and after which seconds, a failed attempt is tried again."""
+
+    max: int | None
+    interval: list[float]
+
+
+class DefaultsShown(TypedDict):
+    """What a job gets that doesn't say."""
+
+    queue: str
+    timeout: float
+    retry: RetryShown
+
+
+class JobTypeShown(TypedDict):
+    """A job type; `payloadSchema` is a JSON Schema (2020-12)."""
+
+    name: str
+    description: str | None
+    payloadSchema: dict[str, Any]
+    defaults: DefaultsShown
+
+
+class JobTypesReply(TypedDict):
+    """What can be posted."""
+
+    jobTypes: list[JobTypeShown]
+
+
+class QueueShown(TypedDict):
+    """A queue; `oldestWaitingSeconds` is for how long its longest due job has been waiting, null when none is due."""
+
+    name: str
+    paused: bool
+    counts: dict[Status, int]
+    oldestWaitingSeconds: float | None
+
+
+class QueuesReply(TypedDict):
+    """The queues, in the order in which they are served."""
+
+    queues: list[QueueShown]
+
+
+class WorkerShown(TypedDict):
+    """A worker, as RQ knows it; `jobs` are the ids of those that it runs."""
+
+    name: str
+    host: str | None
+    pid: int | None
+    state: str
+    queues: list[str]
+    jobs: list[str]
+    lastHeartbeat: Time | None
+
+
+class WorkersReply(TypedDict):
+    """The workers that RQ knows."""
+
+    workers: list[WorkerShown]
+
+
+class SchedulesReply(TypedDict):
+    """All schedules, by name."""
+
+    schedules: list[ScheduleShown]
+
+
+UpOrDown = Literal["up", "down"]
+RedisState = Literal["up", "down", "taken"]
+
+
+class HealthReply(TypedDict):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class ReadinessReply(TypedDict):
+    """Whether jobs are accepted, and which servers answer."""
+
+    status: Literal["ok", "unavailable"]
+    postgres: UpOrDown
+    redis: RedisState
+
+
+class ProblemShown(TypedDict):
+    """One thing that is wrong, and where: an RFC 6901 pointer into the body, or the name of a query parameter."""
+
+    pointer: NotRequired[str]
+    parameter: NotRequired[str]
+    detail: str
+
+
+class ProblemReply(TypedDict):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: NotRequired[list[ProblemShown]]

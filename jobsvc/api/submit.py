@@ -1,0 +1,104 @@
+"""Jobs that a request makes: stored, remembered with its Idempotency-Key if it has one, and handed to the relay.
+
+The header is that of draft-ietf-httpapi-idempotency-key-header: a string as RFC 9651 §3.3.3 quotes
+it, or, as most clients send it, bare.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from flask import current_app, g, request
+
+from jobsvc import jobs, strict_json, tracing
+from jobsvc.dispatch.relay import Relay
+from jobsvc.errors import KeyMalformed
+from jobsvc.jobs import NewJob, RequestKey, Submitted
+
+MAX_KEY = 255
+
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # what is printed in ASCII, without the blank and " , ; \
+
+_WANTED = (
+    f'send one Idempotency-Key of 1 to {MAX_KEY} printable ASCII characters, like "8e03978e-40d5" or 8e03978e-40d5'
+)
+
+Accepted = tuple[Mapping[str, Any], int, dict[str, str]]
+"""What a view answers: the body, the status, headers."""
+
+Tell = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]
+"""Makes the status and the body of what was submitted."""
+
+
+def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
+    """Store the jobs that the request asks for, and answer with the status and body that `tell` makes of them.
+
+    A valid `traceparent` of the request is kept with them. The same request with the same
+    Idempotency-Key is answered the same again, and makes nothing. Raises KeyMalformed, KeyUnderWay and KeyReused.
+    """
+    key = _key()
+    if key is None:
+        submitted = submit(new, request.headers.get("traceparent"), relay())
+        status, body = tell(submitted)
+        return body, status, {}
+    with _traced(new, request.headers.get("traceparent")) as traced:
+        request_key = RequestKey(g.get("caller", ""), key, _fingerprint())
+        answer = jobs.submit_once(
+            request_key, traced, lambda made: dict(zip(("status", "body"), tell(made), strict=True))
+        )
+    _dispatch(answer.submitted, relay())
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
+    return answer.reply["body"], answer.reply["status"], headers
+
+
+def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list[Submitted]:
+    """Store these jobs with the request's traceparent, if it is a valid one, and hand them to the relay."""
+    with _traced(new, traceparent) as traced:
+        submitted = jobs.submit(traced)
+    _dispatch(submitted, relay)
+    return submitted
+
+
+@contextmanager
+def _traced(new: Sequence[NewJob], header: str | None) -> Iterator[Sequence[NewJob]]:
+    """These jobs with their place in the trace of the request, whose span lasts as long as the block."""
+    parent = tracing.read(header)
+    with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
+        traceparent = tracing.current() or parent
+        yield [job._replace(traceparent=traceparent) for job in new] if traceparent else new
+
+
+def relay() -> Relay:
+    """This process' relay."""
+    found: Relay = current_app.extensions["relay"]
+    return found
+
+
+def _dispatch(submitted: Sequence[Submitted], relay: Relay) -> None:
+    relay.wake([one.dispatch for one in submitted if one.dispatch])
+
+
+def _key() -> str | None:
+    """The request's Idempotency-Key, None without one. Raises KeyMalformed."""
+    sent = request.headers.get("Idempotency-Key")
+    if sent is None:
+        return None
+    value = sent.strip()
+    if quoted := _QUOTED.fullmatch(value):
+        value = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif not _BARE.fullmatch(value):
+        raise KeyMalformed(f"{_WANTED}; this one has other characters")
+    if not value:
+        # Servers drop a value that is not ASCII.
+        raise KeyMalformed(f"{_WANTED}; this one is empty, or has other characters")
+    if len(value) > MAX_KEY:
+        raise KeyMalformed(f"{_WANTED}; this one has {len(value)}")
+    return value
+
+
+def _fingerprint() -> str:
+    body = strict_json.canonical(request.get_data() or b"{}")
+    return hashlib.sha256(f"{request.method} {request.path}\n{body}".encode()).hexdigest()

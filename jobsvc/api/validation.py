@@ -1,0 +1,186 @@
+"""Requests into schemas: each problem found is told with the pointer to it."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import islice
+from typing import Any, TypeVar, get_origin
+from uuid import UUID
+
+from flask import abort, request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from jobsvc import strict_json
+from jobsvc.api.known_names import MAX_NAME, known_fields, tell_known
+from jobsvc.config import settings
+from jobsvc.errors import InvalidInput, JobNotFound, Problem
+from jobsvc.strict_json import clean, escape
+
+MAX_PROBLEMS = 20
+"""A body has at most this many problems told."""
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def body(schema: type[Schema]) -> Schema:
+    """The request's JSON body as this schema; no body at all is taken as `{}`.
+
+    Aborts with 413 and 415; raises NotJson and InvalidInput.
+    """
+    return read(schema, _json())
+
+
+def read(schema: type[Schema], value: Any) -> Schema:
+    """A JSON value as this schema. Raises InvalidInput."""
+    unstorable = list(islice(strict_json.unstorable(value), MAX_PROBLEMS))
+    if unstorable:
+        raise InvalidInput(unstorable)
+    if not isinstance(value, dict):
+        raise InvalidInput([Problem("", "the body must be an object")])
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(problems(error, value, lambda: _json_schema(schema))) from None
+
+
+@lru_cache
+def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    return schema.model_json_schema()
+
+
+def no_body() -> None:
+    """Refuse a body that says anything, lest somebody believe that it was heeded. Raises as `body` does."""
+    body(_Nothing)
+
+
+class _Nothing(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+def _json() -> Any:
+    """The request's body; `{}` without one."""
+    raw = _whole_body()
+    if not raw:
+        return {}
+    media_type = request.mimetype
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        abort(415, "Send the body as application/json.")
+    return strict_json.parse(raw)
+
+
+def _whole_body() -> bytes:
+    """The body's bytes; never a part of them, which could be taken for another request."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        abort(415, "Send the body without a content coding.")
+    raw = request.get_data()
+    if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
+        abort(413)
+    # A connection that was cut off looks like the end of a body: so no body at all has to be announced as none.
+    announced = request.content_length
+    if (announced is not None and announced != len(raw)) or ("Transfer-Encoding" in request.headers and not raw):
+        abort(400, "The body is shorter than announced.")
+    return raw
+
+
+def problems(error: ValidationError, value: Any, schema: Callable[[], dict[str, Any]], base: str = "") -> list[Problem]:
+    """What pydantic found wrong with `value`, which stands at the pointer `base`; the first MAX_PROBLEMS of it.
+
+    `schema` makes the JSON Schema of the value, which names the known fields where one is unknown.
+    """
+    found: list[Problem] = []
+    for one in error.errors(include_url=False, include_input=False):
+        pointer = _pointer(one, value)
+        detail = _detail(one)
+        if one["type"] in _UNKNOWN_FIELD:
+            detail += (
+                f"; {tell_known('fields', str(one['loc'][-1]), known_fields(schema(), pointer.rpartition('/')[0]))}"
+            )
+        inner = one.get("ctx", {}).get(INNER) or [Problem("", detail)]
+        found += [Problem(base + pointer + problem.pointer, problem.detail) for problem in inner]
+        if len(found) >= MAX_PROBLEMS:
+            break
+    return found[:MAX_PROBLEMS]
+
+
+INNER = "problems"
+"""Where a validator's PydanticCustomError keeps what it found wrong, pointers within its value, in its context."""
+
+
+_UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
+"""pydantic's types of error for a field that a model, or a dataclass, doesn't have."""
+
+
+def _pointer(found: ErrorDetails, value: Any) -> str:
+    """pydantic's location as an RFC 6901 pointer: without the names of union members, which the value doesn't have."""
+    pointer = ""
+    for part in found["loc"]:
+        inside = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
+        if part in inside:
+            value = inside[part]
+        elif found["type"] != "missing" or part != found["loc"][-1]:
+            continue
+        pointer += f"/{escape(str(part))}"
+    return pointer
+
+
+def _detail(found: ErrorDetails) -> str:
+    message = found["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+class Query(BaseModel):
+    """The query parameters of a request. A subclass names them; one that may be repeated is a list."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+
+Parameters = TypeVar("Parameters", bound=Query)
+
+
+def query(schema: type[Parameters]) -> Parameters:
+    """The request's query parameters as this schema.
+
+    Raises InvalidInput for one that is unknown, of a wrong type, or repeated though it stands alone.
+    """
+    known = {str(field.alias): get_origin(field.annotation) is list for field in schema.model_fields.values()}
+    given: dict[str, Any] = {}
+    found: list[Problem] = []
+    for name, values in request.args.lists():
+        if name not in known:
+            shown = clean(name[:MAX_NAME])
+            detail = f"there is no query parameter {shown!a} here; {tell_known('query parameters', shown, known)}"
+            found.append(Problem("", detail, shown))
+        elif len(values) > 1 and not known[name]:
+            found.append(Problem("", "is there more than once", name))
+        else:
+            given[name] = values if known[name] else values[0]
+    found += [Problem("", one.detail, one.pointer.split("/")[1]) for one in strict_json.unstorable(given)]
+    if found:
+        raise InvalidInput(found[:MAX_PROBLEMS])
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
+        raise InvalidInput(
+            [Problem("", _detail(one), str(one["loc"][0]) if one["loc"] else "") for one in wrong]
+        ) from None
+
+
+# UUID() would take other spellings too, such as urn:uuid:…, which the routes with <uuid:job_id> don't.
+_ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def read_id(text: str) -> UUID:
+    """A job's id out of a path, spelled as we do. Raises JobNotFound for what can't be one."""
+    if not _ID.fullmatch(text):
+        raise JobNotFound(f"{text[:100]!a} is not the id of a job")
+    return UUID(text)
+
+
+def no_query() -> None:
+    """Refuse query parameters where there are none. Raises InvalidInput."""
+    query(Query)

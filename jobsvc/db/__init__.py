@@ -1,0 +1,1 @@
+"""Postgres: connections and sessions, tables, SQL."""

@@ -1,0 +1,114 @@
+"""The workers, as RQ knows them."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+
+from redis import Redis
+from rq import Worker
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
+from rq.job import Job as RQJob
+from rq.utils import parse_composite_key, utcparse
+
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.rq_names import from_rq, ours_of
+
+OURS_LIVE_SECONDS, OURS_BEAT_SECONDS = 90, 30
+"""Longest time that a worker of ours is kept in Redis, and, with a margin, between two heartbeats of it."""
+
+MOST = 1000
+"""So many workers are shown."""
+
+TYPES = "types"
+"""The field of RQ's hash of a worker in which ours write, at each heartbeat, the job types that they can run."""
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker that gave a sign of life not long ago: `jobs` are the ids of those it runs now.
+
+    `types` are the job types that it can run; None where it doesn't say so, as a stock worker.
+    """
+
+    name: str
+    host: str | None
+    pid: int | None
+    state: str
+    queues: list[str]
+    jobs: list[str]
+    last_heartbeat: datetime | None
+    types: frozenset[str] | None = None
+    expires_in: int = 0  # seconds, until Redis forgets it
+
+    @property
+    def is_idle_stock(self) -> bool:
+        """Return True for a stock worker that waits for a job, False for one of ours of any version.
+
+        An idle stock worker's key lives for 480 s after each heartbeat, or the last one is minutes ago. Busy, it lives
+        for 90 s. Ours live for 90 s at most, and those of version 0.1.0, which publish no types, beat every 5 s.
+        """
+        if self.types is not None:
+            return False
+        silent_seconds = (datetime.now(UTC) - self.last_heartbeat).total_seconds() if self.last_heartbeat else 0.0
+        return self.expires_in > OURS_LIVE_SECONDS or silent_seconds > OURS_BEAT_SECONDS
+
+
+def keys_of_namespace(connection: Redis) -> list[str]:
+    """The keys of the workers that serve a queue of this namespace, in order, MOST of them. Raises RedisError."""
+    keys = sorted(Worker.all_keys(connection))
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.hget(key, "queues")
+        served = zip(keys, pipeline.execute(raise_on_error=False), strict=True)
+    return list(islice((key for key, queues in served if isinstance(queues, bytes) and _queues(queues.decode())), MOST))
+
+
+def known() -> list[WorkerState]:
+    """This namespace's workers by name; one that died unheard is left out when its key in Redis expires.
+
+    Raises RedisError.
+    """
+    connection = rq_redis.connection()
+    keys = keys_of_namespace(connection)
+    names = [key.removeprefix(Worker.redis_worker_namespace_prefix) for key in keys]
+    with connection.pipeline(transaction=False) as pipeline:
+        for key, name in zip(keys, names, strict=True):
+            pipeline.hgetall(key)
+            pipeline.ttl(key)
+            pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(name))
+        answers = pipeline.execute()
+    found = zip(names, answers[::3], answers[1::3], answers[2::3], strict=True)
+    workers = [_worker(name, data, ttl, executions) for name, data, ttl, executions in found if data]
+    return _without_others_jobs(workers, connection)
+
+
+def _without_others_jobs(workers: list[WorkerState], connection: Redis) -> list[WorkerState]:
+    """Leave out the jobs that a worker runs from queues outside the namespace."""
+    job_ids = sorted({job_id for worker in workers for job_id in worker.jobs})
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hget(RQJob.key_for(job_id), "origin")
+        origins = zip(job_ids, pipeline.execute(), strict=True)
+    others = {job_id for job_id, origin in origins if origin and from_rq(origin.decode("utf-8", "replace")) is None}
+    return [replace(one, jobs=[job_id for job_id in one.jobs if job_id not in others]) for one in workers]
+
+
+def _queues(text: str) -> list[str]:
+    return ours_of(text.split(","))
+
+
+def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes]) -> WorkerState:
+    text = {key.decode(): value.decode("utf-8", "replace") for key, value in data.items()}
+    beat = text.get("last_heartbeat")
+    return WorkerState(
+        name=name,
+        host=text.get("hostname") or None,
+        pid=int(text["pid"]) if text.get("pid") else None,
+        state=text.get("state", "?"),
+        queues=_queues(text.get("queues", "")),
+        jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
+        last_heartbeat=utcparse(beat) if beat else None,
+        types=frozenset(json.loads(text[TYPES])) if TYPES in text else None,
+        expires_in=ttl,
+    )

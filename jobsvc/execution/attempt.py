@@ -1,0 +1,192 @@
+"""One attempt: the handler runs under its clock, and its end becomes an outcome that can be stored."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from jobsvc import handlers, logs, tracing
+from jobsvc.execution import exceptions
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import Cancelled, Clock, HandBack
+from jobsvc.execution.description import UNKNOWN_TYPE, Description
+from jobsvc.execution.result_json import storable
+from jobsvc.handlers.retry_policy import YEAR
+from jobsvc.jobs import AttemptEnd, Failure, Started, completed, handed_back
+from jobsvc.jobs.log_lines import Lines, join
+from jobsvc.states import Outcome
+
+logger = logging.getLogger("jobsvc.worker")
+
+TEXT_SECONDS = 2.0
+"""Time for the texts of an exception, whose `__str__` may take any. Well below the 10 s of grace after a timeout."""
+
+OWN_MODULES = (__name__, handlers.Handler.__module__)
+"""Modules whose frames are not shown at the start of a traceback."""
+
+
+UNKNOWN_TYPE_SECONDS = 1.0
+"""Pause before a job is started again of which there is no handler here, although its worker has one."""
+
+
+def attempt(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
+    """Run the handler, in this thread; returns how that ended. Raises nothing, whatever the handler does."""
+    job_id = str(started.job_id)
+    context = handlers.Context(
+        *(job_id, started.attempt, started.max_attempts, started.fence),
+        *(clock.progress, log.add, clock.tell_cancelled, started.traceparent),
+    )
+    with (
+        logs.About(job_id, started.type, started.attempt),
+        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id),
+        log,
+    ):
+        try:
+            end = _run(started, clock, context)
+        except BaseException as error:  # struck before the clock had paused, or out of memory until now
+            try:
+                end = _end_of(started, clock, error)
+            except BaseException:
+                end = AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
+        if end.outcome != Outcome.COMPLETED:  # else nothing has started the clock again since the handler returned
+            clock.close()
+        return said(end, clock, log)
+
+
+def _run(started: Started, clock: Clock, context: handlers.Context) -> AttemptEnd:
+    try:
+        clock.start()
+        handler = handlers.find(started.type)
+        if handler is None:
+            clock.pause()
+            return _unknown_type(started)
+        result = storable(handler(started.payload, context))
+        clock.pause()
+    except BaseException as error:
+        return _end_of(started, clock, error)
+    if clock.handler_knows or (clock.is_struck and isinstance(clock.reason, Cancelled)):
+        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
+    return completed(started.job_id, started.fence, result)
+
+
+def _unknown_type(started: Started) -> AttemptEnd:
+    """Return the end of an attempt that can't start in this process, which must not be spent."""
+    logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
+    return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
+
+
+def said(end: AttemptEnd, clock: Clock, log: AttemptLog) -> AttemptEnd:
+    """The same end, with what the attempt had told of itself until then."""
+    return with_lines(replace(end, progress=clock.last_progress) if clock.last_progress else end, log.unsent())
+
+
+def with_lines(end: AttemptEnd, lines: Lines) -> AttemptEnd:
+    """The same end, with these lines among those that come with it."""
+    if not lines.lines:
+        return end
+    joined = join([lines, Lines(end.last_line, end.logs or [])])
+    return replace(end, logs=joined.lines, last_line=joined.last)
+
+
+UNEXPLAINED = Failure(UNKNOWN_TYPE, "the attempt failed, and there was no memory left to say why")
+"""Of an attempt for which no other failure can be made."""
+
+
+def failed(started: Started, reason: BaseException) -> AttemptEnd:
+    """Return the end of an attempt that the service ends for this reason, while its handler still runs."""
+    texts = Description()
+    texts.describe(reason, reason, OWN_MODULES)
+    return _end(started, reason, texts, delay=None, is_struck=True)
+
+
+def _end_of(started: Started, clock: Clock, error: BaseException) -> AttemptEnd:
+    """Return the end of an attempt whose handler raised this, and let go of all that the exception holds.
+
+    The rule of what counts:
+    1. If the clock struck while the handler ran (timeout, cancel, hand-back), that is the outcome, whatever came out
+       of the handler afterwards. One that swallows it and returns has completed, but for a cancel.
+    2. Else a Discard, Snooze or RetryIn counts, wherever it is in what came out: in a group, as a cause, or as a
+       context that `raise … from` has not suppressed. Of several the one nearest to the surface counts, which the
+       handler raised last; at the same depth Discard comes before Snooze, and that before RetryIn.
+    3. Else the attempt has failed by the exception that came out.
+    """
+    clock.pause()
+    is_struck = clock.is_struck
+    subject = clock.reason if is_struck else error
+    delay: float | None = None
+    texts = Description(lambda: clock.is_limit_struck)
+
+    def describe() -> None:
+        nonlocal subject, delay
+        exceptions.clear_frames(error)
+        if is_struck:
+            _name_reason(error, clock.reason)
+        elif control := _control(error):
+            subject, delay = control
+        texts.describe(subject, error, OWN_MODULES)
+
+    with suppress(BaseException):
+        _limited(clock, describe)
+    with suppress(BaseException):
+        tracing.failed(texts.type, texts.message, texts.traceback)
+    end = _end(started, subject, texts, delay, is_struck)
+    with suppress(BaseException):
+        exceptions.release(error)
+        exceptions.release(clock.reason)
+    return end
+
+
+def _limited(clock: Clock, describe: Callable[[], None]) -> None:
+    """Describe what was raised within TEXT_SECONDS; once more if there was no memory before frames were cleared."""
+    try:
+        clock.limited(TEXT_SECONDS, describe)
+    except MemoryError:
+        clock.limited(TEXT_SECONDS, describe)
+
+
+def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
+    """Return the exception that says how the job goes on, and its seconds; None if there is none. See `_end_of`."""
+    for level in exceptions.levels(error, with_suppressed=False):
+        for kind in (handlers.Discard, handlers.Snooze, handlers.RetryIn):
+            for one in level:
+                if exceptions.is_a(one, kind):
+                    seconds = None if kind is handlers.Discard else _seconds(one)
+                    if kind is handlers.Discard or seconds is not None:
+                        return one, seconds
+    return None
+
+
+def _name_reason(error: BaseException, reason: BaseException) -> None:
+    """Give the reason's text to what was raised of its class in another thread, where an instance can't be raised."""
+    for level in exceptions.levels(error, with_suppressed=True):
+        for one in level:
+            if type(one) is type(reason):
+                one.args = reason.args
+
+
+def _seconds(error: BaseException) -> float | None:
+    """Return the seconds of a Snooze or RetryIn; None where a subclass has made nonsense of them."""
+    try:
+        seconds = float(error.seconds)  # type: ignore[attr-defined]
+    except Exception:
+        return None
+    return seconds if 0 <= seconds <= YEAR else None
+
+
+def _end(
+    started: Started, subject: BaseException, texts: Description, delay: float | None, is_struck: bool
+) -> AttemptEnd:
+    """Return the end that this exception stands for; for an Interruption, only if our clock raised it."""
+    if is_struck and isinstance(subject, HandBack):
+        return handed_back(started.job_id, started.fence)
+    if is_struck and isinstance(subject, Cancelled):
+        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
+    if delay is not None and exceptions.is_a(subject, handlers.Snooze):
+        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=delay)
+    outcome, name = Outcome.FAILED, texts.type
+    if is_struck:
+        outcome, name = Outcome.TIMEOUT, "Timeout"
+    elif exceptions.is_a(subject, handlers.Discard):
+        outcome = Outcome.DISCARDED
+    failure = Failure(name, texts.message, texts.traceback)
+    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay)

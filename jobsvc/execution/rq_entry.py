@@ -1,0 +1,228 @@
+"""`run`: the one function that RQ calls, under any RQ worker, to make one attempt of one job."""
+
+import contextlib
+import logging
+import math
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from redis import Redis
+from rq import Retry, get_current_job
+from rq.job import Job as RQJob
+
+from jobsvc import handlers, jobs, logs, tracing
+from jobsvc.config import settings
+from jobsvc.db.engine import disconnect
+from jobsvc.dispatch import ownership
+from jobsvc.dispatch.enqueue import push
+from jobsvc.errors import StoreUnavailable
+from jobsvc.execution.attempt import attempt, failed, said
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import on_alarm
+from jobsvc.execution.result_json import UnserializableResult
+from jobsvc.execution.watchdog import Watch
+from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
+from jobsvc.processes import forks
+from jobsvc.servers.outages import Backoff
+from jobsvc.states import WAITING, Outcome, Status
+
+logger = logging.getLogger("jobsvc.worker")
+
+TOGETHER = 10
+"""From so many on, jobs that complete at once share a line of the log."""
+
+MOST_PLACES = 1000
+"""No concurrency key has more."""
+
+
+CANCELLED = "Cancelled: the job was cancelled"
+"""What RQ shows for the traceback of an attempt that was called off."""
+
+
+class AttemptFailed(Exception):
+    """Raised towards RQ in the place of what the handler raised, of which it has the texts alone.
+
+    RQ formats what it catches, as an exception of a handler might not survive.
+    """
+
+
+def warm_up() -> None:
+    """Run an attempt's statements for no job, so that the first one finds them compiled."""
+    with contextlib.suppress(StoreUnavailable):
+        jobs.finish([])
+        jobs.start([], "", 1)
+    disconnect()
+
+
+def run(job_id: str) -> Any:
+    """Make an attempt of this job, if it waits and is due; else do nothing: another dispatch was first.
+
+    Returns the handler's result, for RQ to show. Raises AttemptFailed for an attempt that failed, after
+    giving RQ's Retry the plan that Postgres holds: RQ schedules the next attempt, shows it meanwhile, and
+    starts it if no relay was there to do so at the exact time.
+    """
+    rq_job = get_current_job()
+    assert rq_job is not None
+    try:
+        lease = settings().JOBSVC_LEASE_SECONDS
+        started = jobs.start([UUID(job_id)], rq_job.worker_name or "", lease, handlers.types())
+    except StoreUnavailable as away:
+        logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
+        raise
+    if not started:
+        if ownership.leave_to_owner(rq_job):
+            logger.warning("%s was left alone, and this worker stops: %s", job_id, ownership.NamespaceTaken())
+            return None
+        look_after_refused([UUID(job_id)], rq_job.connection)
+        return None
+    # RQ ignores SIGINT here, which is for its worker to handle; a process that the handler forks has its own terms.
+    forks.be_main_process()
+    forks.guard(
+        {signal.SIGALRM: (on_alarm, signal.SIG_DFL), signal.SIGINT: (signal.SIG_IGN, signal.default_int_handler)}
+    )
+    try:
+        log = AttemptLog()
+        watch = Watch(started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log)))
+        end, verdict = record(attempt(started[0], watch, log))
+        tell(started[0], end, verdict)
+        if verdict and verdict.concurrency_key:
+            let_next_in({verdict.concurrency_key}, rq_job.connection)
+    finally:
+        tracing.flush()
+    if verdict is None:
+        return None
+    if verdict.status == Status.SCHEDULED:  # snoozed
+        return Retry(max=2**31, interval=seconds_until(verdict.due_at))
+    if end.outcome == Outcome.COMPLETED:
+        return end.result
+    plan_retries(rq_job, verdict)
+    raise AttemptFailed(failure_text(end))
+
+
+def failure_text(end: AttemptEnd) -> str:
+    """Return what RQ shows of an attempt that did not complete."""
+    if end.failure is None:
+        return CANCELLED
+    return end.failure.traceback or f"{end.failure.type}: {end.failure.message}"
+
+
+def record(end: AttemptEnd) -> tuple[AttemptEnd, Verdict | None]:
+    """As `store`, for one attempt, waiting for Postgres as long as that takes."""
+    backoff = Backoff()
+    is_told = False
+    while True:
+        try:
+            return store([end])[0]
+        except StoreUnavailable as error:
+            if not is_told:
+                logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
+            is_told = True
+            time.sleep(backoff.next())
+
+
+def store(ends: list[AttemptEnd]) -> list[tuple[AttemptEnd, Verdict | None]]:
+    """Store how these attempts ended; returns each with its verdict, None for one that had lost its job.
+
+    An end that Postgres refuses to hold is stored, and returned, as a failure of its own.
+    Raises StoreUnavailable, and then nothing is stored, or all is: trying again tells.
+    """
+    try:
+        verdicts = {verdict.job_id: verdict for verdict in jobs.finish(ends)}
+        return [(end, verdicts.get(end.job_id)) for end in ends]
+    except StoreUnavailable:
+        raise
+    except Exception as error:
+        if len(ends) > 1:
+            return [stored for end in ends for stored in store([end])]
+        [end] = ends
+        logger.exception("%s: its outcome can't be stored", end.job_id)
+        refused = Failure(UnserializableResult.__name__, f"the outcome can't be stored: {type(error).__name__}")
+        if end.failure == refused:
+            raise
+        return store([AttemptEnd(end.job_id, end.fence, Outcome.FAILED, failure=refused)])
+
+
+_told_of: set[str] = set()
+
+
+def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
+    """Log, once for each type, that jobs wait for a handler, and dispatch others of their concurrency keys.
+
+    Returns those of these jobs, none of which was started, that do. Empty while Postgres is unavailable.
+    """
+    refused: list[jobs.Refused] = []
+    with contextlib.suppress(StoreUnavailable):
+        refused = jobs.find_refused(job_ids)
+    for type_ in {one.type for one in refused} - _told_of:
+        _told_of.add(type_)
+        logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
+    if keys := {one.concurrency_key for one in refused if one.concurrency_key}:
+        let_next_in(keys, connection)
+    return {one.job_id for one in refused}
+
+
+def let_next_in(keys: set[str], connection: Redis) -> None:
+    """Dispatch who waits for a place of these concurrency keys, now that one is free."""
+    dispatch(lambda: jobs.claim_next(keys, MOST_PLACES), connection)
+
+
+def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
+    """Push what `claim` returns, now that an attempt has ended; where that fails, a sweep does so."""
+    claimed: list[Dispatch] = []
+    try:
+        claimed = claim()
+        push(claimed, connection)
+    except Exception as error:
+        # The attempt has ended, whatever becomes of other jobs.
+        logger.warning("what could be dispatched now waits for a sweep: %s", error)
+        with contextlib.suppress(StoreUnavailable):
+            if claimed:
+                jobs.release(one.job_id for one in claimed)
+
+
+def tell_all(ended: list[tuple[Started, AttemptEnd, Verdict | None]]) -> None:
+    """Log how these ended: one by one, or, when many did at once, those together that simply completed."""
+    completed: Counter[str] = Counter()
+    for started, end, verdict in ended:
+        if len(ended) > TOGETHER and verdict and verdict.status == Status.COMPLETED:
+            completed[started.type] += 1
+        else:
+            tell(started, end, verdict)
+    if completed:
+        logger.info("completed %s", ", ".join(f"{number} of {type_}" for type_, number in completed.items()))
+
+
+def tell(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
+    """Log how an attempt ended."""
+    with logs.About(str(started.job_id), started.type, started.attempt):
+        _tell(started, end, verdict)
+
+
+def _tell(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
+    name = f"{started.type} {started.job_id} attempt {started.attempt} of {started.max_attempts}"
+    reason = f" ({end.failure.type}: {end.failure.message})" if end.failure else ""
+    if verdict is None:
+        logger.warning("%s %s, but the job was no longer this worker's", name, end.outcome)
+    elif verdict.status in WAITING:
+        logger.info("%s %s, again at %s%s", name, end.outcome, verdict.due_at.isoformat(" ", "milliseconds"), reason)
+    else:
+        logger.info("%s %s%s", name, end.outcome, reason)
+
+
+def plan_retries(rq_job: RQJob, verdict: Verdict) -> None:
+    """Give RQ's Retry the plan that Postgres holds: how many are left, and when the next is due."""
+    left = [math.ceil(interval) for interval in verdict.intervals_left]
+    if verdict.status == Status.RETRYING:
+        rq_job.retries_left, rq_job.retry_intervals = len(left), [seconds_until(verdict.due_at), *left[1:]]
+    else:
+        rq_job.retries_left, rq_job.retry_intervals = 0, None
+
+
+def seconds_until(due_at: datetime) -> int:
+    """The seconds until `due_at`, up to the whole second after it: RQ keeps no others, and must not ring early."""
+    return max(math.ceil(due_at.timestamp()) - math.floor(time.time()), 0)

@@ -1,0 +1,147 @@
+"""What goes on beside a handler that has a process to itself: its lease, a cancel, and what it reports."""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from jobsvc import jobs
+from jobsvc.config import settings
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import (
+    CANCEL_GRACE_SECONDS,
+    CANCEL_LOOK_SECONDS,
+    CANCEL_NOTICE_SECONDS,
+    Clock,
+)
+from jobsvc.execution.reporter import Report, Reporter, Running
+from jobsvc.jobs import Chunk, Started
+from jobsvc.jobs.log_lines import Portions
+from jobsvc.processes.orphans import end_group
+from jobsvc.processes.timetable import GRACE_SECONDS
+
+logger = logging.getLogger("jobsvc.worker")
+
+
+PROGRESS_SECONDS, LINES_SECONDS = 0.2, 1.0
+"""Least time between two statements that store progress, or lines."""
+
+RETRY_SECONDS = 0.5
+"""Pause before a report that Postgres did not take is stored again."""
+
+
+class Watch(Clock):
+    """A clock that also watches over its attempt, for a process in which nobody else does.
+
+    From a thread the lease is renewed, and what the attempt reports is stored; and from there a
+    handler that doesn't stop, because it swallows the exception or hangs in a C call, is ended with
+    its process, after `give_up` was called with the reason.
+    """
+
+    def __init__(self, started: Started, log: AttemptLog, give_up: Callable[[BaseException], Any]) -> None:
+        running: dict[int, Running] = {}
+        self._reporter = Reporter(running, PROGRESS_SECONDS, LINES_SECONDS)
+        super().__init__(started, self._reporter.on_progress)
+        log.on_new = self._reporter.on_line
+        running[0] = Running(started, self, log, time.monotonic())
+        self._stored = Portions()
+        self._is_failing = False
+        self._started = started
+        self._give_up = give_up
+        self._grace = GRACE_SECONDS
+        self._ended = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def start(self) -> None:
+        """As the clock's."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # for the thread to inherit
+        super().start()
+        self._keeper = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
+        self._keeper.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # for the main thread alone
+
+    def close(self) -> None:
+        """As the clock's."""
+        super().close()
+        self._ended.set()
+        self._reporter.stop_waiting()
+        if self._keeper and self._keeper.ident is not None:
+            self._keeper.join()
+
+    def _keep(self) -> None:
+        """Renew the lease, look for a cancel and store reports, until the attempt is over or can't be stopped."""
+        lease = settings().JOBSVC_LEASE_SECONDS
+        pause = min(CANCEL_LOOK_SECONDS, lease / 3)
+        next_renewal, next_look = time.monotonic() + lease / 3, time.monotonic() + pause
+        while not self._ended.is_set():
+            self._reporter.wait(min(max(next_look - time.monotonic(), 0), self._seconds_to_end()))
+            if self._ended.is_set():
+                return
+            if self._seconds_to_end() == 0:
+                logger.error("%s did not stop when it was told to; its process ends", self._started.job_id)
+                self._give_up(self.reason)
+                end_group()
+            if time.monotonic() >= next_renewal:
+                next_renewal = time.monotonic() + (lease / 3 if self._renew(lease) else math.inf)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + pause
+                if not self.is_cancelled and next_renewal < math.inf:
+                    self._look()
+            if next_renewal < math.inf:
+                self._store_reports()
+
+    def _seconds_to_end(self) -> float:
+        """Until the handler has had all the time that it gets, and the grace."""
+        return max(self.deadline + self._grace - time.monotonic(), 0)
+
+    def _look(self) -> None:
+        """Stop the handler if the job was called off."""
+        try:
+            if jobs.called_off([self._started]):
+                self._grace = CANCEL_GRACE_SECONDS
+                self.cancel(CANCEL_NOTICE_SECONDS)
+        except Exception as error:
+            logger.debug("%s can't tell whether it was cancelled: %s", self._started.job_id, error)
+
+    def _renew(self, lease: float) -> bool:
+        """Whether the attempt still holds its job, as far as one can tell."""
+        try:
+            if jobs.renew([self._started], lease):
+                return True
+            logger.warning("%s lost its lease; its outcome will not count", self._started.job_id)
+            return False
+        except Exception as error:
+            # Whatever it is, the next time may go well, and the lease be held.
+            logger.warning("%s can't renew its lease: %s", self._started.job_id, error)
+            return True
+
+    def _store_reports(self) -> None:
+        reports = self._reporter.collect()
+        is_stored = False
+        try:
+            is_stored = all(self._store(report) for report in reports)
+            self._is_failing = False
+        except Exception as error:
+            # Whatever it is may pass, and the end has the newest progress and all lines in any case.
+            if not self._is_failing:
+                logger.warning("%s can't store what it reports: %s", self._started.job_id, error)
+            self._is_failing = True
+        if is_stored:
+            self._reporter.done(reports)
+        else:
+            self._reporter.again(reports, RETRY_SECONDS)
+
+    def _store(self, report: Report) -> bool:
+        """Return False where the row of the job was locked."""
+        is_stored = not report.progress or bool(jobs.report([(self._started, report.progress)]))
+        if report.lines:
+            chunk = Chunk(self._started, report.lines, self._stored.superfluous(report.lines))
+            if jobs.append_lines([chunk]):
+                self._stored.add(report.lines)
+            else:
+                is_stored = False
+        return is_stored

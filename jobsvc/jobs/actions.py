@@ -1,0 +1,132 @@
+"""What people do to a job by hand: call it off, have it tried again, have it gone."""
+
+from collections.abc import Sequence, Sized
+from typing import Any
+from uuid import UUID
+
+from psycopg2.errors import UniqueViolation
+from sqlalchemy import Connection, case, delete, func, null, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Job
+from jobsvc.db.sql import now, seconds_until
+from jobsvc.errors import UniqueKeyTaken, WrongState
+from jobsvc.jobs.claims import Dispatch, as_dispatch
+from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.queries import Versions, load, require_version
+from jobsvc.jobs.webhooks import announce
+from jobsvc.states import ENDED, MOVES, WAITING, Status
+
+CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[status])
+RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})
+
+
+@retrying
+def cancel(job_id: UUID, versions: Versions = None) -> Job:
+    """Call a job off: one that waits is CANCELLED and never run, a running attempt is told to stop.
+
+    Returns the job as it stands then. Raises JobNotFound, WrongState if it has ended, and VersionMismatch if
+    its version is not among `versions`.
+    """
+    with transaction() as connection:
+        require_version(connection, job_id, versions)
+        moved = cancel_these(connection, [job_id], CANCELLABLE)
+        return _moved(connection, job_id, moved, "cancelled", CANCELLABLE)
+
+
+def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Status]:
+    """`cancel` those of these jobs that have one of the statuses `among`; returns how each of them stands now."""
+    waits = Job.status.in_(WAITING)
+    locked = _lock(job_ids, among)
+    call_off = (
+        update(Job)
+        .where(Job.id == locked.c.id)
+        .values(
+            status=case((waits, Status.CANCELLED), else_=Job.status),
+            finished_at=case((waits, now()), else_=null()),
+            cancel_requested_at=case((waits, null()), else_=func.coalesce(Job.cancel_requested_at, now())),
+            version=Job.version + case((waits, 1), else_=0),
+        )
+        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
+    )
+    counted = counting(call_off, lambda job: Tally(Event.DROPPED, job.status))
+    moved = connection.execute(counted).all()
+    announce(connection, [job.id for job in moved if job.webhook_url])
+    return {job.id: Status(job.status) for job in moved}
+
+
+@retrying
+def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
+    """Have a job that FAILED or was CANCELLED tried again, at once, with all its retries before it.
+
+    Its history stays and its attempts go on counting. Returns the job, and what is to be dispatched
+    of it. Raises JobNotFound, WrongState, UniqueKeyTaken if another job has its unique key now, and
+    VersionMismatch if its version is not among `versions`.
+    """
+    with transaction() as connection:
+        require_version(connection, job_id, versions)
+        dispatches = retry_these(connection, [job_id], RETRYABLE)
+        return _moved(connection, job_id, dispatches, "retried", RETRYABLE), dispatches[0]
+
+
+def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+    """`retry` those of these jobs that have one of the statuses `among`. Raises UniqueKeyTaken, and then none is."""
+    locked = _lock(job_ids, among)
+    start_over = (
+        update(Job)
+        .where(Job.id == locked.c.id)
+        .values(
+            status=Status.PENDING,
+            max_attempts=Job.attempts + 1 + func.cardinality(Job.retry_intervals),
+            due_at=now(),
+            dispatched_at=now(),  # by the caller, as with a new job
+            run_at=null(),
+            expires_at=null(),
+            expiry_met=null(),
+            finished_at=null(),
+            cancel_requested_at=null(),
+            version=Job.version + 1,
+        )
+        .returning(Job, seconds_until(Job.due_at).label("wait"))
+    )
+    try:
+        return [as_dispatch(job) for job in connection.execute(counting(start_over, lambda job: Tally(Event.REVIVED)))]
+    except IntegrityError as error:
+        if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == "jobs_unique_key":
+            raise UniqueKeyTaken("another unfinished job has its uniqueKey now") from error
+        raise
+
+
+@retrying
+def remove(job_id: UUID, versions: Versions = None) -> None:
+    """Remove a job that has ended, and its attempts.
+
+    Raises JobNotFound, WrongState if it has not ended, and VersionMismatch if its version is not among `versions`.
+    """
+    with transaction() as connection:
+        require_version(connection, job_id, versions)
+        gone = connection.execute(delete(Job).where(Job.id == job_id, Job.status.in_(ENDED)).returning(Job.id)).all()
+        if not gone:
+            _moved(connection, job_id, gone, "deleted", ENDED)
+
+
+def unfinished(job_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these jobs that wait or run."""
+    with transaction() as connection:
+        return set(connection.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(CANCELLABLE))))
+
+
+def _lock(job_ids: Sequence[UUID], among: Sequence[Status]) -> Any:
+    # In the order of their ids, so that two who want the same jobs don't wait for each other.
+    wanted = select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(among))
+    return wanted.order_by(Job.id).with_for_update().cte("locked")
+
+
+def _moved(connection: Connection, job_id: UUID, moved: Sized, how: str, among: Sequence[Status]) -> Job:
+    """The job after the move; raises the reason if it wasn't made."""
+    job = load(Session(connection), job_id)
+    if not moved:
+        raise WrongState(f"the job was {job.status}; only one that is {' or '.join(among)} can be {how}")
+    return job

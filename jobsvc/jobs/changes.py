@@ -1,0 +1,174 @@
+"""Jobs that somebody watches: what has changed about many of them, by one query."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    BindParameter,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    func,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
+
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import Attempt, AttemptLines, Job
+from jobsvc.db.sql import rows
+from jobsvc.jobs.log_lines import Line, Lines, dropped
+from jobsvc.states import ENDED, Status
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How far a job has come; `version` grows with every change that is shown."""
+
+    job_id: UUID
+    version: int
+    status: Status
+    attempts: int
+    progress: dict[str, Any] | None
+    error: dict[str, Any] | None
+    fence: int = 0
+
+    @classmethod
+    def of(cls, job: Job) -> "Snapshot":
+        """What this job's row says."""
+        return cls(job.id, job.version, Status(job.status), job.attempts, job.progress, job.error, job.fence)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def last_ended_fence(self) -> int:
+        """The fence of the last attempt that has ended."""
+        return self.fence - 1 if self.status == Status.PROCESSING else self.fence
+
+
+_known = rows("known", id=Uuid, version=BigInteger)
+_changes = (
+    select(_known.c.id, Job.version, Job.status, Job.attempts, Job.progress, Job.error, Job.fence)
+    .select_from(_known.outerjoin(Job, Job.id == _known.c.id))
+    .where(Job.version.is_distinct_from(_known.c.version))
+)
+
+
+def changes(known: Mapping[UUID, int]) -> dict[UUID, Snapshot | None]:
+    """Those of these jobs that don't have the version known of them, as they are now; None for one that is gone."""
+    with transaction() as connection:
+        found = connection.execute(
+            _changes, {"rows": [{"id": str(job_id), "version": version} for job_id, version in known.items()]}
+        )
+        return {row.id: None if row.version is None else Snapshot(*row) for row in found}
+
+
+class Position(NamedTuple):
+    """A place in the log of a job: after this line of the attempt with this fence."""
+
+    fence: int
+    line: int
+
+
+START = Position(0, 0)
+"""Before the first line of a job."""
+
+AT_ONCE = 50
+"""Portions of lines that are read at once, since each may be large."""
+
+_watched = (
+    func.unnest(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid)))
+    .table_valued("id", name="watched")
+    .render_derived()
+)
+_newest = (
+    select(AttemptLines.fence, AttemptLines.last_line)
+    .where(AttemptLines.job_id == _watched.c.id)
+    .order_by(AttemptLines.fence.desc(), AttemptLines.last_line.desc())
+    .limit(1)
+    .lateral("newest")
+)
+_latest_lines = select(_watched.c.id, _newest.c.fence, _newest.c.last_line).select_from(_watched.join(_newest, true()))
+
+
+def latest_lines(job_ids: Iterable[UUID]) -> dict[UUID, Position]:
+    """Return the newest line that was stored while an attempt of these jobs ran; jobs without one are left out."""
+    with transaction() as connection:
+        found = connection.execute(_latest_lines, {"ids": [str(job_id) for job_id in job_ids]})
+        return {row.id: Position(row.fence, row.last_line) for row in found}
+
+
+class NumberedLine(NamedTuple):
+    """A line of a job's log: where it stands, the attempt as its handler counts, and the line."""
+
+    position: Position
+    attempt: int
+    line: Line
+
+
+_of: BindParameter[UUID] = bindparam("job", type_=Uuid)
+_after_fence: BindParameter[int] = bindparam("fence", type_=BigInteger)
+_after_line: BindParameter[int] = bindparam("line", type_=BigInteger)
+_last_line = func.coalesce(Attempt.last_line, func.jsonb_array_length(Attempt.logs))
+_portions = union_all(
+    select(
+        AttemptLines.fence.label("fence"), AttemptLines.last_line.label("last"), AttemptLines.number, AttemptLines.lines
+    ).where(
+        AttemptLines.job_id == _of,
+        tuple_(AttemptLines.fence, AttemptLines.last_line) > tuple_(_after_fence, _after_line),
+    ),
+    select(Attempt.fence, _last_line, Attempt.number, Attempt.logs).where(
+        Attempt.job_id == _of,
+        Attempt.fence >= _after_fence,
+        Attempt.logs.is_not(None),
+        tuple_(Attempt.fence, cast(_last_line, BigInteger)) > tuple_(_after_fence, _after_line),
+    ),
+).subquery("portions")
+_lines_after = (
+    select(_portions)
+    .where(_portions.c.fence <= bindparam("upto", type_=BigInteger))
+    .order_by(_portions.c.fence, _portions.c.last, func.jsonb_array_length(_portions.c.lines).desc())
+    .limit(AT_ONCE)
+)
+
+
+def last_line(job_id: UUID, fence: int) -> int | None:
+    """Return the number of the last line that is kept of an attempt; None where none is."""
+    appended = select(AttemptLines.last_line.label("last")).where(
+        AttemptLines.job_id == job_id, AttemptLines.fence == fence
+    )
+    with_end = select(_last_line).where(Attempt.job_id == job_id, Attempt.fence == fence)
+    found = union_all(appended, with_end).subquery()
+    with transaction() as connection:
+        last: int | None = connection.scalar(select(func.max(found.c.last)))
+        return last
+
+
+def lines_after(job_id: UUID, position: Position, upto_fence: int) -> Iterator[NumberedLine]:
+    """Yield the lines that are kept of a job and stand after `position`, of attempts up to `upto_fence`, in order.
+
+    Where lines are missing, one says how many. Each page is read in a transaction of its own. Raises StoreUnavailable.
+    """
+    while True:
+        with transaction() as connection:
+            asked = {"job": job_id, "fence": position.fence, "line": position.line, "upto": upto_fence}
+            found = connection.execute(_lines_after, asked).all()
+        for fence, last, attempt, some in found:
+            line = position.line if fence == position.fence else 0
+            lines = Lines(last, some).after(line)
+            if lines.lines and lines.before > line:
+                missing = Position(fence, lines.before)
+                yield NumberedLine(missing, attempt, dropped(lines.before - line, lines.lines[0]))
+            for number, one in enumerate(lines.lines, start=lines.before + 1):
+                yield NumberedLine(Position(fence, number), attempt, one)
+            position = Position(fence, last)
+        if len(found) < AT_ONCE:
+            return

@@ -1,0 +1,211 @@
+"""Which waiting jobs have to be dispatched to RQ: the bookkeeping of `dispatched_at`.
+
+`dispatched_at` is a claim, written before the push. It may be wrong, if the push failed or Redis
+forgot it: then the job is found missing here, and claimed again. A dispatch too many is harmless.
+What could not be started is not dispatched but held, by an infinite `dispatched_at`: the jobs of a
+paused queue until it is resumed, those of a concurrency key until one of its places is free.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, func, null, select, text, update
+
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import IS_HELD, IS_IN_RQ, IS_RUNNING, Job
+from jobsvc.db.sql import now, seconds, seconds_until
+from jobsvc.jobs.admission import HELD, paused
+from jobsvc.jobs.attempts import last_intervals
+from jobsvc.states import WAITING, Status
+
+
+class Dispatch(NamedTuple):
+    """What RQ has to know of a job: where it goes, when, and the intervals of the retries after this start.
+
+    All in seconds; `wait` is what is left until `due_at`, 0 or less if it is due, by Postgres' clock.
+    A job that is due but not `is_claimed` is not to be pushed: `claim_due` decides on it.
+    """
+
+    job_id: UUID
+    type: str
+    queue: str
+    timeout: float
+    retry_intervals: list[float]
+    due_at: datetime
+    wait: float
+    is_claimed: bool = True
+    traceparent: str | None = None
+
+
+_waits = Job.status.in_(WAITING)
+_is_dispatched = Job.dispatched_at >= Job.due_at
+_is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_at)
+
+
+@retrying
+def claim_due(limit: int) -> list[Dispatch]:
+    """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one.
+
+    Those of them that can't start now are held instead.
+    """
+    due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
+    is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
+    with transaction() as connection:
+        looked_at = claim(connection, due, case((is_free, now()), else_=HELD))
+        # Held first, like all others of their key, so that the longest due of them gets the free place.
+        keys = {job.concurrency_key for job in looked_at if job.concurrency_key}
+        claimed = [job for job in looked_at if job.is_in_rq] + _claim_next(connection, keys, limit)
+    return dispatches(claimed)
+
+
+@retrying
+def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
+    """Claim up to `limit` jobs that were held while this queue was paused; none while it is."""
+    held = select(Job.id).where(text(IS_HELD), Job.concurrency_key.is_(None), Job.queue == queue)
+    with transaction() as connection:
+        return dispatches(claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
+
+
+@retrying
+def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
+    """Claim up to `limit` held jobs of these concurrency keys: as many as there are places, the longest due first."""
+    with transaction() as connection:
+        return dispatches(_claim_next(connection, set(keys), limit))
+
+
+LOOK_AHEAD = 1000
+"""So many held jobs of one concurrency key are looked at; no limit is larger."""
+
+# Who is on its way in a paused queue takes no place: it can't start.
+_next_of_keys = text(
+    f"""
+    SELECT held.id
+    FROM unnest(:keys) AS wanted (key),
+    LATERAL (
+        SELECT count(*) AS places FROM jobs WHERE concurrency_key = wanted.key AND (
+            {IS_RUNNING} OR ({IS_IN_RQ} AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL))
+        )
+    ) AS taken,
+    LATERAL (
+        SELECT id, concurrency_limit, row_number() OVER (ORDER BY concurrency_limit DESC, due_at, id) AS place
+        FROM (
+            SELECT id, concurrency_limit, due_at FROM jobs
+            WHERE concurrency_key = wanted.key AND {IS_HELD}
+            AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
+            ORDER BY due_at LIMIT {LOOK_AHEAD}
+        ) AS first
+    ) AS held
+    WHERE taken.places + held.place <= held.concurrency_limit
+    LIMIT :most
+    """  # noqa: S608  # put together from constants
+)
+
+
+def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Any]:
+    if not keys:
+        return []
+    following = _next_of_keys.bindparams(bindparam("keys", sorted(keys), ARRAY(Text)), most=limit)
+    ids = following.columns(id=Uuid).subquery("following")
+    return claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_HELD)))
+
+
+def held_keys(after: str, limit: int) -> list[str]:
+    """Up to `limit` concurrency keys that have held jobs, in order, from the first one after `after` on."""
+    with transaction() as connection:
+        return list(connection.scalars(_held_keys, {"after": after, "most": limit}))
+
+
+# A step from key to key in the index, however many jobs each of them has.
+_held_keys = text(
+    f"""
+    WITH RECURSIVE step (key, steps) AS (
+        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > :after AND {IS_HELD}), 1
+        UNION ALL
+        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > step.key AND {IS_HELD}), steps + 1
+        FROM step WHERE key IS NOT NULL AND steps < :most
+    )
+    SELECT key FROM step WHERE key IS NOT NULL
+    """  # noqa: S608
+)
+
+
+@retrying
+def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: int) -> list[Dispatch]:
+    """Claim up to `limit` jobs of this queue that RQ must have lost.
+
+    `head` is the job at the head of RQ's queue, None if that is empty. A queue is served in order,
+    so what was dispatched well before its head, and still waits, is not in it any more; nor is
+    anything, when it is empty. `grace_seconds` is how long a job may be on its way.
+    """
+    served_until = now() if head is None else select(Job.dispatched_at).where(Job.id == head, _waits).scalar_subquery()
+    missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
+    missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
+    with transaction() as connection:
+        return dispatches(claim(connection, missing.order_by(Job.dispatched_at).limit(limit)))
+
+
+def claim_known(job_ids: Collection[UUID]) -> tuple[dict[str, Status], list[Dispatch]]:
+    """Return the status of those of these ids that are jobs, and claim those that are in RQ, to dispatch them anew.
+
+    Those that wait for their time are among the dispatches as well.
+    """
+    if not job_ids:
+        return {}, []
+    ids = list(job_ids)
+    with transaction() as connection:
+        known = {str(id_): Status(status) for id_, status in connection.execute(_statuses, {"ids": ids})}
+        claimed = claim(connection, select(Job.id).where(Job.id.in_(ids), text(IS_IN_RQ)))
+        wait = seconds_until(Job.due_at).label("wait")
+        later = connection.execute(select(Job, wait).where(Job.id.in_(ids), _waits, Job.due_at > now())).all()
+    return known, dispatches([*claimed, *later])
+
+
+_statuses = select(Job.id, Job.status).where(Job.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
+
+
+def claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
+    # A CTE, since Postgres may run a subquery with a limit more than once, and lock other rows each time.
+    locked = wanted.with_for_update(skip_locked=True).cte("locked")
+    claim = (
+        update(Job)
+        .where(Job.id == locked.c.id)
+        .values(dispatched_at=now() if dispatched_at is None else dispatched_at)
+        .returning(Job, seconds_until(Job.due_at).label("wait"), (Job.dispatched_at < HELD).label("is_in_rq"))
+    )
+    return list(connection.execute(claim))
+
+
+def dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
+    return sorted(map(as_dispatch, claimed), key=lambda dispatch: dispatch.due_at)
+
+
+def as_dispatch(job: Any) -> Dispatch:
+    """The dispatch of a job's row, which has `wait` beside the job's columns."""
+    retries = job.max_attempts - job.attempts - 1
+    left = last_intervals(job, retries)
+    return Dispatch(
+        *(job.id, job.type, job.queue, job.timeout, left, job.due_at, float(job.wait)), traceparent=job.traceparent
+    )
+
+
+@retrying
+def release(job_ids: Iterable[UUID]) -> None:
+    """Take back the claims on these jobs: they did not reach RQ."""
+    with transaction() as connection:
+        connection.execute(update(Job).where(Job.id.in_(list(job_ids)), _waits).values(dispatched_at=null()))
+
+
+def release_due(job_ids: Iterable[UUID]) -> None:
+    """Take back the claims on those of these jobs that are due and count as in RQ, where no entry of them is left."""
+    with transaction() as connection:
+        due = Job.id.in_(list(job_ids)), text(IS_IN_RQ), Job.due_at <= now()
+        connection.execute(update(Job).where(*due).values(dispatched_at=null()))
+
+
+def seconds_to_next() -> float | None:
+    """How long until the next job that is not in RQ comes due; None if there is none."""
+    with transaction() as connection:
+        wait = connection.scalar(select(seconds_until(func.min(Job.due_at))).where(_waits, _is_not_dispatched))
+    return None if wait is None else max(float(wait), 0.0)

@@ -1,0 +1,220 @@
+"""Jobs and attempts as they go over the wire, in replies, events and webhooks."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from jobsvc.db.models import Attempt, Job, Schedule
+from jobsvc.jobs.log_lines import Line, Lines, join
+from jobsvc.states import Outcome, Status
+
+Uuid = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ProgressShown(TypedDict):
+    """How far an attempt has come: percent, 0 to 100."""
+
+    percent: float
+    message: str | None
+
+
+class ErrorShown(TypedDict):
+    """The last attempt that failed, also after a later one succeeded."""
+
+    type: str
+    message: str
+    attempt: int
+
+
+class JobShown(TypedDict):
+    """A job."""
+
+    id: Uuid
+    type: str
+    payload: dict[str, Any]
+    status: Status
+    createdAt: Time
+    queue: str
+    runAt: Time | None
+    startedAt: Time | None
+    finishedAt: Time | None
+    attempts: int
+    maxAttempts: int
+    retryIntervals: list[float]
+    nextAttemptAt: Time | None
+    timeout: float
+    expiresAt: Time | None
+    uniqueKey: str | None
+    concurrencyKey: str | None
+    tags: list[str]
+    webhookJobId: Uuid | None
+    progress: ProgressShown | None
+    result: Any
+    error: ErrorShown | None
+
+
+class FailureShown(TypedDict):
+    """Why an attempt failed."""
+
+    type: str
+    message: str | None
+    traceback: str | None
+
+
+class LineShown(TypedDict):
+    """What an attempt said."""
+
+    time: Time
+    level: str
+    message: str
+
+
+class AttemptShown(TypedDict):
+    """An attempt; `worker` is RQ's name, and `outcome` null while it runs."""
+
+    number: int
+    startedAt: Time | None
+    finishedAt: Time | None
+    worker: str | None
+    outcome: Outcome | None
+    error: FailureShown | None
+    logs: list[LineShown]
+
+
+class ScheduleShown(TypedDict):
+    """A schedule; `nextRunAt` is null while it isn't enabled."""
+
+    name: str
+    cron: str
+    timezone: str
+    enabled: bool
+    job: dict[str, Any]
+    nextRunAt: Time | None
+    lastRunAt: Time | None
+    lastJobId: Uuid | None
+
+
+def show_time(moment: datetime | None) -> str | None:
+    """RFC 3339, UTC, with milliseconds and Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
+
+
+def show_number(value: float) -> float:
+    """The number as it was most likely written: 5, not 5.0."""
+    return int(value) if value.is_integer() else value
+
+
+def _in_order(value: dict[str, Any] | None, *keys: str) -> Any:
+    """The object with its keys in the documented order, which jsonb doesn't keep."""
+    return None if value is None else {key: value[key] for key in keys}
+
+
+def dump_job(job: Job) -> JobShown:
+    """A job as GET /jobs/:id shows it."""
+    waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
+    return {
+        "id": str(job.id),
+        "type": job.type,
+        "payload": job.payload,
+        "status": Status(job.status),
+        "createdAt": cast(str, show_time(job.created_at)),
+        "queue": job.queue,
+        "runAt": show_time(job.run_at),
+        "startedAt": show_time(job.started_at),
+        "finishedAt": show_time(job.finished_at),
+        "attempts": job.attempts,
+        "maxAttempts": job.max_attempts,
+        "retryIntervals": [show_number(interval) for interval in job.retry_intervals],
+        "nextAttemptAt": show_time(job.due_at) if waits_for_its_time else None,
+        "timeout": show_number(job.timeout),
+        "expiresAt": show_time(job.expires_at or job.expiry_met),
+        "uniqueKey": job.unique_key,
+        "concurrencyKey": job.concurrency_key,
+        "tags": job.tags or [],
+        "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,
+        "progress": _in_order(job.progress, "percent", "message"),
+        "result": job.result,
+        "error": _in_order(job.error, "type", "message", "attempt"),
+    }
+
+
+def dump_schedule(schedule: Schedule) -> ScheduleShown:
+    """A schedule as GET /schedules/:name shows it."""
+    return {
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "enabled": schedule.enabled,
+        "job": schedule.job,
+        "nextRunAt": show_time(schedule.next_run_at),
+        "lastRunAt": show_time(schedule.last_run_at),
+        "lastJobId": str(schedule.last_job_id) if schedule.last_job_id else None,
+    }
+
+
+def dump_snapshot(job: Any) -> dict[str, Any]:
+    """How far a job has come, as an event tells it. The job may be a `Snapshot`."""
+    return {
+        "id": str(job.job_id),
+        "status": job.status,
+        "attempts": job.attempts,
+        "progress": _in_order(job.progress, "percent", "message"),
+        "error": _in_order(job.error, "type", "message", "attempt"),
+    }
+
+
+def dump_attempts(job: Job, ended: Sequence[Attempt], lines: Mapping[int, Sequence[Lines]]) -> list[AttemptShown]:
+    """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
+
+    The attempt that runs, or that succeeded in silence, has no row of its own: the job's row says all of it.
+    lines: what was stored of the logs while the attempts ran, by their fences.
+    """
+    shown: list[AttemptShown] = [
+        {
+            "number": attempt.number,
+            "startedAt": show_time(attempt.started_at),
+            "finishedAt": show_time(attempt.finished_at),
+            "worker": attempt.worker,
+            "outcome": Outcome(attempt.outcome),
+            "error": {
+                "type": attempt.error_type,
+                "message": attempt.error_message,
+                "traceback": attempt.traceback,
+            }
+            if attempt.error_type
+            else None,
+            "logs": _dump_lines([*lines.get(attempt.fence, []), *_lines_at_end(attempt)]),
+        }
+        for attempt in ended
+    ]
+    # `ended` may be newer than `job`, and hold what was running a moment ago.
+    if job.status in (Status.PROCESSING, Status.COMPLETED) and job.fence not in {attempt.fence for attempt in ended}:
+        shown.append(
+            {
+                "number": job.attempts,
+                "startedAt": show_time(job.started_at),
+                "finishedAt": show_time(job.finished_at),
+                "worker": job.worker,
+                "outcome": Outcome.COMPLETED if job.status == Status.COMPLETED else None,
+                "error": None,
+                "logs": _dump_lines(lines.get(job.fence, [])),
+            }
+        )
+    return shown
+
+
+def _lines_at_end(attempt: Attempt) -> list[Lines]:
+    return [Lines(attempt.last_line or len(attempt.logs), attempt.logs)] if attempt.logs else []
+
+
+def _dump_lines(portions: Sequence[Lines]) -> list[LineShown]:
+    return [_in_order(line, "time", "level", "message") for line in join(portions).shown()] if portions else []
+
+
+def dump_line(attempt: int, line: Line) -> dict[str, Any]:
+    """A line of an attempt's log, as an event shows it."""
+    return {"attempt": attempt, **_in_order(line, "time", "level", "message")}

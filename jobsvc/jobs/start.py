@@ -1,0 +1,102 @@
+"""The start of an attempt: one of many dispatches is let through, under a lease and with a new fence."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, update
+
+from jobsvc.db.engine import retrying, statement, transaction
+from jobsvc.db.models import Job
+from jobsvc.db.sql import now, seconds, seconds_since
+from jobsvc.jobs.admission import admit, may_start, paused
+from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.ids import learn_clock
+from jobsvc.servers import pgclock
+from jobsvc.states import Status
+
+CLOCK_SECONDS = 60
+"""How old what a worker knows of Postgres' clock may be; in that time the two part by 30 ms at most."""
+
+
+class Started(NamedTuple):
+    """An attempt that was begun: what its worker needs to run it, and the fence to finish it with."""
+
+    job_id: UUID
+    type: str
+    payload: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    fence: int
+    timeout: float
+    queue: str
+    waited: float  # seconds, since it was due
+    traceparent: str | None = None
+
+
+# Of this statement, not of the transaction, which may have waited for a concurrency key.
+_moment = func.statement_timestamp()
+_begin = (
+    update(Job)
+    .where(Job.id == any_(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid))), *may_start)
+    .values(
+        status=Status.PROCESSING,
+        attempts=Job.attempts + 1,
+        fence=Job.fence + 1,
+        worker=bindparam("by"),
+        started_at=_moment,
+        lease_expires_at=_moment + seconds(bindparam("lease", type_=Double)),
+        # Should it have been withheld: its next turn is to be dispatched again.
+        dispatched_at=func.least(Job.dispatched_at, now()),
+        progress=null(),
+        cancel_requested_at=null(),
+        version=Job.version + 1,
+    )
+    .returning(
+        *(cast(Job.id, Text).label("id"), Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence),
+        *(Job.timeout, Job.queue, seconds_since(Job.due_at).label("waited"), Job.traceparent),
+    )
+)
+
+
+def _counted(begin: Any) -> Any:
+    return counting(begin, lambda job: Tally(Event.STARTED, seconds=job.waited))
+
+
+# Built once: that takes longer than Postgres does.
+_types = bindparam("types", type_=ARRAY(Text))
+_is_known = cast(_types, ARRAY(Text)).is_(None) | (Job.type == any_(cast(_types, ARRAY(Text))))
+_begin_free = _counted(_begin.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known))
+_begin_admitted = _counted(_begin)
+
+
+def start(
+    job_ids: Sequence[UUID], worker: str, lease_seconds: float, types: Collection[str] | None = None
+) -> list[Started]:
+    """Begin an attempt of each of these jobs that waits, is due and has not expired.
+
+    types: the job types that the worker can run; None for any.
+    The others are left as they are: another dispatch was first, or they have ended. So are those
+    whose type is not among `types`, whose queue is paused, or whose concurrency key has no place free;
+    these are withheld. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
+    """
+    by_text = {str(id_): id_ for id_ in job_ids}  # as text they cross the wire in half the time
+    asked = {"by": worker, "lease": lease_seconds}
+    known = None if types is None else list(types)
+    with statement() as connection:
+        started = connection.execute(_begin_free, {"ids": list(by_text), "types": known, **asked}).all()
+        if not pgclock.is_fresh(CLOCK_SECONDS):  # for the processes that run jobs, which ask Postgres nothing
+            learn_clock(connection)
+    if len(started) < len(by_text):
+        left = set(job_ids) - {by_text[row.id] for row in started}
+        started = [*started, *_start_admitted(left, types, asked)]
+    return [Started(by_text[id_], *rest) for id_, *rest in started]
+
+
+@retrying
+def _start_admitted(left: Collection[UUID], types: Collection[str] | None, asked: dict[str, Any]) -> Sequence[Any]:
+    with transaction() as connection:
+        admitted = admit(connection, left, types)
+        if not admitted:
+            return []
+        return connection.execute(_begin_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()

@@ -1,0 +1,203 @@
+"""New jobs: stored, before anybody is told that they were accepted."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text, tuple_
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from jobsvc.db.engine import retrying, statement, transaction
+from jobsvc.db.models import IS_UNFINISHED, Job, Moment
+from jobsvc.db.sql import now, rows, seconds, seconds_until
+from jobsvc.jobs.admission import paused
+from jobsvc.jobs.claims import Dispatch
+from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.group_commit import GroupCommit, do_each
+from jobsvc.jobs.ids import make_ids
+from jobsvc.servers import pgclock
+from jobsvc.states import Status
+
+
+class NewJob(NamedTuple):
+    """A job as a client asks for it, with the defaults filled in. Durations are seconds."""
+
+    type: str
+    queue: str
+    payload: dict[str, Any]
+    timeout: float
+    retry_intervals: list[float]
+    delay: float | None = None
+    run_at: datetime | None = None
+    expires_in: float | None = None
+    unique_key: str | None = None
+    tags: list[str] | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    webhook_url: str | None = None
+    traceparent: str | None = None
+
+
+class Submitted(NamedTuple):
+    """What became of a job that was asked for: its id, and what is to be dispatched of it.
+
+    Where another, unfinished job has its unique key, that one's id, and nothing to dispatch.
+    """
+
+    job_id: UUID
+    dispatch: Dispatch | None
+
+
+_new = rows(
+    "new",
+    id=Uuid,
+    type=Text,
+    queue=Text,
+    payload=JSONB,
+    timeout=Double,
+    retry_intervals=ARRAY(Double),
+    delay=Double,
+    run_at=Moment,
+    expires_in=Double,
+    unique_key=Text,
+    tags=ARRAY(Text),
+    concurrency_key=Text,
+    concurrency_limit=Integer,
+    webhook_url=Text,
+    traceparent=Text,
+)
+_AS_GIVEN = (
+    *("id", "type", "queue", "payload", "timeout", "retry_intervals"),
+    *("unique_key", "tags", "concurrency_key", "concurrency_limit", "webhook_url", "traceparent"),
+)
+_asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
+_is_later = _asked > now()
+# A job that is due counts as dispatched from the start, which saves every job a second write: its
+# process pushes it to RQ next, and where that failed the sweep finds it missing there. Whether one
+# whose concurrency key or queue may hold it up goes there is for the relay's next look.
+_is_claimed = _new.c.concurrency_key.is_(None) & _new.c.queue.not_in(paused)
+_insert = (
+    insert(Job)
+    .from_select(
+        [
+            *_AS_GIVEN,
+            *("max_attempts", "status", "run_at", "due_at", "dispatched_at", "expires_at"),
+        ],
+        select(
+            *(_new.c[name] for name in _AS_GIVEN),
+            func.cardinality(_new.c.retry_intervals) + 1,
+            case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
+            _asked,
+            func.coalesce(_asked, now()),
+            case((_is_later, null()), (_is_claimed, now())),
+            now() + seconds(_new.c.expires_in),
+        )
+        # One order for all, so that two batches with the same unique keys don't wait for each other.
+        .order_by(_new.c.type, _new.c.unique_key, _new.c.id),
+    )
+    .on_conflict_do_nothing(
+        index_elements=[Job.type, Job.unique_key],
+        index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
+    )
+    .returning(
+        # As text and as a float, since a UUID and a Decimal for each of a thousand jobs take their time.
+        *(cast(Job.id, Text).label("id"), Job.due_at, cast(seconds_until(Job.due_at), Double).label("wait")),
+        *(Job.dispatched_at.is_not(None).label("is_claimed"), Job.type, Job.queue),
+    )
+)
+_insert_counted = counting(_insert, lambda job: Tally(Event.ACCEPTED))
+
+
+def submit(new: Sequence[NewJob]) -> list[Submitted]:
+    """Store these jobs, all or none, in one transaction.
+
+    Returns what became of each, in the order given; a new job's id is a UUIDv7 (RFC 9562). A job
+    whose unique key is taken, or comes twice, is not stored. Raises StoreUnavailable, and then
+    nothing was promised.
+    """
+    if any(job.unique_key is not None for job in new):
+        return _submit_keyed(new)
+    return [_submit_one(new[0])] if len(new) == 1 else _submit_freely(new)
+
+
+@retrying
+def _submit_keyed(new: Sequence[NewJob]) -> list[Submitted]:
+    with transaction() as connection:
+        return store(connection, new)
+
+
+def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
+    # Without unique keys one statement does it.
+    with statement() as connection:
+        return store(connection, new, is_alone=True)
+
+
+def submit_each(new: Sequence[NewJob]) -> list[Submitted | Exception]:
+    """Store these jobs without unique keys by one statement, or, where Postgres refuses it, each by one of its own.
+
+    Returns what became of each, or why it was not stored, in the order given.
+    """
+    return do_each(_submit_freely, new)
+
+
+# A job without a unique key waits for no other transaction, so none of a group holds the others up.
+_submit_one = GroupCommit(_submit_freely)
+
+
+def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False) -> list[Submitted]:
+    """`submit`, within a transaction of the caller's. Nothing may be dispatched before it is committed.
+
+    is_alone: the statement is a transaction of its own.
+    """
+    ids = make_ids(connection, len(new))
+    rows_of = [_row(id_, job) for id_, job in zip(ids, new, strict=True)]
+    found: dict[int, Submitted] = {}
+    while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
+        missing = {rows_of[i]["id"]: i for i in range(len(new)) if i not in found}
+        asked_at = pgclock.seconds_since_boot()
+        stored = connection.execute(_insert_counted, {"rows": [rows_of[i] for i in missing.values()]}).all()
+        if is_alone and stored and not pgclock.is_fresh(pgclock.SAMPLE_SECONDS):
+            # What it returns tells its time, which in a transaction would be that of an earlier statement.
+            told = stored[0].due_at.timestamp() - stored[0].wait
+            pgclock.add_sample(told, asked_at, answered_at=pgclock.seconds_since_boot())
+        for row in stored:
+            i = missing.pop(row.id)
+            found[i] = Submitted(ids[i], _dispatch_of(ids[i], new[i], row))
+        if missing:
+            holders = _holders(connection, [new[i] for i in missing.values()])
+            for i in missing.values():
+                if holder := holders.get((new[i].type, new[i].unique_key)):
+                    found[i] = Submitted(holder, None)
+    return [found[i] for i in range(len(new))]
+
+
+def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, str | None], UUID]:
+    """The unfinished jobs that have the unique keys of these, by type and key."""
+    keys = {(job.type, job.unique_key) for job in jobs}
+    taken = select(Job.type, Job.unique_key, Job.id).where(
+        tuple_(Job.type, Job.unique_key).in_(keys), text(IS_UNFINISHED)
+    )
+    return {(row.type, row.unique_key): row.id for row in connection.execute(taken)}
+
+
+def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
+    return Dispatch(
+        *(job_id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, stored.wait),
+        is_claimed=stored.is_claimed,
+        traceparent=job.traceparent,
+    )
+
+
+def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
+    """What the INSERT is given of a job; what is left out is null."""
+    type_, queue, payload, timeout, retry_intervals, *more = job
+    row = {"id": str(job_id), "type": type_, "queue": queue, "payload": payload, "timeout": timeout}
+    row["retry_intervals"] = retry_intervals
+    if more != _NO_MORE:
+        row |= {name: value for name, value in zip(_MORE, more, strict=True) if value not in (None, [])}
+    return row
+
+
+_MORE = NewJob._fields[5:]
+_NO_MORE = [None] * len(_MORE)

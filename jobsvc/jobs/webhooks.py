@@ -1,0 +1,90 @@
+"""Webhooks: whoever ends a job that has a URL to tell makes the job that tells it, in the same transaction."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Uuid, insert, update
+from sqlalchemy.orm import Session
+
+import jobsvc.handlers.builtin.webhook  # noqa: F401  # the handler, by which deliveries are made
+from jobsvc import handlers
+from jobsvc.config import settings
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Job
+from jobsvc.db.sql import now, rows
+from jobsvc.errors import WrongState
+from jobsvc.jobs.ids import make_ids
+from jobsvc.jobs.queries import Versions, load, require_version
+from jobsvc.jobs.serialize import dump_job, show_time
+from jobsvc.masking import mask_job
+from jobsvc.states import ENDED, Status
+
+AT_ONCE = 50
+"""The most jobs that one statement reads and tells of, since each may be large."""
+
+_told = rows("told", id=Uuid, delivery=Uuid)
+_name_delivery = (
+    update(Job)
+    .where(Job.id == _told.c.id, Job.status.in_(ENDED), Job.webhook_url.is_not(None))
+    .values(webhook_job_id=_told.c.delivery, version=Job.version + 1)
+    .returning(Job)
+)
+# Not dispatched: whoever ends a job may have no relay; the next one that looks finds it.
+_insert = insert(Job).values(type=handlers.DELIVERY, status=Status.PENDING, due_at=now())
+
+
+def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
+    """Make a delivery for each of these jobs that has ended and has a URL to tell; returns their ids.
+
+    To be called within the transaction that ended them.
+    """
+    ids = list(job_ids)
+    made: list[UUID] = []
+    for first in range(0, len(ids), AT_ONCE):
+        some = ids[first : first + AT_ONCE]
+        made_ids = make_ids(connection, len(some))
+        pairs = [{"id": str(id_), "delivery": str(new)} for id_, new in zip(some, made_ids, strict=True)]
+        told = connection.execute(_name_delivery, {"rows": pairs}).all()
+        if told:
+            connection.execute(_insert, [_delivery_of(job) for job in told])
+        made += [job.webhook_job_id for job in told]
+    return made
+
+
+@retrying
+def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
+    """Make another delivery of a job's end, as the job stands now; returns its id.
+
+    Raises JobNotFound, WrongState if the job has not ended, or has no URL to tell, and VersionMismatch if its
+    version is not among `versions`.
+    """
+    with transaction() as connection:
+        require_version(connection, job_id, versions)
+        job = load(Session(connection), job_id)
+        if job.webhook_url is None:
+            raise WrongState("the job has no webhookUrl")
+        made = announce(connection, [job_id])
+        if not made:
+            raise WrongState(f"the job was {job.status}; only of one that has ended a webhook can tell")
+        return made[0]
+
+
+def _delivery_of(job: Any) -> dict[str, Any]:
+    handler = handlers.find(handlers.DELIVERY)
+    assert handler is not None
+    intervals = handler.retry.intervals()
+    message = {
+        "type": f"job.{job.status.lower()}",
+        "timestamp": show_time(job.finished_at),
+        "data": mask_job(dump_job(job)),
+    }
+    return {
+        "id": job.webhook_job_id,
+        "queue": settings().default_queue,
+        "payload": {"url": job.webhook_url, "body": message},
+        "timeout": handler.timeout,
+        "retry_intervals": intervals,
+        "max_attempts": 1 + len(intervals),
+        "traceparent": job.traceparent,
+    }

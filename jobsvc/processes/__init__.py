@@ -1,0 +1,1 @@
+"""Processes: how they start, fork, end, and notice that their parent has died."""

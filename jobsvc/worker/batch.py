@@ -1,0 +1,287 @@
+"""Jobs by the batch: taken, started, run and finished many at a time, which pays each round trip once.
+
+More than can run at once are taken only where many wait, and no more than can be run within
+AHEAD_SECONDS; so slow ones are left to whoever is free. What is held up all the same goes back, uncounted.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from threading import Thread
+
+from redis import RedisError
+
+from jobsvc import handlers
+from jobsvc.config import settings
+from jobsvc.dispatch.rq_names import ids_in
+from jobsvc.errors import StoreUnavailable
+from jobsvc.execution.attempt import failed
+from jobsvc.execution.reporter import Report
+from jobsvc.jobs import AttemptEnd, Started, lost
+from jobsvc.processes.timetable import STORE_SECONDS
+from jobsvc.servers.outages import Server
+from jobsvc.worker import messages as messages
+from jobsvc.worker.child import SLOTS, Horse
+from jobsvc.worker.child_pool import Stable
+from jobsvc.worker.completer import FLUSH_SECONDS, Ends
+from jobsvc.worker.message_check import checked_messages
+from jobsvc.worker.messages import Message
+from jobsvc.worker.reports import Reports
+from jobsvc.worker.running import Doorbell, Ended, Held
+from jobsvc.worker.supervisor import keep_leases, look_after
+from jobsvc.worker.unconfirmed_starts import Starts
+
+logger = logging.getLogger("jobsvc.worker")
+
+AHEAD_SECONDS = 0.05
+"""So much work is held beyond what runs."""
+
+MOST_REFUSED = 100
+"""Largest number of jobs that are taken ahead since those before them could not be started."""
+
+SHOW_AFTER_SECONDS = 0.1
+"""RQ is told of an execution that takes longer; of a shorter one it sees the end alone."""
+
+STILLBORN_SECONDS = 0.5
+"""Pause after a process of handlers that died before it ran a job."""
+
+LOOK_SECONDS = 0.05
+"""How often it is looked after what runs."""
+
+
+class Batches:
+    """The jobs that one worker holds, by their slots. All is done on its main thread, but for the leases."""
+
+    def __init__(self, doorbell: Doorbell, worker: str, threads: int) -> None:
+        self.held: dict[int, Held] = {}
+        self.stable = Stable(threads)
+        self._doorbell, self._threads = doorbell, threads
+        self._free = list(range(SLOTS))
+        self._seconds_each = 1.0  # a moving average of how long an attempt takes
+        self._more = 0
+        self._next_take = self._next_look = 0.0
+        self._stop_at = math.inf
+        postgres = self._postgres = Server("Postgres", StoreUnavailable)
+        self._starts = Starts(postgres, worker, handlers.types)
+        self._ends = Ends(postgres, doorbell.show_ended)
+        self._reports = Reports(postgres)
+        self._keeper: Thread | None = None
+        self._lease = settings().JOBSVC_LEASE_SECONDS
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_at < math.inf
+
+    @property
+    def holds_ends(self) -> bool:
+        """Whether there are ends that Postgres doesn't know yet."""
+        return bool(self._ends.not_stored)
+
+    def stop(self) -> None:
+        """Take no more, give back what has not begun, and let the rest run on for JOBSVC_SHUTDOWN_SECONDS."""
+        self._stop_at = min(self._stop_at, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS)
+        self._postgres.hurry()
+        self._ends.hurry()
+
+    def run(self, job_ids: list[str]) -> None:
+        """Run these, and whatever else can be taken meanwhile, until none is held."""
+        if self._keeper is None:
+            self._keeper = Thread(target=keep_leases, args=(self._all_held,), daemon=True)
+            self._keeper.start()
+        try:
+            self._start(job_ids)
+            while self.held or self._ends or ((self._starts or self._more) and not self.is_stopping):
+                self._wait()
+                self._hear_all()
+                now = time.monotonic()
+                if now >= self._ends.due_at(is_idle=not self.held):
+                    self._flush()
+                if now >= self._reports.due_at():
+                    self._reports.store()
+                if not (self.is_stopping and self.held):  # Redis may hang, and what runs is to be handed back in time
+                    self._ends.show(is_last_try=self.is_stopping)
+                if now >= self._next_look:
+                    self._look()
+                self._take()
+                if time.monotonic() >= self._stop_at + STORE_SECONDS:
+                    return self._leave_unstored()
+            self._starts.undo()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _leave_unstored(self) -> None:
+        if unstored := len(self.held) + len(self._ends.not_stored):
+            logger.error("shutdown: outcomes not stored in time, their attempts end as lost (%d)", unstored)
+
+    def _wait(self) -> None:
+        seconds = self._until() - time.monotonic()
+        if len(self.held) > self._threads:  # a horse in which jobs wait doesn't ring for each end
+            seconds = min(seconds, FLUSH_SECONDS)
+        self.stable.wait(seconds, FLUSH_SECONDS)
+
+    def _until(self) -> float:
+        """When there is something to do at the latest."""
+        moments = [self._next_look, self._ends.due_at(is_idle=not self.held), self._reports.due_at()]
+        if not self.is_stopping and len(self.held) < self._threads:
+            moments.append(self._next_take)
+        return min(moments)
+
+    def _all_held(self) -> list[Held]:
+        return [*list(self.held.values()), *self._ends.not_stored]
+
+    def _take(self) -> None:
+        if self.is_stopping or time.monotonic() < self._next_take:
+            return
+        if not self._starts.undo():
+            self._next_take = time.monotonic() + self._postgres.pause
+            return
+        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._more
+        if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
+            return
+        job_ids: list[str] = []
+        with suppress(RedisError):
+            room = min(most - len(self.held), len(self._free))
+            job_ids = self._doorbell.take(room, free=max(self._threads - len(self.held), 0))
+        self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # where nothing waits there is time
+        if job_ids:
+            self._start(job_ids)
+        else:
+            self._more = 0
+
+    def _start(self, job_ids: list[str]) -> None:
+        now = time.monotonic()
+        started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._all_held()))
+        if started is None:
+            with suppress(RedisError):  # else a sweep finds them missing
+                self._doorbell.give_back(job_ids)
+            self._next_take, self._more = time.monotonic() + self._postgres.pause, 0
+            if not (self.held or self._starts):
+                self._rest(self._postgres.pause)
+            return
+        by_id = {str(one.job_id): one for one in started}
+        # Refused jobs take no time: where nothing else came, many are taken next.
+        self._more = 0 if started else min(2 * self._more + 8, MOST_REFUSED)
+        if refused := set(job_ids) - by_id.keys():
+            with suppress(RedisError):
+                self._doorbell.refused(refused)
+        # In the order in which they were taken, the queues' own; Postgres returns them in any.
+        self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.is_stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
+
+    def _give(self, started: Iterable[tuple[Started, float]]) -> None:
+        """Have horses run these, each started at this time."""
+        by_horse: dict[Horse, list[Held]] = {}
+        for one, since in started:
+            handler = handlers.find(one.type)
+            is_isolated = handler is not None and handler.isolated
+            is_too_much = is_isolated and sum(held.horse.is_for_one for held in self.held.values()) >= self._threads
+            horse = self.stable.for_one() if is_isolated and not is_too_much else self.stable.for_many()
+            held = Held(one, self._free.pop(), horse, since, renew_at=since + self._lease / 3)
+            self.held[held.slot] = held
+            if is_too_much:
+                self._put_back(held)
+            else:
+                by_horse.setdefault(horse, []).append(held)
+        for horse, work in by_horse.items():
+            horse.give((held.slot, held.started, held.since + self._lease) for held in work)
+
+    def _hear_all(self) -> None:
+        for horse in self.stable:
+            is_dead = horse.is_dead  # before what it told last is heard
+            for message in checked_messages(horse, self.held):
+                self._hear(horse, message)
+            if is_dead:
+                self._bury(horse)
+
+    def _hear(self, horse: Horse, message: Message) -> None:
+        match message:
+            case messages.Completed(slot, seconds):
+                self._on_ended(slot, self.held[slot].completed(), seconds)
+            case messages.Ended(slot, end, seconds):
+                self._on_ended(slot, end, seconds)
+            case messages.Returned(slots):
+                for slot in slots:
+                    self._put_back(self.held[slot])
+            case messages.Reported(slot, _, _, progress, lines):
+                held = self.held[slot]
+                self._reports.take(held, Report(slot, held.started, progress, lines))
+            case messages.LastWords(slot, end):
+                self.held[slot].last_words = end
+            case messages.Retired():
+                horse.is_retired = True
+
+    def _on_ended(self, slot: int, end: AttemptEnd, seconds: float) -> None:
+        self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
+        self._end(self.held[slot], end, seconds)
+
+    def _put_back(self, held: Held) -> None:
+        """It has not begun; nor is it taken again before it can run."""
+        self._seconds_each = 1.0
+        self._end(held, held.handed_back(begun=False))
+
+    def _bury(self, horse: Horse) -> None:
+        """Decide on the jobs of a process that has died."""
+        unbegun: list[tuple[Started, float]] = []
+        for held in [held for held in self.held.values() if held.horse is horse]:
+            if not held.begun and horse.has_begun and not self.is_stopping:
+                del self.held[held.slot]
+                self._free.append(held.slot)
+                unbegun.append((held.started, held.since))
+            elif held.overdue:
+                self._end(held, held.last_words or failed(held.started, held.overdue))
+            # Ended by us, and not for this job's sake; or by what its handler made of the hand-back.
+            elif not held.begun or horse.kill_at < math.inf or time.monotonic() >= self._stop_at:
+                self._end(held, held.handed_back(begun=bool(held.begun)))
+            else:
+                message = "the process of the attempt died before it ended"
+                self._end(held, lost(held.started.job_id, held.started.fence, message))
+        self.stable.dismiss(horse)
+        if not horse.has_begun and horse.kill_at == math.inf:
+            time.sleep(STILLBORN_SECONDS)  # nor may the next one live, as where memory is short
+        self._give(unbegun)
+
+    def _end(self, held: Held, end: AttemptEnd, seconds: float = 0.0) -> None:
+        del self.held[held.slot]
+        held.is_ended = True
+        self._ends.add(Ended(held, self._reports.complete(held, end), seconds))
+
+    def _flush(self) -> None:
+        by_horse: dict[Horse, list[int]] = {}
+        for one in self._ends.flush():
+            by_horse.setdefault(one.held.horse, []).append(one.held.slot)
+            self._free.append(one.held.slot)
+        if not by_horse:
+            self._next_take = time.monotonic() + self._postgres.pause
+        for horse, slots in by_horse.items():
+            if horse in self.stable:
+                self.stable.dismiss(horse) if horse.is_for_one else horse.stored(slots)
+
+    def _look(self) -> None:
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        look_after(list(self.held.values()), self.stable, self._stop_at)
+        if self.is_stopping:
+            return
+        long_ago = time.monotonic() - SHOW_AFTER_SECONDS
+        with suppress(RedisError):
+            self._doorbell.beat()
+            self._doorbell.show_begun(
+                [held for held in self.held.values() if not held.execution_id and 0 < held.begun < long_ago]
+            )
+
+    def _abandon(self) -> None:
+        """Leave at once: what ran goes back, what had ended is stored if Postgres is there."""
+        self._stop_at = 0.0
+        for horse in self.stable:
+            horse.close_by(0.0)
+            horse.end()
+        self._hear_all()
+        with suppress(Exception):
+            self._flush()

@@ -1,0 +1,252 @@
+"""What runs in a child process: the jobs that its worker gives it, in turn or on several threads."""
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import threading
+import time
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Any, NoReturn
+
+from jobsvc import tracing
+from jobsvc.execution.attempt import attempt, failed, said, with_lines
+from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.deadline import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock, on_alarm
+from jobsvc.execution.reporter import Reporter, Running
+from jobsvc.jobs import AttemptEnd, Failure, Started
+from jobsvc.processes import forks
+from jobsvc.states import Outcome
+from jobsvc.worker import garbage
+from jobsvc.worker.ipc import Channel
+from jobsvc.worker.messages import Ended, LastWords, Message, Reported, Retired, Returned, Unencodable, encode
+from jobsvc.worker.orphan_report import end_in_place_of_worker
+from jobsvc.worker.process_state import ProcessState, restore_thread
+
+logger = logging.getLogger("jobsvc.worker")
+
+Work = tuple[int, Started, float]
+
+PROGRESS_SECONDS, LINES_SECONDS = 0.1, 0.5
+"""Least time between two reports to the worker, which stores them less often; a reader waits for both together."""
+
+FULL_SECONDS = 0.1
+"""Pause while the worker does not read what it was sent."""
+
+RING_AT = 50
+"""The worker is woken up when so many attempts have ended, or when fewer wait here than could run."""
+
+RESTORE_TRIES = 3
+"""A signal handler that a job left behind may raise amidst the restoring that removes it."""
+
+MAX_MESSAGE = 1000
+"""Characters of a message about an outcome that can't be told."""
+
+UNSHOWN = "Unknown"
+"""The error type of an attempt whose outcome can't be told."""
+
+
+class Runner:
+    """`begun` and `took` are memory that it shares with its worker, by slots.
+
+    When the job's handler was called; and how long an attempt took that completed, and of which there is nothing to
+    tell. Such a note costs next to nothing, and outlives this process as a message does.
+    """
+
+    def __init__(self, channel: Channel, begun: Any, took: Any, threads: int) -> None:
+        self._channel = channel
+        self._begun, self._took = begun, took
+        self._unheard = 0  # ends since the worker was woken up
+        self._threads = threads
+        self._worker = os.getppid()
+        self._is_retired = False
+        self._waiting: SimpleQueue[Work] = SimpleQueue()
+        self._running: dict[int, Running] = {}
+        self._not_stored: dict[int, AttemptEnd] = {}
+        self._reporter = Reporter(self._running, PROGRESS_SECONDS, LINES_SECONDS)
+
+    def run(self) -> NoReturn:
+        """Run what comes until the worker hangs up; doesn't return."""
+        os.setpgrp()
+        forks.be_main_process()
+        # The worker decides what a signal to the whole group means. No SIG_IGN, which programs started by handlers
+        # would inherit.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _ignore)
+        signal.signal(signal.SIGALRM, on_alarm)  # means nothing without a clock on the main thread
+        forks.guard(
+            {
+                signal.SIGINT: (_ignore, signal.default_int_handler),
+                signal.SIGTERM: (_ignore, signal.SIG_DFL),
+                signal.SIGALRM: (on_alarm, signal.SIG_DFL),
+            },
+            self._channel.forget,
+        )
+        # Threads of ours take no signals: those are for the main thread.
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        garbage.set_up()
+        for work in (self._listen, self._report):
+            threading.Thread(target=work, daemon=True).start()
+        restore_thread()
+        self._state = ProcessState()
+        if self._threads > 1:
+            for _ in range(self._threads):
+                threading.Thread(target=self._serve, daemon=True).start()
+        else:
+            self._serve()
+        while True:
+            threading.Event().wait()
+
+    def _serve(self) -> None:
+        kind = Clock if self._threads == 1 else ThreadClock
+        while not self._is_retired:
+            if self._waiting.empty():
+                tracing.flush()
+            slot, started, latest = self._waiting.get()
+            # Else this process was frozen, and the lease may have lapsed; or another job spoiled it.
+            if time.monotonic() > latest or self._is_retired:
+                self._tell(Returned([slot]))
+            else:
+                self._attempt(slot, started, kind)
+
+    def _attempt(self, slot: int, started: Started, kind: type[Clock]) -> None:
+        begun = time.monotonic()
+        clock, log = kind(started, self._reporter.on_progress), AttemptLog()
+        log.on_new = self._reporter.on_line
+        self._running[slot] = Running(started, clock, log, begun)
+        self._begun[slot] = begun
+        try:
+            # In a context of its own, so that the next job has none of this one's variables.
+            end = copy_context().run(attempt, started, clock, log)
+        except BaseException as error:  # as of a signal handler that the job left behind
+            end = _unforeseen(started, clock, error)
+        is_usable = self._restore(is_alone=len(self._running) == 1)
+        seconds = time.monotonic() - begun
+        # What was sent of its log may be stored or not, should the worker die now.
+        self._not_stored[slot] = with_lines(end, log.kept()) if log.sent else end
+        del self._running[slot]
+        if end.is_plain and not log.sent:  # a note in shared memory may overtake the lines
+            self._took[slot] = max(seconds, 1e-9)
+        else:
+            self._send(Ended(slot, end, seconds))
+        if end.outcome != Outcome.COMPLETED:
+            garbage.collect_soon()
+        self._unheard += 1
+        if not is_usable:
+            self._retire()
+        elif self._unheard >= RING_AT or self._waiting.qsize() < self._threads:
+            self._unheard = 0
+            self._channel.ring()
+
+    def _restore(self, is_alone: bool) -> bool:
+        """Restore what the attempt changed in this process; False if that can't be done.
+
+        While others run, only what none of them can want to keep: a folder may be meant for all of them.
+        """
+        for _ in range(RESTORE_TRIES):
+            try:
+                if self._threads == 1:
+                    return self._state.restore()
+                restore_thread()
+                return self._state.restore_shared() if is_alone else self._state.is_intact()
+            except BaseException as error:
+                logger.warning("state of the process: not restored: %r", error)
+        return False
+
+    def _retire(self) -> None:
+        self._is_retired = True
+        logger.warning(
+            "process %d: a job left it in a state that can't be restored, the process is replaced", os.getpid()
+        )
+        self._recall()
+        self._tell(Retired())
+
+    def _send(self, message: Message) -> None:
+        try:
+            frame = encode(message)
+        except Unencodable as error:
+            if not isinstance(message, Ended | LastWords):
+                return
+            failure = Failure(UNSHOWN, f"the outcome can't be told: {error}"[:MAX_MESSAGE])
+            end = AttemptEnd(message.end.job_id, message.end.fence, Outcome.FAILED, failure=failure)
+            frame = encode(message._replace(end=end))
+        if self._channel.is_intact():
+            self._channel.send(frame)
+
+    def _tell(self, message: Message) -> None:
+        self._send(message)
+        self._channel.ring()
+
+    def _report(self) -> None:
+        while True:
+            try:
+                self._reporter.wait()
+                if not self._channel.has_room():
+                    time.sleep(FULL_SECONDS)
+                elif reports := self._reporter.collect():
+                    for one in reports:
+                        self._send(Reported(one.slot, one.started.job_id, one.started.fence, one.progress, one.lines))
+                    self._channel.ring()
+                    self._reporter.done(reports)
+            except Exception:  # such as a handler that takes all memory
+                logger.exception("what running attempts report is not sent for now")
+                time.sleep(FULL_SECONDS)
+
+    def _listen(self) -> None:
+        while frames := self._channel.receive():
+            for frame in frames:
+                self._obey(pickle.loads(frame))  # noqa: S301  # only the worker can write to this end
+        self._on_hung_up()
+
+    def _obey(self, command: Any) -> None:
+        match command:
+            case "run", work:
+                for one in work:
+                    self._waiting.put(one)
+                if self._is_retired:
+                    self._recall()
+            case "stored", slots:
+                for slot in slots:
+                    self._not_stored.pop(slot, None)
+            case "cancel", slot:
+                if running := self._running.get(slot):
+                    running.clock.cancel(CANCEL_NOTICE_SECONDS)
+            case "hand_back", slot:
+                if running := self._running.get(slot):
+                    running.clock.stop(HandBack("the worker shut down"), 0)
+            case "give_up", slot:
+                if running := self._running.get(slot):
+                    end = failed(running.started, running.clock.reason)
+                    self._tell(LastWords(slot, said(end, running.clock, running.log)))
+            case ("recall",):
+                self._recall()
+
+    def _recall(self) -> None:
+        self._tell(Returned([slot for slot, _, _ in self._take_all()]))
+
+    def _take_all(self) -> list[Work]:
+        work = []
+        with contextlib.suppress(Empty):
+            while True:
+                work.append(self._waiting.get_nowait())
+        return work
+
+    def _on_hung_up(self) -> NoReturn:
+        unbegun = [started for _, started, _ in self._take_all()]
+        # What ends between the two is in both.
+        end_in_place_of_worker(self._worker, unbegun, running=dict(self._running), not_stored=dict(self._not_stored))
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _unforeseen(started: Started, clock: Clock, error: BaseException) -> AttemptEnd:
+    """The end of an attempt out of which this came, though nothing should."""
+    with contextlib.suppress(BaseException):
+        clock.close()
+        return failed(started, clock.reason if clock.is_struck else error)
+    failure = Failure(UNSHOWN, "the attempt ended with an error that can't be shown")
+    return AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=failure)

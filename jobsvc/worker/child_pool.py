@@ -1,0 +1,56 @@
+"""A worker's horses: one for all that it runs, and one for each attempt that wants a process to itself."""
+
+import selectors
+from collections.abc import Iterator
+
+from jobsvc.worker.child import Horse
+
+
+class Stable:
+    """They are forked when they are needed. All of this is the main thread's, but for `kill`."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._horses: list[Horse] = []
+        self._selector = selectors.DefaultSelector()
+
+    def __iter__(self) -> Iterator[Horse]:
+        return iter(list(self._horses))
+
+    def __contains__(self, horse: Horse) -> bool:
+        return horse in self._horses
+
+    def for_many(self) -> Horse:
+        """The one that runs whatever comes; another one after it was told to close."""
+        usable = (horse for horse in self._horses if not horse.is_for_one and horse.is_usable)
+        return next(usable, None) or self._add(Horse(self._threads))
+
+    def for_one(self) -> Horse:
+        """A new one."""
+        return self._add(Horse(1, is_for_one=True))
+
+    def _add(self, horse: Horse) -> Horse:
+        self._horses.append(horse)
+        self._selector.register(horse, selectors.EVENT_READ)
+        return horse
+
+    def wait(self, seconds: float, unsent: float) -> None:
+        """Wait until one of them rings, for so long at most; where messages to them are unsent, `unsent`."""
+        unsent_to = [horse for horse in self._horses if horse.flush()]
+        self._selector.select(max(min(seconds, unsent) if unsent_to else seconds, 0))
+
+    def kill(self) -> None:
+        """End all of them, and their handlers with them. From any thread."""
+        for horse in self:
+            horse.kill()
+
+    def dismiss(self, horse: Horse) -> None:
+        """End it. What it told and was not heard is lost."""
+        self._selector.unregister(horse)
+        self._horses.remove(horse)
+        horse.close()
+
+    def close(self) -> None:
+        """Dismiss all of them."""
+        for horse in self:
+            self.dismiss(horse)

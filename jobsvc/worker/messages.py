@@ -1,0 +1,92 @@
+"""Messages of a child process to its worker: JSON that the worker checks, since a handler may have written it.
+
+A frame holds the kind of the message, a space, and the message's fields as a JSON array.
+"""
+
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from jobsvc.jobs import AttemptEnd
+from jobsvc.jobs.log_lines import Lines
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Completed(NamedTuple):
+    """The attempt in this slot completed, without a result or anything else to store; it took `seconds`."""
+
+    slot: int
+    seconds: Seconds
+
+
+class Ended(NamedTuple):
+    """The attempt in this slot ended like this; it took `seconds`."""
+
+    slot: int
+    end: AttemptEnd
+    seconds: Seconds
+
+
+class Returned(NamedTuple):
+    """The jobs in these slots did not start, and will not."""
+
+    slots: list[int]
+
+
+class Reported(NamedTuple):
+    """New progress of the running attempt in this slot, new lines of its log, or both."""
+
+    slot: int
+    job_id: UUID
+    fence: int
+    progress: dict[str, Any] | None
+    lines: Lines | None
+
+
+class LastWords(NamedTuple):
+    """What there is of an attempt that does not stop, as if it had ended."""
+
+    slot: int
+    end: AttemptEnd
+
+
+class Retired(NamedTuple):
+    """The process runs no further job: an earlier one left it in a state that can't be restored."""
+
+
+Message = Completed | Ended | Returned | Reported | LastWords | Retired
+
+_KINDS: dict[bytes, TypeAdapter[Message]] = {
+    kind.__name__.lower().encode(): TypeAdapter(kind) for kind in (Ended, Returned, Reported, LastWords, Retired)
+}
+
+
+class Unencodable(Exception):
+    """The message holds what JSON can't."""
+
+
+class Garbage(Exception):
+    """The frame holds no message; the text says why, in one short line."""
+
+
+def encode(message: Message) -> bytes:
+    """Make a frame's content. Raises Unencodable."""
+    try:
+        return type(message).__name__.lower().encode() + b" " + to_json(tuple(message))
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise Unencodable(str(error)) from error
+
+
+def decode(frame: bytes) -> Message:
+    """Read a frame's content. Raises Garbage; nothing in the frame can run code."""
+    kind, _, fields = frame.partition(b" ")
+    if (adapter := _KINDS.get(kind)) is None:
+        raise Garbage(f"unknown kind {kind[:40]!r}")
+    try:
+        return adapter.validate_json(fields, strict=True)
+    except (ValidationError, ValueError, RecursionError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise Garbage(f"{kind.decode()}: {detail[:200]}") from None

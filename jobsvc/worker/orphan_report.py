@@ -1,0 +1,65 @@
+"""What a child process does when its worker has died: it tells Postgres what became of its jobs, and ends."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from jobsvc import jobs
+from jobsvc.execution.attempt import with_lines
+from jobsvc.execution.reporter import Running
+from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
+from jobsvc.processes.orphans import end_group, kill_descendants
+
+logger = logging.getLogger("jobsvc.worker")
+
+TELL_SECONDS = 1.5
+"""How long a child process may take to tell Postgres, before it ends with all that its handlers have started."""
+
+PARENT_SECONDS = 1.0
+"""How long a dying worker may stay the parent of its child, after the channel between them is closed."""
+
+
+def end_in_place_of_worker(
+    worker: int, unbegun: Iterable[Started], running: Mapping[int, Running], not_stored: Mapping[int, AttemptEnd]
+) -> NoReturn:
+    """Store how these attempts ended, as lost where they still run, and end this process and its group.
+
+    If the process `worker` lives, nothing is stored: somebody closed the channel here, and the worker decides.
+    """
+    if not _is_gone(worker):
+        os._exit(os.EX_SOFTWARE)
+    threading.Timer(TELL_SECONDS, end_group).start()
+    kill_descendants()
+    ends = [
+        *not_stored.values(),
+        *(
+            with_lines(
+                lost(one.started.job_id, one.started.fence, "the worker died before the attempt ended"),
+                one.log.kept(),
+            )
+            for slot, one in running.items()
+            if slot not in not_stored
+        ),
+        *(handed_back(one.job_id, one.fence, begun=False) for one in unbegun),
+    ]
+    try:
+        if ends:
+            jobs.finish(ends)
+            logger.warning("the worker died; %d jobs ended or went back in its place", len(ends))
+    except Exception as error:
+        logger.warning("the worker died, and Postgres can't be told; %d leases lapse: %s", len(ends), error)
+    finally:
+        end_group()
+
+
+def _is_gone(worker: int) -> bool:
+    # A process that dies closes its files a moment before it leaves its children to another one.
+    deadline = time.monotonic() + PARENT_SECONDS
+    while os.getppid() == worker:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

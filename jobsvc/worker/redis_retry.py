@@ -1,0 +1,120 @@
+"""A worker's patience with Redis: whatever RQ asks of it waits until Redis is back, unless the worker shall stop."""
+
+import contextlib
+import logging
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from redis import RedisError, ResponseError, exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq.exceptions import StopRequested
+
+from jobsvc.servers.outages import FIRST_PAUSE, PROBE, Backoff, Server
+
+logger = logging.getLogger("jobsvc.worker")
+
+T = TypeVar("T")
+
+PASSING = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+)
+"""What a call is tried again for in any case; for other errors only if Redis takes no writes."""
+
+
+class Patience(Retry):
+    """The `retry` of a worker's connection, and of those that RQ's scheduler and the jobs' processes make from it.
+
+    `probe` raises RedisError unless Redis can be used. Once `end` was called nobody waits for Redis
+    any more: StopRequested is raised in the worker, and a process that it has forked ends, since
+    what it still had to do was RQ's bookkeeping.
+    """
+
+    def __init__(self, probe: Callable[[], object]) -> None:
+        super().__init__(NoBackoff(), -1, PASSING)
+        self._probe = probe
+        self._server = Server("Redis", RedisError, logger)
+        self._worker = os.getpid()
+        self._hasty_thread: int | None = None
+        self._is_away = False
+        self._ended = mmap.mmap(-1, 1)  # memory that the worker shares with the processes that it forks
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Patience":
+        return self  # redis-py copies it for each connection; one process has one view of Redis
+
+    def end(self) -> None:
+        """Wait for Redis no more, in this process and in those forked from it. Safe in a signal handler."""
+        self._ended[0] = 1
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Within the block this thread doesn't wait: the error is raised, again and again until Redis is back."""
+        self._hasty_thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._hasty_thread, self._is_away = None, False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `end` was called."""
+        return bool(self._ended[0])
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """What `do` returns, as soon as Redis lets it; `fail` closes the connection in between, as in redis-py."""
+        failures, backoff = 0, Backoff()
+        is_hasty = threading.get_ident() == self._hasty_thread
+        if is_hasty and self._is_away:
+            self._is_away = not self._is_up()
+            if self._is_away:
+                raise exceptions.ConnectionError("Redis is away")
+        while True:
+            if self.is_over and not is_hasty and not self._is_up():
+                self._stop()  # without trying, which takes long if Redis hangs
+            try:
+                return do()
+            except (*PASSING, ResponseError) as error:
+                if not isinstance(error, PASSING) and self._is_up():
+                    raise
+                if is_hasty:
+                    self._is_away = not self._is_up()
+                    fail(error, 1) if with_failure_count else fail(error)
+                    raise
+                failures += 1
+                self._wait(backoff)
+                fail(error, failures) if with_failure_count else fail(error)
+
+    def _wait(self, backoff: Backoff) -> None:
+        while True:
+            until = time.monotonic() + backoff.next()
+            while time.monotonic() < until and not self.is_over:
+                time.sleep(FIRST_PAUSE)
+            if self._is_up():
+                return
+            if self.is_over:
+                self._stop()
+
+    def _is_up(self) -> bool:
+        # The worker speaks for its children.
+        with self._server.on(PROBE) if os.getpid() == self._worker else contextlib.suppress(RedisError):
+            self._probe()
+            return True
+        return False
+
+    def _stop(self) -> None:
+        if os.getpid() != self._worker:
+            os._exit(os.EX_OK)
+        raise StopRequested

@@ -1,0 +1,131 @@
+"""Reports on a worker's running attempts, until they are stored: by one statement for all, now and then."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+from jobsvc import jobs
+from jobsvc.errors import StoreUnavailable
+from jobsvc.execution.attempt import with_lines
+from jobsvc.execution.reporter import Report
+from jobsvc.jobs import AttemptEnd, Chunk, Started
+from jobsvc.jobs.log_lines import NO_LINES, Lines, Portions, join
+from jobsvc.servers.outages import Server
+from jobsvc.worker.running import Held
+
+logger = logging.getLogger("jobsvc.worker")
+
+PROGRESS_SECONDS = 0.2
+"""Least time between two statements that store progress."""
+
+LINES_SECONDS, FIRST_LINES_SECONDS = 1.0, 0.5
+"""Least time between two statements that store lines; where one has the first lines of an attempt."""
+
+Item = TypeVar("Item", Chunk, tuple[Started, dict[str, Any]])
+
+
+@dataclass
+class _Unstored:
+    progress: dict[str, Any] | None = None
+    lines: Lines = NO_LINES
+    stored: Portions = field(default_factory=Portions)
+    has_stored: bool = False
+
+
+class Reports:
+    """Reports on the attempts that one worker holds. Its main thread's."""
+
+    def __init__(self, postgres: Server) -> None:
+        self._postgres = postgres
+        self._unstored: dict[Held, _Unstored] = {}
+        self._next_progress = self._next_lines = 0.0
+
+    def take(self, held: Held, report: Report) -> None:
+        """Take what an attempt reports: progress replaces what was there, lines are added."""
+        one = self._unstored.setdefault(held, _Unstored())
+        if report.progress:
+            one.progress = report.progress
+        if report.lines:
+            one.lines = join([one.lines, report.lines])
+
+    def complete(self, held: Held, end: AttemptEnd) -> AttemptEnd:
+        """Return the end of an attempt with what it had reported and is not stored; forget the attempt."""
+        one = self._unstored.pop(held, None)
+        if one is None:
+            return end
+        if one.progress and not end.progress:
+            end = replace(end, progress=one.progress)
+        return with_lines(end, one.lines)
+
+    def due_at(self) -> float:
+        """Return when (monotonic seconds) `store` has something to do; infinity if there is nothing."""
+        due_at = math.inf
+        for one in self._unstored.values():
+            if one.progress:
+                due_at = min(due_at, self._next_progress)
+            if one.lines.lines:
+                early = 0.0 if one.has_stored else LINES_SECONDS - FIRST_LINES_SECONDS
+                due_at = min(due_at, self._next_lines - early)
+        return due_at
+
+    def store(self) -> None:
+        """Store what is due. What Postgres does not take stays, and is stored with what comes meanwhile."""
+        now = time.monotonic()
+        if now >= self._next_progress:
+            self._store_progress({held: one.progress for held, one in self._unstored.items() if one.progress})
+        if now >= min(self._next_lines, self.due_at()):
+            self._store_lines({held: one.lines for held, one in self._unstored.items() if one.lines.lines})
+
+    def _store_progress(self, progress: dict[Held, dict[str, Any]]) -> None:
+        if not progress:
+            return
+        stored = None
+        with self._postgres:
+            stored = _each(jobs.report, [(held.started, newest) for held, newest in progress.items()])
+        if stored is None:
+            self._next_progress = time.monotonic() + self._postgres.pause
+            return
+        self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        for held in _settled(progress, stored):
+            self._unstored[held].progress = None
+
+    def _store_lines(self, lines: dict[Held, Lines]) -> None:
+        if not lines:
+            return
+        stored = None
+        chunks = [Chunk(held.started, new, self._unstored[held].stored.superfluous(new)) for held, new in lines.items()]
+        with self._postgres:
+            stored = _each(jobs.append_lines, chunks)
+        if stored is None:  # `due_at` may be earlier than this by so much, for first lines
+            self._next_lines = time.monotonic() + self._postgres.pause + LINES_SECONDS - FIRST_LINES_SECONDS
+            return
+        self._next_lines = time.monotonic() + LINES_SECONDS
+        for held in _settled(lines, stored):
+            one = self._unstored[held]
+            one.stored.add(one.lines)
+            one.lines, one.has_stored = NO_LINES, True
+
+
+def _settled(reported: Iterable[Held], stored: Collection[tuple[UUID, int]]) -> list[Held]:
+    """Those whose reports are stored, or will never be, since their lease is lost."""
+    return [
+        held for held in reported if (held.started.job_id, held.started.fence) in stored or held.renew_at == math.inf
+    ]
+
+
+def _each(store: Callable[[Sequence[Item]], set[tuple[UUID, int]]], items: Sequence[Item]) -> set[tuple[UUID, int]]:
+    """Store these together; if Postgres refuses to hold one of them, one by one, and leave that out."""
+    try:
+        return store(items)
+    except StoreUnavailable:
+        raise
+    except Exception:
+        if len(items) > 1:
+            return set().union(*(_each(store, [item]) for item in items))
+        logger.exception("a report of a running attempt can't be stored")
+        started = items[0][0]
+        return {(started.job_id, started.fence)}

@@ -1,0 +1,267 @@
+"""RQ's worker as the batches need it: what it takes from the queues, and what RQ shows of what it holds."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import uuid4
+
+from redis import RedisError
+from redis.client import Pipeline
+from rq import Queue, Retry, Worker, worker_registration
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job as RQJob
+from rq.suspension import is_suspended
+
+from jobsvc import handlers, jobs
+from jobsvc.config import settings
+from jobsvc.dispatch import ownership, rq_redis, rq_workers
+from jobsvc.dispatch.enqueue import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
+from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, to_rq, within
+from jobsvc.errors import StoreUnavailable
+from jobsvc.execution import rq_entry as attempts
+from jobsvc.jobs import Verdict
+from jobsvc.states import Outcome, Status
+from jobsvc.worker import rq_view
+from jobsvc.worker.pausable_queue import PausableQueue
+from jobsvc.worker.rq_records import show_completed
+from jobsvc.worker.running import Ended, Held
+from jobsvc.worker.withheld_jobs import WithheldJobs
+
+logger = logging.getLogger("jobsvc.worker")
+
+BEAT_SECONDS = 1.0
+"""How often a worker that runs something shows that it lives."""
+
+
+MANY = 10
+"""Of a queue in which so many wait, a worker takes more than it can run at once."""
+
+
+class RingingWorker(Worker):
+    """The doorbell of the batches that an RQ worker runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shown: dict[Held, tuple[RQJob, Execution]] = {}
+        self._is_one_by_one = False
+        self._is_held_up = False  # a job of others is next
+        self._next_beat = 0.0
+        self._withheld = WithheldJobs()
+        self._is_taken = False  # the namespace
+        self._next_check = 0.0
+
+    def may_take(self, is_late: bool = False) -> bool:
+        """Return True unless the namespace is taken; looks each JOBSVC_SWEEP_SECONDS, or now if it `is_late`."""
+        if is_late or time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
+            try:
+                ownership.confirm(rq_redis.connection())
+                self._is_taken = False
+            except ownership.NamespaceTaken as error:
+                if not self._is_taken:
+                    logger.error("worker: takes no job: %s", error)
+                self._is_taken = True
+            except RedisError:
+                pass  # it will be heard of where it matters
+        return not self._is_taken
+
+    def take(self, most: int, free: int) -> list[str]:
+        """Up to `free` ids, or `most` where MANY wait, in the queues' order; none while the worker is suspended.
+
+        Of a queue those first that other workers refused, since they have been due longest.
+        """
+        taken: list[str] = []
+        if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
+            return taken
+        if not self.may_take():
+            return taken
+        queues = PausableQueue.served(self._ordered_queues)
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.llen(queue.key)
+            lengths: list[int] = pipeline.execute()
+        withheld = self._withheld.count(ours_of(queue.name for queue in queues))
+        for queue, length in zip(queues, lengths, strict=True):
+            name = from_rq(queue.name) or ""
+            room = (most if length + withheld.get(name, 0) >= MANY else free) - len(taken)
+            if withheld and room > 0:
+                claimed = self._withheld.claim(name, room)
+                taken += claimed
+                room -= len(claimed)
+            if length and room > 0:
+                try:
+                    popped = cast(list[bytes] | None, self.connection.lpop(queue.key, room))
+                except RedisError:
+                    if not taken:
+                        raise
+                    break  # what was taken is to be started all the same
+                taken += [job_id.decode() for job_id in popped or []]
+        return taken
+
+    def take_withheld(self, most: int) -> list[str]:
+        """Up to `most` jobs that other workers refused, while this one is idle."""
+        if not self.may_take():
+            return []
+        names = ours_of(queue.name for queue in PausableQueue.served(self._ordered_queues))
+        withheld = self._withheld.count(names)
+        if not withheld or is_suspended(self.connection):
+            return []
+        taken: list[str] = []
+        for name in names:
+            taken += self._withheld.claim(name, most - len(taken))
+        return taken
+
+    def give_back(self, job_ids: Iterable[str]) -> None:
+        """To the front of their queues."""
+        for job in self._fetch(job_ids):
+            self._to_the_front(job)
+
+    def refused(self, job_ids: Iterable[str]) -> None:
+        """Leave a job of others to RQ, and put right what RQ shows of ours."""
+        job_ids = set(job_ids)
+        if not self.may_take(is_late=True):
+            self.give_back(job_ids)
+            return
+        awaiting = {str(job_id) for job_id in attempts.look_after_refused(ids_in(job_ids), self.connection)}
+        rq_view.show_waiting(self.connection, awaiting)
+        ours: list[str] = []
+        for job in self._fetch(job_ids - awaiting):
+            if is_ours(job):
+                rq_view.step_aside(self, job, None)
+                ours.append(job.id)
+            else:
+                self._is_held_up = True
+                self._to_the_front(job)
+        # Race: RQ's scheduler, whose host's clock is ahead, queued a job early. If that came due between the refusal
+        # and `step_aside`, the relay has claimed it, and did not queue it since it was shown as queued.
+        with suppress(StoreUnavailable):
+            jobs.release_due(ids_in(ours))
+
+    def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
+        for job in filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER)):
+            if is_ours(job):  # a worker of an older version may have dispatched it as well, to a queue of its own
+                job.origin = within(job.origin)
+            yield job
+
+    def _to_the_front(self, job: RQJob) -> None:
+        Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
+
+    def show_begun(self, held: Iterable[Held]) -> None:
+        """As RQ's worker does before it forks, and its fork before it runs the job."""
+        for one in held:
+            job = self._rq_job(one)
+            execution = self.prepare_execution(job)
+            self._shown[one], one.execution_id = (job, execution), execution.id
+            self.prepare_job_execution(job)
+
+    def show_ended(self, ended: list[Ended]) -> None:
+        """In one round trip those that completed, and each of the others as RQ does. None where Redis is another's."""
+        if self._is_taken:
+            for one in ended:
+                self._shown.pop(one.held, None)
+            return
+        self._show_completed([one for one in ended if one.is_completed])
+        for one in ended:
+            if one.end.begun and not one.is_completed:
+                self._show_otherwise(one)
+            self._shown.pop(one.held, None)
+        if keys := {one.verdict.concurrency_key for one in ended if one.verdict and one.verdict.concurrency_key}:
+            attempts.let_next_in(keys, self.connection)
+        if returned := [one for one in ended if one.end.outcome == Outcome.HANDED_BACK]:
+            attempts.dispatch(lambda: jobs.claim_due(len(returned)), self.connection)
+
+    def _show_completed(self, done: list[Ended]) -> None:
+        if not done:
+            return
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for one in done:
+                if shown := self._shown.get(one.held):
+                    self.cleanup_execution(shown[0], pipeline, shown[1])
+            pipeline.hincrby(self.key, "successful_job_count", len(done))
+            self.increment_total_working_time(timedelta(seconds=sum(one.seconds for one in done)), pipeline)
+            for one in show_completed(pipeline, self.name, done):
+                job = self._rq_job(one.held)
+                Queue(job.origin, self.connection, serializer=SERIALIZER).enqueue_dependents(job)
+
+    def _show_otherwise(self, one: Ended) -> None:
+        _, execution = self._shown.get(one.held, (None, None))
+        try:
+            job = self.job_class.fetch(str(one.held.started.job_id), self.connection, SERIALIZER)
+        except NoSuchJobError:
+            return
+        job.origin = to_rq(one.held.started.queue)
+        if one.verdict is None or one.end.outcome == Outcome.HANDED_BACK:
+            rq_view.step_aside(self, job, execution)
+        else:
+            self._show_not_completed(one, one.verdict, self._ended_job(one, job), execution)
+
+    def _show_not_completed(self, one: Ended, verdict: Verdict, job: RQJob, execution: Execution | None) -> None:
+        queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
+        execution = execution or Execution(uuid4().hex, job.id, self.connection)  # RQ was told of none
+        if verdict.status == Status.SCHEDULED:  # snoozed
+            retry = Retry(max=2**31, interval=attempts.seconds_until(verdict.due_at))
+            self.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
+            return
+        attempts.plan_retries(job, verdict)
+        if one.held.is_stopped_by_rq:
+            self._stopped_job_id = job.id
+        self.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.end), execution=execution)
+
+    def _rq_job(self, held: Held) -> RQJob:
+        job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)
+        job.origin, job.description = to_rq(held.started.queue), held.started.type
+        job.timeout, job.result_ttl, job.failure_ttl = int(held.started.timeout), RESULT_TTL, FAILURE_TTL
+        job.func_name = RUN
+        return job
+
+    def _ended_job(self, one: Ended, job: RQJob) -> RQJob:
+        job.ended_at = job.last_heartbeat = datetime.now(UTC)
+        job.started_at = job.ended_at - timedelta(seconds=one.seconds)
+        job.worker_name = self.name
+        return job
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """As RQ's, with the job types that this worker can run. Where Redis has lost the worker it knows it again."""
+        super().heartbeat(timeout, pipeline)
+        types = json.dumps(sorted(handlers.types()))
+        if pipeline is not None:
+            pipeline.hset(self.key, rq_workers.TYPES, types)
+        elif self.connection.hset(self.key, rq_workers.TYPES, types) and self.birth_date:
+            with self.connection.pipeline() as anew:
+                anew.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+                worker_registration.register(self, anew)
+                anew.execute()
+
+    def beat(self) -> None:
+        """Now and then as RQ's worker does between two jobs, and while one runs."""
+        if time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_SECONDS
+        self.heartbeat()
+        for job, execution in self._shown.values():
+            if (datetime.now(UTC) - execution.last_heartbeat).total_seconds() > self.job_monitoring_interval:
+                self.maintain_heartbeats(job, execution)
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+
+    def handle_job_failure(
+        self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
+    ) -> None:
+        """As RQ's, unless another worker has started the job since."""
+        if is_ours(job) and rq_view.is_anothers(self, job):
+            rq_view.step_aside(self, job, execution)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+
+
+def is_ours(job: RQJob) -> bool:
+    """Whether this is one of our jobs, not somebody else's in the same RQ."""
+    try:
+        return job.func_name == RUN
+    except DeserializationError:  # RQ shows it as failed
+        return False

@@ -1,0 +1,133 @@
+"""Looking after what a worker's handlers do: their time, cancels, the worker's shutdown, and the leases."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Collection
+
+from jobsvc import jobs
+from jobsvc.config import settings
+from jobsvc.errors import StoreUnavailable
+from jobsvc.execution.deadline import (
+    CANCEL_GRACE_SECONDS,
+    CANCEL_LOOK_SECONDS,
+    CANCEL_NOTICE_SECONDS,
+    AttemptTimeout,
+    Cancelled,
+    HandBack,
+)
+from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
+from jobsvc.servers.outages import Backoff
+from jobsvc.worker.child import Horse
+from jobsvc.worker.child_pool import Stable
+from jobsvc.worker.running import Held
+
+logger = logging.getLogger("jobsvc.worker")
+
+OLD_SECONDS = 0.1
+"""An attempt that takes longer may have been called off meanwhile."""
+
+CANCEL_DRAIN_SECONDS = 1.0
+"""What else runs in the process of a handler that ignores a cancel has so long to end."""
+
+LAST_WORDS_SECONDS = 0.5
+"""How long a process whose handler does not stop may take to tell what that had logged."""
+
+
+def look_after(held: Collection[Held], stable: Stable, stop_at: float) -> None:
+    """Do what is due for these jobs and the horses that run them.
+
+    `stop_at`: when (monotonic seconds) whatever runs is to be handed back; once it is known, what has not begun is.
+    """
+    for horse in stable:
+        horse.look(is_busy=any(one.begun for one in held if one.horse is horse))
+    for one in held:
+        _look_at(one, stop_at)
+    for horse in stable:
+        if time.monotonic() >= stop_at + CLEANUP_SECONDS:
+            horse.close_by(0.0)
+        running = [one for one in held if one.horse is horse]
+        if horse.is_usable:
+            continue
+        if not running:
+            stable.dismiss(horse)
+        elif _is_to_be_killed(horse, running):
+            horse.kill()
+
+
+def _look_at(held: Held, stop_at: float) -> None:
+    now, horse, begun = time.monotonic(), held.horse, held.begun
+    if not begun:
+        if held.is_called_off or stop_at < math.inf or horse.is_stuck:
+            horse.recall()
+    elif held.overdue:
+        pass
+    elif now >= begun + held.started.timeout + GRACE_SECONDS:
+        _give_up(held, AttemptTimeout(held.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
+    elif now >= held.stop_by:
+        reason = Cancelled("the job was cancelled") if held.is_called_off else HandBack("the worker shut down")
+        _give_up(held, reason, CANCEL_DRAIN_SECONDS)
+    elif held.stop_by < math.inf:
+        if not held.is_asked and now >= held.stop_by - LAST_WORDS_SECONDS and stop_at < math.inf:
+            held.is_asked = True
+            horse.give_up(held.slot)
+    elif held.is_called_off:
+        held.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
+        horse.cancel(held.slot)
+    elif now >= stop_at:
+        held.stop_by = stop_at + CLEANUP_SECONDS
+        horse.hand_back(held.slot)
+
+
+def _give_up(held: Held, reason: BaseException, drain: float) -> None:
+    """Have the process end of a handler that did not stop; what else runs there has `drain` seconds."""
+    logger.error("%s did not stop when it was told to; its process ends", held.started.job_id)
+    held.overdue, held.stop_by = reason, time.monotonic() + LAST_WORDS_SECONDS
+    held.horse.close_by(time.monotonic() + drain)
+    held.horse.give_up(held.slot)
+    held.horse.recall()
+
+
+def _is_to_be_killed(horse: Horse, running: Collection[Held]) -> bool:
+    """Whether nothing runs there any more but what did not stop, or the time is up for all else."""
+    now = time.monotonic()
+    return now >= horse.kill_at or all(one.overdue and (one.last_words or now >= one.stop_by) for one in running)
+
+
+def keep_leases(held: Callable[[], list[Held]]) -> None:
+    """Renew the leases and look for cancels, for ever: a thread's work, so that nothing holds it up."""
+    lease = settings().JOBSVC_LEASE_SECONDS
+    backoff, failed_pause = Backoff(lease / 3), 0.0
+    while True:
+        time.sleep(max(min(CANCEL_LOOK_SECONDS, lease / 3), failed_pause))
+        try:
+            _renew([one for one in held() if time.monotonic() >= one.renew_at], lease)
+            _look_for_cancels([one for one in held() if time.monotonic() - one.since > OLD_SECONDS])
+            backoff.reset()
+            failed_pause = 0.0
+        except StoreUnavailable as error:
+            failed_pause = backoff.next()
+            logger.debug("the leases can't be renewed: %s", error)
+        except Exception:
+            failed_pause = backoff.next()
+            logger.exception("the leases can't be renewed")
+
+
+def _renew(due: list[Held], lease: float) -> None:
+    if not due:
+        return
+    now = time.monotonic()
+    kept = jobs.renew([one.started for one in due], lease)
+    for one in due:
+        one.renew_at = now + lease / 3
+        # An end that is being stored just now gives up its lease, too.
+        if one.started.job_id not in kept and one.begun and not one.is_ended:
+            one.renew_at = math.inf
+            logger.warning("%s lost its lease; its outcome will not count", one.started.job_id)
+
+
+def _look_for_cancels(old: list[Held]) -> None:
+    by_id = {one.started.job_id: one for one in old if not one.is_called_off}
+    if by_id:
+        for job_id in jobs.called_off([one.started for one in by_id.values()]):
+            by_id[job_id].is_called_off = True
