@@ -1,4 +1,4 @@
-"""The bodies that views answer with; a job and an attempt are wire.py's."""
+"""The bodies that views answer with; a job and an attempt are those of `jobs.serialize`."""
 
 from typing import Any, Literal, NotRequired
 

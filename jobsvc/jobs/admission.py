@@ -1,7 +1,7 @@
 """What keeps a waiting job from starting: its type is unknown, its queue is paused, or its concurrency key is full.
 
 `start` asks here, and this decides. A job that is refused is withheld: `dispatched_at` is infinite, or for
-an unknown type AWAITS_HANDLER_AT, so that no sweep looks at it (see `dispatching` and `awaiting`).
+an unknown type AWAITS_HANDLER_AT, so that no sweep looks at it (see `claims` and `awaiting`).
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""RQ's worker, which runs our jobs by the batch (see `batching`), and any other as RQ does, a fork for each."""
+"""RQ's worker, which runs our jobs by the batch (see `batch`), and any other as RQ does, a fork for each."""
 
 import contextlib
 import logging

@@ -73,7 +73,7 @@ def test_one_that_always_fails_ends_failed_with_every_attempt_recorded(stack: Se
     error = attempts[1]["error"]
     assert (error["type"], error["message"]) == ("RuntimeError", "attempt 2 fails, as asked")
     assert "test_job.py" in error["traceback"]
-    assert "execution.py" not in error["traceback"]
+    assert "attempt.py" not in error["traceback"]
 
 
 def test_max_0_means_no_retry(stack: Service) -> None:
