@@ -89,11 +89,11 @@ def _add_commands(app: Flask) -> None:
 
 
 def _start(app: Flask, waiters: int) -> None:
-    from jobsvc.api.job_watcher import Hub
+    from jobsvc.api.job_watcher import JobWatcher
     from jobsvc.dispatch.relay import Relay
 
     app.extensions["relay"] = Relay().start()
-    app.extensions["hub"] = Hub(waiters).start()
+    app.extensions["hub"] = JobWatcher(waiters).start()
 
 
 def _check_threads(app: Flask) -> None:

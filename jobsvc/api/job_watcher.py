@@ -10,7 +10,7 @@ from jobsvc import jobs
 from jobsvc.api.waiting_client import Client
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
-from jobsvc.servers.outages import Backoff, Server
+from jobsvc.servers.outages import Backoff, OutageTracker
 
 logger = logging.getLogger("jobsvc.api")
 
@@ -24,10 +24,10 @@ LARGEST_SHARE = 0.1
 """Of the time, looks take this at most: slow ones are made less often."""
 
 
-class Watch:
+class Subscription:
     """One client's place at the hub, and its view of one job. Close it, also when nothing came of it."""
 
-    def __init__(self, hub: "Hub", job_id: UUID, seen: int, address: str) -> None:
+    def __init__(self, hub: "JobWatcher", job_id: UUID, seen: int, address: str) -> None:
         self.job_id = job_id
         self.address = address
         self.is_over = False
@@ -85,28 +85,28 @@ class Watch:
         """Leave the place to another client. Safe to call twice."""
         self._hub.leave(self)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "Subscription":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class Hub:
+class JobWatcher:
     """One process' hub, with places for so many waiting clients. Every method may be called from any thread."""
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._lock = threading.Lock()
-        self._seated: dict[str, dict[Watch, None]] = {}  # by address; of one, the oldest first
-        self._watches: dict[UUID, set[Watch]] = {}
+        self._seated: dict[str, dict[Subscription, None]] = {}  # by address; of one, the oldest first
+        self._watches: dict[UUID, set[Subscription]] = {}
         self._known: dict[UUID, Snapshot] = {}
         self._next_lines_look = 0.0
         self._somebody_waits = threading.Event()
         self.is_closed = False
         """The process is about to stop, so nobody waits any more."""
 
-    def start(self) -> "Hub":
+    def start(self) -> "JobWatcher":
         """Look in a daemon thread, which ends with the process; and anew in a process forked from this one."""
         os.register_at_fork(after_in_child=self._start_afresh)
         self._start_afresh()
@@ -116,13 +116,13 @@ class Hub:
         self.__init__(self._places)  # type: ignore[misc]  # a lock may have been held when we were forked
         threading.Thread(target=self._run, name="hub", daemon=True).start()
 
-    def watch(self, job_id: UUID, seen: int = -1, client: Client | None = None) -> Watch | None:
+    def watch(self, job_id: UUID, seen: int = -1, client: Client | None = None) -> Subscription | None:
         """A place for a client that has seen this version of the job; None while there is none, and at shutdown.
 
         While all places are taken, the address that has the most of them leaves its oldest to a client whose address
         has fewer; so no address can take them all from the others.
         """
-        watch = Watch(self, job_id, seen, client.address if client else "")
+        watch = Subscription(self, job_id, seen, client.address if client else "")
         with self._lock:
             leaving = None
             if self.is_closed:
@@ -143,17 +143,17 @@ class Hub:
             client.when_gone(watch.withdraw)
         return watch
 
-    def _most_dispensable(self, address: str) -> Watch | None:
+    def _most_dispensable(self, address: str) -> Subscription | None:
         """The oldest watch of the address that has the most, if it still has as many as this one without it."""
         most = max(self._seated.values(), key=len, default={})
         return next(iter(most)) if len(most) > len(self._seated.get(address, {})) + 1 else None
 
-    def leave(self, watch: Watch) -> None:
+    def leave(self, watch: Subscription) -> None:
         """Free a watch's place."""
         with self._lock:
             self._remove(watch)
 
-    def _remove(self, watch: Watch) -> None:
+    def _remove(self, watch: Subscription) -> None:
         mine = self._seated.get(watch.address, {})
         mine.pop(watch, None)
         if not mine:
@@ -179,7 +179,7 @@ class Hub:
 
     def _run(self) -> None:
         """Look while anybody waits, for ever."""
-        postgres = Server("Postgres", StoreUnavailable)
+        postgres = OutageTracker("Postgres", StoreUnavailable)
         backoff = Backoff()
         while True:
             self._somebody_waits.wait()

@@ -11,7 +11,7 @@ from flask import Response, after_this_request, current_app, request
 from werkzeug.http import parse_list_header
 
 from jobsvc import jobs
-from jobsvc.api.job_watcher import Hub
+from jobsvc.api.job_watcher import JobWatcher
 from jobsvc.api.request_limit import outside
 from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.api.submit import Accepted
@@ -57,7 +57,7 @@ def wait_for_end(job_id: UUID, seconds: int) -> bool | None:
     """
     has_ended = False
     if seconds > 0:
-        hub: Hub = current_app.extensions["hub"]
+        hub: JobWatcher = current_app.extensions["hub"]
         watch = hub.watch(job_id, client=client_of(request.environ)) if request.is_multithread else None
         if watch is None:
             return None

@@ -10,7 +10,7 @@ from flask import request
 _KEY = "jobsvc.gate"
 
 
-class Gate:
+class RequestLimit:
     """WSGI middleware: lets so many requests in at once, the others stand in line.
 
     A response that is made while it is sent, such as a stream, is made outside.

@@ -26,7 +26,7 @@ from jobsvc.db.models import Job
 from jobsvc.db.pgoutage import cause_of
 from jobsvc.dispatch.relay import Relay
 from jobsvc.errors import JobNotFound, JobsvcError, StoreUnavailable, UniqueKeyTaken, WrongState
-from jobsvc.jobs import Filter, Glance
+from jobsvc.jobs import Filter, JobSummary
 from jobsvc.jobs.serialize import dump_attempts, dump_job
 from jobsvc.states import Status
 
@@ -218,7 +218,7 @@ def tail(limit: int, as_json: bool) -> None:
                     click.echo(render.line(before, job))
 
 
-def _dump_move(before: Glance | None, job: Glance) -> dict[str, Any]:
+def _dump_move(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
     return {
         "id": str(job.id),
         "type": job.type,

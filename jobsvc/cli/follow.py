@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from jobsvc import jobs
-from jobsvc.jobs import Glance
+from jobsvc.jobs import JobSummary
 from jobsvc.states import ENDED, Status
 
 REFRESH_SECONDS = 0.5
@@ -13,12 +13,12 @@ REFRESH_SECONDS = 0.5
 WINDOW = 500
 """So many of the newest jobs, and of those that run, it keeps an eye on; of those seen unfinished, twice as many."""
 
-Move = tuple[Glance | None, Glance]
+Move = tuple[JobSummary | None, JobSummary]
 
 
-def looks() -> Iterator[tuple[list[Glance], list[Move]]]:
+def looks() -> Iterator[tuple[list[JobSummary], list[Move]]]:
     """The latest jobs twice a second, and those that moved, each beside what it was before, the newest first."""
-    seen: dict[UUID, Glance] = {}
+    seen: dict[UUID, JobSummary] = {}
     floor = UUID(int=0)
     while True:
         unfinished = [job for job in seen.values() if job.status not in ENDED]
@@ -31,7 +31,7 @@ def looks() -> Iterator[tuple[list[Glance], list[Move]]]:
         time.sleep(REFRESH_SECONDS)
 
 
-def _is_news(before: Glance | None, job: Glance, floor: UUID) -> bool:
+def _is_news(before: JobSummary | None, job: JobSummary, floor: UUID) -> bool:
     if before:
         return before.version != job.version
     # What ended below the window came in because something newer was deleted.

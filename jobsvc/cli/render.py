@@ -16,7 +16,7 @@ from rich.text import Text
 
 from jobsvc.cli.follow import Move
 from jobsvc.db.models import Job
-from jobsvc.jobs import Glance, Pace, QueueState, current_time
+from jobsvc.jobs import JobSummary, QueueState, TypeStats, current_time
 from jobsvc.states import Status
 
 STYLES = {
@@ -50,7 +50,7 @@ def clean(text: Any) -> str:
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
 
 
-def table(found: Iterable[Job | Glance], marked: Collection[UUID] = ()) -> Table:
+def table(found: Iterable[Job | JobSummary], marked: Collection[UUID] = ()) -> Table:
     """These jobs, a row each, those `marked` in bold."""
     grid = _grid("ID", "STATUS", "TYPE", "QUEUE", "TRY", "AGE", "SAYS")
     now = current_time()
@@ -80,7 +80,7 @@ def _cell(text: str) -> Text:
     return Text(clean(" ".join(text.split())), no_wrap=True, overflow="ellipsis")
 
 
-def says(job: Job | Glance) -> str:
+def says(job: Job | JobSummary) -> str:
     """The progress of a job that runs, else its last error."""
     if job.status == Status.PROCESSING and job.progress:
         return progress(job.progress)
@@ -102,7 +102,7 @@ def span(seconds: float) -> str:
     return f"{max(seconds, 0):.0f}s"
 
 
-def line(before: Glance | None, job: Glance) -> str:
+def line(before: JobSummary | None, job: JobSummary) -> str:
     """A move in a line: when it was seen, of which job, from which status to which."""
     moved = f"{before.status} → {job.status}" if before and before.status != job.status else job.status
     words = [
@@ -116,7 +116,7 @@ def line(before: Glance | None, job: Glance) -> str:
     return clean(" ".join("  ".join(words).splitlines())).rstrip()
 
 
-def live(looks: Iterator[tuple[list[Glance], list[Move]]]) -> None:
+def live(looks: Iterator[tuple[list[JobSummary], list[Move]]]) -> None:
     """Draw each look over the one before, what moved last on top, as much as the terminal holds."""
     screen = console()
     with Live(console=screen, auto_refresh=False) as view:
@@ -127,7 +127,7 @@ def live(looks: Iterator[tuple[list[Glance], list[Move]]]) -> None:
             view.update(drawn, refresh=True)
 
 
-def _last_move(job: Glance) -> datetime:
+def _last_move(job: JobSummary) -> datetime:
     return max(filter(None, (job.created_at, job.started_at, job.finished_at)))
 
 
@@ -151,7 +151,7 @@ def show(job: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
             screen.print(Text(clean(told.rstrip()), "red"), soft_wrap=True)
 
 
-def stats(queues: Sequence[QueueState], paces: Sequence[Pace], minutes: int) -> None:
+def stats(queues: Sequence[QueueState], paces: Sequence[TypeStats], minutes: int) -> None:
     """What waits and runs, a row for each queue; how fast it goes, a row for each type."""
     screen = console()
     counted = list(queues[0].counts) if queues else []

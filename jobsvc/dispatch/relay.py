@@ -23,7 +23,7 @@ from jobsvc.dispatch.offers import Offers
 from jobsvc.dispatch.old_names import OldNames
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
-from jobsvc.servers.outages import PROBE, Server
+from jobsvc.servers.outages import PROBE, OutageTracker
 
 logger = logging.getLogger("jobsvc.relay")
 
@@ -48,9 +48,9 @@ class Relay:
         self._ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
         self._bell = threading.Event()
         self._shall_look = False
-        self._redis = Server("Redis", RedisError, logger, met_by_probe=rq_redis.is_met_by_probe)
+        self._redis = OutageTracker("Redis", RedisError, logger, met_by_probe=rq_redis.is_met_by_probe)
         self._is_probed = False
-        self._postgres = Server("Postgres", StoreUnavailable)
+        self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._retention = rq_cleanup.Retention()
         self._rescheduled = False
         self._sweep_now = False

@@ -8,11 +8,11 @@ from dataclasses import replace
 from jobsvc import handlers, logs, tracing
 from jobsvc.execution import exceptions
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import Cancelled, Clock, HandBack
+from jobsvc.execution.deadline import Cancelled, Deadline, HandBack
 from jobsvc.execution.description import UNKNOWN_TYPE, Description
 from jobsvc.execution.result_json import storable
 from jobsvc.handlers.retry_policy import YEAR
-from jobsvc.jobs import AttemptEnd, Failure, Started, completed, handed_back
+from jobsvc.jobs import AttemptResult, Failure, StartedAttempt, completed, handed_back
 from jobsvc.jobs.log_lines import Lines, join
 from jobsvc.states import Outcome
 
@@ -29,7 +29,7 @@ UNKNOWN_TYPE_SECONDS = 1.0
 """Pause before a job is started again of which there is no handler here, although its worker has one."""
 
 
-def attempt(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
+def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> AttemptResult:
     """Run the handler, in this thread; returns how that ended. Raises nothing, whatever the handler does."""
     job_id = str(started.job_id)
     context = handlers.Context(
@@ -47,13 +47,13 @@ def attempt(started: Started, clock: Clock, log: AttemptLog) -> AttemptEnd:
             try:
                 end = _end_of(started, clock, error)
             except BaseException:
-                end = AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
+                end = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
         if end.outcome != Outcome.COMPLETED:  # else nothing has started the clock again since the handler returned
             clock.close()
         return said(end, clock, log)
 
 
-def _run(started: Started, clock: Clock, context: handlers.Context) -> AttemptEnd:
+def _run(started: StartedAttempt, clock: Deadline, context: handlers.Context) -> AttemptResult:
     try:
         clock.start()
         handler = handlers.find(started.type)
@@ -65,22 +65,22 @@ def _run(started: Started, clock: Clock, context: handlers.Context) -> AttemptEn
     except BaseException as error:
         return _end_of(started, clock, error)
     if clock.handler_knows or (clock.is_struck and isinstance(clock.reason, Cancelled)):
-        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
+        return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     return completed(started.job_id, started.fence, result)
 
 
-def _unknown_type(started: Started) -> AttemptEnd:
+def _unknown_type(started: StartedAttempt) -> AttemptResult:
     """Return the end of an attempt that can't start in this process, which must not be spent."""
     logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
     return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
-def said(end: AttemptEnd, clock: Clock, log: AttemptLog) -> AttemptEnd:
+def said(end: AttemptResult, clock: Deadline, log: AttemptLog) -> AttemptResult:
     """The same end, with what the attempt had told of itself until then."""
     return with_lines(replace(end, progress=clock.last_progress) if clock.last_progress else end, log.unsent())
 
 
-def with_lines(end: AttemptEnd, lines: Lines) -> AttemptEnd:
+def with_lines(end: AttemptResult, lines: Lines) -> AttemptResult:
     """The same end, with these lines among those that come with it."""
     if not lines.lines:
         return end
@@ -92,14 +92,14 @@ UNEXPLAINED = Failure(UNKNOWN_TYPE, "the attempt failed, and there was no memory
 """Of an attempt for which no other failure can be made."""
 
 
-def failed(started: Started, reason: BaseException) -> AttemptEnd:
+def failed(started: StartedAttempt, reason: BaseException) -> AttemptResult:
     """Return the end of an attempt that the service ends for this reason, while its handler still runs."""
     texts = Description()
     texts.describe(reason, reason, OWN_MODULES)
     return _end(started, reason, texts, delay=None, is_struck=True)
 
 
-def _end_of(started: Started, clock: Clock, error: BaseException) -> AttemptEnd:
+def _end_of(started: StartedAttempt, clock: Deadline, error: BaseException) -> AttemptResult:
     """Return the end of an attempt whose handler raised this, and let go of all that the exception holds.
 
     The rule of what counts:
@@ -136,7 +136,7 @@ def _end_of(started: Started, clock: Clock, error: BaseException) -> AttemptEnd:
     return end
 
 
-def _limited(clock: Clock, describe: Callable[[], None]) -> None:
+def _limited(clock: Deadline, describe: Callable[[], None]) -> None:
     """Describe what was raised within TEXT_SECONDS; once more if there was no memory before frames were cleared."""
     try:
         clock.limited(TEXT_SECONDS, describe)
@@ -174,19 +174,19 @@ def _seconds(error: BaseException) -> float | None:
 
 
 def _end(
-    started: Started, subject: BaseException, texts: Description, delay: float | None, is_struck: bool
-) -> AttemptEnd:
+    started: StartedAttempt, subject: BaseException, texts: Description, delay: float | None, is_struck: bool
+) -> AttemptResult:
     """Return the end that this exception stands for; for an Interruption, only if our clock raised it."""
     if is_struck and isinstance(subject, HandBack):
         return handed_back(started.job_id, started.fence)
     if is_struck and isinstance(subject, Cancelled):
-        return AttemptEnd(started.job_id, started.fence, Outcome.CANCELLED)
+        return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     if delay is not None and exceptions.is_a(subject, handlers.Snooze):
-        return AttemptEnd(started.job_id, started.fence, Outcome.SNOOZED, delay=delay)
+        return AttemptResult(started.job_id, started.fence, Outcome.SNOOZED, delay=delay)
     outcome, name = Outcome.FAILED, texts.type
     if is_struck:
         outcome, name = Outcome.TIMEOUT, "Timeout"
     elif exceptions.is_a(subject, handlers.Discard):
         outcome = Outcome.DISCARDED
     failure = Failure(name, texts.message, texts.traceback)
-    return AttemptEnd(started.job_id, started.fence, outcome, failure=failure, delay=delay)
+    return AttemptResult(started.job_id, started.fence, outcome, failure=failure, delay=delay)

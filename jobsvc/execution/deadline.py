@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from jobsvc.jobs import Started
+from jobsvc.jobs import StartedAttempt
 from jobsvc.strict_json import clean
 
 CANCEL_LOOK_SECONDS = 1.0
@@ -44,17 +44,17 @@ class Cancelled(Interruption):
 
 
 class LimitReached(Interruption):
-    """The time for a piece of work after the handler is up: see `Clock.limited`."""
+    """The time for a piece of work after the handler is up: see `Deadline.limited`."""
 
 
-class Clock:
+class Deadline:
     """The time of an attempt on the main thread, kept by a signal: `start` before the handler, `close` after it.
 
     RQ's own timer counts whole seconds only. `on_progress` is called in the handler's thread when there is new
     progress; who then reads `last_progress` sets `is_progress_new` to False before.
     """
 
-    def __init__(self, started: Started, on_progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, started: StartedAttempt, on_progress: Callable[[], None] = lambda: None) -> None:
         self.reason: BaseException = AttemptTimeout(started.timeout)
         self.deadline = math.inf
         self.is_over = False
@@ -160,7 +160,7 @@ class Clock:
         return self.reason
 
 
-_on_main_thread: Clock | None = None
+_on_main_thread: Deadline | None = None
 
 
 def on_alarm(signum: int, frame: FrameType | None) -> None:
@@ -173,13 +173,13 @@ class _Replaced(BaseException):
     """Raised in a thread in place of what was thrown into it too late."""
 
 
-class ThreadClock(Clock):
+class ThreadDeadline(Deadline):
     """The same for an attempt on another thread, where an exception strikes once the handler runs Python again.
 
     Only a class can be raised there: the reason's, whose instance has none of its texts.
     """
 
-    def __init__(self, started: Started, on_progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, started: StartedAttempt, on_progress: Callable[[], None] = lambda: None) -> None:
         super().__init__(started, on_progress)
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
@@ -221,12 +221,12 @@ class _Timer:
     """Rings the clocks of threads, from a thread of its own, which is started with the first one."""
 
     def __init__(self) -> None:
-        self._clocks: set[ThreadClock] = set()
+        self._clocks: set[ThreadDeadline] = set()
         self._changed = threading.Condition()
         self._next = math.inf
         self._thread: threading.Thread | None = None
 
-    def watch(self, clock: ThreadClock) -> None:
+    def watch(self, clock: ThreadDeadline) -> None:
         """Ring at the clock's deadline."""
         with self._changed:
             self._clocks.add(clock)
@@ -236,7 +236,7 @@ class _Timer:
             if clock.rings_at < self._next:
                 self._changed.notify()
 
-    def forget(self, clock: ThreadClock) -> None:
+    def forget(self, clock: ThreadDeadline) -> None:
         """Ring it no more."""
         with self._changed:
             self._clocks.discard(clock)

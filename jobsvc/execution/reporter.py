@@ -8,8 +8,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import Clock
-from jobsvc.jobs import Started
+from jobsvc.execution.deadline import Deadline
+from jobsvc.jobs import StartedAttempt
 from jobsvc.jobs.log_lines import Lines
 
 YOUNG_SECONDS = 0.1
@@ -22,8 +22,8 @@ LINES_AFTER_SECONDS = 1.0
 class Running(NamedTuple):
     """An attempt that runs; `since` is in monotonic seconds."""
 
-    started: Started
-    clock: Clock
+    started: StartedAttempt
+    clock: Deadline
     log: AttemptLog
     since: float
 
@@ -32,7 +32,7 @@ class Report(NamedTuple):
     """New progress of an attempt, new lines of its log, or both."""
 
     slot: int
-    started: Started
+    started: StartedAttempt
     progress: dict[str, Any] | None
     lines: Lines | None
 

@@ -25,8 +25,8 @@ from jobsvc.execution.attempt import attempt, failed, said
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import on_alarm
 from jobsvc.execution.result_json import UnserializableResult
-from jobsvc.execution.watchdog import Watch
-from jobsvc.jobs import AttemptEnd, Dispatch, Failure, Started, Verdict
+from jobsvc.execution.watchdog import StandaloneDeadline
+from jobsvc.jobs import AttemptResult, Dispatch, Failure, JobTransition, StartedAttempt
 from jobsvc.processes import forks
 from jobsvc.servers.outages import Backoff
 from jobsvc.states import WAITING, Outcome, Status
@@ -87,7 +87,9 @@ def run(job_id: str) -> Any:
     )
     try:
         log = AttemptLog()
-        watch = Watch(started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log)))
+        watch = StandaloneDeadline(
+            started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log))
+        )
         end, verdict = record(attempt(started[0], watch, log))
         tell(started[0], end, verdict)
         if verdict and verdict.concurrency_key:
@@ -104,14 +106,14 @@ def run(job_id: str) -> Any:
     raise AttemptFailed(failure_text(end))
 
 
-def failure_text(end: AttemptEnd) -> str:
+def failure_text(end: AttemptResult) -> str:
     """Return what RQ shows of an attempt that did not complete."""
     if end.failure is None:
         return CANCELLED
     return end.failure.traceback or f"{end.failure.type}: {end.failure.message}"
 
 
-def record(end: AttemptEnd) -> tuple[AttemptEnd, Verdict | None]:
+def record(end: AttemptResult) -> tuple[AttemptResult, JobTransition | None]:
     """As `store`, for one attempt, waiting for Postgres as long as that takes."""
     backoff = Backoff()
     is_told = False
@@ -125,7 +127,7 @@ def record(end: AttemptEnd) -> tuple[AttemptEnd, Verdict | None]:
             time.sleep(backoff.next())
 
 
-def store(ends: list[AttemptEnd]) -> list[tuple[AttemptEnd, Verdict | None]]:
+def store(ends: list[AttemptResult]) -> list[tuple[AttemptResult, JobTransition | None]]:
     """Store how these attempts ended; returns each with its verdict, None for one that had lost its job.
 
     An end that Postgres refuses to hold is stored, and returned, as a failure of its own.
@@ -144,7 +146,7 @@ def store(ends: list[AttemptEnd]) -> list[tuple[AttemptEnd, Verdict | None]]:
         refused = Failure(UnserializableResult.__name__, f"the outcome can't be stored: {type(error).__name__}")
         if end.failure == refused:
             raise
-        return store([AttemptEnd(end.job_id, end.fence, Outcome.FAILED, failure=refused)])
+        return store([AttemptResult(end.job_id, end.fence, Outcome.FAILED, failure=refused)])
 
 
 _told_of: set[str] = set()
@@ -185,7 +187,7 @@ def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
                 jobs.release(one.job_id for one in claimed)
 
 
-def tell_all(ended: list[tuple[Started, AttemptEnd, Verdict | None]]) -> None:
+def tell_all(ended: list[tuple[StartedAttempt, AttemptResult, JobTransition | None]]) -> None:
     """Log how these ended: one by one, or, when many did at once, those together that simply completed."""
     completed: Counter[str] = Counter()
     for started, end, verdict in ended:
@@ -197,13 +199,13 @@ def tell_all(ended: list[tuple[Started, AttemptEnd, Verdict | None]]) -> None:
         logger.info("completed %s", ", ".join(f"{number} of {type_}" for type_, number in completed.items()))
 
 
-def tell(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
+def tell(started: StartedAttempt, end: AttemptResult, verdict: JobTransition | None) -> None:
     """Log how an attempt ended."""
     with logs.About(str(started.job_id), started.type, started.attempt):
         _tell(started, end, verdict)
 
 
-def _tell(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
+def _tell(started: StartedAttempt, end: AttemptResult, verdict: JobTransition | None) -> None:
     name = f"{started.type} {started.job_id} attempt {started.attempt} of {started.max_attempts}"
     reason = f" ({end.failure.type}: {end.failure.message})" if end.failure else ""
     if verdict is None:
@@ -214,7 +216,7 @@ def _tell(started: Started, end: AttemptEnd, verdict: Verdict | None) -> None:
         logger.info("%s %s%s", name, end.outcome, reason)
 
 
-def plan_retries(rq_job: RQJob, verdict: Verdict) -> None:
+def plan_retries(rq_job: RQJob, verdict: JobTransition) -> None:
     """Give RQ's Retry the plan that Postgres holds: how many are left, and when the next is due."""
     left = [math.ceil(interval) for interval in verdict.intervals_left]
     if verdict.status == Status.RETRYING:

@@ -16,10 +16,10 @@ from jobsvc.execution.deadline import (
     CANCEL_GRACE_SECONDS,
     CANCEL_LOOK_SECONDS,
     CANCEL_NOTICE_SECONDS,
-    Clock,
+    Deadline,
 )
 from jobsvc.execution.reporter import Report, Reporter, Running
-from jobsvc.jobs import Chunk, Started
+from jobsvc.jobs import Chunk, StartedAttempt
 from jobsvc.jobs.log_lines import Portions
 from jobsvc.processes.orphans import end_group
 from jobsvc.processes.timetable import GRACE_SECONDS
@@ -34,7 +34,7 @@ RETRY_SECONDS = 0.5
 """Pause before a report that Postgres did not take is stored again."""
 
 
-class Watch(Clock):
+class StandaloneDeadline(Deadline):
     """A clock that also watches over its attempt, for a process in which nobody else does.
 
     From a thread the lease is renewed, and what the attempt reports is stored; and from there a
@@ -42,7 +42,7 @@ class Watch(Clock):
     its process, after `give_up` was called with the reason.
     """
 
-    def __init__(self, started: Started, log: AttemptLog, give_up: Callable[[BaseException], Any]) -> None:
+    def __init__(self, started: StartedAttempt, log: AttemptLog, give_up: Callable[[BaseException], Any]) -> None:
         running: dict[int, Running] = {}
         self._reporter = Reporter(running, PROGRESS_SECONDS, LINES_SECONDS)
         super().__init__(started, self._reporter.on_progress)

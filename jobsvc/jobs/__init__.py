@@ -6,7 +6,7 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 
 from jobsvc.jobs import schedules
 from jobsvc.jobs.actions import cancel, remove, retry, unfinished
-from jobsvc.jobs.attempts import Verdict, called_off, finish, recover_lapsed, renew, undo_starts
+from jobsvc.jobs.attempts import JobTransition, called_off, finish, recover_lapsed, renew, undo_starts
 from jobsvc.jobs.awaiting import (
     Refused,
     Waiting,
@@ -39,12 +39,12 @@ from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.idempotency import Answer, RequestKey, forget_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.listing import Page, page
-from jobsvc.jobs.outcomes import AttemptEnd, Failure, completed, handed_back, lost
-from jobsvc.jobs.overview import Glance, Pace, latest, paces
+from jobsvc.jobs.outcomes import AttemptResult, Failure, completed, handed_back, lost
+from jobsvc.jobs.overview import JobSummary, TypeStats, latest, paces
 from jobsvc.jobs.queries import Versions, check_version, full_history, get, history
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
-from jobsvc.jobs.start import Started, start
+from jobsvc.jobs.start import StartedAttempt, start
 from jobsvc.jobs.submit import NewJob, Submitted, store, submit, submit_each
 from jobsvc.jobs.webhooks import announce_again
 
@@ -53,15 +53,15 @@ __all__ = [
     "LOWEST",
     "START",
     "Answer",
-    "AttemptEnd",
+    "AttemptResult",
     "Chunk",
     "Dispatch",
     "Event",
     "Failure",
     "Filter",
-    "Glance",
+    "JobSummary",
+    "JobTransition",
     "NewJob",
-    "Pace",
     "Page",
     "Position",
     "Pruned",
@@ -69,9 +69,9 @@ __all__ = [
     "Refused",
     "RequestKey",
     "Snapshot",
-    "Started",
+    "StartedAttempt",
     "Submitted",
-    "Verdict",
+    "TypeStats",
     "Versions",
     "Waiting",
     "announce_again",

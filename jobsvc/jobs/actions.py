@@ -14,7 +14,7 @@ from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds_until
 from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.claims import Dispatch, as_dispatch
-from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.queries import Versions, load, require_version
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, MOVES, WAITING, Status
@@ -51,7 +51,7 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
         )
         .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
     )
-    counted = counting(call_off, lambda job: Tally(Event.DROPPED, job.status))
+    counted = counting(call_off, lambda job: Count(Event.DROPPED, job.status))
     moved = connection.execute(counted).all()
     announce(connection, [job.id for job in moved if job.webhook_url])
     return {job.id: Status(job.status) for job in moved}
@@ -92,7 +92,7 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
         .returning(Job, seconds_until(Job.due_at).label("wait"))
     )
     try:
-        return [as_dispatch(job) for job in connection.execute(counting(start_over, lambda job: Tally(Event.REVIVED)))]
+        return [as_dispatch(job) for job in connection.execute(counting(start_over, lambda job: Count(Event.REVIVED)))]
     except IntegrityError as error:
         if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == "jobs_unique_key":
             raise UniqueKeyTaken("another unfinished job has its uniqueKey now") from error

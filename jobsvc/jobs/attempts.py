@@ -28,15 +28,15 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Attempt, Job
 from jobsvc.db.sql import now, rows, seconds, seconds_since
 from jobsvc.jobs.cleanup import is_trim_due, trim_history
-from jobsvc.jobs.counters import Event, Tally, counting
-from jobsvc.jobs.outcomes import UNCOUNTED, AttemptEnd, handed_back, lost
-from jobsvc.jobs.start import Started
+from jobsvc.jobs.counters import Count, Event, counting
+from jobsvc.jobs.outcomes import UNCOUNTED, AttemptResult, handed_back, lost
+from jobsvc.jobs.start import StartedAttempt
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import Outcome, Status
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JobTransition:
     """Where an outcome put its job: the status, and while it waits for another start, when and how often still."""
 
     job_id: UUID
@@ -52,7 +52,7 @@ def last_intervals(job: Any, retries: int) -> list[float]:
 
 
 @retrying
-def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
+def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
     """Keep the leases of these attempts for `lease_seconds` from now; returns the jobs whose attempt still holds."""
     with transaction() as connection:
         held = connection.execute(
@@ -62,7 +62,7 @@ def renew(started: Iterable[Started], lease_seconds: float) -> set[UUID]:
         return set(held.scalars())
 
 
-def called_off(started: Iterable[Started]) -> set[UUID]:
+def called_off(started: Iterable[StartedAttempt]) -> set[UUID]:
     """Those of these attempts, by their jobs, that were told to stop and still hold."""
     with transaction() as connection:
         told = connection.execute(
@@ -75,7 +75,7 @@ _held = rows("held", id=Uuid, fence=BigInteger)
 _holds = (Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
 
 
-def _held_by(started: Iterable[Started]) -> dict[str, Any]:
+def _held_by(started: Iterable[StartedAttempt]) -> dict[str, Any]:
     return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]}
 
 
@@ -137,12 +137,12 @@ _finish = (
 )
 _finish_counted = counting(
     _finish,
-    lambda job: Tally(case((job.outcome == Outcome.LOST, Event.LOST), else_=Event.ENDED), job.status, job.took),
+    lambda job: Count(case((job.outcome == Outcome.LOST, Event.LOST), else_=Event.ENDED), job.status, job.took),
 )
 
 
 @retrying
-def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
+def finish(ends: Sequence[AttemptResult]) -> list[JobTransition]:
     """End these attempts, all in one transaction.
 
     Returns a verdict on each one that still held its job. The others are not stored: their worker
@@ -152,7 +152,7 @@ def finish(ends: Sequence[AttemptEnd]) -> list[Verdict]:
         return _end(connection, ends)
 
 
-def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
+def _end(connection: Connection, ends: Sequence[AttemptResult]) -> list[JobTransition]:
     done = [_done_row(n, end) for n, end in enumerate(ends)]
     ended = [(job, ends[job.n]) for job in connection.execute(_finish_counted, {"rows": done})]
     worth_a_row = [(job, end) for job, end in ended if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
@@ -165,7 +165,7 @@ def _end(connection: Connection, ends: Sequence[AttemptEnd]) -> list[Verdict]:
     return [_verdict(job, end) for job, end in ended]
 
 
-def _done_row(n: int, end: AttemptEnd) -> dict[str, Any]:
+def _done_row(n: int, end: AttemptResult) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
     more = {"result": end.result, "error": error, "delay": end.delay, "progress": end.progress}
     if not end.begun:
@@ -180,12 +180,12 @@ def _done_row(n: int, end: AttemptEnd) -> dict[str, Any]:
     }
 
 
-def _verdict(job: Row[Any], end: AttemptEnd) -> Verdict:
+def _verdict(job: Row[Any], end: AttemptResult) -> JobTransition:
     left = last_intervals(job, job.max_attempts - job.attempts) if job.retry_intervals else []
-    return Verdict(end.job_id, Status(job.status), job.due_at, left, job.concurrency_key)
+    return JobTransition(end.job_id, Status(job.status), job.due_at, left, job.concurrency_key)
 
 
-def _attempt_row(job: Row[Any], end: AttemptEnd) -> dict[str, Any]:
+def _attempt_row(job: Row[Any], end: AttemptResult) -> dict[str, Any]:
     return {
         "job_id": end.job_id,
         "fence": end.fence,

@@ -49,7 +49,7 @@ class Event(StrEnum):
 
 
 @dataclass(frozen=True)
-class Tally:
+class Count:
     """What the rows that a statement returns count as."""
 
     event: Any
@@ -63,7 +63,7 @@ _COLUMNS = ("event", "type", "queue", "status", "le", "number", "seconds")
 _KEYS = text("1, 2, 3, 4, 5")
 
 
-def counting(move: Any, tally: Callable[[Any], Tally]) -> Select[Any]:
+def counting(move: Any, tally: Callable[[Any], Count]) -> Select[Any]:
     """The statement `move`, which counts its rows as it goes and returns them as before.
 
     They have to have `type` and `queue`; `tally` says what they count as, by their columns.

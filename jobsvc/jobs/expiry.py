@@ -8,7 +8,7 @@ from sqlalchemy import Connection, case, exists, func, null, select, update
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Attempt, Job
 from jobsvc.db.sql import now
-from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import WAITING, Status
 
@@ -48,7 +48,7 @@ def _fail(connection: Connection, job_ids: Sequence[UUID]) -> None:
         .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
         .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
     )
-    expired = connection.execute(counting(fail, lambda job: Tally(Event.DROPPED, job.status))).all()
+    expired = connection.execute(counting(fail, lambda job: Count(Event.DROPPED, job.status))).all()
     announce(connection, [job.id for job in expired if job.webhook_url])
 
 

@@ -20,7 +20,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class AttemptEnd:
+class AttemptResult:
     """How an attempt ended. `delay` (seconds) stands in for the job's own interval.
 
     `logs`: lines that it logged and that are not stored yet, [{time, level, message}]; the last one has the number
@@ -44,16 +44,16 @@ class AttemptEnd:
         return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
 
 
-def lost(job_id: UUID, fence: int, message: str) -> AttemptEnd:
+def lost(job_id: UUID, fence: int, message: str) -> AttemptResult:
     """The end of an attempt that nobody will end any more; `message` says why."""
-    return AttemptEnd(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
+    return AttemptResult(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
 
 
-def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptEnd:
+def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptResult:
     """The end of an attempt whose handler returned this."""
-    return AttemptEnd(job_id, fence, Outcome.COMPLETED, result)
+    return AttemptResult(job_id, fence, Outcome.COMPLETED, result)
 
 
-def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptEnd:
+def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptResult:
     """The end that puts a job back, uncounted."""
-    return AttemptEnd(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)
+    return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)

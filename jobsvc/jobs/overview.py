@@ -19,7 +19,7 @@ SAMPLE = 10_000
 
 
 @dataclass(frozen=True)
-class Glance:
+class JobSummary:
     """A job without what may be large: its payload and its result."""
 
     id: UUID
@@ -36,10 +36,10 @@ class Glance:
     version: int
 
 
-_GLANCE = [getattr(Job, name) for name in Glance.__dataclass_fields__]
+_GLANCE = [getattr(Job, name) for name in JobSummary.__dataclass_fields__]
 
 
-def latest(limit: int, followed: Collection[UUID] = ()) -> list[Glance]:
+def latest(limit: int, followed: Collection[UUID] = ()) -> list[JobSummary]:
     """The newest `limit` jobs, the newest `limit` that run, and those `followed`, all by falling id."""
     newest = select(Job.id).order_by(Job.id.desc()).limit(limit)
     wanted = union_all(
@@ -49,11 +49,11 @@ def latest(limit: int, followed: Collection[UUID] = ()) -> list[Glance]:
     )
     with transaction() as connection:
         rows = connection.execute(select(*_GLANCE).where(Job.id.in_(wanted)).order_by(Job.id.desc()))
-        return [Glance(*row) for row in rows]
+        return [JobSummary(*row) for row in rows]
 
 
 @dataclass(frozen=True)
-class Pace:
+class TypeStats:
     """How many jobs of a type started, completed and failed; how long (seconds) those that completed ran."""
 
     type: str
@@ -64,7 +64,7 @@ class Pace:
     longest: float | None
 
 
-def paces(queues: Sequence[str], within: float) -> list[Pace]:
+def paces(queues: Sequence[str], within: float) -> list[TypeStats]:
     """The types of the jobs that moved in the last `within` seconds, the slowest first.
 
     It looks only where those are that move: at the newest SAMPLE jobs, and, since queues are served
@@ -91,7 +91,7 @@ def paces(queues: Sequence[str], within: float) -> list[Pace]:
             .group_by(job.type)
             .order_by(mean.desc().nulls_last(), job.type)
         ).all()
-    return [Pace(*row[:4], *(None if value is None else float(value) for value in row[4:])) for row in rows]
+    return [TypeStats(*row[:4], *(None if value is None else float(value) for value in row[4:])) for row in rows]
 
 
 def _sample(queue: str | None) -> Select[Any]:

@@ -11,7 +11,7 @@ from jobsvc.db.engine import statement
 from jobsvc.db.models import AttemptLines, Job
 from jobsvc.db.sql import rows
 from jobsvc.jobs.log_lines import Lines
-from jobsvc.jobs.start import Started
+from jobsvc.jobs.start import StartedAttempt
 from jobsvc.states import Status
 
 
@@ -21,7 +21,7 @@ class Chunk(NamedTuple):
     superfluous: the number of the last stored line that is no longer kept, now that there are these.
     """
 
-    started: Started
+    started: StartedAttempt
     lines: Lines
     superfluous: int = 0
 
@@ -78,7 +78,7 @@ _append_lines = (
 _store_lines = select(_of_lines.c.id, _of_lines.c.fence).add_cte(_delete_lines, _append_lines)
 
 
-def report(progress: Iterable[tuple[Started, dict[str, Any]]]) -> Attempts:
+def report(progress: Iterable[tuple[StartedAttempt, dict[str, Any]]]) -> Attempts:
     """Store the newest progress, {percent, message}, of these attempts by one statement.
 
     Returns the attempts for which it was stored. The others hold their jobs no more, or their rows were locked.

@@ -10,7 +10,7 @@ from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_since
 from jobsvc.jobs.admission import admit, may_start, paused
-from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.ids import learn_clock
 from jobsvc.servers import pgclock
 from jobsvc.states import Status
@@ -19,7 +19,7 @@ CLOCK_SECONDS = 60
 """How old what a worker knows of Postgres' clock may be; in that time the two part by 30 ms at most."""
 
 
-class Started(NamedTuple):
+class StartedAttempt(NamedTuple):
     """An attempt that was begun: what its worker needs to run it, and the fence to finish it with."""
 
     job_id: UUID
@@ -60,7 +60,7 @@ _begin = (
 
 
 def _counted(begin: Any) -> Any:
-    return counting(begin, lambda job: Tally(Event.STARTED, seconds=job.waited))
+    return counting(begin, lambda job: Count(Event.STARTED, seconds=job.waited))
 
 
 # Built once: that takes longer than Postgres does.
@@ -72,7 +72,7 @@ _begin_admitted = _counted(_begin)
 
 def start(
     job_ids: Sequence[UUID], worker: str, lease_seconds: float, types: Collection[str] | None = None
-) -> list[Started]:
+) -> list[StartedAttempt]:
     """Begin an attempt of each of these jobs that waits, is due and has not expired.
 
     types: the job types that the worker can run; None for any.
@@ -90,7 +90,7 @@ def start(
     if len(started) < len(by_text):
         left = set(job_ids) - {by_text[row.id] for row in started}
         started = [*started, *_start_admitted(left, types, asked)]
-    return [Started(by_text[id_], *rest) for id_, *rest in started]
+    return [StartedAttempt(by_text[id_], *rest) for id_, *rest in started]
 
 
 @retrying

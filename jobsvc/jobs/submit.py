@@ -13,7 +13,7 @@ from jobsvc.db.models import IS_UNFINISHED, Job, Moment
 from jobsvc.db.sql import now, rows, seconds, seconds_until
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.claims import Dispatch
-from jobsvc.jobs.counters import Event, Tally, counting
+from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.group_commit import GroupCommit, do_each
 from jobsvc.jobs.ids import make_ids
 from jobsvc.servers import pgclock
@@ -106,7 +106,7 @@ _insert = (
         *(Job.dispatched_at.is_not(None).label("is_claimed"), Job.type, Job.queue),
     )
 )
-_insert_counted = counting(_insert, lambda job: Tally(Event.ACCEPTED))
+_insert_counted = counting(_insert, lambda job: Count(Event.ACCEPTED))
 
 
 def submit(new: Sequence[NewJob]) -> list[Submitted]:

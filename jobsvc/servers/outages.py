@@ -71,7 +71,7 @@ PROBE = "probe"
 """The task that asks for what all work needs; its success ends an outage whose cause it would have met."""
 
 
-class Server:
+class OutageTracker:
     """Swallows the failures of what one server is asked within `with server.on(task):`.
 
     With a logger, each outage is logged once, and is over when the task that failed has worked, or PROBE if the
@@ -155,7 +155,7 @@ class Server:
 
 
 class _Task:
-    def __init__(self, server: Server, name: str) -> None:
+    def __init__(self, server: OutageTracker, name: str) -> None:
         self._server, self._name = server, name
 
     def __enter__(self) -> None:

@@ -19,19 +19,19 @@ from jobsvc.dispatch.rq_names import ids_in
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import failed
 from jobsvc.execution.reporter import Report
-from jobsvc.jobs import AttemptEnd, Started, lost
+from jobsvc.jobs import AttemptResult, StartedAttempt, lost
 from jobsvc.processes.timetable import STORE_SECONDS
-from jobsvc.servers.outages import Server
+from jobsvc.servers.outages import OutageTracker
 from jobsvc.worker import messages as messages
-from jobsvc.worker.child import SLOTS, Horse
-from jobsvc.worker.child_pool import Stable
-from jobsvc.worker.completer import FLUSH_SECONDS, Ends
+from jobsvc.worker.child import SLOTS, ChildProcess
+from jobsvc.worker.child_pool import ChildPool
+from jobsvc.worker.completer import FLUSH_SECONDS, Completer
 from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.reports import Reports
-from jobsvc.worker.running import Doorbell, Ended, Held
+from jobsvc.worker.running import Doorbell, FinishedAttempt, RunningJob
 from jobsvc.worker.supervisor import keep_leases, look_after
-from jobsvc.worker.unconfirmed_starts import Starts
+from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -51,21 +51,21 @@ LOOK_SECONDS = 0.05
 """How often it is looked after what runs."""
 
 
-class Batches:
+class BatchRunner:
     """The jobs that one worker holds, by their slots. All is done on its main thread, but for the leases."""
 
     def __init__(self, doorbell: Doorbell, worker: str, threads: int) -> None:
-        self.held: dict[int, Held] = {}
-        self.stable = Stable(threads)
+        self.held: dict[int, RunningJob] = {}
+        self.stable = ChildPool(threads)
         self._doorbell, self._threads = doorbell, threads
         self._free = list(range(SLOTS))
         self._seconds_each = 1.0  # a moving average of how long an attempt takes
         self._more = 0
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
-        postgres = self._postgres = Server("Postgres", StoreUnavailable)
-        self._starts = Starts(postgres, worker, handlers.types)
-        self._ends = Ends(postgres, doorbell.show_ended)
+        postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
+        self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
+        self._ends = Completer(postgres, doorbell.show_ended)
         self._reports = Reports(postgres)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
@@ -130,7 +130,7 @@ class Batches:
             moments.append(self._next_take)
         return min(moments)
 
-    def _all_held(self) -> list[Held]:
+    def _all_held(self) -> list[RunningJob]:
         return [*list(self.held.values()), *self._ends.not_stored]
 
     def _take(self) -> None:
@@ -176,15 +176,15 @@ class Batches:
         while not self.is_stopping and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_SECONDS))
 
-    def _give(self, started: Iterable[tuple[Started, float]]) -> None:
+    def _give(self, started: Iterable[tuple[StartedAttempt, float]]) -> None:
         """Have horses run these, each started at this time."""
-        by_horse: dict[Horse, list[Held]] = {}
+        by_horse: dict[ChildProcess, list[RunningJob]] = {}
         for one, since in started:
             handler = handlers.find(one.type)
             is_isolated = handler is not None and handler.isolated
             is_too_much = is_isolated and sum(held.horse.is_for_one for held in self.held.values()) >= self._threads
             horse = self.stable.for_one() if is_isolated and not is_too_much else self.stable.for_many()
-            held = Held(one, self._free.pop(), horse, since, renew_at=since + self._lease / 3)
+            held = RunningJob(one, self._free.pop(), horse, since, renew_at=since + self._lease / 3)
             self.held[held.slot] = held
             if is_too_much:
                 self._put_back(held)
@@ -201,7 +201,7 @@ class Batches:
             if is_dead:
                 self._bury(horse)
 
-    def _hear(self, horse: Horse, message: Message) -> None:
+    def _hear(self, horse: ChildProcess, message: Message) -> None:
         match message:
             case messages.Completed(slot, seconds):
                 self._on_ended(slot, self.held[slot].completed(), seconds)
@@ -218,18 +218,18 @@ class Batches:
             case messages.Retired():
                 horse.is_retired = True
 
-    def _on_ended(self, slot: int, end: AttemptEnd, seconds: float) -> None:
+    def _on_ended(self, slot: int, end: AttemptResult, seconds: float) -> None:
         self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
         self._end(self.held[slot], end, seconds)
 
-    def _put_back(self, held: Held) -> None:
+    def _put_back(self, held: RunningJob) -> None:
         """It has not begun; nor is it taken again before it can run."""
         self._seconds_each = 1.0
         self._end(held, held.handed_back(begun=False))
 
-    def _bury(self, horse: Horse) -> None:
+    def _bury(self, horse: ChildProcess) -> None:
         """Decide on the jobs of a process that has died."""
-        unbegun: list[tuple[Started, float]] = []
+        unbegun: list[tuple[StartedAttempt, float]] = []
         for held in [held for held in self.held.values() if held.horse is horse]:
             if not held.begun and horse.has_begun and not self.is_stopping:
                 del self.held[held.slot]
@@ -248,13 +248,13 @@ class Batches:
             time.sleep(STILLBORN_SECONDS)  # nor may the next one live, as where memory is short
         self._give(unbegun)
 
-    def _end(self, held: Held, end: AttemptEnd, seconds: float = 0.0) -> None:
+    def _end(self, held: RunningJob, end: AttemptResult, seconds: float = 0.0) -> None:
         del self.held[held.slot]
         held.is_ended = True
-        self._ends.add(Ended(held, self._reports.complete(held, end), seconds))
+        self._ends.add(FinishedAttempt(held, self._reports.complete(held, end), seconds))
 
     def _flush(self) -> None:
-        by_horse: dict[Horse, list[int]] = {}
+        by_horse: dict[ChildProcess, list[int]] = {}
         for one in self._ends.flush():
             by_horse.setdefault(one.held.horse, []).append(one.held.slot)
             self._free.append(one.held.slot)

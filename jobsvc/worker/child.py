@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-from jobsvc.jobs import Started
+from jobsvc.jobs import StartedAttempt
 from jobsvc.processes.orphans import descendants
 from jobsvc.worker.ipc import Channel
 from jobsvc.worker.messages import Completed, Garbage, Message, decode
@@ -67,7 +67,7 @@ def is_forking() -> bool:
     return _is_forking
 
 
-class Horse:
+class ChildProcess:
     """A forked process that runs what it is given, on its main thread or on `threads` > 1 of them.
 
     With `is_for_one` it is given one job only.
@@ -94,10 +94,10 @@ class Horse:
     def _be_child(self, there: Channel, threads: int) -> NoReturn:
         # Whatever happens, this process never returns into the worker's code.
         try:
-            from jobsvc.worker.child_main import Runner
+            from jobsvc.worker.child_main import ChildMain
 
             self._channel.close()
-            Runner(there, self._begun, self._took, threads).run()
+            ChildMain(there, self._begun, self._took, threads).run()
         except BaseException:
             traceback.print_exc()
         finally:
@@ -107,7 +107,7 @@ class Horse:
         """For `select`."""
         return self._channel.fileno()
 
-    def give(self, work: Iterable[tuple[int, Started, float]]) -> None:
+    def give(self, work: Iterable[tuple[int, StartedAttempt, float]]) -> None:
         """Have it run these: the slot, the job, and when (monotonic seconds) it may begin at the latest."""
         work = list(work)
         self._looks = 0

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 from jobsvc import tracing
 from jobsvc.execution.attempt import attempt, failed, said, with_lines
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import CANCEL_NOTICE_SECONDS, Clock, HandBack, ThreadClock, on_alarm
+from jobsvc.execution.deadline import CANCEL_NOTICE_SECONDS, Deadline, HandBack, ThreadDeadline, on_alarm
 from jobsvc.execution.reporter import Reporter, Running
-from jobsvc.jobs import AttemptEnd, Failure, Started
+from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.processes import forks
 from jobsvc.states import Outcome
 from jobsvc.worker import garbage
@@ -27,7 +27,7 @@ from jobsvc.worker.process_state import ProcessState, restore_thread
 
 logger = logging.getLogger("jobsvc.worker")
 
-Work = tuple[int, Started, float]
+Work = tuple[int, StartedAttempt, float]
 
 PROGRESS_SECONDS, LINES_SECONDS = 0.1, 0.5
 """Least time between two reports to the worker, which stores them less often; a reader waits for both together."""
@@ -48,7 +48,7 @@ UNSHOWN = "Unknown"
 """The error type of an attempt whose outcome can't be told."""
 
 
-class Runner:
+class ChildMain:
     """`begun` and `took` are memory that it shares with its worker, by slots.
 
     When the job's handler was called; and how long an attempt took that completed, and of which there is nothing to
@@ -64,7 +64,7 @@ class Runner:
         self._is_retired = False
         self._waiting: SimpleQueue[Work] = SimpleQueue()
         self._running: dict[int, Running] = {}
-        self._not_stored: dict[int, AttemptEnd] = {}
+        self._not_stored: dict[int, AttemptResult] = {}
         self._reporter = Reporter(self._running, PROGRESS_SECONDS, LINES_SECONDS)
 
     def run(self) -> NoReturn:
@@ -100,7 +100,7 @@ class Runner:
             threading.Event().wait()
 
     def _serve(self) -> None:
-        kind = Clock if self._threads == 1 else ThreadClock
+        kind = Deadline if self._threads == 1 else ThreadDeadline
         while not self._is_retired:
             if self._waiting.empty():
                 tracing.flush()
@@ -111,7 +111,7 @@ class Runner:
             else:
                 self._attempt(slot, started, kind)
 
-    def _attempt(self, slot: int, started: Started, kind: type[Clock]) -> None:
+    def _attempt(self, slot: int, started: StartedAttempt, kind: type[Deadline]) -> None:
         begun = time.monotonic()
         clock, log = kind(started, self._reporter.on_progress), AttemptLog()
         log.on_new = self._reporter.on_line
@@ -170,7 +170,7 @@ class Runner:
             if not isinstance(message, Ended | LastWords):
                 return
             failure = Failure(UNSHOWN, f"the outcome can't be told: {error}"[:MAX_MESSAGE])
-            end = AttemptEnd(message.end.job_id, message.end.fence, Outcome.FAILED, failure=failure)
+            end = AttemptResult(message.end.job_id, message.end.fence, Outcome.FAILED, failure=failure)
             frame = encode(message._replace(end=end))
         if self._channel.is_intact():
             self._channel.send(frame)
@@ -243,10 +243,10 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _unforeseen(started: Started, clock: Clock, error: BaseException) -> AttemptEnd:
+def _unforeseen(started: StartedAttempt, clock: Deadline, error: BaseException) -> AttemptResult:
     """The end of an attempt out of which this came, though nothing should."""
     with contextlib.suppress(BaseException):
         clock.close()
         return failed(started, clock.reason if clock.is_struck else error)
     failure = Failure(UNSHOWN, "the attempt ended with an error that can't be shown")
-    return AttemptEnd(started.job_id, started.fence, Outcome.FAILED, failure=failure)
+    return AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=failure)

@@ -3,33 +3,33 @@
 import selectors
 from collections.abc import Iterator
 
-from jobsvc.worker.child import Horse
+from jobsvc.worker.child import ChildProcess
 
 
-class Stable:
+class ChildPool:
     """They are forked when they are needed. All of this is the main thread's, but for `kill`."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._horses: list[Horse] = []
+        self._horses: list[ChildProcess] = []
         self._selector = selectors.DefaultSelector()
 
-    def __iter__(self) -> Iterator[Horse]:
+    def __iter__(self) -> Iterator[ChildProcess]:
         return iter(list(self._horses))
 
-    def __contains__(self, horse: Horse) -> bool:
+    def __contains__(self, horse: ChildProcess) -> bool:
         return horse in self._horses
 
-    def for_many(self) -> Horse:
+    def for_many(self) -> ChildProcess:
         """The one that runs whatever comes; another one after it was told to close."""
         usable = (horse for horse in self._horses if not horse.is_for_one and horse.is_usable)
-        return next(usable, None) or self._add(Horse(self._threads))
+        return next(usable, None) or self._add(ChildProcess(self._threads))
 
-    def for_one(self) -> Horse:
+    def for_one(self) -> ChildProcess:
         """A new one."""
-        return self._add(Horse(1, is_for_one=True))
+        return self._add(ChildProcess(1, is_for_one=True))
 
-    def _add(self, horse: Horse) -> Horse:
+    def _add(self, horse: ChildProcess) -> ChildProcess:
         self._horses.append(horse)
         self._selector.register(horse, selectors.EVENT_READ)
         return horse
@@ -44,7 +44,7 @@ class Stable:
         for horse in self:
             horse.kill()
 
-    def dismiss(self, horse: Horse) -> None:
+    def dismiss(self, horse: ChildProcess) -> None:
         """End it. What it told and was not heard is lost."""
         self._selector.unregister(horse)
         self._horses.remove(horse)

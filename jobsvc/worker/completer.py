@@ -9,8 +9,8 @@ from dataclasses import replace
 from redis import RedisError
 
 from jobsvc.execution.rq_entry import store, tell_all
-from jobsvc.servers.outages import Backoff, Server
-from jobsvc.worker.running import Ended, Held
+from jobsvc.servers.outages import Backoff, OutageTracker
+from jobsvc.worker.running import FinishedAttempt, RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -18,13 +18,13 @@ FLUSH_AT, FLUSH_SECONDS = 100, 0.003
 """Ends are stored when there are so many, when one is so old, or when nothing else runs."""
 
 
-class Ends:
+class Completer:
     """What ended and is not stored yet, and what was stored and is not shown yet. `show` may raise RedisError."""
 
-    def __init__(self, postgres: Server, show: Callable[[list[Ended]], None]) -> None:
+    def __init__(self, postgres: OutageTracker, show: Callable[[list[FinishedAttempt]], None]) -> None:
         self._postgres, self._show = postgres, show
-        self._ended: list[Ended] = []
-        self._stored: list[Ended] = []
+        self._ended: list[FinishedAttempt] = []
+        self._stored: list[FinishedAttempt] = []
         self._first = self._next_flush = self._next_show = 0.0
         self._show_pauses = Backoff()
 
@@ -36,11 +36,11 @@ class Ends:
         return bool(self._ended or self._stored)
 
     @property
-    def not_stored(self) -> list[Held]:
+    def not_stored(self) -> list[RunningJob]:
         """The jobs that have ended, which Postgres doesn't know yet. From any thread."""
         return [one.held for one in list(self._ended)]
 
-    def add(self, ended: Ended) -> None:
+    def add(self, ended: FinishedAttempt) -> None:
         """This attempt has ended."""
         self._first = self._first if self._ended else time.monotonic()
         self._ended.append(ended)
@@ -52,7 +52,7 @@ class Ends:
         is_due = is_idle or len(self._ended) >= FLUSH_AT
         return max(0.0 if is_due else self._first + FLUSH_SECONDS, self._next_flush)
 
-    def flush(self) -> list[Ended]:
+    def flush(self) -> list[FinishedAttempt]:
         """Store what has ended; returns it with its verdicts, or nothing while Postgres is away."""
         stored = None
         with self._postgres:

@@ -4,14 +4,14 @@ import logging
 from collections.abc import Iterator, Mapping
 from uuid import UUID
 
-from jobsvc.worker.child import Horse
+from jobsvc.worker.child import ChildProcess
 from jobsvc.worker.messages import Completed, Ended, LastWords, Message, Reported, Retired, Returned
-from jobsvc.worker.running import Held
+from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
 
-def checked_messages(horse: Horse, held: Mapping[int, Held]) -> Iterator[Message]:
+def checked_messages(horse: ChildProcess, held: Mapping[int, RunningJob]) -> Iterator[Message]:
     """Yield what this child has sent since, as far as it can be acted upon; the rest is logged and dropped.
 
     held: the worker's jobs by their slots, looked at anew for each message.
@@ -25,7 +25,7 @@ def checked_messages(horse: Horse, held: Mapping[int, Held]) -> Iterator[Message
             )
 
 
-def _is_of_its_own(message: Message, horse: Horse, held: Mapping[int, Held]) -> bool:
+def _is_of_its_own(message: Message, horse: ChildProcess, held: Mapping[int, RunningJob]) -> bool:
     match message:
         case Completed(slot, _):
             return _find(slot, horse, held) is not None
@@ -40,10 +40,10 @@ def _is_of_its_own(message: Message, horse: Horse, held: Mapping[int, Held]) -> 
             return True
 
 
-def _find(slot: int, horse: Horse, held: Mapping[int, Held]) -> Held | None:
+def _find(slot: int, horse: ChildProcess, held: Mapping[int, RunningJob]) -> RunningJob | None:
     found = held.get(slot)
     return found if found is not None and found.horse is horse else None
 
 
-def _is_of(job_id: UUID, fence: int, found: Held | None) -> bool:
+def _is_of(job_id: UUID, fence: int, found: RunningJob | None) -> bool:
     return found is not None and (job_id, fence) == (found.started.job_id, found.started.fence)

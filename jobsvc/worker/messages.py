@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from jobsvc.jobs import AttemptEnd
+from jobsvc.jobs import AttemptResult
 from jobsvc.jobs.log_lines import Lines
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -26,7 +26,7 @@ class Ended(NamedTuple):
     """The attempt in this slot ended like this; it took `seconds`."""
 
     slot: int
-    end: AttemptEnd
+    end: AttemptResult
     seconds: Seconds
 
 
@@ -50,7 +50,7 @@ class LastWords(NamedTuple):
     """What there is of an attempt that does not stop, as if it had ended."""
 
     slot: int
-    end: AttemptEnd
+    end: AttemptResult
 
 
 class Retired(NamedTuple):

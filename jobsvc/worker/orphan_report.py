@@ -10,7 +10,7 @@ from typing import NoReturn
 from jobsvc import jobs
 from jobsvc.execution.attempt import with_lines
 from jobsvc.execution.reporter import Running
-from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
+from jobsvc.jobs import AttemptResult, StartedAttempt, handed_back, lost
 from jobsvc.processes.orphans import end_group, kill_descendants
 
 logger = logging.getLogger("jobsvc.worker")
@@ -23,7 +23,10 @@ PARENT_SECONDS = 1.0
 
 
 def end_in_place_of_worker(
-    worker: int, unbegun: Iterable[Started], running: Mapping[int, Running], not_stored: Mapping[int, AttemptEnd]
+    worker: int,
+    unbegun: Iterable[StartedAttempt],
+    running: Mapping[int, Running],
+    not_stored: Mapping[int, AttemptResult],
 ) -> NoReturn:
     """Store how these attempts ended, as lost where they still run, and end this process and its group.
 

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.exceptions import StopRequested
 
-from jobsvc.servers.outages import FIRST_PAUSE, PROBE, Backoff, Server
+from jobsvc.servers.outages import FIRST_PAUSE, PROBE, Backoff, OutageTracker
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -29,7 +29,7 @@ PASSING = (
 """What a call is tried again for in any case; for other errors only if Redis takes no writes."""
 
 
-class Patience(Retry):
+class WaitForRedis(Retry):
     """The `retry` of a worker's connection, and of those that RQ's scheduler and the jobs' processes make from it.
 
     `probe` raises RedisError unless Redis can be used. Once `end` was called nobody waits for Redis
@@ -40,13 +40,13 @@ class Patience(Retry):
     def __init__(self, probe: Callable[[], object]) -> None:
         super().__init__(NoBackoff(), -1, PASSING)
         self._probe = probe
-        self._server = Server("Redis", RedisError, logger)
+        self._server = OutageTracker("Redis", RedisError, logger)
         self._worker = os.getpid()
         self._hasty_thread: int | None = None
         self._is_away = False
         self._ended = mmap.mmap(-1, 1)  # memory that the worker shares with the processes that it forks
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Patience":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WaitForRedis":
         return self  # redis-py copies it for each connection; one process has one view of Redis
 
     def end(self) -> None:

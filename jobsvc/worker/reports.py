@@ -12,10 +12,10 @@ from jobsvc import jobs
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import with_lines
 from jobsvc.execution.reporter import Report
-from jobsvc.jobs import AttemptEnd, Chunk, Started
+from jobsvc.jobs import AttemptResult, Chunk, StartedAttempt
 from jobsvc.jobs.log_lines import NO_LINES, Lines, Portions, join
-from jobsvc.servers.outages import Server
-from jobsvc.worker.running import Held
+from jobsvc.servers.outages import OutageTracker
+from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -25,7 +25,7 @@ PROGRESS_SECONDS = 0.2
 LINES_SECONDS, FIRST_LINES_SECONDS = 1.0, 0.5
 """Least time between two statements that store lines; where one has the first lines of an attempt."""
 
-Item = TypeVar("Item", Chunk, tuple[Started, dict[str, Any]])
+Item = TypeVar("Item", Chunk, tuple[StartedAttempt, dict[str, Any]])
 
 
 @dataclass
@@ -39,12 +39,12 @@ class _Unstored:
 class Reports:
     """Reports on the attempts that one worker holds. Its main thread's."""
 
-    def __init__(self, postgres: Server) -> None:
+    def __init__(self, postgres: OutageTracker) -> None:
         self._postgres = postgres
-        self._unstored: dict[Held, _Unstored] = {}
+        self._unstored: dict[RunningJob, _Unstored] = {}
         self._next_progress = self._next_lines = 0.0
 
-    def take(self, held: Held, report: Report) -> None:
+    def take(self, held: RunningJob, report: Report) -> None:
         """Take what an attempt reports: progress replaces what was there, lines are added."""
         one = self._unstored.setdefault(held, _Unstored())
         if report.progress:
@@ -52,7 +52,7 @@ class Reports:
         if report.lines:
             one.lines = join([one.lines, report.lines])
 
-    def complete(self, held: Held, end: AttemptEnd) -> AttemptEnd:
+    def complete(self, held: RunningJob, end: AttemptResult) -> AttemptResult:
         """Return the end of an attempt with what it had reported and is not stored; forget the attempt."""
         one = self._unstored.pop(held, None)
         if one is None:
@@ -80,7 +80,7 @@ class Reports:
         if now >= min(self._next_lines, self.due_at()):
             self._store_lines({held: one.lines for held, one in self._unstored.items() if one.lines.lines})
 
-    def _store_progress(self, progress: dict[Held, dict[str, Any]]) -> None:
+    def _store_progress(self, progress: dict[RunningJob, dict[str, Any]]) -> None:
         if not progress:
             return
         stored = None
@@ -93,7 +93,7 @@ class Reports:
         for held in _settled(progress, stored):
             self._unstored[held].progress = None
 
-    def _store_lines(self, lines: dict[Held, Lines]) -> None:
+    def _store_lines(self, lines: dict[RunningJob, Lines]) -> None:
         if not lines:
             return
         stored = None
@@ -110,7 +110,7 @@ class Reports:
             one.lines, one.has_stored = NO_LINES, True
 
 
-def _settled(reported: Iterable[Held], stored: Collection[tuple[UUID, int]]) -> list[Held]:
+def _settled(reported: Iterable[RunningJob], stored: Collection[tuple[UUID, int]]) -> list[RunningJob]:
     """Those whose reports are stored, or will never be, since their lease is lost."""
     return [
         held for held in reported if (held.started.job_id, held.started.fence) in stored or held.renew_at == math.inf

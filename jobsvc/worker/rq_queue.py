@@ -24,12 +24,12 @@ from jobsvc.dispatch.enqueue import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
 from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, to_rq, within
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution import rq_entry as attempts
-from jobsvc.jobs import Verdict
+from jobsvc.jobs import JobTransition
 from jobsvc.states import Outcome, Status
 from jobsvc.worker import rq_view
 from jobsvc.worker.pausable_queue import PausableQueue
 from jobsvc.worker.rq_records import show_completed
-from jobsvc.worker.running import Ended, Held
+from jobsvc.worker.running import FinishedAttempt, RunningJob
 from jobsvc.worker.withheld_jobs import WithheldJobs
 
 logger = logging.getLogger("jobsvc.worker")
@@ -42,12 +42,12 @@ MANY = 10
 """Of a queue in which so many wait, a worker takes more than it can run at once."""
 
 
-class RingingWorker(Worker):
+class QueueingWorker(Worker):
     """The doorbell of the batches that an RQ worker runs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._shown: dict[Held, tuple[RQJob, Execution]] = {}
+        self._shown: dict[RunningJob, tuple[RQJob, Execution]] = {}
         self._is_one_by_one = False
         self._is_held_up = False  # a job of others is next
         self._next_beat = 0.0
@@ -151,7 +151,7 @@ class RingingWorker(Worker):
     def _to_the_front(self, job: RQJob) -> None:
         Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
 
-    def show_begun(self, held: Iterable[Held]) -> None:
+    def show_begun(self, held: Iterable[RunningJob]) -> None:
         """As RQ's worker does before it forks, and its fork before it runs the job."""
         for one in held:
             job = self._rq_job(one)
@@ -159,7 +159,7 @@ class RingingWorker(Worker):
             self._shown[one], one.execution_id = (job, execution), execution.id
             self.prepare_job_execution(job)
 
-    def show_ended(self, ended: list[Ended]) -> None:
+    def show_ended(self, ended: list[FinishedAttempt]) -> None:
         """In one round trip those that completed, and each of the others as RQ does. None where Redis is another's."""
         if self._is_taken:
             for one in ended:
@@ -175,7 +175,7 @@ class RingingWorker(Worker):
         if returned := [one for one in ended if one.end.outcome == Outcome.HANDED_BACK]:
             attempts.dispatch(lambda: jobs.claim_due(len(returned)), self.connection)
 
-    def _show_completed(self, done: list[Ended]) -> None:
+    def _show_completed(self, done: list[FinishedAttempt]) -> None:
         if not done:
             return
         with self.connection.pipeline(transaction=False) as pipeline:
@@ -188,7 +188,7 @@ class RingingWorker(Worker):
                 job = self._rq_job(one.held)
                 Queue(job.origin, self.connection, serializer=SERIALIZER).enqueue_dependents(job)
 
-    def _show_otherwise(self, one: Ended) -> None:
+    def _show_otherwise(self, one: FinishedAttempt) -> None:
         _, execution = self._shown.get(one.held, (None, None))
         try:
             job = self.job_class.fetch(str(one.held.started.job_id), self.connection, SERIALIZER)
@@ -200,7 +200,9 @@ class RingingWorker(Worker):
         else:
             self._show_not_completed(one, one.verdict, self._ended_job(one, job), execution)
 
-    def _show_not_completed(self, one: Ended, verdict: Verdict, job: RQJob, execution: Execution | None) -> None:
+    def _show_not_completed(
+        self, one: FinishedAttempt, verdict: JobTransition, job: RQJob, execution: Execution | None
+    ) -> None:
         queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
         execution = execution or Execution(uuid4().hex, job.id, self.connection)  # RQ was told of none
         if verdict.status == Status.SCHEDULED:  # snoozed
@@ -212,14 +214,14 @@ class RingingWorker(Worker):
             self._stopped_job_id = job.id
         self.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.end), execution=execution)
 
-    def _rq_job(self, held: Held) -> RQJob:
+    def _rq_job(self, held: RunningJob) -> RQJob:
         job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)
         job.origin, job.description = to_rq(held.started.queue), held.started.type
         job.timeout, job.result_ttl, job.failure_ttl = int(held.started.timeout), RESULT_TTL, FAILURE_TTL
         job.func_name = RUN
         return job
 
-    def _ended_job(self, one: Ended, job: RQJob) -> RQJob:
+    def _ended_job(self, one: FinishedAttempt, job: RQJob) -> RQJob:
         job.ended_at = job.last_heartbeat = datetime.now(UTC)
         job.started_at = job.ended_at - timedelta(seconds=one.seconds)
         job.worker_name = self.name

@@ -21,7 +21,7 @@ from rq.utils import utcformat
 
 from jobsvc.dispatch.enqueue import AT_ONCE, RESULT_TTL
 from jobsvc.dispatch.rq_names import to_rq
-from jobsvc.worker.running import Ended
+from jobsvc.worker.running import FinishedAttempt
 
 KEPT_RESULTS = 10
 
@@ -53,7 +53,7 @@ end
 """For each job its key and that of its results; in ARGV, after what is the same for all, four of each job's own."""
 
 
-def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) -> list[Ended]:
+def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[FinishedAttempt]) -> list[FinishedAttempt]:
     """Write and send that these completed in this worker; returns those on which other RQ jobs may depend."""
     now = time.time()
     finished: dict[str, dict[str, float]] = defaultdict(dict)
@@ -72,9 +72,9 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Ended]) 
     return list(completed) if pipeline.execute()[-1] else []
 
 
-def _portions(completed: Sequence[Ended]) -> Iterator[list[tuple[Ended, bytes]]]:
+def _portions(completed: Sequence[FinishedAttempt]) -> Iterator[list[tuple[FinishedAttempt, bytes]]]:
     """What one script writes: up to AT_ONCE jobs, with their results as RQ keeps them, empty for none."""
-    portion: list[tuple[Ended, bytes]] = []
+    portion: list[tuple[FinishedAttempt, bytes]] = []
     weight = 0
     for one in completed:
         result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())

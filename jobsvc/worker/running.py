@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobsvc.jobs import AttemptEnd, Started, Verdict, completed, handed_back
+from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt, completed, handed_back
 from jobsvc.states import Status
-from jobsvc.worker.child import Horse
+from jobsvc.worker.child import ChildProcess
 
 
 @dataclass(eq=False)
-class Held:
+class RunningJob:
     """A job that this worker has started, in its slot. Times are monotonic seconds."""
 
-    started: Started
+    started: StartedAttempt
     slot: int
-    horse: Horse
+    horse: ChildProcess
     since: float
     renew_at: float
     execution_id: str = ""  # by which RQ shows it, once it does
@@ -25,7 +25,7 @@ class Held:
     is_ended: bool = False
     stop_by: float = math.inf  # its handler was told to stop, and has to by then
     overdue: BaseException | None = None  # why its process is to end
-    last_words: AttemptEnd | None = None
+    last_words: AttemptResult | None = None
     is_asked: bool = False  # for its last words, before its process is killed
 
     @property
@@ -33,23 +33,23 @@ class Held:
         """When its handler was called; 0 if it was not."""
         return self.horse.begun(self.slot)
 
-    def completed(self) -> AttemptEnd:
+    def completed(self) -> AttemptResult:
         """The end that completes the job, and leaves nothing behind."""
         return completed(self.started.job_id, self.started.fence)
 
-    def handed_back(self, begun: bool) -> AttemptEnd:
+    def handed_back(self, begun: bool) -> AttemptResult:
         """The end that puts the job back, uncounted."""
         return handed_back(self.started.job_id, self.started.fence, begun)
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedAttempt:
     """How an attempt ended, after how many seconds, and where that put the job: nowhere, if it was no longer ours."""
 
-    held: Held
-    end: AttemptEnd
+    held: RunningJob
+    end: AttemptResult
     seconds: float
-    verdict: Verdict | None = None
+    verdict: JobTransition | None = None
 
     @property
     def is_completed(self) -> bool:
@@ -69,10 +69,10 @@ class Doorbell(Protocol):
     def refused(self, job_ids: Iterable[str]) -> None:
         """These ids were not to be started."""
 
-    def show_begun(self, held: Iterable[Held]) -> None:
+    def show_begun(self, held: Iterable[RunningJob]) -> None:
         """Show that these run."""
 
-    def show_ended(self, ended: list[Ended]) -> None:
+    def show_ended(self, ended: list[FinishedAttempt]) -> None:
         """Show how these ended, and push who can be dispatched now."""
 
     def beat(self) -> None:

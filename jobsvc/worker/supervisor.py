@@ -18,9 +18,9 @@ from jobsvc.execution.deadline import (
 )
 from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
 from jobsvc.servers.outages import Backoff
-from jobsvc.worker.child import Horse
-from jobsvc.worker.child_pool import Stable
-from jobsvc.worker.running import Held
+from jobsvc.worker.child import ChildProcess
+from jobsvc.worker.child_pool import ChildPool
+from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -34,7 +34,7 @@ LAST_WORDS_SECONDS = 0.5
 """How long a process whose handler does not stop may take to tell what that had logged."""
 
 
-def look_after(held: Collection[Held], stable: Stable, stop_at: float) -> None:
+def look_after(held: Collection[RunningJob], stable: ChildPool, stop_at: float) -> None:
     """Do what is due for these jobs and the horses that run them.
 
     `stop_at`: when (monotonic seconds) whatever runs is to be handed back; once it is known, what has not begun is.
@@ -55,7 +55,7 @@ def look_after(held: Collection[Held], stable: Stable, stop_at: float) -> None:
             horse.kill()
 
 
-def _look_at(held: Held, stop_at: float) -> None:
+def _look_at(held: RunningJob, stop_at: float) -> None:
     now, horse, begun = time.monotonic(), held.horse, held.begun
     if not begun:
         if held.is_called_off or stop_at < math.inf or horse.is_stuck:
@@ -79,7 +79,7 @@ def _look_at(held: Held, stop_at: float) -> None:
         horse.hand_back(held.slot)
 
 
-def _give_up(held: Held, reason: BaseException, drain: float) -> None:
+def _give_up(held: RunningJob, reason: BaseException, drain: float) -> None:
     """Have the process end of a handler that did not stop; what else runs there has `drain` seconds."""
     logger.error("%s did not stop when it was told to; its process ends", held.started.job_id)
     held.overdue, held.stop_by = reason, time.monotonic() + LAST_WORDS_SECONDS
@@ -88,13 +88,13 @@ def _give_up(held: Held, reason: BaseException, drain: float) -> None:
     held.horse.recall()
 
 
-def _is_to_be_killed(horse: Horse, running: Collection[Held]) -> bool:
+def _is_to_be_killed(horse: ChildProcess, running: Collection[RunningJob]) -> bool:
     """Whether nothing runs there any more but what did not stop, or the time is up for all else."""
     now = time.monotonic()
     return now >= horse.kill_at or all(one.overdue and (one.last_words or now >= one.stop_by) for one in running)
 
 
-def keep_leases(held: Callable[[], list[Held]]) -> None:
+def keep_leases(held: Callable[[], list[RunningJob]]) -> None:
     """Renew the leases and look for cancels, for ever: a thread's work, so that nothing holds it up."""
     lease = settings().JOBSVC_LEASE_SECONDS
     backoff, failed_pause = Backoff(lease / 3), 0.0
@@ -113,7 +113,7 @@ def keep_leases(held: Callable[[], list[Held]]) -> None:
             logger.exception("the leases can't be renewed")
 
 
-def _renew(due: list[Held], lease: float) -> None:
+def _renew(due: list[RunningJob], lease: float) -> None:
     if not due:
         return
     now = time.monotonic()
@@ -126,7 +126,7 @@ def _renew(due: list[Held], lease: float) -> None:
             logger.warning("%s lost its lease; its outcome will not count", one.started.job_id)
 
 
-def _look_for_cancels(old: list[Held]) -> None:
+def _look_for_cancels(old: list[RunningJob]) -> None:
     by_id = {one.started.job_id: one for one in old if not one.is_called_off}
     if by_id:
         for job_id in jobs.called_off([one.started for one in by_id.values()]):

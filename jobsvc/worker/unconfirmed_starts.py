@@ -5,18 +5,18 @@ from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.config import settings
-from jobsvc.jobs import Started
-from jobsvc.servers.outages import Server
+from jobsvc.jobs import StartedAttempt
+from jobsvc.servers.outages import OutageTracker
 
 
-class Starts:
+class UnconfirmedStarts:
     """The starts of one worker, RQ's name for which is `worker`. Its main thread's.
 
     types: returns the job types that the worker can run; without it, any are started.
     """
 
     def __init__(
-        self, postgres: Server, worker: str, types: Callable[[], Collection[str] | None] = lambda: None
+        self, postgres: OutageTracker, worker: str, types: Callable[[], Collection[str] | None] = lambda: None
     ) -> None:
         self._postgres, self._worker, self._types = postgres, worker, types
         self._unheard: list[UUID] = []
@@ -25,7 +25,7 @@ class Starts:
         """Whether there is something to undo."""
         return bool(self._unheard)
 
-    def start(self, job_ids: Sequence[UUID], held: Iterable[UUID]) -> list[Started] | None:
+    def start(self, job_ids: Sequence[UUID], held: Iterable[UUID]) -> list[StartedAttempt] | None:
         """As `jobs.start`, None while Postgres is away: what was started all the same is put back by `undo`.
 
         `held` are the jobs that this worker holds already, of whose start it has heard.

@@ -26,10 +26,10 @@ from jobsvc.execution import rq_entry as attempts
 from jobsvc.execution.bootstrap import bootstrap
 from jobsvc.processes.orphans import kill_descendants, signals_kept, stop_gently, when_orphaned
 from jobsvc.processes.timetable import CLEANUP_SECONDS, WORKER_SECONDS
-from jobsvc.worker.batch import Batches
+from jobsvc.worker.batch import BatchRunner
 from jobsvc.worker.child import is_forking
-from jobsvc.worker.redis_retry import Patience
-from jobsvc.worker.rq_queue import RingingWorker, is_ours
+from jobsvc.worker.redis_retry import WaitForRedis
+from jobsvc.worker.rq_queue import QueueingWorker, is_ours
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -43,7 +43,7 @@ FORCED_SECONDS = 2.0
 """How long a worker may take to end that was told to stop a second time."""
 
 
-class JobsvcWorker(RingingWorker):
+class JobsvcWorker(QueueingWorker):
     """RQ's worker, which takes, starts and finishes jobs many at a time, and waits for Redis.
 
     It stops when the pool that started it has died, and its children die with it: the processes of
@@ -54,7 +54,7 @@ class JobsvcWorker(RingingWorker):
         bootstrap()
         connection = connection or get_connection_from_queues(queues)
         assert connection
-        self._patience = Patience(rq_redis.probe)
+        self._patience = WaitForRedis(rq_redis.probe)
         if kwargs.get("prepare_for_work", True):
             # From here on Redis is waited for. RQ's own handlers come later, and there is nothing to finish yet.
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -63,7 +63,7 @@ class JobsvcWorker(RingingWorker):
                 when_orphaned(pool.pid, stop_gently)
             connection.set_retry(self._patience)
         super().__init__(queues, name, connection=connection, **{**kwargs, "worker_ttl": WORKER_TTL})
-        self._batches = Batches(self, self.name, settings().JOBSVC_CONCURRENCY)
+        self._batches = BatchRunner(self, self.name, settings().JOBSVC_CONCURRENCY)
         self._is_working = False
         self._pid = 0
         self._leave_by = math.inf  # monotonic seconds

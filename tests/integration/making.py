@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from jobsvc import jobs
 from jobsvc.db.engine import transaction
-from jobsvc.jobs import AttemptEnd, Dispatch, Failure, NewJob, Started
+from jobsvc.jobs import AttemptResult, Dispatch, Failure, NewJob, StartedAttempt
 from jobsvc.states import Outcome
 
 LEASE = 15.0
@@ -34,14 +34,14 @@ def dispatches(jobs_wanted: list[NewJob]) -> list[Dispatch]:
     return [one.dispatch for one in jobs.submit(jobs_wanted) if one.dispatch]
 
 
-def started(**changes: Any) -> Started:
+def started(**changes: Any) -> StartedAttempt:
     [one] = jobs.start([submit(**changes)], "worker", LEASE)
     return one
 
 
-def outcome(start: Started, ending: Outcome, **more: Any) -> AttemptEnd:
+def outcome(start: StartedAttempt, ending: Outcome, **more: Any) -> AttemptResult:
     failure = None if ending in (Outcome.COMPLETED, Outcome.SNOOZED) else Failure("ValueError", "no", "trace")
-    return AttemptEnd(start.job_id, start.fence, ending, failure=failure, **more)
+    return AttemptResult(start.job_id, start.fence, ending, failure=failure, **more)
 
 
 def sql(statement: str, **parameters: Any) -> Any:

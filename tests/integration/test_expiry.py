@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from jobsvc import jobs
-from jobsvc.jobs import AttemptEnd, Started, handed_back, lost
+from jobsvc.jobs import AttemptResult, StartedAttempt, handed_back, lost
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, outcome, sql, started, submit
 
@@ -23,7 +23,7 @@ def pass_expiry(job_id: UUID) -> None:
     sql("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id AND expires_at IS NOT NULL", id=job_id)
 
 
-ENDS: dict[str, Callable[[Started], AttemptEnd]] = {
+ENDS: dict[str, Callable[[StartedAttempt], AttemptResult]] = {
     "failed": lambda start: outcome(start, Outcome.FAILED),
     "timed out": lambda start: outcome(start, Outcome.TIMEOUT),
     "child process died": lambda start: lost(start.job_id, start.fence, "gone"),
@@ -77,16 +77,16 @@ def test_a_withheld_job_stays_so_as_its_expiry_is_lifted() -> None:
     assert sql("SELECT dispatched_at = 'infinity', expires_at FROM jobs") == [(True, None)]
 
 
-def returned(start: Started) -> Any:
+def returned(start: StartedAttempt) -> Any:
     return jobs.finish([handed_back(start.job_id, start.fence, begun=False)])
 
 
-def undone(start: Started) -> Any:
+def undone(start: StartedAttempt) -> Any:
     return jobs.undo_starts([start.job_id], "worker")
 
 
 @pytest.mark.parametrize("give_back", [returned, undone])
-def test_an_attempt_that_was_only_taken_ahead_keeps_the_expiry(give_back: Callable[[Started], Any]) -> None:
+def test_an_attempt_that_was_only_taken_ahead_keeps_the_expiry(give_back: Callable[[StartedAttempt], Any]) -> None:
     start = started(expires_in=60)
     before = jobs.get(start.job_id).expires_at
     pass_expiry(start.job_id)

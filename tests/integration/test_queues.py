@@ -28,11 +28,11 @@ def _count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counts, "CHEAP_SECONDS", math.inf)
 
 
-def start(*job_ids: UUID) -> list[jobs.Started]:
+def start(*job_ids: UUID) -> list[jobs.StartedAttempt]:
     return jobs.start(job_ids, "worker", LEASE)
 
 
-def end(begun: jobs.Started) -> None:
+def end(begun: jobs.StartedAttempt) -> None:
     assert jobs.finish([outcome(begun, Outcome.COMPLETED)])
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from jobsvc import jobs
 from jobsvc.db.engine import engine
-from jobsvc.jobs import Started
+from jobsvc.jobs import StartedAttempt
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
 from tests.support import eventually
@@ -63,7 +63,7 @@ def row_held(job_id: UUID) -> AbstractContextManager[Line]:
     return held("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE", id=job_id)
 
 
-def lapsed() -> Started:
+def lapsed() -> StartedAttempt:
     start = started()
     lapse(start.job_id)
     return start

@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from jobsvc import jobs
-from jobsvc.jobs import START, Chunk, Position, Started, queries
+from jobsvc.jobs import START, Chunk, Position, StartedAttempt, queries
 from jobsvc.jobs.log_lines import Lines
 from jobsvc.jobs.serialize import dump_attempts
 from jobsvc.states import Outcome
@@ -14,11 +14,11 @@ def lines(first: int, last: int) -> Lines:
     return Lines(last, [{"time": "now", "level": "INFO", "message": str(n)} for n in range(first, last + 1)])
 
 
-def append(start: Started, first: int, last: int, superfluous: int = 0) -> bool:
+def append(start: StartedAttempt, first: int, last: int, superfluous: int = 0) -> bool:
     return bool(jobs.append_lines([Chunk(start, lines(first, last), superfluous)]))
 
 
-def shown(start: Started, attempt: int = -1) -> list[str]:
+def shown(start: StartedAttempt, attempt: int = -1) -> list[str]:
     return [line["message"] for line in dump_attempts(*jobs.full_history(start.job_id))[attempt]["logs"]]
 
 
@@ -126,7 +126,7 @@ def test_the_latest_lines_of_many_jobs() -> None:
     }
 
 
-def make_attempts(count: int, size: int) -> Started:
+def make_attempts(count: int, size: int) -> StartedAttempt:
     start = started()
     sql(
         "INSERT INTO attempts (job_id, fence, number, started_at, outcome, traceback)"

@@ -10,9 +10,9 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db.engine import engine
 from jobsvc.errors import StoreUnavailable
-from jobsvc.servers.outages import Server
+from jobsvc.servers.outages import OutageTracker
 from jobsvc.states import Status
-from jobsvc.worker.unconfirmed_starts import Starts
+from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 from tests.integration.making import LEASE, submit
 from tests.integration.test_races import waiting
 from tests.support import eventually
@@ -36,8 +36,8 @@ def unavailable(*_: Any) -> Any:
     raise StoreUnavailable("still away")
 
 
-def starts() -> Starts:
-    return Starts(Server("Postgres", StoreUnavailable, logging.getLogger("test")), "worker")
+def starts() -> UnconfirmedStarts:
+    return UnconfirmedStarts(OutageTracker("Postgres", StoreUnavailable, logging.getLogger("test")), "worker")
 
 
 def test_a_start_that_was_not_heard_of_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

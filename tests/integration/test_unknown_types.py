@@ -11,7 +11,7 @@ import pytest
 from jobsvc import jobs
 from jobsvc.execution.attempt import attempt
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import Clock
+from jobsvc.execution.deadline import Deadline
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
 
@@ -165,7 +165,7 @@ def test_the_relay_offers_a_bounded_number_of_a_type() -> None:
 def test_a_handler_that_is_missing_all_the_same_spends_no_attempt() -> None:
     """As if the process of the handlers were older than the worker's knowledge of the type."""
     begun = started(type="NOWHERE", expires_in=60)
-    end = attempt(begun, Clock(begun, lambda progress: None), AttemptLog())
+    end = attempt(begun, Deadline(begun, lambda progress: None), AttemptLog())
     jobs.finish([end])
     job, attempts = jobs.history(begun.job_id)
     assert (job.status, job.attempts, job.error, attempts) == (Status.PENDING, 0, None, [])

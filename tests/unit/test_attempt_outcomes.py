@@ -32,12 +32,12 @@ import pytest
 from jobsvc.execution import attempt as attempts
 from jobsvc.execution.attempt import attempt
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import AttemptTimeout, Cancelled, Clock, HandBack, ThreadClock
+from jobsvc.execution.deadline import AttemptTimeout, Cancelled, Deadline, HandBack, ThreadDeadline
 from jobsvc.execution.description import MAX_MESSAGE, MAX_TRACEBACK, NO_TIME
 from jobsvc.execution.exceptions import MAX_TYPE
 from jobsvc.execution.result_json import MAX_RESULT
 from jobsvc.handlers import Context, Discard, RetryIn, Snooze, handler, registry
-from jobsvc.jobs import AttemptEnd, Failure, Started
+from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.states import Outcome
 
 Function = Callable[[Any, Context], Any]
@@ -48,20 +48,23 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_handlers", {})
 
 
-@pytest.fixture(params=[Clock, ThreadClock])
-def kind(request: pytest.FixtureRequest) -> type[Clock]:
+@pytest.fixture(params=[Deadline, ThreadDeadline])
+def kind(request: pytest.FixtureRequest) -> type[Deadline]:
     """The clock of the main thread, and that of any other one."""
-    found: type[Clock] = request.param
+    found: type[Deadline] = request.param
     return found
 
 
 def run(
-    function: Function, kind: type[Clock] = Clock, timeout: float = 30, act: Callable[[Clock], None] | None = None
-) -> AttemptEnd:
+    function: Function,
+    kind: type[Deadline] = Deadline,
+    timeout: float = 30,
+    act: Callable[[Deadline], None] | None = None,
+) -> AttemptResult:
     """Make an attempt, in a thread of its own for a ThreadClock; `act` is called with its clock, from another one."""
     handler("UNIT")(function)
-    started = Started(uuid4(), "UNIT", {}, 1, 1, 1, timeout, "default", 0.0)
-    ends: list[AttemptEnd] = []
+    started = StartedAttempt(uuid4(), "UNIT", {}, 1, 1, 1, timeout, "default", 0.0)
+    ends: list[AttemptResult] = []
 
     def make() -> None:
         clock = kind(started, lambda *_: None)
@@ -70,7 +73,7 @@ def run(
         ends.append(attempt(started, clock, AttemptLog()))
 
     try:
-        if kind is Clock:
+        if kind is Deadline:
             make()
         else:
             thread = threading.Thread(target=make)
@@ -89,7 +92,7 @@ def raising(error: BaseException | type[BaseException]) -> Function:
     return function
 
 
-def failure(end: AttemptEnd, outcome: Outcome = Outcome.FAILED) -> Failure:
+def failure(end: AttemptResult, outcome: Outcome = Outcome.FAILED) -> Failure:
     assert end.outcome == outcome, end
     assert end.failure is not None
     assert isinstance(end.failure.traceback, str)
@@ -307,7 +310,7 @@ ODD: dict[str, tuple[Callable[[], BaseException], str, str]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_exception_is_a_failure_of_its_real_type(name: str, kind: type[Clock]) -> None:
+def test_an_odd_exception_is_a_failure_of_its_real_type(name: str, kind: type[Deadline]) -> None:
     make, type_, message = ODD[name]
     found = failure(run(lambda payload, ctx: throw(make()), kind))
     assert (found.type, found.message) == (type_, message)
@@ -327,7 +330,7 @@ def test_an_odd_exception_in_a_chain_harms_no_text(name: str) -> None:
     assert "outer" in found.traceback
 
 
-def test_a_recursion_of_thousands_of_frames_is_shown_in_part(kind: type[Clock]) -> None:
+def test_a_recursion_of_thousands_of_frames_is_shown_in_part(kind: type[Deadline]) -> None:
     def one(depth: int) -> Any:
         return two(depth)
 
@@ -350,7 +353,7 @@ def test_a_message_is_asked_for_once() -> None:
 
 @pytest.mark.parametrize("swallows", [False, True])
 def test_a_message_that_takes_long_is_given_up(
-    swallows: bool, kind: type[Clock], monkeypatch: pytest.MonkeyPatch
+    swallows: bool, kind: type[Deadline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempts, "TEXT_SECONDS", 0.2)
     calls: list[int] = []
@@ -379,7 +382,7 @@ def test_a_message_that_takes_long_is_given_up(
     assert run(lambda payload, ctx: time.sleep(0.5), kind).outcome == Outcome.COMPLETED
 
 
-def test_a_slow_destructor_does_not_hold_the_attempt(kind: type[Clock], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_destructor_does_not_hold_the_attempt(kind: type[Deadline], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "TEXT_SECONDS", 0.2)
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
@@ -398,15 +401,15 @@ def test_a_slow_destructor_does_not_hold_the_attempt(kind: type[Clock], monkeypa
 # --- what the service did
 
 
-def late(clock: Clock) -> None: ...
+def late(clock: Deadline) -> None: ...
 
 
-def cancel(clock: Clock) -> None:
+def cancel(clock: Deadline) -> None:
     time.sleep(0.2)
     clock.cancel(0)
 
 
-def hand_back(clock: Clock) -> None:
+def hand_back(clock: Deadline) -> None:
     time.sleep(0.2)
     clock.stop(HandBack("the worker shut down"), 0)
 
@@ -535,7 +538,7 @@ WRAPPERS = [
 @pytest.mark.parametrize("outcome", STRIKES)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_what_the_service_did_counts_whatever_comes_out(
-    wrapper: Callable[[], None], outcome: Outcome, kind: type[Clock]
+    wrapper: Callable[[], None], outcome: Outcome, kind: type[Deadline]
 ) -> None:
     timeout, act = STRIKES[outcome]
     end = run(lambda payload, ctx: wrapper(), kind, timeout, act)
@@ -556,7 +559,7 @@ def test_what_the_service_did_counts_whatever_comes_out(
     ],
 )
 def test_one_that_swallows_it_and_returns_has_completed_but_for_a_cancel(
-    struck: Outcome, outcome: Outcome, kind: type[Clock]
+    struck: Outcome, outcome: Outcome, kind: type[Deadline]
 ) -> None:
     def function(payload: Any, ctx: Context) -> str:
         with contextlib.suppress(BaseException):
@@ -568,11 +571,11 @@ def test_one_that_swallows_it_and_returns_has_completed_but_for_a_cancel(
     assert (end.outcome, end.result) == (outcome, "done" if outcome == Outcome.COMPLETED else None)
 
 
-def test_one_that_failed_by_itself_before_has_failed(kind: type[Clock]) -> None:
+def test_one_that_failed_by_itself_before_has_failed(kind: type[Deadline]) -> None:
     assert failure(run(raising(ValueError("own")), kind, 0.5)).type == "ValueError"
 
 
-def test_a_result_is_made_within_the_time(kind: type[Clock]) -> None:
+def test_a_result_is_made_within_the_time(kind: type[Deadline]) -> None:
     class Endless(dict):  # type: ignore[type-arg]
         def items(self) -> Any:
             busy()
@@ -581,7 +584,7 @@ def test_a_result_is_made_within_the_time(kind: type[Clock]) -> None:
     assert run(lambda payload, ctx: Endless(a=1), kind, 0.2).outcome == Outcome.TIMEOUT
 
 
-def test_a_strike_is_shown_with_where_it_struck(kind: type[Clock]) -> None:
+def test_a_strike_is_shown_with_where_it_struck(kind: type[Deadline]) -> None:
     found = failure(run(lambda payload, ctx: in_finally(), kind, 0.2), Outcome.TIMEOUT)
     assert found.traceback is not None
     assert "AttemptTimeout: the attempt took longer than its 0.2 s" in found.traceback
@@ -669,7 +672,7 @@ WITHIN = [raising, chained, within_context, within_group, within_task_group, wit
 
 @pytest.mark.parametrize("wrap", WITHIN)
 def test_control_exceptions_count_within_whatever_wraps_them(
-    wrap: Callable[[Exception], Function], kind: type[Clock]
+    wrap: Callable[[Exception], Function], kind: type[Deadline]
 ) -> None:
     found = failure(run(wrap(Discard("404")), kind), Outcome.DISCARDED)
     assert (found.type, found.message) == ("Discard", "404")
@@ -811,7 +814,7 @@ HOLDERS = [
 
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_nothing_of_a_failed_attempt_is_kept_even_without_the_collector(
-    holder: Callable[[Load], None], kind: type[Clock]
+    holder: Callable[[Load], None], kind: type[Deadline]
 ) -> None:
     kept: list[weakref.ref[Load]] = []
 
@@ -828,7 +831,7 @@ def test_nothing_of_a_failed_attempt_is_kept_even_without_the_collector(
         gc.enable()
 
 
-def test_an_exception_that_somebody_keeps_has_no_frames_and_no_chain_any_more(kind: type[Clock]) -> None:
+def test_an_exception_that_somebody_keeps_has_no_frames_and_no_chain_any_more(kind: type[Deadline]) -> None:
     kept = ValueError("one for all")
 
     def function(payload: Any, ctx: Context) -> None:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import Clock
+from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.reporter import LINES_AFTER_SECONDS, Report, Reporter, Running
-from jobsvc.jobs import Started
+from jobsvc.jobs import StartedAttempt
 
 
 def make(reporter_seconds: float = 0.05) -> tuple[Reporter, dict[int, Running]]:
@@ -18,10 +18,10 @@ def make(reporter_seconds: float = 0.05) -> tuple[Reporter, dict[int, Running]]:
 
 
 def run(reporter: Reporter, running: dict[int, Running], slot: int = 0, age: float = 10) -> Running:
-    started = Started(uuid4(), "T", {}, 1, 1, 1, 60.0, "default", 0.0)
+    started = StartedAttempt(uuid4(), "T", {}, 1, 1, 1, 60.0, "default", 0.0)
     log = AttemptLog()
     log.on_new = reporter.on_line
-    running[slot] = Running(started, Clock(started, reporter.on_progress), log, time.monotonic() - age)
+    running[slot] = Running(started, Deadline(started, reporter.on_progress), log, time.monotonic() - age)
     return running[slot]
 
 

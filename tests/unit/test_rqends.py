@@ -6,12 +6,14 @@ from uuid import UUID
 from jobsvc.dispatch.enqueue import AT_ONCE
 from jobsvc.jobs import completed
 from jobsvc.worker import rq_records
-from jobsvc.worker.running import Ended
+from jobsvc.worker.running import FinishedAttempt
 
 
 def sizes(results: list[Any]) -> list[int]:
     """How many jobs with these results each script is given."""
-    ended = [Ended(cast(Any, None), completed(UUID(int=n), 1, result), 0.0) for n, result in enumerate(results)]
+    ended = [
+        FinishedAttempt(cast(Any, None), completed(UUID(int=n), 1, result), 0.0) for n, result in enumerate(results)
+    ]
     portions = list(rq_records._portions(ended))
     assert [one for portion in portions for one, _ in portion] == ended
     return [len(portion) for portion in portions]

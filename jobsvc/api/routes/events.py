@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.job_watcher import Hub, Watch
+from jobsvc.api.job_watcher import JobWatcher, Subscription
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
 from jobsvc.api.validation import Query, query
 from jobsvc.api.waiting_client import client_of
@@ -76,7 +76,7 @@ def events(job_id: UUID) -> Response:
         return Response(status=204)  # tells an EventSource to come back no more
     watch = None
     if not now.has_ended:
-        hub: Hub = current_app.extensions["hub"]
+        hub: JobWatcher = current_app.extensions["hub"]
         if not request.is_multithread:
             return _no_threads(now.job_id)
         watch = hub.watch(now.job_id, now.version, client_of(request.environ))
@@ -130,7 +130,7 @@ def _respond(stream: Iterator[str]) -> Response:
     return Response(stream, mimetype=_STREAM, headers=headers)
 
 
-def _stream(watch: Watch | None, last: Snapshot, seen: int) -> Iterator[str]:
+def _stream(watch: Subscription | None, last: Snapshot, seen: int) -> Iterator[str]:
     yield _event("status", last.version, dump_snapshot(last)) if last.version > seen else _HEARTBEAT
     while watch and not last.has_ended and not watch.is_over:
         latest = watch.next(HEARTBEAT_SECONDS)
@@ -147,7 +147,7 @@ class _StreamWithLines:
     watch: None for a job that has ended.
     """
 
-    def __init__(self, watch: Watch | None, now: Snapshot, seen: int, position: Position) -> None:
+    def __init__(self, watch: Subscription | None, now: Snapshot, seen: int, position: Position) -> None:
         self._watch, self._now = watch, now
         # Lines that come before any change are sent with a version below it.
         self._seen = seen if seen >= 0 else max(now.version - 1, 0)

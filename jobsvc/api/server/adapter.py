@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailabl
 from jobsvc import jobs
 from jobsvc.api.clients import client_address
 from jobsvc.api.problems import RETRY_AFTER_SECONDS
-from jobsvc.api.request_limit import Gate
+from jobsvc.api.request_limit import RequestLimit
 from jobsvc.api.server import bodies, plain
 from jobsvc.api.server.bodies import Body, Overdue
 from jobsvc.api.server.budget import Budget
@@ -38,7 +38,7 @@ class Adapter:
 
     def __init__(self, app: Flask, threads: int, waiters: int) -> None:
         self._app = app
-        self._gated = Gate(app.wsgi_app, threads)
+        self._gated = RequestLimit(app.wsgi_app, threads)
         self._size = threads + waiters
         self._limit = settings().JOBSVC_MAX_BODY_BYTES
         self._bodies = Budget(bodies.BUDGET_BYTES + bodies.LARGEST_BODIES * self._limit)
