@@ -66,7 +66,7 @@ def _discard(message: str) -> None:
 def tell(payload: dict[str, Any], ctx: Context) -> Any:
     """Do the steps of this attempt (of the last that there are steps for), each a list of a verb and its arguments."""
     steps = payload["attempts"][min(ctx.fence, len(payload["attempts"])) - 1]
-    said: list[Any] = []
+    with_progress_and_logs: list[Any] = []
     verbs: dict[str, Callable[..., Any]] = {
         "progress": ctx.progress,
         "spin": lambda count: _spin(ctx, count),
@@ -74,11 +74,11 @@ def tell(payload: dict[str, Any], ctx: Context) -> Any:
         "logging": logging.getLogger("some.library").warning,
         "lines": lambda first, last: [ctx.log(f"line {number}") for number in range(first, last + 1)],
         "threads": lambda count: _from_threads(ctx, count),
-        "flood": lambda seconds: said.append(_flood(ctx, seconds)),
+        "flood": lambda seconds: with_progress_and_logs.append(_flood(ctx, seconds)),
         "sleep": time.sleep,
         "wait": _wait,
         "wait_in_c": _wait_in_c,
-        "time": lambda: said.append(time.time()),
+        "time": lambda: with_progress_and_logs.append(time.time()),
         "fail": _fail,
         "discard": _discard,
         "snooze": lambda seconds: (_ for _ in ()).throw(Snooze(seconds)),
@@ -86,7 +86,7 @@ def tell(payload: dict[str, Any], ctx: Context) -> Any:
     }
     for verb, *arguments in steps:
         verbs[verb](*arguments)
-    return said or None
+    return with_progress_and_logs or None
 
 
 handler("TELL")(tell)

@@ -316,7 +316,7 @@ def garbage(payload: dict[str, Any]) -> str:
     if raw := payload.get("raw"):
         assert isinstance(channel._socket, sockets.socket)
         channel._socket.sendall(raw.encode("latin-1"))
-    channel.ring()
+    channel.wake()
     time.sleep(payload.get("seconds", 0))
     return "went on"
 

@@ -41,7 +41,7 @@ class Subscription:
         self._hub = hub
         self._seen = seen
         self._latest: Snapshot | None = None
-        self._bell = threading.Event()
+        self._wakeup = threading.Event()
 
     def next(self, timeout: float) -> Snapshot | None:
         """The newest state that this watch has not returned yet; changes in between are merged into it.
@@ -57,9 +57,9 @@ class Subscription:
             if self._has_new_lines:
                 self._has_new_lines = False
                 return None
-            if self.is_over or not self._bell.wait(max(deadline - time.monotonic(), 0)):
+            if self.is_over or not self._wakeup.wait(max(deadline - time.monotonic(), 0)):
                 return None
-            self._bell.clear()
+            self._wakeup.clear()
 
     def tell(self, latest: Snapshot | None) -> None:
         """Wake the client: this is how its job stands now, None for the end of the watch."""
@@ -67,13 +67,13 @@ class Subscription:
             self.is_over = True
         else:
             self._latest = latest
-        self._bell.set()
+        self._wakeup.set()
 
     def tell_lines(self, newest: Position) -> None:
         """Wake the client if this is not the newest line that it was told of."""
         if newest != self._newest_line:
             self._newest_line, self._has_new_lines = newest, True
-            self._bell.set()
+            self._wakeup.set()
 
     def withdraw(self) -> None:
         """Take the place back: the client waits no longer. May be called from any thread, and twice."""

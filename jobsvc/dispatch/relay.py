@@ -46,7 +46,7 @@ class Relay:
     def __init__(self) -> None:
         self._inbox: deque[Dispatch] = deque()
         self._ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
-        self._bell = threading.Event()
+        self._wakeup = threading.Event()
         self._shall_look = False
         self._redis = OutageTracker("Redis", RedisError, logger, met_by_probe=rq_redis.is_met_by_probe)
         self._is_probed = False
@@ -63,27 +63,27 @@ class Relay:
     def wake(self, news: Iterable[Dispatch]) -> None:
         """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
         self._inbox.extend(news)
-        self._bell.set()
+        self._wakeup.set()
 
     def withdraw(self, job_ids: Iterable[UUID]) -> None:
         """Take these jobs, which have ended or are gone, out of RQ; nothing depends on it. Returns at once."""
         self._ended.extend(job_ids)
-        self._bell.set()
+        self._wakeup.set()
 
     def reschedule(self) -> None:
         """Look at the schedules anew: one was changed, and the change is committed."""
         self._rescheduled = True
-        self._bell.set()
+        self._wakeup.set()
 
-    def let_go(self) -> None:
+    def release_withheld(self) -> None:
         """Sweep at once, for jobs that were held and may go now. Returns at once."""
         self._sweep_now = True
-        self._bell.set()
+        self._wakeup.set()
 
     def look(self) -> None:
         """Look at once for jobs that are due and were not dispatched. Returns at once."""
         self._shall_look = True
-        self._bell.set()
+        self._wakeup.set()
 
     def start(self) -> "Relay":
         """Run in a daemon thread, which ends with the process; and anew in a process forked from this one."""
@@ -99,7 +99,7 @@ class Relay:
     def stop(self) -> None:
         """End the thread: of a process that came on an errand, and is not to sweep by the settings of its shell."""
         self._is_stopped = True
-        self._bell.set()
+        self._wakeup.set()
         self._thread.join()
 
     def settle(self) -> None:
@@ -112,8 +112,8 @@ class Relay:
         interval = settings().JOBSVC_SWEEP_SECONDS
         next_sweep = next_due = next_tick = next_trim = time.monotonic() + interval
         while not self._is_stopped:
-            self._bell.wait(max(min(next_sweep, next_due, next_tick, next_trim) - time.monotonic(), 0))
-            self._bell.clear()
+            self._wakeup.wait(max(min(next_sweep, next_due, next_tick, next_trim) - time.monotonic(), 0))
+            self._wakeup.clear()
             try:
                 next_due = min(next_due, time.monotonic() + self._empty_inbox())
                 self._withdraw_some()
@@ -148,7 +148,7 @@ class Relay:
         batch = [self._ended.popleft() for _ in range(min(len(self._ended), BATCH))]
         if batch and self._is_redis_usable():
             if self._ended:
-                self._bell.set()
+                self._wakeup.set()
             with self._postgres, self._redis.on("withdraw"):
                 self._ended.extend(withdrawing.withdraw(batch))  # without a ring: RQ needs a moment
 

@@ -50,7 +50,7 @@ def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> Attemp
                 end = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
         if end.outcome != Outcome.COMPLETED:  # else nothing has started the clock again since the handler returned
             clock.close()
-        return said(end, clock, log)
+        return with_progress_and_logs(end, clock, log)
 
 
 def _run(started: StartedAttempt, clock: Deadline, context: handlers.Context) -> AttemptResult:
@@ -75,7 +75,7 @@ def _unknown_type(started: StartedAttempt) -> AttemptResult:
     return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
-def said(end: AttemptResult, clock: Deadline, log: AttemptLog) -> AttemptResult:
+def with_progress_and_logs(end: AttemptResult, clock: Deadline, log: AttemptLog) -> AttemptResult:
     """The same end, with what the attempt had told of itself until then."""
     return with_lines(replace(end, progress=clock.last_progress) if clock.last_progress else end, log.unsent())
 

@@ -112,7 +112,7 @@ class Deadline:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     @property
-    def rings_at(self) -> float:
+    def fires_at(self) -> float:
         """When (monotonic seconds) something is to be raised."""
         return min(self._limit, math.inf if self.is_over else self.deadline)
 
@@ -140,13 +140,13 @@ class Deadline:
         self._on_progress()
 
     def _arm(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, max(self.rings_at - time.monotonic(), 0.001))
+        signal.setitimer(signal.ITIMER_REAL, max(self.fires_at - time.monotonic(), 0.001))
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         """Raise the reason, or LimitReached, if the time is up."""
-        if self.rings_at == math.inf:
+        if self.fires_at == math.inf:
             return
-        if time.monotonic() < self.rings_at:  # meant for the attempt before, which was over
+        if time.monotonic() < self.fires_at:  # meant for the attempt before, which was over
             self._arm()
         else:
             raise self._strike()
@@ -166,7 +166,7 @@ _on_main_thread: Deadline | None = None
 def on_alarm(signum: int, frame: FrameType | None) -> None:
     """Handle SIGALRM: raise what the clock of the attempt on the main thread has to raise."""
     if _on_main_thread:
-        _on_main_thread.ring()
+        _on_main_thread.fire()
 
 
 class _Replaced(BaseException):
@@ -205,10 +205,10 @@ class ThreadDeadline(Deadline):
     def _arm(self) -> None:
         _timer.watch(self)
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         """Raise the reason, or LimitReached, in the attempt's thread, if it is not over."""
         with self._lock:
-            if self.rings_at <= time.monotonic():
+            if self.fires_at <= time.monotonic():
                 self._has_thrown = True
                 _throw(self._thread, type(self._strike()))
 
@@ -233,7 +233,7 @@ class _Timer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
                 self._thread.start()
-            if clock.rings_at < self._next:
+            if clock.fires_at < self._next:
                 self._changed.notify()
 
     def forget(self, clock: ThreadDeadline) -> None:
@@ -244,15 +244,15 @@ class _Timer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._next = min((clock.rings_at for clock in self._clocks), default=math.inf)
+                self._next = min((clock.fires_at for clock in self._clocks), default=math.inf)
                 left = self._next - time.monotonic()
                 if left > 0:
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
                     continue
-                due = [clock for clock in self._clocks if clock.rings_at <= time.monotonic()]
+                due = [clock for clock in self._clocks if clock.fires_at <= time.monotonic()]
                 self._clocks.difference_update(due)
             for clock in due:
-                clock.ring()
+                clock.fire()
 
 
 _timer = _Timer()

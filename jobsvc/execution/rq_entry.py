@@ -21,7 +21,7 @@ from jobsvc.db.engine import disconnect
 from jobsvc.dispatch import ownership
 from jobsvc.dispatch.enqueue import push
 from jobsvc.errors import StoreUnavailable
-from jobsvc.execution.attempt import attempt, failed, said
+from jobsvc.execution.attempt import attempt, failed, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import on_alarm
 from jobsvc.execution.result_json import UnserializableResult
@@ -88,12 +88,14 @@ def run(job_id: str) -> Any:
     try:
         log = AttemptLog()
         watch = StandaloneDeadline(
-            started[0], log, give_up=lambda reason: record(said(failed(started[0], reason), watch, log))
+            started[0],
+            log,
+            abandon=lambda reason: record(with_progress_and_logs(failed(started[0], reason), watch, log)),
         )
         end, verdict = record(attempt(started[0], watch, log))
         tell(started[0], end, verdict)
         if verdict and verdict.concurrency_key:
-            let_next_in({verdict.concurrency_key}, rq_job.connection)
+            dispatch_withheld({verdict.concurrency_key}, rq_job.connection)
     finally:
         tracing.flush()
     if verdict is None:
@@ -164,11 +166,11 @@ def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
         _told_of.add(type_)
         logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
     if keys := {one.concurrency_key for one in refused if one.concurrency_key}:
-        let_next_in(keys, connection)
+        dispatch_withheld(keys, connection)
     return {one.job_id for one in refused}
 
 
-def let_next_in(keys: set[str], connection: Redis) -> None:
+def dispatch_withheld(keys: set[str], connection: Redis) -> None:
     """Dispatch who waits for a place of these concurrency keys, now that one is free."""
     dispatch(lambda: jobs.claim_next(keys, MOST_PLACES), connection)
 

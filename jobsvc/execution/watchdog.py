@@ -39,10 +39,10 @@ class StandaloneDeadline(Deadline):
 
     From a thread the lease is renewed, and what the attempt reports is stored; and from there a
     handler that doesn't stop, because it swallows the exception or hangs in a C call, is ended with
-    its process, after `give_up` was called with the reason.
+    its process, after `abandon` was called with the reason.
     """
 
-    def __init__(self, started: StartedAttempt, log: AttemptLog, give_up: Callable[[BaseException], Any]) -> None:
+    def __init__(self, started: StartedAttempt, log: AttemptLog, abandon: Callable[[BaseException], Any]) -> None:
         running: dict[int, Running] = {}
         self._reporter = Reporter(running, PROGRESS_SECONDS, LINES_SECONDS)
         super().__init__(started, self._reporter.on_progress)
@@ -51,7 +51,7 @@ class StandaloneDeadline(Deadline):
         self._stored = Portions()
         self._is_failing = False
         self._started = started
-        self._give_up = give_up
+        self._abandon_attempt = abandon
         self._grace = GRACE_SECONDS
         self._ended = threading.Event()
         self._keeper: threading.Thread | None = None
@@ -83,7 +83,7 @@ class StandaloneDeadline(Deadline):
                 return
             if self._seconds_to_end() == 0:
                 logger.error("%s did not stop when it was told to; its process ends", self._started.job_id)
-                self._give_up(self.reason)
+                self._abandon_attempt(self.reason)
                 end_group()
             if time.monotonic() >= next_renewal:
                 next_renewal = time.monotonic() + (lease / 3 if self._renew(lease) else math.inf)
@@ -101,7 +101,7 @@ class StandaloneDeadline(Deadline):
     def _look(self) -> None:
         """Stop the handler if the job was called off."""
         try:
-            if jobs.called_off([self._started]):
+            if jobs.cancel_requested([self._started]):
                 self._grace = CANCEL_GRACE_SECONDS
                 self.cancel(CANCEL_NOTICE_SECONDS)
         except Exception as error:

@@ -6,7 +6,7 @@ fence, and `finish` is the gate that every attempt leaves by. Nothing else write
 
 from jobsvc.jobs import schedules
 from jobsvc.jobs.actions import cancel, remove, retry, unfinished
-from jobsvc.jobs.attempts import JobTransition, called_off, finish, recover_lapsed, renew, undo_starts
+from jobsvc.jobs.attempts import JobTransition, cancel_requested, finish, recover_lapsed, renew, undo_starts
 from jobsvc.jobs.awaiting import (
     Refused,
     Waiting,
@@ -77,9 +77,9 @@ __all__ = [
     "announce_again",
     "append_lines",
     "awaited_types",
-    "called_off",
     "cancel",
     "cancel_all",
+    "cancel_requested",
     "changes",
     "check_version",
     "claim_awaiting",

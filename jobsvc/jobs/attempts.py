@@ -62,7 +62,7 @@ def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
         return set(held.scalars())
 
 
-def called_off(started: Iterable[StartedAttempt]) -> set[UUID]:
+def cancel_requested(started: Iterable[StartedAttempt]) -> set[UUID]:
     """Those of these attempts, by their jobs, that were told to stop and still hold."""
     with transaction() as connection:
         told = connection.execute(

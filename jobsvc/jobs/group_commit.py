@@ -16,21 +16,21 @@ Outcome = TypeVar("Outcome")
 
 
 class _Member(Generic[Wish, Outcome]):
-    """One thread's wish. Its bell rings once: when there is an outcome, or when it is its turn to lead."""
+    """What one thread wants stored. It is woken once: when there is an outcome, or when it is its turn to lead."""
 
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
         self.outcomes: list[Outcome] = []
         self.error: Exception | None = None
         self.shall_lead = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._wakeup = threading.Lock()
+        self._wakeup.acquire()
 
-    def ring(self) -> None:
-        self._bell.release()
+    def wake(self) -> None:
+        self._wakeup.release()
 
     def wait(self) -> None:
-        self._bell.acquire()
+        self._wakeup.acquire()
 
     def outcome(self) -> Outcome:
         if self.error is not None:
@@ -82,10 +82,10 @@ class GroupCommit(Generic[Wish, Outcome]):
                 self._is_led = following is not None
             if following:
                 following.shall_lead = True
-                following.ring()
+                following.wake()
             for member in group:
                 if not member.shall_lead:
-                    member.ring()
+                    member.wake()
 
     def _do_for(self, group: Sequence[_Member[Wish, Outcome]]) -> None:
         outcomes = do_each(self._do, [member.wish for member in group])

@@ -29,7 +29,7 @@ from jobsvc.worker.completer import FLUSH_SECONDS, Completer
 from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.reports import Reports
-from jobsvc.worker.running import Doorbell, FinishedAttempt, RunningJob
+from jobsvc.worker.running import FinishedAttempt, JobSource, RunningJob
 from jobsvc.worker.supervisor import keep_leases, look_after
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
@@ -54,10 +54,10 @@ LOOK_SECONDS = 0.05
 class BatchRunner:
     """The jobs that one worker holds, by their slots. All is done on its main thread, but for the leases."""
 
-    def __init__(self, doorbell: Doorbell, worker: str, threads: int) -> None:
+    def __init__(self, source: JobSource, worker: str, threads: int) -> None:
         self.held: dict[int, RunningJob] = {}
-        self.stable = ChildPool(threads)
-        self._doorbell, self._threads = doorbell, threads
+        self.children = ChildPool(threads)
+        self._source, self._threads = source, threads
         self._free = list(range(SLOTS))
         self._seconds_each = 1.0  # a moving average of how long an attempt takes
         self._more = 0
@@ -65,7 +65,7 @@ class BatchRunner:
         self._stop_at = math.inf
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
-        self._ends = Completer(postgres, doorbell.show_ended)
+        self._ends = Completer(postgres, source.show_ended)
         self._reports = Reports(postgres)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
@@ -119,9 +119,9 @@ class BatchRunner:
 
     def _wait(self) -> None:
         seconds = self._until() - time.monotonic()
-        if len(self.held) > self._threads:  # a horse in which jobs wait doesn't ring for each end
+        if len(self.held) > self._threads:  # a child process in which jobs wait doesn't ring for each end
             seconds = min(seconds, FLUSH_SECONDS)
-        self.stable.wait(seconds, FLUSH_SECONDS)
+        self.children.wait(seconds, FLUSH_SECONDS)
 
     def _until(self) -> float:
         """When there is something to do at the latest."""
@@ -145,7 +145,7 @@ class BatchRunner:
         job_ids: list[str] = []
         with suppress(RedisError):
             room = min(most - len(self.held), len(self._free))
-            job_ids = self._doorbell.take(room, free=max(self._threads - len(self.held), 0))
+            job_ids = self._source.take(room, free=max(self._threads - len(self.held), 0))
         self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # where nothing waits there is time
         if job_ids:
             self._start(job_ids)
@@ -157,7 +157,7 @@ class BatchRunner:
         started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._all_held()))
         if started is None:
             with suppress(RedisError):  # else a sweep finds them missing
-                self._doorbell.give_back(job_ids)
+                self._source.give_back(job_ids)
             self._next_take, self._more = time.monotonic() + self._postgres.pause, 0
             if not (self.held or self._starts):
                 self._rest(self._postgres.pause)
@@ -167,7 +167,7 @@ class BatchRunner:
         self._more = 0 if started else min(2 * self._more + 8, MOST_REFUSED)
         if refused := set(job_ids) - by_id.keys():
             with suppress(RedisError):
-                self._doorbell.refused(refused)
+                self._source.refused(refused)
         # In the order in which they were taken, the queues' own; Postgres returns them in any.
         self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
 
@@ -177,31 +177,31 @@ class BatchRunner:
             time.sleep(min(left, LOOK_SECONDS))
 
     def _give(self, started: Iterable[tuple[StartedAttempt, float]]) -> None:
-        """Have horses run these, each started at this time."""
-        by_horse: dict[ChildProcess, list[RunningJob]] = {}
+        """Have child processes run these, each started at this time."""
+        by_child: dict[ChildProcess, list[RunningJob]] = {}
         for one, since in started:
             handler = handlers.find(one.type)
             is_isolated = handler is not None and handler.isolated
-            is_too_much = is_isolated and sum(held.horse.is_for_one for held in self.held.values()) >= self._threads
-            horse = self.stable.for_one() if is_isolated and not is_too_much else self.stable.for_many()
-            held = RunningJob(one, self._free.pop(), horse, since, renew_at=since + self._lease / 3)
+            is_too_much = is_isolated and sum(held.child.is_for_one for held in self.held.values()) >= self._threads
+            child = self.children.for_one() if is_isolated and not is_too_much else self.children.for_many()
+            held = RunningJob(one, self._free.pop(), child, since, renew_at=since + self._lease / 3)
             self.held[held.slot] = held
             if is_too_much:
                 self._put_back(held)
             else:
-                by_horse.setdefault(horse, []).append(held)
-        for horse, work in by_horse.items():
-            horse.give((held.slot, held.started, held.since + self._lease) for held in work)
+                by_child.setdefault(child, []).append(held)
+        for child, work in by_child.items():
+            child.give((held.slot, held.started, held.since + self._lease) for held in work)
 
     def _hear_all(self) -> None:
-        for horse in self.stable:
-            is_dead = horse.is_dead  # before what it told last is heard
-            for message in checked_messages(horse, self.held):
-                self._hear(horse, message)
+        for child in self.children:
+            is_dead = child.is_dead  # before what it told last is heard
+            for message in checked_messages(child, self.held):
+                self._hear(child, message)
             if is_dead:
-                self._bury(horse)
+                self._handle_child_exit(child)
 
-    def _hear(self, horse: ChildProcess, message: Message) -> None:
+    def _hear(self, child: ChildProcess, message: Message) -> None:
         match message:
             case messages.Completed(slot, seconds):
                 self._on_ended(slot, self.held[slot].completed(), seconds)
@@ -213,10 +213,10 @@ class BatchRunner:
             case messages.Reported(slot, _, _, progress, lines):
                 held = self.held[slot]
                 self._reports.take(held, Report(slot, held.started, progress, lines))
-            case messages.LastWords(slot, end):
-                self.held[slot].last_words = end
+            case messages.PartialResult(slot, end):
+                self.held[slot].partial_result = end
             case messages.Retired():
-                horse.is_retired = True
+                child.is_retired = True
 
     def _on_ended(self, slot: int, end: AttemptResult, seconds: float) -> None:
         self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
@@ -227,24 +227,24 @@ class BatchRunner:
         self._seconds_each = 1.0
         self._end(held, held.handed_back(begun=False))
 
-    def _bury(self, horse: ChildProcess) -> None:
+    def _handle_child_exit(self, child: ChildProcess) -> None:
         """Decide on the jobs of a process that has died."""
         unbegun: list[tuple[StartedAttempt, float]] = []
-        for held in [held for held in self.held.values() if held.horse is horse]:
-            if not held.begun and horse.has_begun and not self.is_stopping:
+        for held in [held for held in self.held.values() if held.child is child]:
+            if not held.begun and child.has_begun and not self.is_stopping:
                 del self.held[held.slot]
                 self._free.append(held.slot)
                 unbegun.append((held.started, held.since))
             elif held.overdue:
-                self._end(held, held.last_words or failed(held.started, held.overdue))
+                self._end(held, held.partial_result or failed(held.started, held.overdue))
             # Ended by us, and not for this job's sake; or by what its handler made of the hand-back.
-            elif not held.begun or horse.kill_at < math.inf or time.monotonic() >= self._stop_at:
+            elif not held.begun or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
                 self._end(held, held.handed_back(begun=bool(held.begun)))
             else:
                 message = "the process of the attempt died before it ended"
                 self._end(held, lost(held.started.job_id, held.started.fence, message))
-        self.stable.dismiss(horse)
-        if not horse.has_begun and horse.kill_at == math.inf:
+        self.children.dismiss(child)
+        if not child.has_begun and child.kill_at == math.inf:
             time.sleep(STILLBORN_SECONDS)  # nor may the next one live, as where memory is short
         self._give(unbegun)
 
@@ -254,34 +254,34 @@ class BatchRunner:
         self._ends.add(FinishedAttempt(held, self._reports.complete(held, end), seconds))
 
     def _flush(self) -> None:
-        by_horse: dict[ChildProcess, list[int]] = {}
+        by_child: dict[ChildProcess, list[int]] = {}
         for one in self._ends.flush():
-            by_horse.setdefault(one.held.horse, []).append(one.held.slot)
+            by_child.setdefault(one.held.child, []).append(one.held.slot)
             self._free.append(one.held.slot)
-        if not by_horse:
+        if not by_child:
             self._next_take = time.monotonic() + self._postgres.pause
-        for horse, slots in by_horse.items():
-            if horse in self.stable:
-                self.stable.dismiss(horse) if horse.is_for_one else horse.stored(slots)
+        for child, slots in by_child.items():
+            if child in self.children:
+                self.children.dismiss(child) if child.is_for_one else child.stored(slots)
 
     def _look(self) -> None:
         self._next_look = time.monotonic() + LOOK_SECONDS
-        look_after(list(self.held.values()), self.stable, self._stop_at)
+        look_after(list(self.held.values()), self.children, self._stop_at)
         if self.is_stopping:
             return
         long_ago = time.monotonic() - SHOW_AFTER_SECONDS
         with suppress(RedisError):
-            self._doorbell.beat()
-            self._doorbell.show_begun(
+            self._source.beat()
+            self._source.show_begun(
                 [held for held in self.held.values() if not held.execution_id and 0 < held.begun < long_ago]
             )
 
     def _abandon(self) -> None:
         """Leave at once: what ran goes back, what had ended is stored if Postgres is there."""
         self._stop_at = 0.0
-        for horse in self.stable:
-            horse.close_by(0.0)
-            horse.end()
+        for child in self.children:
+            child.close_by(0.0)
+            child.end()
         self._hear_all()
         with suppress(Exception):
             self._flush()

@@ -24,10 +24,10 @@ from jobsvc.worker.messages import Completed, Garbage, Message, decode
 logger = logging.getLogger("jobsvc.worker")
 
 SLOTS = 512
-"""How many jobs a worker may hold at once. Each has a slot, by which it and its horse call it."""
+"""How many jobs a worker may hold at once. Each has a slot, by which it and its child process call it."""
 
 STUCK_LOOKS = 5
-"""Looks, not seconds, since on a busy machine the horse and who looks at it stand still together."""
+"""Looks, not seconds, since on a busy machine the child process and who looks at it stand still together."""
 
 READS = 64
 """Most reads of what a child process sent before its worker looks after the others."""
@@ -36,7 +36,7 @@ _ours: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 
 
 def _hang_up() -> None:
-    # A horse learns from a closed channel that its worker is gone: no other child may hold that end open.
+    # A child process learns from a closed channel that its worker is gone: no other child may hold that end open.
     for channel in list(_ours):
         channel.close()
 
@@ -48,7 +48,7 @@ _is_forking = False
 
 
 def fork() -> int:
-    """Fork a horse, which finds out by itself that its worker has gone. It starts with SIGINT and SIGTERM blocked."""
+    """Fork a child process, with SIGINT and SIGTERM blocked. It finds out by itself that its worker has gone."""
     global _is_forking
     _is_forking = True
     pid = -1
@@ -63,7 +63,7 @@ def fork() -> int:
 
 
 def is_forking() -> bool:
-    """Whether the fork that is going on makes a horse."""
+    """Whether the fork that is going on makes a child process."""
     return _is_forking
 
 
@@ -157,14 +157,14 @@ class ChildProcess:
         """It is to end when nothing runs in it any more, and by this moment (monotonic seconds) in any case."""
         self.kill_at = min(self.kill_at, moment)
 
-    def give_up(self, slot: int) -> None:
+    def abandon(self, slot: int) -> None:
         """Have it tell what there is of an attempt that does not stop."""
-        self._tell("give_up", slot)
+        self._tell("abandon", slot)
 
-    def recall(self) -> None:
+    def return_unstarted(self) -> None:
         """Have it return what has not begun."""
         self._looks = 0
-        self._tell("recall")
+        self._tell("return_unstarted")
 
     def _tell(self, *command: Any) -> None:
         # Pickled: nobody but this worker can write to the child, which trusts it.

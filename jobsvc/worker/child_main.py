@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
 from jobsvc import tracing
-from jobsvc.execution.attempt import attempt, failed, said, with_lines
+from jobsvc.execution.attempt import attempt, failed, with_lines, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import CANCEL_NOTICE_SECONDS, Deadline, HandBack, ThreadDeadline, on_alarm
 from jobsvc.execution.reporter import Reporter, Running
@@ -21,7 +21,7 @@ from jobsvc.processes import forks
 from jobsvc.states import Outcome
 from jobsvc.worker import garbage
 from jobsvc.worker.ipc import Channel
-from jobsvc.worker.messages import Ended, LastWords, Message, Reported, Retired, Returned, Unencodable, encode
+from jobsvc.worker.messages import Ended, Message, PartialResult, Reported, Retired, Returned, Unencodable, encode
 from jobsvc.worker.orphan_report import end_in_place_of_worker
 from jobsvc.worker.process_state import ProcessState, restore_thread
 
@@ -35,7 +35,7 @@ PROGRESS_SECONDS, LINES_SECONDS = 0.1, 0.5
 FULL_SECONDS = 0.1
 """Pause while the worker does not read what it was sent."""
 
-RING_AT = 50
+WAKE_AT = 50
 """The worker is woken up when so many attempts have ended, or when fewer wait here than could run."""
 
 RESTORE_TRIES = 3
@@ -136,9 +136,9 @@ class ChildMain:
         self._unheard += 1
         if not is_usable:
             self._retire()
-        elif self._unheard >= RING_AT or self._waiting.qsize() < self._threads:
+        elif self._unheard >= WAKE_AT or self._waiting.qsize() < self._threads:
             self._unheard = 0
-            self._channel.ring()
+            self._channel.wake()
 
     def _restore(self, is_alone: bool) -> bool:
         """Restore what the attempt changed in this process; False if that can't be done.
@@ -160,14 +160,14 @@ class ChildMain:
         logger.warning(
             "process %d: a job left it in a state that can't be restored, the process is replaced", os.getpid()
         )
-        self._recall()
+        self._return_unstarted()
         self._tell(Retired())
 
     def _send(self, message: Message) -> None:
         try:
             frame = encode(message)
         except Unencodable as error:
-            if not isinstance(message, Ended | LastWords):
+            if not isinstance(message, Ended | PartialResult):
                 return
             failure = Failure(UNSHOWN, f"the outcome can't be told: {error}"[:MAX_MESSAGE])
             end = AttemptResult(message.end.job_id, message.end.fence, Outcome.FAILED, failure=failure)
@@ -177,7 +177,7 @@ class ChildMain:
 
     def _tell(self, message: Message) -> None:
         self._send(message)
-        self._channel.ring()
+        self._channel.wake()
 
     def _report(self) -> None:
         while True:
@@ -188,7 +188,7 @@ class ChildMain:
                 elif reports := self._reporter.collect():
                     for one in reports:
                         self._send(Reported(one.slot, one.started.job_id, one.started.fence, one.progress, one.lines))
-                    self._channel.ring()
+                    self._channel.wake()
                     self._reporter.done(reports)
             except Exception:  # such as a handler that takes all memory
                 logger.exception("what running attempts report is not sent for now")
@@ -206,7 +206,7 @@ class ChildMain:
                 for one in work:
                     self._waiting.put(one)
                 if self._is_retired:
-                    self._recall()
+                    self._return_unstarted()
             case "stored", slots:
                 for slot in slots:
                     self._not_stored.pop(slot, None)
@@ -216,14 +216,14 @@ class ChildMain:
             case "hand_back", slot:
                 if running := self._running.get(slot):
                     running.clock.stop(HandBack("the worker shut down"), 0)
-            case "give_up", slot:
+            case "abandon", slot:
                 if running := self._running.get(slot):
                     end = failed(running.started, running.clock.reason)
-                    self._tell(LastWords(slot, said(end, running.clock, running.log)))
-            case ("recall",):
-                self._recall()
+                    self._tell(PartialResult(slot, with_progress_and_logs(end, running.clock, running.log)))
+            case ("return_unstarted",):
+                self._return_unstarted()
 
-    def _recall(self) -> None:
+    def _return_unstarted(self) -> None:
         self._tell(Returned([slot for slot, _, _ in self._take_all()]))
 
     def _take_all(self) -> list[Work]:

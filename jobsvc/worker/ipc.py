@@ -1,6 +1,6 @@
-"""Frames of bytes between a worker and the process that runs its handlers, over a pair of sockets; and a bell.
+"""Frames of bytes between a worker and the process that runs its handlers, over a pair of sockets; and a wakeup socket.
 
-Who selects a channel waits for the bell, not for messages: so many of them can come for one waking up.
+Who selects a channel waits for the wakeup socket, not for messages: so many of them can come for one waking up.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ MAX_FRAME = 256 * 1024 * 1024
 class Channel:
     """One end. Only bytes are received: what they mean, and whether to trust them, is the caller's to decide."""
 
-    def __init__(self, end: socket.socket, bell: socket.socket, blocking: bool) -> None:
+    def __init__(self, end: socket.socket, wakeup: socket.socket, blocking: bool) -> None:
         end.setblocking(blocking)
-        bell.setblocking(False)
-        self._socket, self._bell = end, bell
-        self._files = {one: _file(one) for one in (end, bell)}
+        wakeup.setblocking(False)
+        self._socket, self._wakeup = end, wakeup
+        self._files = {one: _file(one) for one in (end, wakeup)}
         self._incoming, self._outgoing = bytearray(), bytearray()
         self._sending = threading.Lock()
         self._is_hung_up = False
@@ -40,26 +40,26 @@ class Channel:
         return cls(ends[0], bells[0], blocking=False), cls(ends[1], bells[1], blocking=True)
 
     def fileno(self) -> int:
-        """For `select`: the bell."""
-        return self._bell.fileno()
+        """For `select`: the wakeup socket."""
+        return self._wakeup.fileno()
 
     def close(self) -> None:
         """Hang up, which the other end learns once it has read what was sent."""
         self._socket.close()
-        self._bell.close()
+        self._wakeup.close()
 
     def forget(self) -> None:
         """Give this end up in a forked process, as far as the numbers still are those of its own files."""
-        for one in (self._socket, self._bell):
+        for one in (self._socket, self._wakeup):
             if _file(one) == self._files[one]:
                 one.close()
             else:  # somebody closed it, and the number may be another file's now
                 one.detach()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the other end up, if it selects its channel."""
         with contextlib.suppress(OSError):  # it has been rung often enough, or is gone
-            self._bell.send(b"!")
+            self._wakeup.send(b"!")
 
     def is_intact(self) -> bool:
         """Return False if somebody closed this end's files behind its back, as `os.closerange` does."""
@@ -94,7 +94,7 @@ class Channel:
                 del self._outgoing[: self._socket.send(self._outgoing[:_PIECE])]
                 if self._outgoing or is_in_pieces:  # also for the last piece: the other end may have read all before it
                     is_in_pieces = True
-                    self.ring()
+                    self.wake()
         except BlockingIOError:
             pass
         except OSError:  # nobody reads it any more, which `receive` finds out
@@ -104,7 +104,7 @@ class Channel:
         """The frames that have come; a blocking end waits for one, or until the other end has hung up."""
         frames: list[bytes] = []
         try:
-            self._is_hung_up = not self._bell.recv(_RINGS)
+            self._is_hung_up = not self._wakeup.recv(_RINGS)
         except BlockingIOError:
             pass
         except OSError:  # its last ring was never heard

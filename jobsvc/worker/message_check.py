@@ -5,44 +5,44 @@ from collections.abc import Iterator, Mapping
 from uuid import UUID
 
 from jobsvc.worker.child import ChildProcess
-from jobsvc.worker.messages import Completed, Ended, LastWords, Message, Reported, Retired, Returned
+from jobsvc.worker.messages import Completed, Ended, Message, PartialResult, Reported, Retired, Returned
 from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
 
-def checked_messages(horse: ChildProcess, held: Mapping[int, RunningJob]) -> Iterator[Message]:
+def checked_messages(child: ChildProcess, held: Mapping[int, RunningJob]) -> Iterator[Message]:
     """Yield what this child has sent since, as far as it can be acted upon; the rest is logged and dropped.
 
     held: the worker's jobs by their slots, looked at anew for each message.
     """
-    for message in horse.messages():
-        if _is_of_its_own(message, horse, held):
+    for message in child.messages():
+        if _is_of_its_own(message, child, held):
             yield message
-        elif not isinstance(message, Reported | LastWords):  # those may just be late
+        elif not isinstance(message, Reported | PartialResult):  # those may just be late
             logger.warning(
-                "child process %d: message dropped: %s of no attempt there", horse.pid, type(message).__name__.lower()
+                "child process %d: message dropped: %s of no attempt there", child.pid, type(message).__name__.lower()
             )
 
 
-def _is_of_its_own(message: Message, horse: ChildProcess, held: Mapping[int, RunningJob]) -> bool:
+def _is_of_its_own(message: Message, child: ChildProcess, held: Mapping[int, RunningJob]) -> bool:
     match message:
         case Completed(slot, _):
-            return _find(slot, horse, held) is not None
-        case Ended(slot, end, _) | LastWords(slot, end):
-            return _is_of(end.job_id, end.fence, _find(slot, horse, held))
+            return _find(slot, child, held) is not None
+        case Ended(slot, end, _) | PartialResult(slot, end):
+            return _is_of(end.job_id, end.fence, _find(slot, child, held))
         case Reported(slot, job_id, fence):
-            return _is_of(job_id, fence, _find(slot, horse, held))
+            return _is_of(job_id, fence, _find(slot, child, held))
         case Returned(slots):
-            found_all = [_find(slot, horse, held) for slot in set(slots)]
+            found_all = [_find(slot, child, held) for slot in set(slots)]
             return len(found_all) == len(slots) and all(one is not None and not one.begun for one in found_all)
         case Retired():
             return True
 
 
-def _find(slot: int, horse: ChildProcess, held: Mapping[int, RunningJob]) -> RunningJob | None:
+def _find(slot: int, child: ChildProcess, held: Mapping[int, RunningJob]) -> RunningJob | None:
     found = held.get(slot)
-    return found if found is not None and found.horse is horse else None
+    return found if found is not None and found.child is child else None
 
 
 def _is_of(job_id: UUID, fence: int, found: RunningJob | None) -> bool:

@@ -46,7 +46,7 @@ class Reported(NamedTuple):
     lines: Lines | None
 
 
-class LastWords(NamedTuple):
+class PartialResult(NamedTuple):
     """What there is of an attempt that does not stop, as if it had ended."""
 
     slot: int
@@ -57,10 +57,10 @@ class Retired(NamedTuple):
     """The process runs no further job: an earlier one left it in a state that can't be restored."""
 
 
-Message = Completed | Ended | Returned | Reported | LastWords | Retired
+Message = Completed | Ended | Returned | Reported | PartialResult | Retired
 
 _KINDS: dict[bytes, TypeAdapter[Message]] = {
-    kind.__name__.lower().encode(): TypeAdapter(kind) for kind in (Ended, Returned, Reported, LastWords, Retired)
+    kind.__name__.lower().encode(): TypeAdapter(kind) for kind in (Ended, Returned, Reported, PartialResult, Retired)
 }
 
 

@@ -1,4 +1,4 @@
-"""A worker's patience with Redis: whatever RQ asks of it waits until Redis is back, unless the worker shall stop."""
+"""How a worker waits for Redis: whatever RQ asks of it waits until Redis is back, unless the worker shall stop."""
 
 import contextlib
 import logging

@@ -43,7 +43,7 @@ MANY = 10
 
 
 class QueueingWorker(Worker):
-    """The doorbell of the batches that an RQ worker runs."""
+    """An RQ worker as the source of the jobs that its batches run, and as what shows them in RQ."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -171,7 +171,7 @@ class QueueingWorker(Worker):
                 self._show_otherwise(one)
             self._shown.pop(one.held, None)
         if keys := {one.verdict.concurrency_key for one in ended if one.verdict and one.verdict.concurrency_key}:
-            attempts.let_next_in(keys, self.connection)
+            attempts.dispatch_withheld(keys, self.connection)
         if returned := [one for one in ended if one.end.outcome == Outcome.HANDED_BACK]:
             attempts.dispatch(lambda: jobs.claim_due(len(returned)), self.connection)
 

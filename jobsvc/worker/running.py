@@ -16,22 +16,22 @@ class RunningJob:
 
     started: StartedAttempt
     slot: int
-    horse: ChildProcess
+    child: ChildProcess
     since: float
     renew_at: float
     execution_id: str = ""  # by which RQ shows it, once it does
-    is_called_off: bool = False
+    is_cancel_requested: bool = False
     is_stopped_by_rq: bool = False
     is_ended: bool = False
     stop_by: float = math.inf  # its handler was told to stop, and has to by then
     overdue: BaseException | None = None  # why its process is to end
-    last_words: AttemptResult | None = None
+    partial_result: AttemptResult | None = None
     is_asked: bool = False  # for its last words, before its process is killed
 
     @property
     def begun(self) -> float:
         """When its handler was called; 0 if it was not."""
-        return self.horse.begun(self.slot)
+        return self.child.begun(self.slot)
 
     def completed(self) -> AttemptResult:
         """The end that completes the job, and leaves nothing behind."""
@@ -57,7 +57,7 @@ class FinishedAttempt:
         return self.verdict is not None and self.verdict.status == Status.COMPLETED
 
 
-class Doorbell(Protocol):
+class JobSource(Protocol):
     """What the batches need of RQ. Each of these may raise RedisError."""
 
     def take(self, most: int, free: int) -> list[str]:

@@ -30,68 +30,68 @@ OLD_SECONDS = 0.1
 CANCEL_DRAIN_SECONDS = 1.0
 """What else runs in the process of a handler that ignores a cancel has so long to end."""
 
-LAST_WORDS_SECONDS = 0.5
+PARTIAL_RESULT_SECONDS = 0.5
 """How long a process whose handler does not stop may take to tell what that had logged."""
 
 
-def look_after(held: Collection[RunningJob], stable: ChildPool, stop_at: float) -> None:
-    """Do what is due for these jobs and the horses that run them.
+def look_after(held: Collection[RunningJob], children: ChildPool, stop_at: float) -> None:
+    """Do what is due for these jobs and the child processes that run them.
 
     `stop_at`: when (monotonic seconds) whatever runs is to be handed back; once it is known, what has not begun is.
     """
-    for horse in stable:
-        horse.look(is_busy=any(one.begun for one in held if one.horse is horse))
+    for child in children:
+        child.look(is_busy=any(one.begun for one in held if one.child is child))
     for one in held:
         _look_at(one, stop_at)
-    for horse in stable:
+    for child in children:
         if time.monotonic() >= stop_at + CLEANUP_SECONDS:
-            horse.close_by(0.0)
-        running = [one for one in held if one.horse is horse]
-        if horse.is_usable:
+            child.close_by(0.0)
+        running = [one for one in held if one.child is child]
+        if child.is_usable:
             continue
         if not running:
-            stable.dismiss(horse)
-        elif _is_to_be_killed(horse, running):
-            horse.kill()
+            children.dismiss(child)
+        elif _is_to_be_killed(child, running):
+            child.kill()
 
 
 def _look_at(held: RunningJob, stop_at: float) -> None:
-    now, horse, begun = time.monotonic(), held.horse, held.begun
+    now, child, begun = time.monotonic(), held.child, held.begun
     if not begun:
-        if held.is_called_off or stop_at < math.inf or horse.is_stuck:
-            horse.recall()
+        if held.is_cancel_requested or stop_at < math.inf or child.is_stuck:
+            child.return_unstarted()
     elif held.overdue:
         pass
     elif now >= begun + held.started.timeout + GRACE_SECONDS:
-        _give_up(held, AttemptTimeout(held.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
+        _abandon_attempt(held, AttemptTimeout(held.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
     elif now >= held.stop_by:
-        reason = Cancelled("the job was cancelled") if held.is_called_off else HandBack("the worker shut down")
-        _give_up(held, reason, CANCEL_DRAIN_SECONDS)
+        reason = Cancelled("the job was cancelled") if held.is_cancel_requested else HandBack("the worker shut down")
+        _abandon_attempt(held, reason, CANCEL_DRAIN_SECONDS)
     elif held.stop_by < math.inf:
-        if not held.is_asked and now >= held.stop_by - LAST_WORDS_SECONDS and stop_at < math.inf:
+        if not held.is_asked and now >= held.stop_by - PARTIAL_RESULT_SECONDS and stop_at < math.inf:
             held.is_asked = True
-            horse.give_up(held.slot)
-    elif held.is_called_off:
+            child.abandon(held.slot)
+    elif held.is_cancel_requested:
         held.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
-        horse.cancel(held.slot)
+        child.cancel(held.slot)
     elif now >= stop_at:
         held.stop_by = stop_at + CLEANUP_SECONDS
-        horse.hand_back(held.slot)
+        child.hand_back(held.slot)
 
 
-def _give_up(held: RunningJob, reason: BaseException, drain: float) -> None:
+def _abandon_attempt(held: RunningJob, reason: BaseException, drain: float) -> None:
     """Have the process end of a handler that did not stop; what else runs there has `drain` seconds."""
     logger.error("%s did not stop when it was told to; its process ends", held.started.job_id)
-    held.overdue, held.stop_by = reason, time.monotonic() + LAST_WORDS_SECONDS
-    held.horse.close_by(time.monotonic() + drain)
-    held.horse.give_up(held.slot)
-    held.horse.recall()
+    held.overdue, held.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
+    held.child.close_by(time.monotonic() + drain)
+    held.child.abandon(held.slot)
+    held.child.return_unstarted()
 
 
-def _is_to_be_killed(horse: ChildProcess, running: Collection[RunningJob]) -> bool:
+def _is_to_be_killed(child: ChildProcess, running: Collection[RunningJob]) -> bool:
     """Whether nothing runs there any more but what did not stop, or the time is up for all else."""
     now = time.monotonic()
-    return now >= horse.kill_at or all(one.overdue and (one.last_words or now >= one.stop_by) for one in running)
+    return now >= child.kill_at or all(one.overdue and (one.partial_result or now >= one.stop_by) for one in running)
 
 
 def keep_leases(held: Callable[[], list[RunningJob]]) -> None:
@@ -127,7 +127,7 @@ def _renew(due: list[RunningJob], lease: float) -> None:
 
 
 def _look_for_cancels(old: list[RunningJob]) -> None:
-    by_id = {one.started.job_id: one for one in old if not one.is_called_off}
+    by_id = {one.started.job_id: one for one in old if not one.is_cancel_requested}
     if by_id:
-        for job_id in jobs.called_off([one.started for one in by_id.values()]):
-            by_id[job_id].is_called_off = True
+        for job_id in jobs.cancel_requested([one.started for one in by_id.values()]):
+            by_id[job_id].is_cancel_requested = True

@@ -54,14 +54,14 @@ class JobsvcWorker(QueueingWorker):
         bootstrap()
         connection = connection or get_connection_from_queues(queues)
         assert connection
-        self._patience = WaitForRedis(rq_redis.probe)
+        self._redis_retry = WaitForRedis(rq_redis.probe)
         if kwargs.get("prepare_for_work", True):
             # From here on Redis is waited for. RQ's own handlers come later, and there is nothing to finish yet.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: os._exit(os.EX_OK))
             if (pool := parent_process()) and pool.pid:
                 when_orphaned(pool.pid, stop_gently)
-            connection.set_retry(self._patience)
+            connection.set_retry(self._redis_retry)
         super().__init__(queues, name, connection=connection, **{**kwargs, "worker_ttl": WORKER_TTL})
         self._batches = BatchRunner(self, self.name, settings().JOBSVC_CONCURRENCY)
         self._is_working = False
@@ -72,13 +72,13 @@ class JobsvcWorker(QueueingWorker):
         """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
         self._is_one_by_one = max_jobs is not None
         attempts.warm_up()
-        self._batches.stable.for_many()  # so that the first job needn't wait for its process
+        self._batches.children.for_many()  # so that the first job needn't wait for its process
         self._pid = os.getpid()
         os.register_at_fork(after_in_child=self._die_with_worker)
         try:
             return bool(super().work(*args, **{**kwargs, "max_jobs": max_jobs, "logging_level": logs.RQ_LEVEL}))
         finally:
-            self._batches.stable.close()
+            self._batches.children.close()
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -122,7 +122,7 @@ class JobsvcWorker(QueueingWorker):
     def _run_batch(self, job_ids: list[str]) -> None:
         self._is_working, self._is_held_up = True, False
         try:
-            with self._patience.suspended():
+            with self._redis_retry.suspended():
                 self._batches.run(job_ids)
         finally:
             self._is_working = False
@@ -133,9 +133,9 @@ class JobsvcWorker(QueueingWorker):
         command, job_id = payload["command"], payload.get("job_id")
         ours = [one for one in list(self._batches.held.values()) if str(one.started.job_id) == job_id]
         if command in ("stop-job", "stop-execution") and ours:
-            ours[0].is_stopped_by_rq = ours[0].is_called_off = True
+            ours[0].is_stopped_by_rq = ours[0].is_cancel_requested = True
         elif command == "kill-horse" and self._batches.held:
-            self._batches.stable.kill()
+            self._batches.children.kill()
         else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
 
@@ -146,7 +146,7 @@ class JobsvcWorker(QueueingWorker):
 
     def handle_warm_shutdown_request(self) -> None:
         """Tell what runs, too: it goes back uncounted if it doesn't end within JOBSVC_SHUTDOWN_SECONDS."""
-        self._patience.end()
+        self._redis_retry.end()
         self._batches.stop()
         self._leave_by = time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + WORKER_SECONDS
         with signals_kept():
@@ -173,7 +173,7 @@ class JobsvcWorker(QueueingWorker):
                 self.kill_horse()
             time.sleep(min(left, 0.05))
         logger.error("worker: not stopped in time, its process ends now")
-        self._batches.stable.kill()
+        self._batches.children.kill()
         kill_descendants()
         os._exit(os.EX_SOFTWARE)
 

@@ -185,7 +185,12 @@ def test_the_page_in_a_browser(guarded: Service) -> None:
         page = browser.new_context(http_credentials={"username": "anyone", "password": KEY}).new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.on(
+            "console",
+            lambda with_progress_and_logs: (
+                errors.append(with_progress_and_logs.text) if with_progress_and_logs.type == "error" else None
+            ),
+        )
         page.goto(f"{guarded.url}/docs")
         page.locator("#operations-Jobs-create .opblock-summary-control").click()
         page.locator("#operations-Jobs-create button.execute").click()

@@ -69,9 +69,9 @@ def test_logs_as_json(apart: dict[str, str], kind: str) -> None:
         assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
         mine = {line["message"]: line for line in lines if line.get("jobId") == job_id}
         assert {(line["attempt"], line["type"]) for line in mine.values()} == {(1, "TALK")}
-        said = mine["with its traceback"]
-        assert (said["level"], said["logger"]) == ("ERROR", "some.library")
-        assert "LookupError: caught" in said["traceback"]
+        with_progress_and_logs = mine["with its traceback"]
+        assert (with_progress_and_logs["level"], with_progress_and_logs["logger"]) == ("ERROR", "some.library")
+        assert "LookupError: caught" in with_progress_and_logs["traceback"]
         assert any("TALK" in message and "failed" in message for message in mine)
     finally:
         service.close()

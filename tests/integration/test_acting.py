@@ -53,12 +53,12 @@ def test_a_running_job_is_told_to_stop_and_its_attempt_can_see_it() -> None:
     start, other = started(), started()
     job = jobs.cancel(start.job_id)
     assert (job.status, job.finished_at) == (Status.PROCESSING, None)
-    assert jobs.called_off([start, other]) == {start.job_id}
+    assert jobs.cancel_requested([start, other]) == {start.job_id}
     first = job.cancel_requested_at
     assert jobs.cancel(start.job_id).cancel_requested_at == first
     jobs.finish([outcome(start, Outcome.CANCELLED)])
     assert jobs.get(start.job_id).status == Status.CANCELLED
-    assert jobs.called_off([start, other]) == set()
+    assert jobs.cancel_requested([start, other]) == set()
 
 
 @pytest.mark.parametrize("ending", list(Outcome))
@@ -90,9 +90,9 @@ def test_a_later_attempt_was_not_told_to_stop() -> None:
     jobs.retry(start.job_id)
     assert jobs.get(start.job_id).cancel_requested_at is None
     [again] = jobs.start([start.job_id], "w", LEASE)
-    assert jobs.called_off([again, start]) == set()
+    assert jobs.cancel_requested([again, start]) == set()
     jobs.cancel(start.job_id)
-    assert jobs.called_off([start]) == set()
+    assert jobs.cancel_requested([start]) == set()
 
 
 @pytest.mark.parametrize("ending", [Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED])
@@ -264,7 +264,7 @@ def test_all_that_a_filter_means_are_cancelled_in_bounded_batches(monkeypatch: p
     sizes = [len(batch) for batch in jobs.cancel_all(Filter(tags=["a"]))]
     assert sizes == [3, 3, 2]
     assert {jobs.get(job_id).status for job_id in meant} == {Status.CANCELLED}
-    assert jobs.called_off([running]) == {running.job_id}
+    assert jobs.cancel_requested([running]) == {running.job_id}
     assert jobs.get(done).status == Status.COMPLETED
     assert {jobs.get(job_id).status for job_id in others} == {Status.PENDING}
 

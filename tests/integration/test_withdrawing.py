@@ -75,9 +75,9 @@ def test_many_are_withdrawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         jobs.cancel(job_id)
     relay = Relay()
     relay.withdraw(many)
-    relay._bell.clear()
+    relay._wakeup.clear()
     relay._withdraw_some()
-    assert relay._bell.is_set()
+    assert relay._wakeup.is_set()
     relay._withdraw_some()
     assert queue().get_job_ids() == []
 

@@ -37,21 +37,21 @@ def test_messages_come_whole_and_in_order(ends: Pair) -> None:
     assert here.receive() == [b"the next one"]
 
 
-def test_only_the_bell_wakes_up(ends: Pair) -> None:
+def test_only_a_wakeup_is_selected(ends: Pair) -> None:
     here, there = ends
     there.send(b"something")
     assert not is_woken(here)
-    there.ring()
-    there.ring()
+    there.wake()
+    there.wake()
     assert is_woken(here, 5)
     assert here.receive() == [b"something"]
     assert not is_woken(here)  # it was heard, however often it rang
 
 
-def test_nobody_waits_for_a_bell_that_is_not_heard(ends: Pair) -> None:
+def test_nobody_waits_for_a_wakeup_that_is_not_heard(ends: Pair) -> None:
     _here, there = ends
     for _ in range(100_000):
-        there.ring()
+        there.wake()
 
 
 def test_who_hung_up_is_noticed_after_what_it_had_sent(ends: Pair) -> None:
@@ -63,11 +63,11 @@ def test_who_hung_up_is_noticed_after_what_it_had_sent(ends: Pair) -> None:
     assert (here.receive(), here.is_closed) == ([], True)
 
 
-def test_it_is_noticed_by_the_bell_alone(ends: Pair) -> None:
+def test_it_is_noticed_by_the_wakeup_alone(ends: Pair) -> None:
     """As when a process that a handler left behind holds the other end open."""
     here, there = ends
     there.send(b"last words")
-    there._bell.close()
+    there._wakeup.close()
     assert is_woken(here, 5)
     assert here.receive() == [b"last words"]
     assert (here.receive(), here.is_closed) == ([], True)
@@ -85,10 +85,10 @@ def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
     assert (there.receive(), there.is_closed) == ([], True)
 
 
-def test_a_ring_that_nobody_heard_is_no_error(ends: Pair) -> None:
+def test_a_wakeup_that_nobody_heard_is_no_error(ends: Pair) -> None:
     """Its worker died with it; what it had sent is read all the same, and then it is known to be gone."""
     here, there = ends
-    there.ring()
+    there.wake()
     here.send(b"work")
     here.close()
     assert there.receive() == [b"work"]

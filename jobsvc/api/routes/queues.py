@@ -44,7 +44,7 @@ def resume_queue(name: str) -> QueueShown:
     """Let a queue's jobs start again."""
     _check(name)
     jobs.resume(name)
-    relay().let_go()
+    relay().release_withheld()
     return _dump_queue(jobs.queue_states([name])[0])
 
 
