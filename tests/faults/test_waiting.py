@@ -57,6 +57,10 @@ def test_a_stream_outlives_an_outage_of_postgres(ground: Ground, service: Servic
         ground.postgres.stop()
         eventually(lambda: "Postgres: unavailable" in service.api.output)
         assert [next(stream) for _ in range(5)] == [{}] * 5
+        # To a browser's EventSource an error would be final.
+        again = service.client.get(f"/jobs/{job_id}/events", headers={"Accept": "text/event-stream"})
+        assert (again.status_code, again.text.partition(":")[0]) == (200, "retry")
+        assert service.client.get(f"/jobs/{job_id}/events").status_code == 503
         ground.postgres.start()
         eventually(lambda: "Postgres: available again" in service.api.output)
         assert stored(ground, "UPDATE jobs SET due_at = now()") == 2

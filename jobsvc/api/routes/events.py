@@ -53,8 +53,9 @@ class EventsQuery(Query):
     {
         200: Reply(
             "Events `status` and `progress`, with `data`: {id, status, attempts, progress, error}; with `logs=true` "
-            "also `log`, with `data`: {attempt, time, level, message}. While there are too many streams, a client that "
-            "names `text/event-stream` in Accept is sent an empty one with `retry`, after which it comes back.",
+            "also `log`, with `data`: {attempt, time, level, message}. "
+            "While there are too many streams, or Postgres is unavailable, a client that names `text/event-stream` in "
+            "Accept is sent an empty one with `retry`, after which it comes back.",
             _STREAM,
         ),
         204: Reply("The job has ended, and the client has seen that."),
@@ -70,7 +71,12 @@ def events(job_id: UUID) -> Response:
     the event of its end.
     """
     with_lines = query(EventsQuery).logs
-    now = Snapshot.of(jobs.get(job_id))
+    try:
+        now = Snapshot.of(jobs.get(job_id))
+    except StoreUnavailable:
+        if (empty := _come_back()) is not None:
+            return empty
+        raise
     seen, position = _last_seen(now)
     if now.has_ended and seen == now.version:
         return Response(status=204)  # tells an EventSource to come back no more
@@ -114,12 +120,18 @@ def _no_threads(job_id: UUID) -> Response:
     return problem(501, "Streams need a server with threads", detail)
 
 
-def _too_many() -> Response:
-    """Refuse a stream: so that an EventSource, for which an error is final, comes back."""
+def _come_back() -> Response | None:
+    """Return an empty stream, so that an EventSource comes back, for which an error is final; None for others."""
     if any(kind.split(";")[0].strip().lower() == _STREAM for kind in request.headers.get("Accept", "").split(",")):
         # Not all of them at once.
         pause = random.randint(1000 * RETRY_AFTER_SECONDS, 2000 * RETRY_AFTER_SECONDS)  # noqa: S311
         return _respond(iter([f"retry: {pause}\n\n"]))
+    return None
+
+
+def _too_many() -> Response:
+    if (empty := _come_back()) is not None:
+        return empty
     detail = "As many clients follow jobs or wait for them as the service can hold; try again soon."
     return problem(503, "Too many streams", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
