@@ -20,6 +20,9 @@ RQ_LEVEL = "WARNING"
 MAX_TEXT = 64 * 1024
 """Longest message or traceback in a log line, in characters."""
 
+MAX_NAME = 200
+"""Longest name of a logger or level in a log line, in characters."""
+
 _about: ContextVar[dict[str, Any] | None] = ContextVar("logged_attempt", default=None)
 
 
@@ -31,9 +34,9 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text. Raises nothing, whatever the record holds."""
-        level, name, message = (escape_controls(one) for one in (record.levelname, record.name, _message(record)))
+        level, name, message = (escape_controls(one) for one in (*_names(record), _message(record)))
         lines = [f"{self.formatTime(record, self.datefmt)} {level:<7} {name}: {message}"]
-        for more in _traceback(record), record.stack_info:
+        for more in _traceback(record), record.stack_info and cut(record.stack_info, MAX_TEXT):
             if more:
                 lines += escape_controls(more, keep_newlines=True).split("\n")
         return "\n  ".join(lines)
@@ -45,10 +48,11 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, in ASCII. Raises nothing, whatever the record holds."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        level, name = _names(record)
         line: dict[str, Any] = {
             "time": moment.replace("+00:00", "Z"),
-            "level": record.levelname,
-            "logger": record.name,
+            "level": level,
+            "logger": name,
             "message": _message(record),
             **(_about.get() or {}),
         }
@@ -56,6 +60,11 @@ class JsonLines(logging.Formatter):
             line["traceback"] = trace
         # A lone surrogate is no text, and strict readers of JSON refuse its escape.
         return json.dumps({key: _without_surrogates(value) for key, value in line.items()})
+
+
+def _names(record: logging.LogRecord) -> tuple[str, str]:
+    """Return the names of the record's level and logger, either of which may be a handler's own."""
+    return cut(record.levelname, MAX_NAME), cut(record.name, MAX_NAME)
 
 
 def _message(record: logging.LogRecord) -> str:

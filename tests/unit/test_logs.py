@@ -115,6 +115,11 @@ def test_a_text_without_end_is_cut(formatted: Any) -> None:
     assert f"({5_000_000 - MAX_TEXT} characters left out)" in line
 
 
+@pytest.mark.parametrize("formatted", [text, parsed], ids=["text", "json"])
+def test_names_without_end_are_cut(formatted: Any) -> None:
+    assert len(str(formatted("hi", name="n" * 1_000_000))) < 1000
+
+
 def test_json_holds_no_lone_surrogate_and_keeps_what_is_text() -> None:
     line = parsed("a\ud800b\udcff😀", name="x\udfff")
     assert line["message"] == "a\ufffdb\ufffd😀"
