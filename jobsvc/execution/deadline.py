@@ -8,11 +8,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import FrameType
 from typing import Any
 
 from jobsvc.jobs import StartedAttempt
 from jobsvc.strict_json import clean
+
+LAST_SECONDS = 0.5
+"""How long `limited` waits for what it has raised to be handled."""
 
 CANCEL_LOOK_SECONDS = 1.0
 """How often it is looked whether a job was called off."""
@@ -201,6 +205,28 @@ class ThreadDeadline(Deadline):
 
     def _begin(self) -> None:
         self._arm()
+
+    def limited(self, seconds: float, work: Callable[[], None]) -> None:
+        """As for the main thread. What sits in C then, where nothing can be raised, goes on in a thread of its own."""
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=copy_context().run, args=(run,), name="limited", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            self.is_limit_struck = True
+            _throw(thread.ident or 0, LimitReached)
+            thread.join(LAST_SECONDS)
+        if thread.is_alive():
+            raise LimitReached("the time is up")
+        if failures:
+            raise failures.pop()
 
     def _arm(self) -> None:
         _timer.watch(self)

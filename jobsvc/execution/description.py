@@ -71,6 +71,7 @@ class Description:
         own_modules: names of modules whose frames are left out at the traceback's start.
         """
         self.type = type_name(subject)
+        self.message, self.traceback = NO_TIME, f"{title(subject)}: {NO_TIME}"  # until there are better ones
         self.message = self._message(subject)
         self.traceback = f"{title(subject)}: {self.message}"  # until there is a better one
         lines = "".join(self._chain(raised, 0, own_modules))
