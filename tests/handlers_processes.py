@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import gc
 import logging
+import logging.config
 import multiprocessing
 import os
 import pty
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,11 @@ _LEFT: dict[str, Callable[[], Any]] = {
     "hard limit": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     "size": lambda: _lower(resource.RLIMIT_FSIZE, 0),
     "nice": lambda: os.nice(5),
+    "data": lambda: _lower(resource.RLIMIT_DATA, 1),
+    "warnings": lambda: warnings.simplefilter("error"),
+    "stderr's file replaced": lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2),
+    "loggers disabled": lambda: logging.config.dictConfig({"version": 1}),
+    "time zone": lambda: (os.environ.update(TZ="Asia/Tokyo"), time.tzset()),
     "recursion": lambda: sys.setrecursionlimit(200),
     "trace": lambda: sys.settrace(lambda *_: time.sleep(0.001)),
     "gc": lambda: gc.disable(),
@@ -269,6 +276,8 @@ def look_around(payload: dict[str, Any]) -> dict[str, Any]:
             "collects": gc.isenabled(),
             "socket": one.gettimeout(),
             "trace": sys.gettrace() is None,
+            "zone": time.tzname[0],
+            "filters": len(warnings.filters),
         }
 
 

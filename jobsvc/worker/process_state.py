@@ -9,11 +9,18 @@ import os
 import resource
 import socket
 import sys
+import time
+import warnings
 from typing import Any
+
+_OUR_LOGGER = logging.getLogger("jobsvc.worker")
 
 _SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 
-_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+_LIMITS = (
+    *(resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE),
+    *(resource.RLIMIT_DATA, resource.RLIMIT_NPROC),
+)
 
 
 class ProcessState:
@@ -34,6 +41,9 @@ class ProcessState:
         self._interpreter = _interpreter()
         self._log_handlers = list(logging.root.handlers)
         self._log_level = logging.root.level
+        self._disabled = {name for name, logger in _loggers() if logger.disabled}
+        self._filters = list(warnings.filters)
+        self._files = _identities(1, 2)
 
     def restore(self) -> bool:
         """Restore the process' state; False if that can't be done, and the process is to be replaced.
@@ -59,6 +69,9 @@ class ProcessState:
             self._restore_interpreter()
         if _environ() != self._environ:
             self._restore_environ()
+        if warnings.filters != self._filters:
+            warnings.filters[:] = self._filters  # type: ignore[index]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
         return self._restore_folder() and self._restore_limits() and _identity() == self._identity and self.is_intact()
 
     def is_intact(self) -> bool:
@@ -72,7 +85,11 @@ class ProcessState:
         if logging.root.manager.disable:
             logging.disable(logging.NOTSET)
         sys.stdin, sys.stdout, sys.stderr = self._streams
-        return not any(stream is not None and stream.closed for stream in self._streams) and _are_open(1, 2)
+        if _OUR_LOGGER.disabled:  # as by logging.config, which disables all that it doesn't know
+            for name, logger in _loggers():
+                logger.disabled = name in self._disabled
+        is_closed = any(stream is not None and stream.closed for stream in self._streams)
+        return not is_closed and _identities(1, 2) == self._files
 
     def _restore_interpreter(self) -> None:
         is_collecting, limit, timeout, trace, profile = self._interpreter
@@ -87,6 +104,7 @@ class ProcessState:
             del os.environb[name]
         for name, value in self._environ.items():
             os.environb[name] = value
+        time.tzset()
 
     def _restore_folder(self) -> bool:
         try:
@@ -136,10 +154,15 @@ def _interpreter() -> tuple[Any, ...]:
     return gc.isenabled(), sys.getrecursionlimit(), socket.getdefaulttimeout(), sys.gettrace(), sys.getprofile()
 
 
-def _are_open(*files: int) -> bool:
+def _loggers() -> list[tuple[str, logging.Logger]]:
+    known = logging.root.manager.loggerDict
+    return [(name, one) for name, one in list(known.items()) if isinstance(one, logging.Logger)]
+
+
+def _identities(*files: int) -> list[tuple[int, int]] | None:
+    """Which files these descriptors are of; None if one of them is closed."""
     try:
-        for file in files:
-            os.get_inheritable(file)
-        return True
+        found = map(os.fstat, files)
+        return [(one.st_dev, one.st_ino) for one in found]
     except OSError:
-        return False
+        return None

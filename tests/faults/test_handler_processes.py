@@ -160,8 +160,9 @@ def test_asyncio_with_a_subprocess_works(site: Site) -> None:
 SIGNALS = ["SIGALRM ignored", "SIGALRM default", "SIGALRM raises", "SIGALRM blocked", "all blocked", "SIGTERM default"]
 TIMERS = ["alarm", "virtual timer", "profiling timer", "SIGCHLD ignored", "watchdog", "wakeup", "loop"]
 STREAMS = ["stdout closed", "stdout replaced", "stdout's file closed", "log handlers", "log level"]
-OTHERS = ["folder", "umask", "environ", "memory", "files", "size", "nice", "recursion", "trace", "gc", "socket timeout"]
-LEFT_BEHIND = [*SIGNALS, *TIMERS, *STREAMS, *OTHERS, "threads"]
+OTHERS = ["folder", "umask", "environ", "memory", "data", "files", "size", "nice", "recursion", "trace", "gc"]
+MORE = ["socket timeout", "warnings", "stderr's file replaced", "loggers disabled", "time zone"]
+LEFT_BEHIND = [*SIGNALS, *TIMERS, *STREAMS, *OTHERS, *MORE, "threads"]
 NOT_IN_THREADS = {*SIGNALS, "profiling timer", "SIGCHLD ignored", "wakeup", "loop"} - {"SIGALRM blocked", "all blocked"}
 
 
