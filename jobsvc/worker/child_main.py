@@ -166,7 +166,7 @@ class ChildMain:
     def _send(self, message: Message) -> None:
         try:
             frame = encode(message)
-        except Unencodable as error:
+        except (Unencodable, MemoryError) as error:
             if not isinstance(message, Ended | PartialResult):
                 return
             failure = Failure(UNSHOWN, f"the outcome can't be told: {error}"[:MAX_MESSAGE])
@@ -195,9 +195,12 @@ class ChildMain:
                 time.sleep(FULL_SECONDS)
 
     def _listen(self) -> None:
-        while frames := self._channel.receive():
-            for frame in frames:
-                self._obey(pickle.loads(frame))  # noqa: S301  # only the worker can write to this end
+        try:
+            while frames := self._channel.receive():
+                for frame in frames:
+                    self._obey(pickle.loads(frame))  # noqa: S301  # only the worker can write to this end
+        except BaseException:  # such as for lack of memory; a process that hears nothing would hold its jobs for ever
+            os._exit(os.EX_SOFTWARE)
         self._on_hung_up()
 
     def _obey(self, command: Any) -> None:
