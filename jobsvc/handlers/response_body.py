@@ -76,7 +76,12 @@ def _decode(raw: bytes, media_type: str, kind: str, is_json: bool, is_cut: bool)
     return _decoder("utf-8" if charset in _NOT_CHARSETS else charset).decode(raw, final=not is_cut)
 
 
+_ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "x-euc-jp": "euc-jp", "x-gbk": "gbk", "x-cp1252": "cp1252"}
+"""Labels of charsets (WHATWG Encoding §4.2) that Python does not know."""
+
+
 def _decoder(charset: str) -> codecs.IncrementalDecoder:
+    charset = _ALIASES.get(charset, charset)
     try:
         # bytes.decode() refuses codecs that don't make text, such as base64.
         b"a".decode(charset, "replace")
