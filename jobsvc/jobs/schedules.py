@@ -27,7 +27,7 @@ RETRY_SECONDS = 60
 class NewSchedule:
     """A schedule as a client asks for it: `job` as it was given, `new_job` with the defaults filled in.
 
-    The cron expression and the time zone have passed the checks of jobsvc.cron.
+    The cron expression and the time zone have passed the checks of `jobs.cron`.
     """
 
     name: str

@@ -46,7 +46,7 @@ def is_sentinel(url: str) -> bool:
 
 
 def parse(url: str) -> Watched:
-    """Split a URL that `jobsvc.urls` has checked."""
+    """Split a URL that `urls` has checked."""
     scheme, _, rest = url.partition("://")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")

@@ -22,7 +22,7 @@ from jobsvc.execution.reporter import Report
 from jobsvc.jobs import AttemptResult, StartedAttempt, lost
 from jobsvc.processes.timetable import STORE_SECONDS
 from jobsvc.servers.outages import OutageTracker
-from jobsvc.worker import messages as messages
+from jobsvc.worker import messages
 from jobsvc.worker.child import SLOTS, ChildProcess
 from jobsvc.worker.child_pool import ChildPool
 from jobsvc.worker.completer import FLUSH_SECONDS, Completer

@@ -5,7 +5,7 @@ The class: a time that one clock made is compared with another's. Its members, a
   which of two jobs is the older: made by Postgres' clock (`jobsvc.jobs.ids`); `created_at` decides at the edges;
 - `Retry-After` of a job, "within a year from now", ages on the command line (`--after 5m`), AGE in its tables:
   `current_time`;
-- `webhook-timestamp`, and the times of log lines beside `startedAt`: `jobsvc.pgclock`, in child processes too;
+- `webhook-timestamp`, and the times of log lines beside `startedAt`: `jobsvc.servers.pgclock`, in child processes too;
 - a date in another server's Retry-After: that server's own `Date`;
 - due times, leases, expiry, schedules, idempotency keys, sliding windows, waits: in SQL, as before.
 Harmless, and left to the host's clock: lines of processes' own logs, spans, HTTP's `Date`, what RQ shows (`rq:*`,

@@ -70,7 +70,8 @@ def leave_orphan(process: Process) -> None:
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    code = f"import os, signal, subprocess, sys\nfrom jobsvc.initprocess import leave_pid_one\nleave_pid_one()\n{code}"
+    head = "import os, signal, subprocess, sys\nfrom jobsvc.processes.pid_one import leave_pid_one\nleave_pid_one()\n"
+    code = head + code
     return subprocess.run([*NAMESPACE, sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 

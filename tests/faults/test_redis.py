@@ -21,7 +21,8 @@ from tests.support import POOL, Process, Service, eventually
 
 # A worker that looks after its running job every second, where RQ's does every 30.
 BRISK = """
-from jobsvc import pool, worker
+from jobsvc import worker
+from jobsvc.worker import pool
 
 class Brisk(worker.JobsvcWorker):
     def __init__(self, *args, **kwargs):

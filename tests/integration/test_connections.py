@@ -18,7 +18,7 @@ from tests.support import eventually
 LOCK = """
 import os, signal, sys, time
 from sqlalchemy import text
-from jobsvc.db import transaction
+from jobsvc.db.engine import transaction
 with transaction() as connection:
     connection.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": sys.argv[1]})
 """

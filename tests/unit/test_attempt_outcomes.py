@@ -127,7 +127,7 @@ def test_texts_of_an_ordinary_exception_are_as_python_shows_them() -> None:
     assert "test_attempt_outcomes.py" in lines[1]
     assert lines.index("KeyError: 'key'") < lines.index("a note") < lines.index("ValueError: wrong")
     assert "The above exception was the direct cause of the following exception:" in lines
-    assert "jobsvc/attempt.py" not in found.traceback
+    assert "execution/attempt.py" not in found.traceback
 
 
 def test_texts_of_a_group_show_its_members() -> None:
