@@ -1,4 +1,4 @@
-"""One attempt: the handler runs under its clock, and its end becomes an outcome that can be stored."""
+"""One attempt of a job: runs the handler under its deadline and returns a result that can be stored."""
 
 import logging
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from jobsvc.states import Outcome
 logger = logging.getLogger("jobsvc.worker")
 
 TEXT_SECONDS = 2.0
-"""Time for the texts of an exception, whose `__str__` may take any. Well below the 10 s of grace after a timeout."""
+"""Time limit for describing an exception: its `__str__` may hang. Well below the 10 s of grace after a timeout."""
 
 OWN_MODULES = (__name__, handlers.Handler.__module__)
-"""Modules whose frames are not shown at the start of a traceback."""
+"""Modules whose frames are omitted at the start of a traceback."""
 
 
 UNKNOWN_TYPE_SECONDS = 1.0
-"""Pause before a job is started again of which there is no handler here, although its worker has one."""
+"""Pause before a job is started again if this process lacks a handler of its type, although its worker has one."""
 
 
 def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> AttemptResult:
-    """Run the handler, in this thread; returns how that ended. Raises nothing, whatever the handler does."""
+    """Run the handler in this thread and return the result. Never raises, whatever the handler does."""
     job_id = str(started.job_id)
     context = handlers.Context(
         *(job_id, started.attempt, started.max_attempts, started.fence),
@@ -43,12 +43,12 @@ def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> Attemp
     ):
         try:
             end = _run(started, clock, context)
-        except BaseException as error:  # struck before the clock had paused, or out of memory until now
+        except BaseException as error:  # the clock fired before it was paused, or memory ran out
             try:
                 end = _end_of(started, clock, error)
             except BaseException:
                 end = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
-        if end.outcome != Outcome.COMPLETED:  # else nothing has started the clock again since the handler returned
+        if end.outcome != Outcome.COMPLETED:  # a completed attempt has not armed it again since `pause`
             clock.close()
         return with_progress_and_logs(end, clock, log)
 
@@ -70,18 +70,18 @@ def _run(started: StartedAttempt, clock: Deadline, context: handlers.Context) ->
 
 
 def _unknown_type(started: StartedAttempt) -> AttemptResult:
-    """Return the end of an attempt that can't start in this process, which must not be spent."""
+    """Return the result for a type without a handler in this process: returned uncounted."""
     logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
     return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
 def with_progress_and_logs(end: AttemptResult, clock: Deadline, log: AttemptLog) -> AttemptResult:
-    """The same end, with what the attempt had told of itself until then."""
+    """Return the result with the attempt's last progress and its unsent log lines added."""
     return with_lines(replace(end, progress=clock.last_progress) if clock.last_progress else end, log.unsent())
 
 
 def with_lines(end: AttemptResult, lines: Lines) -> AttemptResult:
-    """The same end, with these lines among those that come with it."""
+    """Return the result with these log lines merged into its own."""
     if not lines.lines:
         return end
     joined = join([lines, Lines(end.last_line, end.logs or [])])
@@ -89,26 +89,26 @@ def with_lines(end: AttemptResult, lines: Lines) -> AttemptResult:
 
 
 UNEXPLAINED = Failure(UNKNOWN_TYPE, "the attempt failed, and there was no memory left to say why")
-"""Of an attempt for which no other failure can be made."""
+"""Failure of an attempt for which no other one can be built."""
 
 
 def failed(started: StartedAttempt, reason: BaseException) -> AttemptResult:
-    """Return the end of an attempt that the service ends for this reason, while its handler still runs."""
+    """Return the result of an attempt that is ended for `reason` while its handler still runs."""
     texts = Description()
     texts.describe(reason, reason, OWN_MODULES)
     return _end(started, reason, texts, delay=None, is_struck=True)
 
 
 def _end_of(started: StartedAttempt, clock: Deadline, error: BaseException) -> AttemptResult:
-    """Return the end of an attempt whose handler raised this, and let go of all that the exception holds.
+    """Return the result of an attempt whose handler raised `error`, and drop what `error` refers to.
 
-    The rule of what counts:
-    1. If the clock struck while the handler ran (timeout, cancel, hand-back), that is the outcome, whatever came out
-       of the handler afterwards. One that swallows it and returns has completed, but for a cancel.
-    2. Else a Discard, Snooze or RetryIn counts, wherever it is in what came out: in a group, as a cause, or as a
-       context that `raise … from` has not suppressed. Of several the one nearest to the surface counts, which the
-       handler raised last; at the same depth Discard comes before Snooze, and that before RetryIn.
-    3. Else the attempt has failed by the exception that came out.
+    Which exception decides:
+    1. If the clock fired while the handler ran (timeout, cancel, hand-back), that is the outcome, whatever the handler
+       raised afterwards. A handler that swallows it and returns has completed, except after a cancel.
+    2. Otherwise a Discard, Snooze or RetryIn counts wherever it is in `error`: in a group, as a cause, or as a context
+       that `raise … from` has not suppressed. Of several the outermost one counts, which was raised last; at the same
+       depth Discard comes before Snooze, and Snooze before RetryIn.
+    3. Otherwise the attempt has failed with `error`.
     """
     clock.pause()
     is_struck = clock.is_struck
@@ -137,7 +137,7 @@ def _end_of(started: StartedAttempt, clock: Deadline, error: BaseException) -> A
 
 
 def _limited(clock: Deadline, describe: Callable[[], None]) -> None:
-    """Describe what was raised within TEXT_SECONDS; once more if there was no memory before frames were cleared."""
+    """Call `describe` within TEXT_SECONDS; again after a MemoryError: cleared frames free memory."""
     try:
         clock.limited(TEXT_SECONDS, describe)
     except MemoryError:
@@ -145,7 +145,7 @@ def _limited(clock: Deadline, describe: Callable[[], None]) -> None:
 
 
 def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
-    """Return the exception that says how the job goes on, and its seconds; None if there is none. See `_end_of`."""
+    """Return the Discard, Snooze or RetryIn that counts (see `_end_of`) and its seconds, or None."""
     for level in exceptions.levels(error, with_suppressed=False):
         for kind in (handlers.Discard, handlers.Snooze, handlers.RetryIn):
             for one in level:
@@ -157,7 +157,7 @@ def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
 
 
 def _name_reason(error: BaseException, reason: BaseException) -> None:
-    """Give the reason's text to what was raised of its class in another thread, where an instance can't be raised."""
+    """Copy the reason's message to exceptions of its class; ThreadDeadline can only raise the class."""
     for level in exceptions.levels(error, with_suppressed=True):
         for one in level:
             if type(one) is type(reason):
@@ -165,7 +165,7 @@ def _name_reason(error: BaseException, reason: BaseException) -> None:
 
 
 def _seconds(error: BaseException) -> float | None:
-    """Return the seconds of a Snooze or RetryIn; None where a subclass has made nonsense of them."""
+    """Return the seconds of a Snooze or RetryIn; None if a subclass has set an invalid value."""
     try:
         seconds = float(error.seconds)  # type: ignore[attr-defined]
     except Exception:
@@ -176,7 +176,7 @@ def _seconds(error: BaseException) -> float | None:
 def _end(
     started: StartedAttempt, subject: BaseException, texts: Description, delay: float | None, is_struck: bool
 ) -> AttemptResult:
-    """Return the end that this exception stands for; for an Interruption, only if our clock raised it."""
+    """Return the result for this exception. An Interruption counts as one only if the clock raised it."""
     if is_struck and isinstance(subject, HandBack):
         return handed_back(started.job_id, started.fence)
     if is_struck and isinstance(subject, Cancelled):

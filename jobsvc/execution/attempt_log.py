@@ -1,4 +1,4 @@
-"""The log of a running attempt: `ctx.log`, and the records of `logging`, kept until they are stored."""
+"""The log of a running attempt: `ctx.log` lines and `logging` records, kept until they are stored."""
 
 import logging
 from collections import deque
@@ -14,19 +14,19 @@ from jobsvc.servers import pgclock
 from jobsvc.strict_json import clean
 
 MAX_MESSAGE = 4 * 1024
-"""Characters of one line; what is longer is cut."""
+"""Characters of one line; longer ones are cut."""
 
 MAX_LEVEL = 32
-"""Characters of a level's name, which a handler may have made up."""
+"""Characters of a level's name; a handler may define its own."""
 
 OUR_OWN = ("jobsvc", "rq")
-"""The loggers, and those below them, whose records are about the attempt, not of it."""
+"""Loggers (with their descendants) whose records are about an attempt and not part of its log."""
 
 
 class AttemptLog:
-    """The log of one attempt; any thread may add to it. Within `with` it takes in what the attempt logs.
+    """The log of one attempt; thread-safe. Within `with`, it captures the attempt's `logging` records.
 
-    sent: the number of the last line that was handed on to be stored while the attempt runs.
+    sent: number of the last line that was reported while the attempt runs.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class AttemptLog:
         self.on_new: Callable[[], None] = lambda: None
         """Called after a line was added, in the thread that added it."""
         self._numbers = count(1)
-        # Without a lock: a timeout may strike in the midst of `add`, and must leave none held.
+        # No lock: a timeout may be raised inside `add` and would leave it locked (deadlock).
         self._lines: deque[tuple[Line, int]] = deque(maxlen=MAX_LINES)
 
     def add(self, message: str, level: str = "INFO", at: float | None = None) -> None:
-        """Add a line; `at` is seconds since the epoch by this host's clock, now if it is left out."""
+        """Add a line; `at` is seconds since the epoch by this host's clock, by default now."""
         moment = datetime.fromtimestamp(pgclock.now() if at is None else pgclock.from_local(at), UTC)
         text = clean(message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…")
         line = {"time": show_time(moment), "level": clean(level[:MAX_LEVEL]), "message": text}
-        # One call in C, so that lines of several threads are numbered in the order in which they stand here.
+        # One C call under the GIL (race): lines of several threads are numbered in the order in which they are added.
         self._lines.extend(zip((line,), self._numbers))  # noqa: B905  # strict would be a step more
         self.on_new()
 
@@ -53,7 +53,7 @@ class AttemptLog:
         return bool(lines) and lines[-1][1] > self.sent
 
     def unsent(self) -> Lines:
-        """Return the lines after `sent`, the newest that may be kept."""
+        """Return the lines after `sent`, reduced to the newest that may be stored."""
         return self.kept().after(self.sent) if self.has_unsent else NO_LINES
 
     def kept(self) -> Lines:
@@ -64,7 +64,7 @@ class AttemptLog:
     def __enter__(self) -> "AttemptLog":
         root = logging.getLogger()
         if _keeper not in root.handlers:
-            logs.to_stderr()  # while root has no handler but ours, a record would show nowhere else
+            logs.to_stderr()  # if root had only our handler, records would appear nowhere else
             root.addHandler(_keeper)
         self._token = _mine.set(self)
         _running.append(self)
@@ -80,16 +80,16 @@ _running: list[AttemptLog] = []
 
 
 def _whose() -> AttemptLog | None:
-    """The log of the attempt that a record belongs to.
+    """Return the log of the attempt that logs in this thread.
 
-    A thread that a handler started doesn't know its attempt; it is told while that is the only one here.
+    A thread started by a handler doesn't inherit its attempt: use the running attempt if there is only one.
     """
     mine, running = _mine.get(), list(_running)
     return mine or (running[0] if len(running) == 1 else None)
 
 
 class _Keeper(logging.Handler):
-    """Keeps, for its attempt, what reaches the root logger at INFO or above."""
+    """Adds records that reach the root logger at INFO or above to their attempt's log."""
 
     _format = logging.Formatter("%(message)s").format  # with the traceback of `logger.exception`
 

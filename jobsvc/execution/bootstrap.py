@@ -1,4 +1,4 @@
-"""What a process does once, before it uses handlers."""
+"""One-time set-up of a process before it uses handlers."""
 
 from functools import lru_cache
 
@@ -12,14 +12,14 @@ from jobsvc.processes.refusal import exit_on_error
 
 @lru_cache(maxsize=1)
 def bootstrap() -> None:
-    """Load the handlers, and set up logs and tracing; ends the process with one line if a setting is wrong.
+    """Load the handlers and set up logs and tracing; on a wrong setting, exit with a one-line error.
 
-    Called before anything forks, so that forked processes have all of it.
+    Call before forking, so that forked processes inherit all of it.
     """
     with exit_on_error():
         handlers.load(settings().JOBSVC_HANDLERS, settings().JOBSVC_QUEUES)
     tracing.set_up()
-    logs.to_stderr()  # or a stock worker would set up RQ's own lines, which escape nothing
-    colorizer.notty = True  # its colours would be escaped
+    logs.to_stderr()  # otherwise a stock worker uses RQ's log format, which escapes nothing
+    colorizer.notty = True  # no colours: their codes would be escaped
     if ownership.is_rq_worker():  # other programs check both servers
         ownership.check_at_start(rq_redis.connection())

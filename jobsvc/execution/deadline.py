@@ -1,6 +1,6 @@
-"""The time of one attempt: when it is over, an exception is raised in the handler, wherever that is."""
+"""Deadline of one attempt: when it passes, an exception is raised inside the running handler."""
 
-import _signal  # whose `getsignal` makes no enum of the result: 0.04 us instead of 2
+import _signal  # `getsignal` without conversion to an enum: 0.04 us instead of 2
 import contextlib
 import ctypes
 import math
@@ -16,46 +16,46 @@ from jobsvc.jobs import StartedAttempt
 from jobsvc.strict_json import clean
 
 LAST_SECONDS = 0.5
-"""How long `limited` waits for what it has raised to be handled."""
+"""Time for `work` to finish after `limited` has raised LimitReached in it."""
 
 CANCEL_LOOK_SECONDS = 1.0
-"""How often it is looked whether a job was called off."""
+"""Seconds between checks for a cancel request."""
 
 CANCEL_NOTICE_SECONDS = 1.0
-"""How long a handler that looks at `ctx.cancelled` has for itself, before Cancelled is raised in it."""
+"""Seconds between `ctx.cancelled` becoming True and Cancelled being raised in the handler."""
 
 CANCEL_GRACE_SECONDS = 1.5
-"""How long it may take to stop then. With what it takes to notice a cancel, it has to stay well below 5 s."""
+"""Seconds a handler gets to stop after Cancelled. With the time to notice a cancel, it must stay well below 5 s."""
 
 
 class Interruption(BaseException):
-    """Raised by a clock in the code of a handler. No Exception, so that `except Exception` doesn't swallow it."""
+    """Raised by a clock in a handler. Not an Exception, so that `except Exception` doesn't swallow it."""
 
 
 class AttemptTimeout(Interruption):
-    """The handler's time is up."""
+    """The attempt took longer than its timeout."""
 
     def __init__(self, seconds: float | None = None) -> None:
         super().__init__(f"the attempt took longer than its {'time' if seconds is None else f'{seconds:g} s'}")
 
 
 class HandBack(Interruption):
-    """The worker shuts down, and the handler took longer than the time that was left to it."""
+    """The worker shuts down, and the handler did not finish within the time left."""
 
 
 class Cancelled(Interruption):
-    """Somebody called the job off."""
+    """A cancel of the job was requested."""
 
 
 class LimitReached(Interruption):
-    """The time for a piece of work after the handler is up: see `Deadline.limited`."""
+    """The time limit of `Deadline.limited` was reached."""
 
 
 class Deadline:
-    """The time of an attempt on the main thread, kept by a signal: `start` before the handler, `close` after it.
+    """Deadline of an attempt on the main thread, by SIGALRM: `start` before the handler, `close` after it.
 
-    RQ's own timer counts whole seconds only. `on_progress` is called in the handler's thread when there is new
-    progress; who then reads `last_progress` sets `is_progress_new` to False before.
+    RQ's own timer counts whole seconds only. `on_progress` is called in the handler's thread on new progress; readers
+    of `last_progress` first set `is_progress_new` to False (race).
     """
 
     def __init__(self, started: StartedAttempt, on_progress: Callable[[], None] = lambda: None) -> None:
@@ -63,9 +63,9 @@ class Deadline:
         self.deadline = math.inf
         self.is_over = False
         self.is_struck = False
-        """Whether the reason was raised in the handler, whatever that made of it."""
+        """True if the reason was raised in the handler, even if the handler swallowed it."""
         self.is_limit_struck = False
-        """Whether the time of `limited` was over."""
+        """True if the time limit of `limited` was reached."""
         self._limit = math.inf  # monotonic seconds
         self.is_cancelled = False
         self.handler_knows = False
@@ -75,25 +75,25 @@ class Deadline:
         self._on_progress = on_progress
 
     def start(self) -> None:
-        """Raise the reason when the time is up, which begins now."""
+        """Start the timeout; once it has passed, the reason is raised in the handler."""
         self.deadline = time.monotonic() + self._timeout
         self._begin()
 
     def _begin(self) -> None:
         global _on_main_thread
         _on_main_thread = self
-        if _signal.getsignal(signal.SIGALRM) is not on_alarm:  # the first one here, or a handler has set its own
+        if _signal.getsignal(signal.SIGALRM) is not on_alarm:  # first attempt here, or a handler set its own
             signal.signal(signal.SIGALRM, on_alarm)
         self._arm()
 
     def close(self) -> None:
-        """Raise nothing any more."""
+        """Disarm the timer."""
         self.pause()
 
     def pause(self) -> None:
-        """Don't raise the reason any more; what is raised in the midst of this is dropped, since the handler is over.
+        """Disarm the timer. An Interruption raised meanwhile is dropped, since the handler is over.
 
-        The reason may still be raised at the call itself, before this begins: once, so the caller calls again.
+        The reason may still be raised, once, at the call itself before the loop begins: then call again.
         """
         while True:
             try:
@@ -102,7 +102,7 @@ class Deadline:
                 self.is_struck = False
 
     def limited(self, seconds: float, work: Callable[[], None]) -> None:
-        """Call `work`, and raise LimitReached in it after `seconds`; after `pause`."""
+        """Call `work`, and raise LimitReached in it after `seconds`. Only to be called after `pause`."""
         self._limit = time.monotonic() + seconds
         try:
             self._arm()
@@ -117,28 +117,28 @@ class Deadline:
 
     @property
     def fires_at(self) -> float:
-        """When (monotonic seconds) something is to be raised."""
+        """Return when (monotonic seconds) to raise something; infinity for never."""
         return min(self._limit, math.inf if self.is_over else self.deadline)
 
     def stop(self, reason: BaseException, left: float) -> None:
-        """Raise `reason` in the handler in `left` seconds, unless its time is up before. From any thread."""
+        """Raise `reason` in the handler in `left` seconds, unless its deadline is earlier. From any thread."""
         deadline = time.monotonic() + left
         if not self.is_over and deadline < self.deadline:
             self.reason, self.deadline = reason, deadline
             self._arm()
 
     def cancel(self, left: float) -> None:
-        """The job was called off: `ctx.cancelled` says so, and in `left` seconds Cancelled is raised."""
+        """Make `ctx.cancelled` True, and raise Cancelled in the handler in `left` seconds."""
         self.is_cancelled = True
         self.stop(Cancelled("the job was cancelled"), left)
 
     def tell_cancelled(self) -> bool:
-        """Whether the job was called off; from when that is told, `handler_knows`."""
+        """Return True if a cancel was requested (`ctx.cancelled`); `handler_knows` records that answer."""
         self.handler_knows = self.is_cancelled
         return self.is_cancelled
 
     def progress(self, percent: float, message: str | None) -> None:
-        """Take note of the handler's progress."""
+        """Record the handler's progress."""
         self.last_progress = {"percent": float(percent), "message": None if message is None else clean(str(message))}
         self.is_progress_new = True
         self._on_progress()
@@ -147,16 +147,16 @@ class Deadline:
         signal.setitimer(signal.ITIMER_REAL, max(self.fires_at - time.monotonic(), 0.001))
 
     def fire(self) -> None:
-        """Raise the reason, or LimitReached, if the time is up."""
+        """Raise the reason, or LimitReached, if it is due."""
         if self.fires_at == math.inf:
             return
-        if time.monotonic() < self.fires_at:  # meant for the attempt before, which was over
+        if time.monotonic() < self.fires_at:  # the signal was for the previous attempt
             self._arm()
         else:
             raise self._strike()
 
     def _strike(self) -> BaseException:
-        """Note that something is raised now; returns what."""
+        """Record that an exception is raised now, and return it."""
         if self._limit < math.inf:
             self._limit, self.is_limit_struck = math.inf, True
             return LimitReached("the time is up")
@@ -168,19 +168,19 @@ _on_main_thread: Deadline | None = None
 
 
 def on_alarm(signum: int, frame: FrameType | None) -> None:
-    """Handle SIGALRM: raise what the clock of the attempt on the main thread has to raise."""
+    """Handle SIGALRM: raise what is due in the attempt on the main thread."""
     if _on_main_thread:
         _on_main_thread.fire()
 
 
 class _Replaced(BaseException):
-    """Raised in a thread in place of what was thrown into it too late."""
+    """Raised in a thread to replace an exception that was thrown into it too late."""
 
 
 class ThreadDeadline(Deadline):
-    """The same for an attempt on another thread, where an exception strikes once the handler runs Python again.
+    """Deadline of an attempt on another thread: it raises once the handler runs Python code again.
 
-    Only a class can be raised there: the reason's, whose instance has none of its texts.
+    Only the reason's class can be raised there (PyThreadState_SetAsyncExc), so the exception lacks its message.
     """
 
     def __init__(self, started: StartedAttempt, on_progress: Callable[[], None] = lambda: None) -> None:
@@ -195,8 +195,8 @@ class ThreadDeadline(Deadline):
             self._limit = math.inf
             has_thrown, self._has_thrown = self._has_thrown, False
         if has_thrown:
-            # To take back what hasn't struck would leave CPython 3.11 looking for it at each call, and for ever in a
-            # thread with a trace function. So another exception takes its place, and is caught here.
+            # Withdrawing a pending exception would make CPython 3.11 check for it at each call, and loop for ever in a
+            # thread with a trace function. So replace it with another exception, and catch that here.
             with contextlib.suppress(_Replaced):
                 _throw(self._thread, _Replaced)
                 while True:
@@ -207,7 +207,7 @@ class ThreadDeadline(Deadline):
         self._arm()
 
     def limited(self, seconds: float, work: Callable[[], None]) -> None:
-        """As for the main thread. What sits in C then, where nothing can be raised, goes on in a thread of its own."""
+        """As in Deadline, but in a thread of its own, which is left behind if it hangs in C code."""
         failures: list[BaseException] = []
 
         def run() -> None:
@@ -232,7 +232,7 @@ class ThreadDeadline(Deadline):
         _timer.watch(self)
 
     def fire(self) -> None:
-        """Raise the reason, or LimitReached, in the attempt's thread, if it is not over."""
+        """Raise the reason, or LimitReached, in the attempt's thread if it is due and not disarmed."""
         with self._lock:
             if self.fires_at <= time.monotonic():
                 self._has_thrown = True
@@ -244,7 +244,7 @@ def _throw(thread: int, error: type[BaseException]) -> None:
 
 
 class _Timer:
-    """Rings the clocks of threads, from a thread of its own, which is started with the first one."""
+    """Fires the deadlines of attempts on threads, from one thread that starts with the first of them."""
 
     def __init__(self) -> None:
         self._clocks: set[ThreadDeadline] = set()
@@ -253,7 +253,7 @@ class _Timer:
         self._thread: threading.Thread | None = None
 
     def watch(self, clock: ThreadDeadline) -> None:
-        """Ring at the clock's deadline."""
+        """Fire this clock when it is due."""
         with self._changed:
             self._clocks.add(clock)
             if self._thread is None:
@@ -263,7 +263,7 @@ class _Timer:
                 self._changed.notify()
 
     def forget(self, clock: ThreadDeadline) -> None:
-        """Ring it no more."""
+        """Stop watching this clock."""
         with self._changed:
             self._clocks.discard(clock)
 

@@ -1,6 +1,6 @@
-"""The texts of an exception, made in a way that can't fail: its type, message and traceback.
+"""Type, message and traceback of an exception as text, built in a way that can't fail.
 
-The only code of a handler that is called here is `__str__`, once for each exception.
+The only handler code called here is `__str__`, once for each exception.
 """
 
 import traceback
@@ -21,40 +21,40 @@ from jobsvc.execution.exceptions import (
 from jobsvc.strict_json import cut
 
 MAX_MESSAGE = 4 * 1024
-"""Characters of an exception's message: part of each GET of its job, so a few screens at most."""
+"""Characters of an exception's message: it is part of each GET of its job, so a few screens at most."""
 
 MAX_TRACEBACK = 64 * 1024
-"""Characters of a traceback; its end is kept, since the exception that came out stands there."""
+"""Characters of a traceback; its end is kept, which shows the exception that was raised last."""
 
 MAX_SHOWN = 20
-"""Exceptions of a chain or group that a traceback shows: each may have MAX_FRAMES lines of its own."""
+"""Exceptions of a chain or group shown in a traceback; each may have MAX_FRAMES frames."""
 
 MAX_FRAMES = 100
-"""Frames that are shown of one exception: a fifth from the start, the rest from the end; recursion makes thousands."""
+"""Frames shown of one exception: a fifth from the start, the rest from the end. Recursion makes thousands."""
 
 MAX_DEPTH = 10
-"""Levels of nested groups that a traceback shows, as in Python's own."""
+"""Levels of nested groups shown in a traceback, as in Python's own."""
 
 MAX_NOTES = 20
-"""Notes (PEP 678) that are shown of one exception."""
+"""Notes (PEP 678) shown of one exception."""
 
 NO_MESSAGE = "<the message cannot be shown>"
-"""Stands for a message that could not be made, as where there is no memory."""
+"""Placeholder for a message that could not be built, e.g. without memory."""
 
 NO_TIME = "<the message took too long>"
-"""Stands for a message whose `__str__` did not return in time."""
+"""Placeholder for a message whose `__str__` did not return in time."""
 
 UNKNOWN_TYPE = "Exception"
-"""The type of an exception of which, for lack of memory, not even that could be found out."""
+"""Type name used when there is no memory to find out the real one."""
 
 _BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 class Description:
-    """The texts of an exception, made one by one: what could not be made is a placeholder.
+    """Texts of an exception, built one by one; a placeholder stands for each that can't be built.
 
-    is_late: returns True once the time for the texts is over; then no more code of the handler's is called.
+    is_late: returns True once the time limit is over; from then on no handler code is called.
     """
 
     def __init__(self, is_late: Callable[[], bool] = lambda: False) -> None:
@@ -66,14 +66,14 @@ class Description:
         self._left = MAX_SHOWN
 
     def describe(self, subject: BaseException, raised: BaseException, own_modules: tuple[str, ...]) -> None:
-        """Make the texts: type and message of `subject`, the traceback of `raised`, which wraps it or is the same.
+        """Set type and message from `subject`, and the traceback from `raised`, which wraps it or is the same.
 
-        own_modules: names of modules whose frames are left out at the traceback's start.
+        own_modules: names of modules whose frames are omitted at the start of the traceback.
         """
         self.type = type_name(subject)
-        self.message, self.traceback = NO_TIME, f"{title(subject)}: {NO_TIME}"  # until there are better ones
+        self.message, self.traceback = NO_TIME, f"{title(subject)}: {NO_TIME}"  # in case the next line is interrupted
         self.message = self._message(subject)
-        self.traceback = f"{title(subject)}: {self.message}"  # until there is a better one
+        self.traceback = f"{title(subject)}: {self.message}"  # in case the next line is interrupted
         lines = "".join(self._chain(raised, 0, own_modules))
         self.traceback = cut(lines[-MAX_TRACEBACK:], MAX_TRACEBACK)
 
@@ -92,7 +92,7 @@ class Description:
         return text
 
     def _chain(self, error: BaseException, depth: int, own_modules: tuple[str, ...] = ()) -> list[str]:
-        """The exception after those that it was raised from or during, as Python's own traceback shows them."""
+        """Return the lines of the exception and of those that it was raised from or during, in Python's order."""
         blocks: list[list[str]] = []
         seen: set[int] = set()
         one: BaseException | None = error
@@ -125,7 +125,7 @@ class Description:
 
 
 def _without(trace: TracebackType | None, modules: tuple[str, ...]) -> TracebackType | None:
-    """The traceback without the frames of these modules at its start; all of it where there are no others."""
+    """Return the traceback without leading frames of these modules; all of it if there are no others."""
     inner = trace
     while inner is not None:
         name = dict.get(inner.tb_frame.f_globals, "__name__")
@@ -146,13 +146,13 @@ def _frames(trace: TracebackType | None) -> list[str]:
         first = MAX_FRAMES // 5
         start, end = traceback.extract_tb(trace, first), traceback.extract_tb(trace, first - MAX_FRAMES)
         return [header, *start.format(), f"  [{count - MAX_FRAMES} frames were left out]\n", *end.format()]
-    except BaseException as broken:  # a loader or a source file that misbehaves
+    except BaseException as broken:  # a misbehaving loader or source file
         drop(broken)
         return [header, *_bare_frames(trace)]
 
 
 def _bare_frames(trace: TracebackType) -> list[str]:
-    """The frames without their source: no file is read, and no code of others called."""
+    """Return the frames without source lines: reads no file and calls no foreign code."""
     lines: list[str] = []
     inner: TracebackType | None = trace
     while inner is not None and len(lines) < MAX_FRAMES:

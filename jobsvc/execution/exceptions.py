@@ -1,8 +1,8 @@
-"""Exceptions of handlers: what they are and what they wrap; also of those that misbehave.
+"""Safe inspection of handlers' exceptions and of what they wrap.
 
-An exception's class may override `__getattr__`, `__class__`, `__cause__` and more, and each of these may raise, hang,
-lie or return anything. So attributes are read by the descriptors of BaseException itself, which no subclass can
-override, and no code of a handler is called here.
+An exception's class may override `__getattr__`, `__class__`, `__cause__` and more, and each override may raise, hang
+or return anything. So attributes are read by BaseException's own descriptors, which no subclass can override, and no
+handler code is called here.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from typing import Any
 from jobsvc.strict_json import cut
 
 MAX_TYPE = 200
-"""Characters of the name of a class, module, file or function; longer than any that a person wrote."""
+"""Characters of a class, module, file or function name; names written by people are shorter."""
 
 MAX_EXCEPTIONS = 100_000
-"""Exceptions that are visited in one chain; it takes about 0.1 s."""
+"""Exceptions visited in one chain, which takes about 0.1 s."""
 
 _cause: Any = vars(BaseException)["__cause__"]
 _context: Any = vars(BaseException)["__context__"]
@@ -53,7 +53,7 @@ def title(error: BaseException) -> str:
 
 
 def is_text(value: Any) -> bool:
-    """Return True if this is a `str`, without asking the value, as `isinstance` may."""
+    """Return True if this is a `str`; unlike `isinstance`, without reading the value's `__class__`."""
     return type.__subclasscheck__(str, type(value))
 
 
@@ -64,19 +64,19 @@ def trace_of(error: BaseException) -> TracebackType | None:
 
 
 def raised_from(error: BaseException) -> tuple[BaseException | None, bool]:
-    """Return what Python shows before this exception, None for nothing; and whether that is its explicit cause."""
+    """Return the exception that Python shows before this one or None, and True if it is the cause."""
     cause: BaseException | None = _cause.__get__(error)
     context: BaseException | None = None if _suppress.__get__(error) else _context.__get__(error)
     return (context, False) if cause is None else (cause, True)
 
 
 def members_of(error: BaseException) -> tuple[BaseException, ...]:
-    """Return the exceptions of a group; none for any other exception."""
+    """Return the exceptions of a group; () for any other exception."""
     return tuple(_members.__get__(error) or ()) if is_a(error, BaseExceptionGroup) else ()
 
 
 def notes_of(error: BaseException, limit: int) -> tuple[list[Any], int]:
-    """Return the first notes (PEP 678) of an exception, and how many there are."""
+    """Return up to `limit` notes (PEP 678) of an exception, and their total number."""
     notes: Any = dict.get(_attributes.__get__(error), "__notes__")
     if not type.__subclasscheck__(list, type(notes)):
         return [], 0
@@ -85,10 +85,10 @@ def notes_of(error: BaseException, limit: int) -> tuple[list[Any], int]:
 
 
 def levels(error: BaseException, *, with_suppressed: bool) -> Iterator[list[BaseException]]:
-    """Yield the exception, then what it wraps directly, then what that wraps, and so on.
+    """Yield the exception, then all that it wraps directly, then all that those wrap, and so on.
 
     An exception wraps the members of its group, its cause and its context. A context that `raise … from` has
-    suppressed is visited only `with_suppressed`. Each exception comes once, MAX_EXCEPTIONS in all.
+    suppressed is visited only if `with_suppressed`. Each exception comes once, up to MAX_EXCEPTIONS in all.
     """
     seen = {id(error)}
     level = [error]
@@ -112,10 +112,10 @@ def _wrapped(error: BaseException, with_suppressed: bool) -> Iterator[BaseExcept
 
 
 def clear_frames(error: BaseException) -> None:
-    """Let go of the local variables of the frames that this exception, and what it wraps, came through.
+    """Clear the local variables in the traceback frames of the exception and of all that it wraps.
 
-    Frees what the handler held, so that there is memory for the texts, and breaks cycles. Frames of generators and
-    coroutines are left alone: clearing one that is suspended would close it, and somebody may still use it.
+    Frees the handler's memory, so that there is enough for the texts, and breaks cycles. Frames of generators and
+    coroutines are skipped: clearing a suspended one would close it while it may still be in use.
     """
     for level in levels(error, with_suppressed=True):
         for one in level:
@@ -129,13 +129,13 @@ def clear_frames(error: BaseException) -> None:
 
 
 def release(error: BaseException) -> None:
-    """Cut the exception, and what it wraps, off from their tracebacks and from each other."""
+    """Remove the tracebacks, causes and contexts of the exception and of all that it wraps."""
     for one in [one for level in levels(error, with_suppressed=True) for one in level]:
         drop(one)
         _cause.__set__(one, None)
 
 
 def drop(error: BaseException) -> None:
-    """Cut one exception off from its traceback and its context."""
+    """Remove the traceback and the context of one exception."""
     _trace.__set__(error, None)
     _context.__set__(error, None)

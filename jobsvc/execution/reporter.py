@@ -1,4 +1,4 @@
-"""Reports on running attempts: new progress and log lines, in time also when the handler says nothing more."""
+"""Reports on running attempts: new progress and log lines, on time even if the handler adds no more."""
 
 import contextlib
 import math
@@ -13,14 +13,14 @@ from jobsvc.jobs import StartedAttempt
 from jobsvc.jobs.log_lines import Lines
 
 YOUNG_SECONDS = 0.1
-"""Progress of an attempt that is younger is not reported: most that young have ended before."""
+"""Age from which on an attempt's progress is reported; most attempts finish earlier."""
 
 LINES_AFTER_SECONDS = 1.0
-"""Lines of an attempt are reported once it has run so long; of a shorter one they come with its end."""
+"""Age from which on an attempt's log lines are reported; those of shorter attempts come with the result."""
 
 
 class Running(NamedTuple):
-    """An attempt that runs; `since` is in monotonic seconds."""
+    """A running attempt; `since` is in monotonic seconds."""
 
     started: StartedAttempt
     clock: Deadline
@@ -38,51 +38,51 @@ class Report(NamedTuple):
 
 
 class Reporter:
-    """Tells when there is something to report on `running` attempts, and collects it.
+    """Waits until reports on `running` attempts are due, and collects them.
 
-    progress_seconds, lines_seconds: the least time between two reports of each kind.
-    One thread calls `wait` and `collect`. The handlers' threads call `on_progress` and `on_line`, which take no lock
-    and add to no queue that grows: a timeout may strike in their midst, and a handler may call them without a pause.
+    progress_seconds, lines_seconds: minimum interval between two reports of each kind.
+    One thread calls `wait` and `collect`. Handlers' threads call `on_progress` and `on_line`, which take no lock (a
+    timeout may interrupt them: deadlock) and let no queue grow (a handler may call them without a pause).
     """
 
     def __init__(self, running: Mapping[int, Running], progress_seconds: float, lines_seconds: float) -> None:
         self._running = running
         self._progress_seconds, self._lines_seconds = progress_seconds, lines_seconds
-        self._progress_at = self._lines_at = 0.0  # of the last reports
+        self._progress_at = self._lines_at = 0.0  # monotonic seconds of the last reports
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._stop: SimpleQueue[None] = SimpleQueue()
         self._is_idle = False
 
     def on_progress(self) -> None:
-        """Note that an attempt has new progress."""
+        """Notify the reporter of new progress."""
         if self._wake.empty():
             self._wake.put(None)
 
     def on_line(self) -> None:
-        """Note that an attempt has a new line. Lines are looked for by the clock, once the reporter is awake."""
+        """Notify the reporter of a new line if it is idle; otherwise it checks for lines by itself."""
         if self._is_idle and self._wake.empty():
             self._wake.put(None)
 
     def stop_waiting(self) -> None:
-        """Let `wait` return at once. From any thread."""
+        """Make `wait` return at once. From any thread."""
         self._stop.put(None)
         self._wake.put(None)
 
     def wait(self, most: float = math.inf) -> None:
-        """Wait until there is something to report, for `most` seconds, or until `stop_waiting` is called."""
+        """Wait until a report is due, for up to `most` seconds, or until `stop_waiting` is called."""
         due_at = self._due_at()
         if due_at == math.inf:
             self._is_idle = True
-            due_at = self._due_at()  # race: something may have come before the flag was seen
+            due_at = self._due_at()  # race: a line may have been added before the flag was set
         seconds = max(min(due_at - time.monotonic(), most), 0)
-        # While there is progress that is not due, more of it wakes nobody.
+        # While progress is waiting to become due, more of it must not wake this thread.
         queue = self._stop if self._has_progress() else self._wake
         with contextlib.suppress(Empty):
             queue.get(timeout=None if seconds == math.inf else seconds)
         self._is_idle = False
 
     def collect(self) -> list[Report]:
-        """Return what is due. Lines count as reported when `done` is called, progress at once."""
+        """Return the reports that are due. Progress counts as reported at once, lines once `done` is called."""
         with contextlib.suppress(Empty):
             while True:
                 self._wake.get_nowait()
@@ -106,14 +106,14 @@ class Reporter:
         return found
 
     def done(self, reports: Collection[Report]) -> None:
-        """Note that these were taken over."""
+        """Mark these reports as accepted."""
         for report in reports:
             one = self._running.get(report.slot)
             if report.lines and one and one.started is report.started:
                 one.log.sent = report.lines.last
 
     def again(self, reports: Collection[Report], seconds: float) -> None:
-        """Note that these could not be taken over, so that they are collected again after `seconds`."""
+        """Mark these reports as not accepted, so that they are collected again after `seconds`."""
         for report in reports:
             one = self._running.get(report.slot)
             if report.progress and one and one.started is report.started:

@@ -7,22 +7,21 @@ from jobsvc.execution.exceptions import type_name
 from jobsvc.strict_json import parse_own, unstorable
 
 MAX_RESULT = 16 * 1024 * 1024
-"""Bytes of a result as JSON in UTF-8: it is part of each GET of its job, and held in memory by all that handle it."""
+"""Bytes of a result as JSON in UTF-8: each GET of its job returns it, and each process that handles it buffers it."""
 
 _MOST_ESCAPED = 3
-"""No character takes more than so many times its bytes in UTF-8 once it is written as an escape (\\uXXXX)."""
+"""Largest ratio between the length of a character's escape (\\uXXXX) and its bytes in UTF-8."""
 
 
 class UnserializableResult(Exception):
-    """The handler returned what JSON or Postgres can't hold."""
+    """The handler's result can't be represented in JSON or stored in Postgres."""
 
 
 def storable(result: Any) -> Any:
-    """Return the result as JSON's own types.
+    """Return the result converted to JSON's own types.
 
-    Raises UnserializableResult for what has none: other types, NaN, two keys that are the same in JSON (1 and "1"),
-    a circular or deep value, text that Postgres can't hold, more than MAX_RESULT bytes, or an object that raises
-    whatever it likes while it is read.
+    Raises UnserializableResult for other types, NaN, two keys that are the same in JSON (1 and "1"), a circular or too
+    deep value, text that Postgres can't store, more than MAX_RESULT bytes, or an object that raises while it is read.
     """
     if result is None:
         return None
@@ -46,5 +45,5 @@ _TOO_LARGE = f"the result takes more than {MAX_RESULT} bytes of JSON"
 
 
 def _reason(error: BaseException) -> str:
-    """What was wrong: in the words of `json`, or the type alone of what the result's own methods raised."""
+    """Return the message of `json`'s own errors; of what the result's methods raised, only the type."""
     return str(error) if type(error) in (TypeError, ValueError, RecursionError) else type_name(error)

@@ -1,4 +1,4 @@
-"""`run`: the one function that RQ calls, under any RQ worker, to make one attempt of one job."""
+"""`run`: the one function that RQ calls, under any RQ worker, to run one attempt of one job."""
 
 import contextlib
 import logging
@@ -34,25 +34,25 @@ from jobsvc.states import WAITING, Outcome, Status
 logger = logging.getLogger("jobsvc.worker")
 
 TOGETHER = 10
-"""From so many on, jobs that complete at once share a line of the log."""
+"""If more results than this arrive at once, completed jobs share one log line."""
 
 MOST_PLACES = 1000
-"""No concurrency key has more."""
+"""Largest concurrency limit of a key."""
 
 
 CANCELLED = "Cancelled: the job was cancelled"
-"""What RQ shows for the traceback of an attempt that was called off."""
+"""Text that RQ shows as the traceback of a cancelled attempt."""
 
 
 class AttemptFailed(Exception):
-    """Raised towards RQ in the place of what the handler raised, of which it has the texts alone.
+    """Raised to RQ instead of the handler's exception; contains only its text.
 
-    RQ formats what it catches, as an exception of a handler might not survive.
+    RQ formats the exceptions that it catches, which may fail for a handler's own.
     """
 
 
 def warm_up() -> None:
-    """Run an attempt's statements for no job, so that the first one finds them compiled."""
+    """Run an attempt's statements without a job, so that they are compiled before the first one."""
     with contextlib.suppress(StoreUnavailable):
         jobs.finish([])
         jobs.start([], "", 1)
@@ -60,11 +60,11 @@ def warm_up() -> None:
 
 
 def run(job_id: str) -> Any:
-    """Make an attempt of this job, if it waits and is due; else do nothing: another dispatch was first.
+    """Run one attempt of this job if it is waiting and due; else do nothing: another dispatch was first.
 
-    Returns the handler's result, for RQ to show. Raises AttemptFailed for an attempt that failed, after
-    giving RQ's Retry the plan that Postgres holds: RQ schedules the next attempt, shows it meanwhile, and
-    starts it if no relay was there to do so at the exact time.
+    Returns the handler's result, for RQ to show, or a Retry for a snoozed job. Raises StoreUnavailable if the job
+    can't be started, and AttemptFailed for a failed attempt, after copying the retry plan from Postgres to RQ:
+    RQ shows the next attempt as scheduled, and starts it if no relay does so at the exact time.
     """
     rq_job = get_current_job()
     assert rq_job is not None
@@ -80,7 +80,7 @@ def run(job_id: str) -> Any:
             return None
         look_after_refused([UUID(job_id)], rq_job.connection)
         return None
-    # RQ ignores SIGINT here, which is for its worker to handle; a process that the handler forks has its own terms.
+    # Fork: RQ ignores SIGINT here, since its worker handles it; a process forked by the handler gets the defaults.
     forks.be_main_process()
     forks.guard(
         {signal.SIGALRM: (on_alarm, signal.SIG_DFL), signal.SIGINT: (signal.SIG_IGN, signal.default_int_handler)}
@@ -109,14 +109,14 @@ def run(job_id: str) -> Any:
 
 
 def failure_text(end: AttemptResult) -> str:
-    """Return what RQ shows of an attempt that did not complete."""
+    """Return the text that RQ shows for an attempt that did not complete."""
     if end.failure is None:
         return CANCELLED
     return end.failure.traceback or f"{end.failure.type}: {end.failure.message}"
 
 
 def record(end: AttemptResult) -> tuple[AttemptResult, JobTransition | None]:
-    """As `store`, for one attempt, waiting for Postgres as long as that takes."""
+    """Store one result as `store` does; retries until Postgres is available."""
     backoff = Backoff()
     is_told = False
     while True:
@@ -130,10 +130,10 @@ def record(end: AttemptResult) -> tuple[AttemptResult, JobTransition | None]:
 
 
 def store(ends: list[AttemptResult]) -> list[tuple[AttemptResult, JobTransition | None]]:
-    """Store how these attempts ended; returns each with its verdict, None for one that had lost its job.
+    """Write attempt results to Postgres; returns (result, transition) pairs in order.
 
-    An end that Postgres refuses to hold is stored, and returned, as a failure of its own.
-    Raises StoreUnavailable, and then nothing is stored, or all is: trying again tells.
+    transition is None if the lease had been lost. A result that Postgres rejects is replaced by a failure.
+    Raises StoreUnavailable; then either nothing or everything is stored, and it is safe to call again.
     """
     try:
         verdicts = {verdict.job_id: verdict for verdict in jobs.finish(ends)}
@@ -155,9 +155,9 @@ _told_of: set[str] = set()
 
 
 def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
-    """Log, once for each type, that jobs wait for a handler, and dispatch others of their concurrency keys.
+    """Return which of these refused jobs wait for a handler; dispatch others of their concurrency keys.
 
-    Returns those of these jobs, none of which was started, that do. Empty while Postgres is unavailable.
+    Logs each type without a handler once. Returns an empty set while Postgres is unavailable.
     """
     refused: list[jobs.Refused] = []
     with contextlib.suppress(StoreUnavailable):
@@ -171,18 +171,18 @@ def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
 
 
 def dispatch_withheld(keys: set[str], connection: Redis) -> None:
-    """Dispatch who waits for a place of these concurrency keys, now that one is free."""
+    """Dispatch jobs withheld by these concurrency keys, now that a slot is free."""
     dispatch(lambda: jobs.claim_next(keys, MOST_PLACES), connection)
 
 
 def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
-    """Push what `claim` returns, now that an attempt has ended; where that fails, a sweep does so."""
+    """Push the jobs that `claim` returns to RQ. Errors are logged; a sweep dispatches the jobs later."""
     claimed: list[Dispatch] = []
     try:
         claimed = claim()
         push(claimed, connection)
     except Exception as error:
-        # The attempt has ended, whatever becomes of other jobs.
+        # The finished attempt must not be affected by the dispatch of other jobs.
         logger.warning("what could be dispatched now waits for a sweep: %s", error)
         with contextlib.suppress(StoreUnavailable):
             if claimed:
@@ -190,7 +190,7 @@ def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
 
 
 def tell_all(ended: list[tuple[StartedAttempt, AttemptResult, JobTransition | None]]) -> None:
-    """Log how these ended: one by one, or, when many did at once, those together that simply completed."""
+    """Log the results of attempts, one line each; if there are many, one line for all that completed."""
     completed: Counter[str] = Counter()
     for started, end, verdict in ended:
         if len(ended) > TOGETHER and verdict and verdict.status == Status.COMPLETED:
@@ -202,7 +202,7 @@ def tell_all(ended: list[tuple[StartedAttempt, AttemptResult, JobTransition | No
 
 
 def tell(started: StartedAttempt, end: AttemptResult, verdict: JobTransition | None) -> None:
-    """Log how an attempt ended."""
+    """Log the result of an attempt."""
     with logs.About(str(started.job_id), started.type, started.attempt):
         _tell(started, end, verdict)
 
@@ -219,7 +219,7 @@ def _tell(started: StartedAttempt, end: AttemptResult, verdict: JobTransition | 
 
 
 def plan_retries(rq_job: RQJob, verdict: JobTransition) -> None:
-    """Give RQ's Retry the plan that Postgres holds: how many are left, and when the next is due."""
+    """Copy the retry plan from Postgres to RQ's job: how many retries are left, and when the next is due."""
     left = [math.ceil(interval) for interval in verdict.intervals_left]
     if verdict.status == Status.RETRYING:
         rq_job.retries_left, rq_job.retry_intervals = len(left), [seconds_until(verdict.due_at), *left[1:]]
@@ -228,5 +228,5 @@ def plan_retries(rq_job: RQJob, verdict: JobTransition) -> None:
 
 
 def seconds_until(due_at: datetime) -> int:
-    """The seconds until `due_at`, up to the whole second after it: RQ keeps no others, and must not ring early."""
+    """Return the whole seconds until `due_at`, rounded up so that RQ doesn't start the job early."""
     return max(math.ceil(due_at.timestamp()) - math.floor(time.time()), 0)

@@ -1,4 +1,4 @@
-"""What goes on beside a handler that has a process to itself: its lease, a cancel, and what it reports."""
+"""Supervision of a handler in a process of a stock RQ worker: its lease, cancel requests and reports."""
 
 import logging
 import math
@@ -28,18 +28,17 @@ logger = logging.getLogger("jobsvc.worker")
 
 
 PROGRESS_SECONDS, LINES_SECONDS = 0.2, 1.0
-"""Least time between two statements that store progress, or lines."""
+"""Minimum interval between two statements that store progress, or lines."""
 
 RETRY_SECONDS = 0.5
-"""Pause before a report that Postgres did not take is stored again."""
+"""Pause before a failed write of a report is retried."""
 
 
 class StandaloneDeadline(Deadline):
-    """A clock that also watches over its attempt, for a process in which nobody else does.
+    """Deadline that also supervises its attempt, for a process in which nothing else does.
 
-    From a thread the lease is renewed, and what the attempt reports is stored; and from there a
-    handler that doesn't stop, because it swallows the exception or hangs in a C call, is ended with
-    its process, after `abandon` was called with the reason.
+    A thread renews the lease and stores reports. If the handler doesn't stop, because it swallows the exception or
+    hangs in a C call, the thread calls `abandon` with the reason and kills this process with its group.
     """
 
     def __init__(self, started: StartedAttempt, log: AttemptLog, abandon: Callable[[BaseException], Any]) -> None:
@@ -57,15 +56,15 @@ class StandaloneDeadline(Deadline):
         self._keeper: threading.Thread | None = None
 
     def start(self) -> None:
-        """As the clock's."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # for the thread to inherit
+        """Start the deadline and the supervising thread."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # inherited by the thread
         super().start()
         self._keeper = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
         self._keeper.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # for the main thread alone
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # in the main thread only
 
     def close(self) -> None:
-        """As the clock's."""
+        """Disarm the timer and stop the supervising thread."""
         super().close()
         self._ended.set()
         self._reporter.stop_waiting()
@@ -73,7 +72,7 @@ class StandaloneDeadline(Deadline):
             self._keeper.join()
 
     def _keep(self) -> None:
-        """Renew the lease, look for a cancel and store reports, until the attempt is over or can't be stopped."""
+        """Renew the lease, check for a cancel and store reports, until the attempt ends or has to be killed."""
         lease = settings().JOBSVC_LEASE_SECONDS
         pause = min(CANCEL_LOOK_SECONDS, lease / 3)
         next_renewal, next_look = time.monotonic() + lease / 3, time.monotonic() + pause
@@ -95,11 +94,11 @@ class StandaloneDeadline(Deadline):
                 self._store_reports()
 
     def _seconds_to_end(self) -> float:
-        """Until the handler has had all the time that it gets, and the grace."""
+        """Return the seconds until the handler's deadline and its grace period have passed."""
         return max(self.deadline + self._grace - time.monotonic(), 0)
 
     def _look(self) -> None:
-        """Stop the handler if the job was called off."""
+        """Stop the handler if a cancel was requested."""
         try:
             if jobs.cancel_requested([self._started]):
                 self._grace = CANCEL_GRACE_SECONDS
@@ -108,14 +107,14 @@ class StandaloneDeadline(Deadline):
             logger.debug("%s can't tell whether it was cancelled: %s", self._started.job_id, error)
 
     def _renew(self, lease: float) -> bool:
-        """Whether the attempt still holds its job, as far as one can tell."""
+        """Renew the lease; returns False if it was lost, True also if Postgres can't be asked."""
         try:
             if jobs.renew([self._started], lease):
                 return True
             logger.warning("%s lost its lease; its outcome will not count", self._started.job_id)
             return False
         except Exception as error:
-            # Whatever it is, the next time may go well, and the lease be held.
+            # Any error may be temporary, and the lease may still be held.
             logger.warning("%s can't renew its lease: %s", self._started.job_id, error)
             return True
 
@@ -126,7 +125,7 @@ class StandaloneDeadline(Deadline):
             is_stored = all(self._store(report) for report in reports)
             self._is_failing = False
         except Exception as error:
-            # Whatever it is may pass, and the end has the newest progress and all lines in any case.
+            # Any error may be temporary, and the result contains the newest progress and all lines anyway.
             if not self._is_failing:
                 logger.warning("%s can't store what it reports: %s", self._started.job_id, error)
             self._is_failing = True
@@ -136,7 +135,7 @@ class StandaloneDeadline(Deadline):
             self._reporter.again(reports, RETRY_SECONDS)
 
     def _store(self, report: Report) -> bool:
-        """Return False where the row of the job was locked."""
+        """Store one report; returns False if the job's row was locked."""
         is_stored = not report.progress or bool(jobs.report([(self._started, report.progress)]))
         if report.lines:
             chunk = Chunk(self._started, report.lines, self._stored.superfluous(report.lines))

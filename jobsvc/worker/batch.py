@@ -1,7 +1,7 @@
-"""Jobs by the batch: taken, started, run and finished many at a time, which pays each round trip once.
+"""Batches of jobs: takes, starts, runs and finishes many at a time, so that they share round trips.
 
-More than can run at once are taken only where many wait, and no more than can be run within
-AHEAD_SECONDS; so slow ones are left to whoever is free. What is held up all the same goes back, uncounted.
+Prefetches beyond the concurrency limit only from queues with a backlog, and at most AHEAD_SECONDS of estimated work, so
+that idle workers get slow jobs. Prefetched jobs that can't start soon are returned uncounted.
 """
 
 import logging
@@ -36,30 +36,30 @@ from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 logger = logging.getLogger("jobsvc.worker")
 
 AHEAD_SECONDS = 0.05
-"""So much work is held beyond what runs."""
+"""Estimated work that is prefetched beyond the running jobs."""
 
 MOST_REFUSED = 100
-"""Largest number of jobs that are taken ahead since those before them could not be started."""
+"""Largest number of additional jobs that are prefetched because the previous ones could not be started."""
 
 SHOW_AFTER_SECONDS = 0.1
-"""RQ is told of an execution that takes longer; of a shorter one it sees the end alone."""
+"""Age from which on a running job is shown as started in RQ; of shorter ones RQ shows only the result."""
 
 STILLBORN_SECONDS = 0.5
-"""Pause after a process of handlers that died before it ran a job."""
+"""Pause after a child process died before it ran a job."""
 
 LOOK_SECONDS = 0.05
-"""How often it is looked after what runs."""
+"""Seconds between checks on running jobs (timeout, cancel, shutdown)."""
 
 
 class BatchRunner:
-    """The jobs that one worker holds, by their slots. All is done on its main thread, but for the leases."""
+    """Runs the jobs of one worker, by slot. Main thread only, except for the renewal of leases."""
 
     def __init__(self, source: JobSource, worker: str, threads: int) -> None:
         self.held: dict[int, RunningJob] = {}
         self.children = ChildPool(threads)
         self._source, self._threads = source, threads
         self._free = list(range(SLOTS))
-        self._seconds_each = 1.0  # a moving average of how long an attempt takes
+        self._seconds_each = 1.0  # moving average of an attempt's duration
         self._more = 0
         self._next_take = self._next_look = 0.0
         self._stop_at = math.inf
@@ -72,22 +72,22 @@ class BatchRunner:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether `stop` was called."""
+        """Return True once `stop` was called."""
         return self._stop_at < math.inf
 
     @property
     def holds_ends(self) -> bool:
-        """Whether there are ends that Postgres doesn't know yet."""
+        """Return True if there are results not yet stored in Postgres."""
         return bool(self._ends.not_stored)
 
     def stop(self) -> None:
-        """Take no more, give back what has not begun, and let the rest run on for JOBSVC_SHUTDOWN_SECONDS."""
+        """Take no more jobs, return unstarted ones, and let the rest run for JOBSVC_SHUTDOWN_SECONDS."""
         self._stop_at = min(self._stop_at, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS)
         self._postgres.hurry()
         self._ends.hurry()
 
     def run(self, job_ids: list[str]) -> None:
-        """Run these, and whatever else can be taken meanwhile, until none is held."""
+        """Run these jobs, and any that can be taken meanwhile, until none is left."""
         if self._keeper is None:
             self._keeper = Thread(target=keep_leases, args=(self._all_held,), daemon=True)
             self._keeper.start()
@@ -101,7 +101,7 @@ class BatchRunner:
                     self._flush()
                 if now >= self._reports.due_at():
                     self._reports.store()
-                if not (self.is_stopping and self.held):  # Redis may hang, and what runs is to be handed back in time
+                if not (self.is_stopping and self.held):  # Redis may hang, and running jobs must be returned in time
                     self._ends.show(is_last_try=self.is_stopping)
                 if now >= self._next_look:
                     self._look()
@@ -119,12 +119,12 @@ class BatchRunner:
 
     def _wait(self) -> None:
         seconds = self._until() - time.monotonic()
-        if len(self.held) > self._threads:  # a child process in which jobs wait doesn't ring for each end
+        if len(self.held) > self._threads:  # a child with waiting jobs doesn't wake us up for each result
             seconds = min(seconds, FLUSH_SECONDS)
         self.children.wait(seconds, FLUSH_SECONDS)
 
     def _until(self) -> float:
-        """When there is something to do at the latest."""
+        """Return when (monotonic seconds) the next step is due at the latest."""
         moments = [self._next_look, self._ends.due_at(is_idle=not self.held), self._reports.due_at()]
         if not self.is_stopping and len(self.held) < self._threads:
             moments.append(self._next_take)
@@ -140,13 +140,13 @@ class BatchRunner:
             self._next_take = time.monotonic() + self._postgres.pause
             return
         most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._more
-        if len(self.held) > max(self._threads - 1, most // 2):  # enough to go on with; so the next ones come as a batch
+        if len(self.held) > max(self._threads - 1, most // 2):  # enough for now, so that the next ones come as a batch
             return
         job_ids: list[str] = []
         with suppress(RedisError):
             room = min(most - len(self.held), len(self._free))
             job_ids = self._source.take(room, free=max(self._threads - len(self.held), 0))
-        self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # where nothing waits there is time
+        self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # empty queues are polled less often
         if job_ids:
             self._start(job_ids)
         else:
@@ -156,19 +156,19 @@ class BatchRunner:
         now = time.monotonic()
         started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._all_held()))
         if started is None:
-            with suppress(RedisError):  # else a sweep finds them missing
+            with suppress(RedisError):  # otherwise a sweep re-dispatches them
                 self._source.give_back(job_ids)
             self._next_take, self._more = time.monotonic() + self._postgres.pause, 0
             if not (self.held or self._starts):
                 self._rest(self._postgres.pause)
             return
         by_id = {str(one.job_id): one for one in started}
-        # Refused jobs take no time: where nothing else came, many are taken next.
+        # Refused jobs take no time: if all were refused, take more next time.
         self._more = 0 if started else min(2 * self._more + 8, MOST_REFUSED)
         if refused := set(job_ids) - by_id.keys():
             with suppress(RedisError):
                 self._source.refused(refused)
-        # In the order in which they were taken, the queues' own; Postgres returns them in any.
+        # In the order of the queues, as taken; Postgres returns them in any order.
         self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
 
     def _rest(self, seconds: float) -> None:
@@ -177,7 +177,7 @@ class BatchRunner:
             time.sleep(min(left, LOOK_SECONDS))
 
     def _give(self, started: Iterable[tuple[StartedAttempt, float]]) -> None:
-        """Have child processes run these, each started at this time."""
+        """Pass started jobs to child processes, each with its start time (monotonic seconds)."""
         by_child: dict[ChildProcess, list[RunningJob]] = {}
         for one, since in started:
             handler = handlers.find(one.type)
@@ -195,7 +195,7 @@ class BatchRunner:
 
     def _hear_all(self) -> None:
         for child in self.children:
-            is_dead = child.is_dead  # before what it told last is heard
+            is_dead = child.is_dead  # race: checked first, so that its last messages are read below
             for message in checked_messages(child, self.held):
                 self._hear(child, message)
             if is_dead:
@@ -223,12 +223,12 @@ class BatchRunner:
         self._end(self.held[slot], end, seconds)
 
     def _put_back(self, held: RunningJob) -> None:
-        """It has not begun; nor is it taken again before it can run."""
+        """Return an unstarted job uncounted; assume long attempts, so that it isn't prefetched again."""
         self._seconds_each = 1.0
         self._end(held, held.handed_back(begun=False))
 
     def _handle_child_exit(self, child: ChildProcess) -> None:
-        """Decide on the jobs of a process that has died."""
+        """Decide on the jobs of a child process that has died."""
         unbegun: list[tuple[StartedAttempt, float]] = []
         for held in [held for held in self.held.values() if held.child is child]:
             if not held.begun and child.has_begun and not self.is_stopping:
@@ -237,7 +237,7 @@ class BatchRunner:
                 unbegun.append((held.started, held.since))
             elif held.overdue:
                 self._end(held, held.partial_result or failed(held.started, held.overdue))
-            # Ended by us, and not for this job's sake; or by what its handler made of the hand-back.
+            # We killed the process because of another job, or a handler ended it in response to the hand-back.
             elif not held.begun or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
                 self._end(held, held.handed_back(begun=bool(held.begun)))
             else:
@@ -245,7 +245,7 @@ class BatchRunner:
                 self._end(held, lost(held.started.job_id, held.started.fence, message))
         self.children.dismiss(child)
         if not child.has_begun and child.kill_at == math.inf:
-            time.sleep(STILLBORN_SECONDS)  # nor may the next one live, as where memory is short
+            time.sleep(STILLBORN_SECONDS)  # the next one may die too, e.g. if memory is short
         self._give(unbegun)
 
     def _end(self, held: RunningJob, end: AttemptResult, seconds: float = 0.0) -> None:
@@ -277,7 +277,7 @@ class BatchRunner:
             )
 
     def _abandon(self) -> None:
-        """Leave at once: what ran goes back, what had ended is stored if Postgres is there."""
+        """Stop at once: return running jobs, and store results if Postgres is available."""
         self._stop_at = 0.0
         for child in self.children:
             child.close_by(0.0)

@@ -1,7 +1,7 @@
-"""The process in which a worker's handlers run, seen from the worker.
+"""A child process that runs handlers, as seen by its worker.
 
-It outlives the jobs that it runs, and what it tells is read also after its death: so a handler that
-crashes takes nobody else's result along, and its worker knows which jobs had begun.
+It runs many jobs, and its messages can be read after its death. So a handler that crashes it does not lose the results
+of other jobs, and the worker knows which jobs had started.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from jobsvc.worker.messages import Completed, Garbage, Message, decode
 logger = logging.getLogger("jobsvc.worker")
 
 SLOTS = 512
-"""How many jobs a worker may hold at once. Each has a slot, by which it and its child process call it."""
+"""Maximum jobs in flight per worker. Parent and child refer to a job by its slot number."""
 
 STUCK_LOOKS = 5
-"""Looks, not seconds, since on a busy machine the child process and who looks at it stand still together."""
+"""Checks without a new start before a busy child counts as stuck; not seconds: a loaded machine stalls both."""
 
 READS = 64
-"""Most reads of what a child process sent before its worker looks after the others."""
+"""Most reads from one child before the worker serves the others."""
 
 _ours: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 
 
 def _hang_up() -> None:
-    # A child process learns from a closed channel that its worker is gone: no other child may hold that end open.
+    # Fork: a child detects its worker's death by the closed channel, so no other child may keep that end open.
     for channel in list(_ours):
         channel.close()
 
@@ -48,7 +48,7 @@ _is_forking = False
 
 
 def fork() -> int:
-    """Fork a child process, with SIGINT and SIGTERM blocked. It finds out by itself that its worker has gone."""
+    """Fork a child process, with SIGINT and SIGTERM blocked; it detects its worker's death itself."""
     global _is_forking
     _is_forking = True
     pid = -1
@@ -63,14 +63,14 @@ def fork() -> int:
 
 
 def is_forking() -> bool:
-    """Whether the fork that is going on makes a child process."""
+    """Return True during `fork`, i.e. if the current fork makes a child process."""
     return _is_forking
 
 
 class ChildProcess:
-    """A forked process that runs what it is given, on its main thread or on `threads` > 1 of them.
+    """A forked process that runs jobs on its main thread, or on `threads` others if that is more than 1.
 
-    With `is_for_one` it is given one job only.
+    With `is_for_one` it runs a single job.
     """
 
     def __init__(self, threads: int, is_for_one: bool = False) -> None:
@@ -78,16 +78,16 @@ class ChildProcess:
         shared = memoryview(mmap.mmap(-1, 2 * 8 * SLOTS)).cast("d")
         self._begun, self._took = shared[:SLOTS], shared[SLOTS:]
         self.is_for_one = is_for_one
-        self.kill_at = math.inf  # monotonic seconds; once that is known, it is given no more
-        self.is_retired = False  # it said so itself: it is given no more, and ends when nothing runs in it
+        self.kill_at = math.inf  # monotonic seconds; once set, it gets no more jobs
+        self.is_retired = False  # by its own message: gets no more jobs, and ends when idle
         self._latest, self._looks = 0.0, 0
-        self._had_begun = False  # before its slots were given anew
+        self._had_begun = False  # `has_begun` before its slots were reused
         self._is_ended = self._is_reaped = False
         self.pid = fork()
         if self.pid == 0:
             self._be_child(there, threads)
         with contextlib.suppress(OSError):
-            os.setpgid(self.pid, self.pid)  # as it does itself, whoever comes first
+            os.setpgid(self.pid, self.pid)  # race: both processes do this, whichever is first
         there.close()
         _ours.add(self._channel)
 
@@ -104,11 +104,11 @@ class ChildProcess:
             os._exit(os.EX_SOFTWARE)
 
     def fileno(self) -> int:
-        """For `select`."""
+        """Return the descriptor of the wake-up socket, for `select`."""
         return self._channel.fileno()
 
     def give(self, work: Iterable[tuple[int, StartedAttempt, float]]) -> None:
-        """Have it run these: the slot, the job, and when (monotonic seconds) it may begin at the latest."""
+        """Send jobs to run: for each its slot, the job, and its latest start (monotonic seconds)."""
         work = list(work)
         self._looks = 0
         self._had_begun = self.has_begun
@@ -117,65 +117,65 @@ class ChildProcess:
         self._tell("run", work)
 
     def begun(self, slot: int) -> float:
-        """When (monotonic seconds) the handler of the job in this slot was called; 0 if it was not."""
+        """Return when (monotonic seconds) the handler of the job in this slot was called; 0 before."""
         return self._begun[slot]
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has called a handler at all, or if it can't even live."""
+        """Return True once it has called a handler; a dead process without one died during start-up."""
         return self._had_begun or any(self._begun)
 
     @property
     def is_usable(self) -> bool:
-        """Whether it may be given more."""
+        """Return True if it may get more jobs."""
         return self.kill_at == math.inf and not self.is_retired
 
     def look(self, is_busy: bool) -> None:
-        """Look whether it goes on; to be called now and then. `is_busy`: something runs in it."""
+        """Check for progress; to be called at regular intervals. `is_busy`: a handler runs in it."""
         latest = max(self._begun)
         self._looks = self._looks + 1 if is_busy and latest == self._latest else 0
         self._latest = latest
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it was busy, and has begun nothing, for STUCK_LOOKS looks."""
+        """Return True if it was busy, and started no job, for STUCK_LOOKS checks."""
         return self._looks >= STUCK_LOOKS
 
     def stored(self, slots: list[int]) -> None:
-        """The ends of these are stored; it may forget them."""
+        """Let it drop its copies of the results in these slots: they are stored."""
         self._tell("stored", slots)
 
     def cancel(self, slot: int) -> None:
-        """The job was called off."""
+        """Cancel the running job in this slot."""
         self._tell("cancel", slot)
 
     def hand_back(self, slot: int) -> None:
-        """Raise HandBack in the handler."""
+        """Raise HandBack in the handler of the job in this slot."""
         self._tell("hand_back", slot)
 
     def close_by(self, moment: float) -> None:
-        """It is to end when nothing runs in it any more, and by this moment (monotonic seconds) in any case."""
+        """Give it no more jobs; it ends when idle, at `moment` (monotonic seconds) at the latest."""
         self.kill_at = min(self.kill_at, moment)
 
     def abandon(self, slot: int) -> None:
-        """Have it tell what there is of an attempt that does not stop."""
+        """Request the PartialResult of an attempt that does not stop."""
         self._tell("abandon", slot)
 
     def return_unstarted(self) -> None:
-        """Have it return what has not begun."""
+        """Request the return of jobs that have not started."""
         self._looks = 0
         self._tell("return_unstarted")
 
     def _tell(self, *command: Any) -> None:
-        # Pickled: nobody but this worker can write to the child, which trusts it.
+        # Pickle is safe here: only this worker can write to the child.
         self._channel.send(pickle.dumps(command, pickle.HIGHEST_PROTOCOL))
 
     def flush(self) -> bool:
-        """Send on what didn't fit yet; returns whether something is left."""
+        """Send buffered data; returns True if some is left."""
         return self._channel.flush()
 
     def messages(self) -> Iterator[Message]:
-        """What it has told since, in order. What is no message is logged and dropped."""
+        """Yield the messages received since the last call, in order. Invalid ones are logged and dropped."""
         for _ in range(READS):
             if not (frames := self._channel.receive()):
                 break
@@ -186,7 +186,7 @@ class ChildProcess:
                     logger.warning("child process %d: message dropped: %s", self.pid, garbage)
         if self._channel.is_broken:
             logger.error("child process %d: its channel is broken, the process ends", self.pid)
-        # After what it had sent, which may have rung for these.
+        # Last, since the wake-up that was read above may have been for these.
         for slot, seconds in enumerate(self._took.tolist()):
             if seconds:
                 self._took[slot] = 0.0
@@ -195,15 +195,15 @@ class ChildProcess:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has gone, and all that it told was read."""
+        """Return True if it has ended or its channel is closed."""
         if not self._channel.is_closed and not self._is_ended:
-            # A process that a handler left behind may hold the other end open. Its id stays taken until `end`.
+            # A process left behind by a handler may keep the other end open. WNOWAIT reserves the pid until `end`.
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             self._is_ended = ended is not None
         return self._channel.is_closed or self._is_ended
 
     def kill(self) -> None:
-        """End it, and what its handlers have started with it: its group, and their children that have left that."""
+        """Kill it and all that its handlers have started: its group, and descendants outside of the group."""
         if self._is_reaped:
             return
         others = descendants(self.pid)
@@ -212,7 +212,7 @@ class ChildProcess:
                 kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it, and wait until it is gone; what it told can still be heard."""
+        """Kill it, and wait for its exit; its messages can still be read."""
         self.kill()
         if not self._is_reaped:
             with contextlib.suppress(ChildProcessError):
@@ -220,6 +220,6 @@ class ChildProcess:
             self._is_reaped = self._is_ended = True
 
     def close(self) -> None:
-        """End it; what it told and was not heard is lost."""
+        """Kill it and close the channel; unread messages are lost."""
         self._channel.close()
         self.end()

@@ -1,4 +1,4 @@
-"""What runs in a child process: the jobs that its worker gives it, in turn or on several threads."""
+"""Main program of a child process: runs the jobs sent by its worker, in turn or on several threads."""
 
 import contextlib
 import logging
@@ -30,35 +30,35 @@ logger = logging.getLogger("jobsvc.worker")
 Work = tuple[int, StartedAttempt, float]
 
 PROGRESS_SECONDS, LINES_SECONDS = 0.1, 0.5
-"""Least time between two reports to the worker, which stores them less often; a reader waits for both together."""
+"""Minimum interval between two reports to the worker. Its own interval for storing them adds to a reader's wait."""
 
 FULL_SECONDS = 0.1
-"""Pause while the worker does not read what it was sent."""
+"""Pause while the worker does not read its messages."""
 
 WAKE_AT = 50
-"""The worker is woken up when so many attempts have ended, or when fewer wait here than could run."""
+"""Wake the worker up after this many results, or as soon as a thread may run out of work."""
 
 RESTORE_TRIES = 3
-"""A signal handler that a job left behind may raise amidst the restoring that removes it."""
+"""Tries to restore the process: a signal handler left behind by a job may raise while it is being removed."""
 
 MAX_MESSAGE = 1000
-"""Characters of a message about an outcome that can't be told."""
+"""Characters of the failure message for a result that can't be encoded."""
 
 UNSHOWN = "Unknown"
-"""The error type of an attempt whose outcome can't be told."""
+"""Error type of an attempt whose result can't be encoded or described."""
 
 
 class ChildMain:
-    """`begun` and `took` are memory that it shares with its worker, by slots.
+    """Runs jobs in a child process. `begun` and `took`, by slot, are memory shared with the worker.
 
-    When the job's handler was called; and how long an attempt took that completed, and of which there is nothing to
-    tell. Such a note costs next to nothing, and outlives this process as a message does.
+    `begun[slot]`: monotonic time at which the handler was called, 0 before. `took[slot]`: duration (seconds) of a
+    success with nothing else to report; it costs next to nothing, and outlives this process as a message does.
     """
 
     def __init__(self, channel: Channel, begun: Any, took: Any, threads: int) -> None:
         self._channel = channel
         self._begun, self._took = begun, took
-        self._unheard = 0  # ends since the worker was woken up
+        self._unheard = 0  # results since the last wake-up of the worker
         self._threads = threads
         self._worker = os.getppid()
         self._is_retired = False
@@ -68,14 +68,14 @@ class ChildMain:
         self._reporter = Reporter(self._running, PROGRESS_SECONDS, LINES_SECONDS)
 
     def run(self) -> NoReturn:
-        """Run what comes until the worker hangs up; doesn't return."""
+        """Run jobs until the worker closes the channel; never returns."""
         os.setpgrp()
         forks.be_main_process()
-        # The worker decides what a signal to the whole group means. No SIG_IGN, which programs started by handlers
-        # would inherit.
+        # The worker handles signals that are sent to the whole group. Not by SIG_IGN, which programs started by
+        # handlers would inherit.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignore)
-        signal.signal(signal.SIGALRM, on_alarm)  # means nothing without a clock on the main thread
+        signal.signal(signal.SIGALRM, on_alarm)  # no effect without a clock on the main thread
         forks.guard(
             {
                 signal.SIGINT: (_ignore, signal.default_int_handler),
@@ -84,7 +84,7 @@ class ChildMain:
             },
             self._channel.forget,
         )
-        # Threads of ours take no signals: those are for the main thread.
+        # Our threads block all signals: those are for the main thread.
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         garbage.set_up()
         for work in (self._listen, self._report):
@@ -105,7 +105,7 @@ class ChildMain:
             if self._waiting.empty():
                 tracing.flush()
             slot, started, latest = self._waiting.get()
-            # Else this process was frozen, and the lease may have lapsed; or another job spoiled it.
+            # If late, this process was frozen and the lease may have lapsed; if retired, another job damaged its state.
             if time.monotonic() > latest or self._is_retired:
                 self._tell(Returned([slot]))
             else:
@@ -118,16 +118,16 @@ class ChildMain:
         self._running[slot] = Running(started, clock, log, begun)
         self._begun[slot] = begun
         try:
-            # In a context of its own, so that the next job has none of this one's variables.
+            # In a context of its own, so that the next job sees none of its context variables.
             end = copy_context().run(attempt, started, clock, log)
-        except BaseException as error:  # as of a signal handler that the job left behind
+        except BaseException as error:  # e.g. of a signal handler that the job left behind
             end = _unforeseen(started, clock, error)
         is_usable = self._restore(is_alone=len(self._running) == 1)
         seconds = time.monotonic() - begun
-        # What was sent of its log may be stored or not, should the worker die now.
+        # With all log lines: if the worker dies now, those sent before may not have been stored.
         self._not_stored[slot] = with_lines(end, log.kept()) if log.sent else end
         del self._running[slot]
-        if end.is_plain and not log.sent:  # a note in shared memory may overtake the lines
+        if end.is_plain and not log.sent:  # shared memory may be read before lines sent earlier
             self._took[slot] = max(seconds, 1e-9)
         else:
             self._send(Ended(slot, end, seconds))
@@ -141,9 +141,9 @@ class ChildMain:
             self._channel.wake()
 
     def _restore(self, is_alone: bool) -> bool:
-        """Restore what the attempt changed in this process; False if that can't be done.
+        """Restore what the attempt changed in this process; returns False if that fails.
 
-        While others run, only what none of them can want to keep: a folder may be meant for all of them.
+        While other attempts run, restore only what none of them may rely on: not the working directory, for example.
         """
         for _ in range(RESTORE_TRIES):
             try:
@@ -190,7 +190,7 @@ class ChildMain:
                         self._send(Reported(one.slot, one.started.job_id, one.started.fence, one.progress, one.lines))
                     self._channel.wake()
                     self._reporter.done(reports)
-            except Exception:  # such as a handler that takes all memory
+            except Exception:  # e.g. out of memory because of a handler
                 logger.exception("what running attempts report is not sent for now")
                 time.sleep(FULL_SECONDS)
 
@@ -199,7 +199,7 @@ class ChildMain:
             while frames := self._channel.receive():
                 for frame in frames:
                     self._obey(pickle.loads(frame))  # noqa: S301  # only the worker can write to this end
-        except BaseException:  # such as for lack of memory; a process that hears nothing would hold its jobs for ever
+        except BaseException:  # e.g. MemoryError; without this thread the process would keep its jobs for ever
             os._exit(os.EX_SOFTWARE)
         self._on_hung_up()
 
@@ -238,7 +238,7 @@ class ChildMain:
 
     def _on_hung_up(self) -> NoReturn:
         unbegun = [started for _, started, _ in self._take_all()]
-        # What ends between the two is in both.
+        # Race: an attempt that finishes between the two copies is in both, so none is missed.
         end_in_place_of_worker(self._worker, unbegun, running=dict(self._running), not_stored=dict(self._not_stored))
 
 
@@ -247,7 +247,7 @@ def _ignore(*_: object) -> None:
 
 
 def _unforeseen(started: StartedAttempt, clock: Deadline, error: BaseException) -> AttemptResult:
-    """The end of an attempt out of which this came, though nothing should."""
+    """Return the result of an attempt out of which `error` came unexpectedly."""
     with contextlib.suppress(BaseException):
         clock.close()
         return failed(started, clock.reason if clock.is_struck else error)

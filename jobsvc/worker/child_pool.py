@@ -1,4 +1,4 @@
-"""A worker's child processes: one for all that it runs, and one for each attempt that wants a process to itself."""
+"""A worker's child processes: a shared one, and one for each attempt that needs its own process."""
 
 import selectors
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from jobsvc.worker.child import ChildProcess
 
 
 class ChildPool:
-    """They are forked when they are needed. All of this is the main thread's, but for `kill`."""
+    """Child processes, forked on demand. Main thread only, except for `kill`."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -21,12 +21,12 @@ class ChildPool:
         return child in self._horses
 
     def for_many(self) -> ChildProcess:
-        """The one that runs whatever comes; another one after it was told to close."""
+        """Return the shared child process; fork a new one if that is closing or retired."""
         usable = (child for child in self._horses if not child.is_for_one and child.is_usable)
         return next(usable, None) or self._add(ChildProcess(self._threads))
 
     def for_one(self) -> ChildProcess:
-        """A new one."""
+        """Fork a child process for a single job."""
         return self._add(ChildProcess(1, is_for_one=True))
 
     def _add(self, child: ChildProcess) -> ChildProcess:
@@ -35,17 +35,17 @@ class ChildPool:
         return child
 
     def wait(self, seconds: float, unsent: float) -> None:
-        """Wait until one of them rings, for so long at most; where messages to them are unsent, `unsent`."""
+        """Wait up to `seconds` for a message from a child; up to `unsent` while data for one is buffered."""
         unsent_to = [child for child in self._horses if child.flush()]
         self._selector.select(max(min(seconds, unsent) if unsent_to else seconds, 0))
 
     def kill(self) -> None:
-        """End all of them, and their handlers with them. From any thread."""
+        """Kill all of them with their handlers. From any thread."""
         for child in self:
             child.kill()
 
     def dismiss(self, child: ChildProcess) -> None:
-        """End it. What it told and was not heard is lost."""
+        """Kill it and remove it; unread messages are lost."""
         self._selector.unregister(child)
         self._horses.remove(child)
         child.close()

@@ -1,4 +1,4 @@
-"""The ends of attempts, until Postgres has them and RQ shows them: many at a time, and whichever server is away."""
+"""Buffer of attempt results until Postgres stores and RQ shows them, in batches and across outages."""
 
 import logging
 import math
@@ -15,11 +15,11 @@ from jobsvc.worker.running import FinishedAttempt, RunningJob
 logger = logging.getLogger("jobsvc.worker")
 
 FLUSH_AT, FLUSH_SECONDS = 100, 0.003
-"""Ends are stored when there are so many, when one is so old, or when nothing else runs."""
+"""Flush when this many results are buffered, when the oldest is this old (seconds), or when the worker is idle."""
 
 
 class Completer:
-    """What ended and is not stored yet, and what was stored and is not shown yet. `show` may raise RedisError."""
+    """Results not stored yet, and stored ones that RQ doesn't show yet. `show` may raise RedisError."""
 
     def __init__(self, postgres: OutageTracker, show: Callable[[list[FinishedAttempt]], None]) -> None:
         self._postgres, self._show = postgres, show
@@ -29,7 +29,7 @@ class Completer:
         self._show_pauses = Backoff()
 
     def hurry(self) -> None:
-        """Try again now what failed: the process is about to end."""
+        """Retry a failed flush now: the process is about to end."""
         self._next_flush = 0.0
 
     def __bool__(self) -> bool:
@@ -37,23 +37,23 @@ class Completer:
 
     @property
     def not_stored(self) -> list[RunningJob]:
-        """The jobs that have ended, which Postgres doesn't know yet. From any thread."""
+        """Return the jobs whose results are not stored in Postgres yet. From any thread."""
         return [one.held for one in list(self._ended)]
 
     def add(self, ended: FinishedAttempt) -> None:
-        """This attempt has ended."""
+        """Add the result of an attempt."""
         self._first = self._first if self._ended else time.monotonic()
         self._ended.append(ended)
 
     def due_at(self, is_idle: bool) -> float:
-        """When (monotonic seconds) to flush: at once if nothing else is held, never if there is nothing to store."""
+        """Return when (monotonic seconds) to flush: 0 for at once, infinity if there is nothing to store."""
         if not self._ended:
             return math.inf
         is_due = is_idle or len(self._ended) >= FLUSH_AT
         return max(0.0 if is_due else self._first + FLUSH_SECONDS, self._next_flush)
 
     def flush(self) -> list[FinishedAttempt]:
-        """Store what has ended; returns it with its verdicts, or nothing while Postgres is away."""
+        """Store the buffered results; returns them with their transitions, [] while Postgres is unavailable."""
         stored = None
         with self._postgres:
             stored = store([one.end for one in self._ended])
@@ -71,7 +71,7 @@ class Completer:
         return ended
 
     def show(self, is_last_try: bool) -> None:
-        """Show what was stored; what RQ shows of the rest, after the last try, expires, or is put right by a sweep."""
+        """Show stored results in RQ. After a failed last try, RQ's entries expire or a sweep corrects them."""
         if not self._stored or time.monotonic() < self._next_show:
             return
         try:

@@ -1,8 +1,8 @@
-"""The collection of reference cycles that failed attempts have left in a process of handlers.
+"""Collection of reference cycles that failed attempts leave in a child process.
 
-What an exception held goes with its traceback. But a handler may make cycles of its own, such as an exception that an
-object keeps which the exception refers to; and Python's collector counts objects, not bytes, so that a few large ones
-may stay for hours.
+What an exception refers to is freed with its traceback. But a handler may make cycles of its own, e.g. an object that
+keeps an exception which refers to it. Python's collector counts objects, not bytes, so a few large ones may stay for
+hours.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ import threading
 import time
 
 DELAY_SECONDS = 0.05
-"""Pause before a collection, so that attempts which fail together share one."""
+"""Pause before a collection, so that attempts that fail together share one."""
 
 MAX_SHARE = 0.05
-"""Share of the time that collections may take: a few ms each, since what was there before the first job is left out."""
+"""Largest share of time for collections: a few ms each, as objects from before the first job are excluded."""
 
 LARGE = 2**20
-"""Bytes from which on glibc gives each piece of memory back as it is freed. Left alone it raises this up to 32 MiB, and
-keeps as much for each thread."""
+"""Bytes from which on glibc returns each block to the system when it is freed. By default, glibc raises this threshold
+up to 32 MiB, and keeps as much for each thread."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 _asked = threading.Event()
 _is_set_up = False
@@ -30,7 +30,7 @@ _thread: threading.Thread | None = None
 
 
 def set_up() -> None:
-    """Let `collect_soon` work in this process, and collections leave out what there is now."""
+    """Enable `collect_soon` in this process, and exclude all present objects from collections."""
     global _is_set_up
     gc.freeze()
     if set_option := _glibc("mallopt"):
@@ -40,7 +40,7 @@ def set_up() -> None:
 
 
 def collect_soon() -> None:
-    """Have cycles collected within about DELAY_SECONDS, by a thread of its own: finalizers may take any time."""
+    """Collect cycles in about DELAY_SECONDS, in a thread of its own: finalizers may take any time."""
     global _thread
     if not _is_set_up:
         return
@@ -51,8 +51,8 @@ def collect_soon() -> None:
 
 
 def _collect() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread is to wake up for them
-    trim = _glibc("malloc_trim")  # gives memory back that was freed amid what is in use
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # signals must wake up the main thread
+    trim = _glibc("malloc_trim")  # returns freed memory between blocks in use to the system
     while True:
         _asked.wait()
         time.sleep(DELAY_SECONDS)
@@ -65,7 +65,7 @@ def _collect() -> None:
 
 
 def _glibc(name: str) -> "ctypes._NamedFuncPointer | None":
-    """Return this function of glibc; None where there is another library."""
+    """Return this function of glibc; None with another C library."""
     with contextlib.suppress(AttributeError, OSError):
         return getattr(ctypes.CDLL(None), name)  # type: ignore[no-any-return]
     return None

@@ -1,6 +1,6 @@
-"""Frames of bytes between a worker and the process that runs its handlers, over a pair of sockets; and a wakeup socket.
+"""Frames of bytes between a worker and its child process over a socket pair, plus a wake-up socket.
 
-Who selects a channel waits for the wakeup socket, not for messages: so many of them can come for one waking up.
+`select()` waits on the wake-up socket, not on the data, so that one wake-up can cover many messages.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ _PIECE = 64 * 1024
 _RINGS = 1024
 
 MAX_FRAME = 256 * 1024 * 1024
-"""Bytes of the largest frame; a length beyond that means that something else was written to the socket."""
+"""Bytes of the largest frame; a larger length means that something else was written to the socket."""
 
 
 class Channel:
-    """One end. Only bytes are received: what they mean, and whether to trust them, is the caller's to decide."""
+    """One end of a channel. It transfers bytes; the caller decodes and validates them."""
 
     def __init__(self, end: socket.socket, wakeup: socket.socket, blocking: bool) -> None:
         end.setblocking(blocking)
@@ -30,45 +30,45 @@ class Channel:
         self._incoming, self._outgoing = bytearray(), bytearray()
         self._sending = threading.Lock()
         self._is_hung_up = False
-        self.is_closed = False  # by the other end; what it had sent before was received
-        self.is_broken = False  # what was received are no frames; nothing more is
+        self.is_closed = False  # by the other end; all that it had sent was received
+        self.is_broken = False  # received something else than frames; receives no more
 
     @classmethod
     def pair(cls) -> tuple["Channel", "Channel"]:
-        """Both ends: the first never blocks, the second does."""
+        """Return both ends: the first is non-blocking, the second blocking."""
         ends, bells = socket.socketpair(), socket.socketpair()
         return cls(ends[0], bells[0], blocking=False), cls(ends[1], bells[1], blocking=True)
 
     def fileno(self) -> int:
-        """For `select`: the wakeup socket."""
+        """Return the descriptor of the wake-up socket, for `select`."""
         return self._wakeup.fileno()
 
     def close(self) -> None:
-        """Hang up, which the other end learns once it has read what was sent."""
+        """Close this end; the other end detects that once it has read what was sent."""
         self._socket.close()
         self._wakeup.close()
 
     def forget(self) -> None:
-        """Give this end up in a forked process, as far as the numbers still are those of its own files."""
+        """Close this end in a forked process, unless its descriptors now belong to other files."""
         for one in (self._socket, self._wakeup):
             if _file(one) == self._files[one]:
                 one.close()
-            else:  # somebody closed it, and the number may be another file's now
+            else:  # it was closed, and the descriptor may be another file's now
                 one.detach()
 
     def wake(self) -> None:
-        """Wake the other end up, if it selects its channel."""
-        with contextlib.suppress(OSError):  # it has been rung often enough, or is gone
+        """Wake up the other end if it selects its channel."""
+        with contextlib.suppress(OSError):  # the buffer is full (a wake-up is pending), or the peer has closed
             self._wakeup.send(b"!")
 
     def is_intact(self) -> bool:
-        """Return False if somebody closed this end's files behind its back, as `os.closerange` does."""
+        """Return False if other code closed this end's descriptors, as `os.closerange` does."""
         return all(_file(one) == file for one, file in self._files.items())
 
     def send(self, frame: bytes) -> None:
         """Send one frame. A blocking end waits until all is sent, the other one keeps the rest for `flush`.
 
-        What doesn't go at once rings, since somebody has to make room for it.
+        If it doesn't fit at once, wake up the other end, which has to read to make room for it.
         """
         with self._sending:
             self._outgoing += _LENGTH.pack(len(frame))
@@ -76,13 +76,13 @@ class Channel:
             self._write()
 
     def flush(self) -> bool:
-        """Send on what didn't fit before; returns whether there is still something left."""
+        """Send buffered data; returns True if some is left."""
         with self._sending:
             self._write()
         return bool(self._outgoing)
 
     def has_room(self) -> bool:
-        """Return True if the other end has read most of what was sent, so that more would not wait for long."""
+        """Return True if the other end has read most of what was sent, so that more can be sent soon."""
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         return bool(poll.poll(0))
@@ -92,22 +92,22 @@ class Channel:
         try:
             while self._outgoing:
                 del self._outgoing[: self._socket.send(self._outgoing[:_PIECE])]
-                if self._outgoing or is_in_pieces:  # also for the last piece: the other end may have read all before it
+                if self._outgoing or is_in_pieces:  # also after the last one: the other end may have read all before
                     is_in_pieces = True
                     self.wake()
         except BlockingIOError:
             pass
-        except OSError:  # nobody reads it any more, which `receive` finds out
+        except OSError:  # the other end is closed, which `receive` detects
             self._outgoing.clear()
 
     def receive(self) -> list[bytes]:
-        """The frames that have come; a blocking end waits for one, or until the other end has hung up."""
+        """Return the frames received. A blocking end waits for one, or until the other end is closed."""
         frames: list[bytes] = []
         try:
             self._is_hung_up = not self._wakeup.recv(_RINGS)
         except BlockingIOError:
             pass
-        except OSError:  # its last ring was never heard
+        except OSError:  # the other end closed before it read our last wake-up
             self._is_hung_up = True
         while not frames and not self.is_closed:
             try:

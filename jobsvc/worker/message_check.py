@@ -1,4 +1,4 @@
-"""What a worker takes of its children's messages: those that are of an attempt which that child runs."""
+"""Check of messages from child processes: accepts only those about attempts that run in that child."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,14 @@ logger = logging.getLogger("jobsvc.worker")
 
 
 def checked_messages(child: ChildProcess, held: Mapping[int, RunningJob]) -> Iterator[Message]:
-    """Yield what this child has sent since, as far as it can be acted upon; the rest is logged and dropped.
+    """Yield the child's new messages about its own attempts; others are logged and dropped.
 
-    held: the worker's jobs by their slots, looked at anew for each message.
+    held: the worker's jobs by slot, read again for each message.
     """
     for message in child.messages():
         if _is_of_its_own(message, child, held):
             yield message
-        elif not isinstance(message, Reported | PartialResult):  # those may just be late
+        elif not isinstance(message, Reported | PartialResult):  # these may just be late
             logger.warning(
                 "child process %d: message dropped: %s of no attempt there", child.pid, type(message).__name__.lower()
             )

@@ -1,6 +1,6 @@
-"""Messages of a child process to its worker: JSON that the worker checks, since a handler may have written it.
+"""Messages from a child process to its worker: JSON that is validated, as a handler may have written it.
 
-A frame holds the kind of the message, a space, and the message's fields as a JSON array.
+A frame consists of the kind of the message, a space, and the message's fields as a JSON array.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -23,7 +23,7 @@ class Completed(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The attempt in this slot ended like this; it took `seconds`."""
+    """The attempt in this slot finished with the result `end`; it took `seconds`."""
 
     slot: int
     end: AttemptResult
@@ -31,7 +31,7 @@ class Ended(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """The jobs in these slots did not start, and will not."""
+    """The jobs in these slots have not started, and will not start in this process."""
 
     slots: list[int]
 
@@ -47,14 +47,14 @@ class Reported(NamedTuple):
 
 
 class PartialResult(NamedTuple):
-    """What there is of an attempt that does not stop, as if it had ended."""
+    """The result so far of an attempt that does not stop."""
 
     slot: int
     end: AttemptResult
 
 
 class Retired(NamedTuple):
-    """The process runs no further job: an earlier one left it in a state that can't be restored."""
+    """The process runs no more jobs: one of them left it in a state that can't be restored."""
 
 
 Message = Completed | Ended | Returned | Reported | PartialResult | Retired
@@ -65,15 +65,15 @@ _KINDS: dict[bytes, TypeAdapter[Message]] = {
 
 
 class Unencodable(Exception):
-    """The message holds what JSON can't."""
+    """The message can't be represented in JSON."""
 
 
 class Garbage(Exception):
-    """The frame holds no message; the text says why, in one short line."""
+    """The frame is not a valid message; the text gives the reason in one short line."""
 
 
 def encode(message: Message) -> bytes:
-    """Make a frame's content. Raises Unencodable."""
+    """Return the message as a frame's content. Raises Unencodable."""
     try:
         return type(message).__name__.lower().encode() + b" " + to_json(tuple(message))
     except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -81,7 +81,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(frame: bytes) -> Message:
-    """Read a frame's content. Raises Garbage; nothing in the frame can run code."""
+    """Parse a frame's content. Raises Garbage. Nothing in the frame can run code."""
     kind, _, fields = frame.partition(b" ")
     if (adapter := _KINDS.get(kind)) is None:
         raise Garbage(f"unknown kind {kind[:40]!r}")

@@ -1,4 +1,4 @@
-"""What a child process does when its worker has died: it tells Postgres what became of its jobs, and ends."""
+"""Exit of a child process whose worker has died: it first stores the results of its jobs in Postgres."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ from jobsvc.processes.orphans import end_group, kill_descendants
 logger = logging.getLogger("jobsvc.worker")
 
 TELL_SECONDS = 1.5
-"""How long a child process may take to tell Postgres, before it ends with all that its handlers have started."""
+"""Time limit for storing the results; then the child process exits with all that its handlers have started."""
 
 PARENT_SECONDS = 1.0
-"""How long a dying worker may stay the parent of its child, after the channel between them is closed."""
+"""Time for which a dying worker may remain its child's parent after their channel was closed."""
 
 
 def end_in_place_of_worker(
@@ -28,9 +28,9 @@ def end_in_place_of_worker(
     running: Mapping[int, Running],
     not_stored: Mapping[int, AttemptResult],
 ) -> NoReturn:
-    """Store how these attempts ended, as lost where they still run, and end this process and its group.
+    """Store the results of these attempts (lost if still running), and end this process and its group.
 
-    If the process `worker` lives, nothing is stored: somebody closed the channel here, and the worker decides.
+    If the process `worker` is alive, exit without storing: the channel was closed here, and the worker decides.
     """
     if not _is_gone(worker):
         os._exit(os.EX_SOFTWARE)
@@ -59,7 +59,7 @@ def end_in_place_of_worker(
 
 
 def _is_gone(worker: int) -> bool:
-    # A process that dies closes its files a moment before it leaves its children to another one.
+    # Race: a dying process closes its files a moment before its children get a new parent.
     deadline = time.monotonic() + PARENT_SECONDS
     while os.getppid() == worker:
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""RQ's queue with a pause that outlives Redis."""
+"""RQ's queue with a pause that is stored in Postgres, so that it survives a loss of Redis."""
 
 import contextlib
 import time
@@ -14,11 +14,11 @@ from jobsvc.dispatch.rq_names import from_rq
 from jobsvc.errors import StoreUnavailable
 
 PAUSES_SECONDS = 0.5
-"""How old a worker's knowledge of the paused queues may be. `start` refuses their jobs meanwhile."""
+"""Age up to which a worker's list of paused queues is used. `start` refuses jobs of queues paused meanwhile."""
 
 
 class PausableQueue(Queue):
-    """RQ's queue, which is passed over while it is paused: what waits in it would be refused, job by job."""
+    """RQ's queue, skipped while it is paused: its jobs would be refused one by one."""
 
     _paused: set[str] = set()
     _known_until = 0.0
@@ -27,10 +27,10 @@ class PausableQueue(Queue):
     def dequeue_any(
         cls, queues: Iterable[Queue], timeout: int | None, *args: Any, **kwargs: Any
     ) -> tuple[RQJob, Queue] | None:
-        """As RQ's, from the queues that are not paused; with any paused, it looks again every second."""
+        """Dequeue as RQ does from queues that are not paused; if one is, check the pauses every second."""
         queues = list(queues)
         served = cls.served(queues)
-        # RQ moves the job of a single queue by way of another list, which our batches have no use for.
+        # Pass a single queue twice: for one, RQ uses BLMOVE into an intermediate list, which our batches never empty.
         twice = served * 2 if len(served) == 1 else served
         if timeout is None or served == queues:
             return super().dequeue_any(twice, timeout, *args, **kwargs) if served else None
@@ -41,7 +41,7 @@ class PausableQueue(Queue):
 
     @classmethod
     def served(cls, queues: Iterable[Queue]) -> list[Queue]:
-        """Those of these queues that are not paused, in the same order."""
+        """Return the queues that are not paused, in the same order."""
         paused = cls._paused_queues()
         return [queue for queue in queues if from_rq(queue.name) not in paused]
 

@@ -1,4 +1,4 @@
-"""`make worker`: RQ's worker pool, with a relay beside it. The pool starts a worker again that died."""
+"""`make worker`: RQ's worker pool plus a relay process. The pool restarts workers that died."""
 
 import contextlib
 import logging
@@ -29,18 +29,18 @@ logger = logging.getLogger("jobsvc.worker")
 
 
 class Pool(WorkerPool):
-    """RQ's pool, with one process more: the relay's, which is started again like the workers."""
+    """RQ's pool with one more process, the relay, which is restarted like the workers."""
 
     _relay: BaseProcess | None = None
     _leave_by = math.inf  # monotonic seconds
 
     def request_stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
-        """As RQ's; from the first time on the pool ends in time, whatever its workers do."""
+        """Stop as RQ does; the first call sets the deadline by which the pool ends, whatever its workers do."""
         self._leave_by = min(self._leave_by, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + POOL_SECONDS)
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def all_workers_have_stopped(self) -> bool:
-        """Wait until they have, and kill those that have not when the time is over."""
+        """Wait for the workers to stop; kill those still running at the deadline. Always returns True."""
         workers = [data.process for data in self.worker_dict.values()]
         while (running := [one for one in workers if one.is_alive()]) and time.monotonic() < self._leave_by:
             wait([one.sentinel for one in running], max(self._leave_by - time.monotonic(), 0))
@@ -52,30 +52,30 @@ class Pool(WorkerPool):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if self._relay:
-            self._relay.kill()  # a claim that it has not pushed yet, a sweep finds
+            self._relay.kill()  # a sweep re-dispatches jobs claimed but not pushed
         return True
 
     def check_workers(self, respawn: bool = True) -> None:
-        """As RQ's, once a second, and the relay with them."""
+        """Restart dead workers as RQ does, once a second, and the relay."""
         super().check_workers(respawn)
         if self.status != self.Status.STOPPED and (self._relay is None or not self._relay.is_alive()):
-            # A daemon: multiprocessing ends it when the pool ends. A claim it hasn't pushed yet, a sweep finds.
+            # A daemon: multiprocessing ends it with the pool. A sweep re-dispatches jobs claimed but not pushed.
             self._relay = get_context("fork").Process(target=run_relay, args=(os.getpid(),), daemon=True)
             self._relay.start()
 
 
 def run_relay(pool: int) -> None:
-    """The relay's process, which ends when it is told to, and with the process `pool`."""
+    """Run the relay in this process, until SIGTERM or until the process `pool` has ended."""
     from jobsvc.dispatch.relay import Relay
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the pool's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is handled by the pool
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     when_orphaned(pool, lambda: os._exit(0))
     Relay().run()
 
 
 def main() -> None:
-    """Run the worker until SIGTERM or Ctrl-C; print `Worker Started` first."""
+    """Run the pool until SIGTERM or Ctrl-C; print `Worker Started` first."""
     leave_pid_one()
     bootstrap()
     logs.set_up()

@@ -1,6 +1,6 @@
-"""State of a process that handlers share: what one of them changed is restored before the next one runs."""
+"""Process state shared by handlers: what one handler changes is restored before the next one runs."""
 
-# The functions behind `signal`'s wrappers, which make an enum of each result: 0.03 us a signal instead of 0.5.
+# Without `signal`'s wrappers, which convert each result to an enum: 0.03 us a signal instead of 0.5.
 import _signal
 import faulthandler
 import gc
@@ -24,9 +24,9 @@ _LIMITS = (
 
 
 class ProcessState:
-    """A record of this process' state, made when there is one; `restore` brings the process back to it.
+    """Snapshot of this process' state, taken by the constructor; `restore` resets the process to it.
 
-    6 us where nothing was changed. What isn't looked at stays changed: modules, threads, open files.
+    `restore` takes 6 us if nothing was changed. Not restored: modules, threads, open files.
     """
 
     def __init__(self) -> None:
@@ -46,20 +46,20 @@ class ProcessState:
         self._files = _identities(1, 2)
 
     def restore(self) -> bool:
-        """Restore the process' state; False if that can't be done, and the process is to be replaced.
+        """Restore the process' state; returns False if that fails and the process must be replaced.
 
-        For the main thread, while nobody else runs a handler.
+        Main thread only, while no handler is running.
         """
         restored = self.restore_shared()
         if _handlings() != self._handlings:
             for number, handling in zip(_SIGNALS, self._handlings, strict=True):
                 _signal.signal(number, handling)
         _signal.set_wakeup_fd(-1)
-        restore_thread()  # after the handlers: what was blocked may come now
+        restore_thread()  # after the signal handlers: blocked signals may arrive now
         return restored
 
     def restore_shared(self) -> bool:
-        """As `restore`, from any thread: all but the handlers of signals, which other threads can't set."""
+        """As `restore`, from any thread: all but signal handlers, which only the main thread can set."""
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.setitimer(_signal.ITIMER_VIRTUAL, 0)
         _signal.setitimer(_signal.ITIMER_PROF, 0)
@@ -75,7 +75,7 @@ class ProcessState:
         return self._restore_folder() and self._restore_limits() and _identity() == self._identity and self.is_intact()
 
     def is_intact(self) -> bool:
-        """Restore what is restored whoever runs a handler: streams and logging. False if they are broken."""
+        """Restore streams and logging, also while handlers run; returns False if that fails."""
         handlers = logging.root.handlers
         for handler in self._log_handlers:
             if handler not in handlers:
@@ -85,7 +85,7 @@ class ProcessState:
         if logging.root.manager.disable:
             logging.disable(logging.NOTSET)
         sys.stdin, sys.stdout, sys.stderr = self._streams
-        if _OUR_LOGGER.disabled:  # as by logging.config, which disables all that it doesn't know
+        if _OUR_LOGGER.disabled:  # e.g. by logging.config, which disables loggers that it doesn't know
             for name, logger in _loggers():
                 logger.disabled = name in self._disabled
         is_closed = any(stream is not None and stream.closed for stream in self._streams)
@@ -130,7 +130,7 @@ class ProcessState:
 
 
 def restore_thread() -> None:
-    """Restore what this thread has for itself: it blocks no signal."""
+    """Restore this thread's own state: unblock all signals."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
@@ -160,7 +160,7 @@ def _loggers() -> list[tuple[str, logging.Logger]]:
 
 
 def _identities(*files: int) -> list[tuple[int, int]] | None:
-    """Which files these descriptors are of; None if one of them is closed."""
+    """Return device and inode of these descriptors' files; None if one of them is closed."""
     try:
         found = map(os.fstat, files)
         return [(one.st_dev, one.st_ino) for one in found]

@@ -1,4 +1,4 @@
-"""How a worker waits for Redis: whatever RQ asks of it waits until Redis is back, unless the worker shall stop."""
+"""Waiting for Redis in a worker: RQ's calls are retried until it is available or the worker must stop."""
 
 import contextlib
 import logging
@@ -26,15 +26,14 @@ PASSING = (
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
 )
-"""What a call is tried again for in any case; for other errors only if Redis takes no writes."""
+"""Errors after which a call is always retried; after others only if Redis accepts no writes."""
 
 
 class WaitForRedis(Retry):
-    """The `retry` of a worker's connection, and of those that RQ's scheduler and the jobs' processes make from it.
+    """`retry` of a worker's connection, and of those that RQ's scheduler and job processes derive from it.
 
-    `probe` raises RedisError unless Redis can be used. Once `end` was called nobody waits for Redis
-    any more: StopRequested is raised in the worker, and a process that it has forked ends, since
-    what it still had to do was RQ's bookkeeping.
+    `probe` raises RedisError unless Redis is usable. After `end`, no call waits for Redis any more: StopRequested is
+    raised in the worker, and a process that it has forked exits, since only RQ's bookkeeping was left to do.
     """
 
     def __init__(self, probe: Callable[[], object]) -> None:
@@ -44,18 +43,18 @@ class WaitForRedis(Retry):
         self._worker = os.getpid()
         self._hasty_thread: int | None = None
         self._is_away = False
-        self._ended = mmap.mmap(-1, 1)  # memory that the worker shares with the processes that it forks
+        self._ended = mmap.mmap(-1, 1)  # memory shared with processes that the worker forks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WaitForRedis":
         return self  # redis-py copies it for each connection; one process has one view of Redis
 
     def end(self) -> None:
-        """Wait for Redis no more, in this process and in those forked from it. Safe in a signal handler."""
+        """Stop waiting for Redis, in this process and in those forked from it. Safe in a signal handler."""
         self._ended[0] = 1
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Within the block this thread doesn't wait: the error is raised, again and again until Redis is back."""
+        """Within the block, calls in this thread don't wait: they raise errors until Redis is available again."""
         self._hasty_thread = threading.get_ident()
         try:
             yield
@@ -64,7 +63,7 @@ class WaitForRedis(Retry):
 
     @property
     def is_over(self) -> bool:
-        """Whether `end` was called."""
+        """Return True once `end` was called."""
         return bool(self._ended[0])
 
     def call_with_retry(
@@ -74,7 +73,7 @@ class WaitForRedis(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> T:
-        """What `do` returns, as soon as Redis lets it; `fail` closes the connection in between, as in redis-py."""
+        """Retry `do` until Redis is available; return its result. `fail` closes the connection in between."""
         failures, backoff = 0, Backoff()
         is_hasty = threading.get_ident() == self._hasty_thread
         if is_hasty and self._is_away:
@@ -83,7 +82,7 @@ class WaitForRedis(Retry):
                 raise exceptions.ConnectionError("Redis is away")
         while True:
             if self.is_over and not is_hasty and not self._is_up():
-                self._stop()  # without trying, which takes long if Redis hangs
+                self._stop()  # without calling `do`, which takes long if Redis hangs
             try:
                 return do()
             except (*PASSING, ResponseError) as error:
@@ -108,7 +107,7 @@ class WaitForRedis(Retry):
                 self._stop()
 
     def _is_up(self) -> bool:
-        # The worker speaks for its children.
+        # Only the worker logs an outage, also for its children.
         with self._server.on(PROBE) if os.getpid() == self._worker else contextlib.suppress(RedisError):
             self._probe()
             return True

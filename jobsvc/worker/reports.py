@@ -1,4 +1,4 @@
-"""Reports on a worker's running attempts, until they are stored: by one statement for all, now and then."""
+"""Buffer of reports on a worker's running attempts; stored at intervals, by one statement for all."""
 
 import logging
 import math
@@ -20,10 +20,10 @@ from jobsvc.worker.running import RunningJob
 logger = logging.getLogger("jobsvc.worker")
 
 PROGRESS_SECONDS = 0.2
-"""Least time between two statements that store progress."""
+"""Minimum interval between two statements that store progress."""
 
 LINES_SECONDS, FIRST_LINES_SECONDS = 1.0, 0.5
-"""Least time between two statements that store lines; where one has the first lines of an attempt."""
+"""Minimum interval between two statements that store lines; the second applies to the first lines of an attempt."""
 
 Item = TypeVar("Item", Chunk, tuple[StartedAttempt, dict[str, Any]])
 
@@ -37,7 +37,7 @@ class _Unstored:
 
 
 class Reports:
-    """Reports on the attempts that one worker holds. Its main thread's."""
+    """Reports on one worker's running attempts. Main thread only."""
 
     def __init__(self, postgres: OutageTracker) -> None:
         self._postgres = postgres
@@ -45,7 +45,7 @@ class Reports:
         self._next_progress = self._next_lines = 0.0
 
     def take(self, held: RunningJob, report: Report) -> None:
-        """Take what an attempt reports: progress replaces what was there, lines are added."""
+        """Add a report to the buffer: progress replaces earlier progress, lines are appended."""
         one = self._unstored.setdefault(held, _Unstored())
         if report.progress:
             one.progress = report.progress
@@ -53,7 +53,7 @@ class Reports:
             one.lines = join([one.lines, report.lines])
 
     def complete(self, held: RunningJob, end: AttemptResult) -> AttemptResult:
-        """Return the end of an attempt with what it had reported and is not stored; forget the attempt."""
+        """Return the result with the attempt's unstored reports added; drop the attempt from the buffer."""
         one = self._unstored.pop(held, None)
         if one is None:
             return end
@@ -62,7 +62,7 @@ class Reports:
         return with_lines(end, one.lines)
 
     def due_at(self) -> float:
-        """Return when (monotonic seconds) `store` has something to do; infinity if there is nothing."""
+        """Return when (monotonic seconds) `store` is due; infinity if there is nothing to store."""
         due_at = math.inf
         for one in self._unstored.values():
             if one.progress:
@@ -73,7 +73,7 @@ class Reports:
         return due_at
 
     def store(self) -> None:
-        """Store what is due. What Postgres does not take stays, and is stored with what comes meanwhile."""
+        """Store what is due. After a failed write it stays in the buffer, and is stored with later reports."""
         now = time.monotonic()
         if now >= self._next_progress:
             self._store_progress({held: one.progress for held, one in self._unstored.items() if one.progress})
@@ -100,7 +100,7 @@ class Reports:
         chunks = [Chunk(held.started, new, self._unstored[held].stored.superfluous(new)) for held, new in lines.items()]
         with self._postgres:
             stored = _each(jobs.append_lines, chunks)
-        if stored is None:  # `due_at` may be earlier than this by so much, for first lines
+        if stored is None:  # `due_at` subtracts this difference for first lines
             self._next_lines = time.monotonic() + self._postgres.pause + LINES_SECONDS - FIRST_LINES_SECONDS
             return
         self._next_lines = time.monotonic() + LINES_SECONDS
@@ -111,14 +111,14 @@ class Reports:
 
 
 def _settled(reported: Iterable[RunningJob], stored: Collection[tuple[UUID, int]]) -> list[RunningJob]:
-    """Those whose reports are stored, or will never be, since their lease is lost."""
+    """Return the jobs whose reports are stored, or never will be because the lease is lost."""
     return [
         held for held in reported if (held.started.job_id, held.started.fence) in stored or held.renew_at == math.inf
     ]
 
 
 def _each(store: Callable[[Sequence[Item]], set[tuple[UUID, int]]], items: Sequence[Item]) -> set[tuple[UUID, int]]:
-    """Store these together; if Postgres refuses to hold one of them, one by one, and leave that out."""
+    """Store these items together; if Postgres rejects them, one by one, dropping those that it rejects."""
     try:
         return store(items)
     except StoreUnavailable:

@@ -1,4 +1,4 @@
-"""RQ's worker as the batches need it: what it takes from the queues, and what RQ shows of what it holds."""
+"""RQ's worker as the source of jobs for batches, and the state of these jobs as shown in RQ."""
 
 import json
 import logging
@@ -35,28 +35,28 @@ from jobsvc.worker.withheld_jobs import WithheldJobs
 logger = logging.getLogger("jobsvc.worker")
 
 BEAT_SECONDS = 1.0
-"""How often a worker that runs something shows that it lives."""
+"""Seconds between heartbeats of a worker that runs jobs."""
 
 
 MANY = 10
-"""Of a queue in which so many wait, a worker takes more than it can run at once."""
+"""Queue length from which on a worker prefetches."""
 
 
 class QueueingWorker(Worker):
-    """An RQ worker as the source of the jobs that its batches run, and as what shows them in RQ."""
+    """An RQ worker that takes jobs for its batches, and shows their state in RQ."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._shown: dict[RunningJob, tuple[RQJob, Execution]] = {}
         self._is_one_by_one = False
-        self._is_held_up = False  # a job of others is next
+        self._is_held_up = False  # a foreign job is next
         self._next_beat = 0.0
         self._withheld = WithheldJobs()
-        self._is_taken = False  # the namespace
+        self._is_taken = False  # our Redis namespace, by another database
         self._next_check = 0.0
 
     def may_take(self, is_late: bool = False) -> bool:
-        """Return True unless the namespace is taken; looks each JOBSVC_SWEEP_SECONDS, or now if it `is_late`."""
+        """Return False if another database has our namespace; checked each JOBSVC_SWEEP_SECONDS or if `is_late`."""
         if is_late or time.monotonic() >= self._next_check:
             self._next_check = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
             try:
@@ -67,13 +67,13 @@ class QueueingWorker(Worker):
                     logger.error("worker: takes no job: %s", error)
                 self._is_taken = True
             except RedisError:
-                pass  # it will be heard of where it matters
+                pass  # raised again by calls that need Redis
         return not self._is_taken
 
     def take(self, most: int, free: int) -> list[str]:
-        """Up to `free` ids, or `most` where MANY wait, in the queues' order; none while the worker is suspended.
+        """Take up to `free` ids, or `most` if MANY wait in a queue, in queue order; none while suspended.
 
-        Of a queue those first that other workers refused, since they have been due longest.
+        Within a queue, jobs that other workers refused come first, since they have been due longest.
         """
         taken: list[str] = []
         if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
@@ -99,12 +99,12 @@ class QueueingWorker(Worker):
                 except RedisError:
                     if not taken:
                         raise
-                    break  # what was taken is to be started all the same
+                    break  # jobs taken before must still be started
                 taken += [job_id.decode() for job_id in popped or []]
         return taken
 
     def take_withheld(self, most: int) -> list[str]:
-        """Up to `most` jobs that other workers refused, while this one is idle."""
+        """Claim up to `most` jobs that other workers refused, for an idle worker."""
         if not self.may_take():
             return []
         names = ours_of(queue.name for queue in PausableQueue.served(self._ordered_queues))
@@ -117,12 +117,12 @@ class QueueingWorker(Worker):
         return taken
 
     def give_back(self, job_ids: Iterable[str]) -> None:
-        """To the front of their queues."""
+        """Return these ids to the front of their queues."""
         for job in self._fetch(job_ids):
             self._to_the_front(job)
 
     def refused(self, job_ids: Iterable[str]) -> None:
-        """Leave a job of others to RQ, and put right what RQ shows of ours."""
+        """Handle ids that Postgres refused to start: leave foreign jobs to RQ, correct what RQ shows of ours."""
         job_ids = set(job_ids)
         if not self.may_take(is_late=True):
             self.give_back(job_ids)
@@ -137,14 +137,14 @@ class QueueingWorker(Worker):
             else:
                 self._is_held_up = True
                 self._to_the_front(job)
-        # Race: RQ's scheduler, whose host's clock is ahead, queued a job early. If that came due between the refusal
-        # and `step_aside`, the relay has claimed it, and did not queue it since it was shown as queued.
+        # Race: RQ's scheduler, on a host whose clock is ahead, queued a job early. If it came due between the refusal
+        # and `step_aside`, the relay has claimed it but did not queue it, since it was shown as queued.
         with suppress(StoreUnavailable):
             jobs.release_due(ids_in(ours))
 
     def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
         for job in filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER)):
-            if is_ours(job):  # a worker of an older version may have dispatched it as well, to a queue of its own
+            if is_ours(job):  # an older version, with other queue names, may have dispatched it too
                 job.origin = within(job.origin)
             yield job
 
@@ -152,7 +152,7 @@ class QueueingWorker(Worker):
         Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
 
     def show_begun(self, held: Iterable[RunningJob]) -> None:
-        """As RQ's worker does before it forks, and its fork before it runs the job."""
+        """Show these jobs as started: as RQ's worker does before it forks, and its fork before it runs a job."""
         for one in held:
             job = self._rq_job(one)
             execution = self.prepare_execution(job)
@@ -160,7 +160,10 @@ class QueueingWorker(Worker):
             self.prepare_job_execution(job)
 
     def show_ended(self, ended: list[FinishedAttempt]) -> None:
-        """In one round trip those that completed, and each of the others as RQ does. None where Redis is another's."""
+        """Show results in RQ, completed ones in one round trip; dispatch jobs that may start now.
+
+        Does nothing if another database has our namespace. Results other than completed are shown as by RQ.
+        """
         if self._is_taken:
             for one in ended:
                 self._shown.pop(one.held, None)
@@ -204,7 +207,7 @@ class QueueingWorker(Worker):
         self, one: FinishedAttempt, verdict: JobTransition, job: RQJob, execution: Execution | None
     ) -> None:
         queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
-        execution = execution or Execution(uuid4().hex, job.id, self.connection)  # RQ was told of none
+        execution = execution or Execution(uuid4().hex, job.id, self.connection)  # not shown as started
         if verdict.status == Status.SCHEDULED:  # snoozed
             retry = Retry(max=2**31, interval=attempts.seconds_until(verdict.due_at))
             self.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
@@ -228,7 +231,7 @@ class QueueingWorker(Worker):
         return job
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """As RQ's, with the job types that this worker can run. Where Redis has lost the worker it knows it again."""
+        """Send RQ's heartbeat with this worker's job types; register the worker again if Redis has lost it."""
         super().heartbeat(timeout, pipeline)
         types = json.dumps(sorted(handlers.types()))
         if pipeline is not None:
@@ -240,7 +243,7 @@ class QueueingWorker(Worker):
                 anew.execute()
 
     def beat(self) -> None:
-        """Now and then as RQ's worker does between two jobs, and while one runs."""
+        """Send heartbeats and run maintenance, as RQ's worker does between jobs and during one."""
         if time.monotonic() < self._next_beat:
             return
         self._next_beat = time.monotonic() + BEAT_SECONDS
@@ -254,7 +257,7 @@ class QueueingWorker(Worker):
     def handle_job_failure(
         self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
     ) -> None:
-        """As RQ's, unless another worker has started the job since."""
+        """Handle the failure as RQ does, unless another worker has started the job since."""
         if is_ours(job) and rq_view.is_anothers(self, job):
             rq_view.step_aside(self, job, execution)
         else:
@@ -262,7 +265,7 @@ class QueueingWorker(Worker):
 
 
 def is_ours(job: RQJob) -> bool:
-    """Whether this is one of our jobs, not somebody else's in the same RQ."""
+    """Return True if this is one of our jobs, not a foreign one in the same RQ."""
     try:
         return job.func_name == RUN
     except DeserializationError:  # RQ shows it as failed

@@ -1,7 +1,7 @@
-"""What RQ keeps of jobs that completed, written for many at once.
+"""RQ's records of completed jobs, written for many jobs at once.
 
-It is what RQ's own `handle_job_success` leaves, key by key, in a fraction of the time: RQ writes one
-job after the other. A test holds the two against each other.
+They equal those of RQ's own `handle_job_success`, key by key, in a fraction of the time: RQ writes one job after the
+other. A test compares the two.
 """
 
 import json
@@ -26,7 +26,7 @@ from jobsvc.worker.running import FinishedAttempt
 KEPT_RESULTS = 10
 
 MOST_BYTES = 1024 * 1024
-"""Of results that go into one script, unless a single one is larger."""
+"""Largest size of all results in one script call, unless a single result is larger."""
 
 _WRITE = f"""
 local worker, ended, moment = ARGV[1], ARGV[2], ARGV[3]
@@ -50,11 +50,12 @@ for i = 1, #KEYS, 2 do
     end
 end
 """
-"""For each job its key and that of its results; in ARGV, after what is the same for all, four of each job's own."""
+"""KEYS: each job's key and results key. ARGV: worker, end as text, end in seconds; then for each job start as text,
+result, execution id and start in seconds."""
 
 
 def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[FinishedAttempt]) -> list[FinishedAttempt]:
-    """Write and send that these completed in this worker; returns those on which other RQ jobs may depend."""
+    """Write these jobs as completed and execute `pipeline`; returns those that may have dependents in RQ."""
     now = time.time()
     finished: dict[str, dict[str, float]] = defaultdict(dict)
     for portion in _portions(completed):
@@ -73,7 +74,7 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Finished
 
 
 def _portions(completed: Sequence[FinishedAttempt]) -> Iterator[list[tuple[FinishedAttempt, bytes]]]:
-    """What one script writes: up to AT_ONCE jobs, with their results as RQ keeps them, empty for none."""
+    """Yield jobs for one script call, up to AT_ONCE, with their results as RQ stores them, b"" for none."""
     portion: list[tuple[FinishedAttempt, bytes]] = []
     weight = 0
     for one in completed:

@@ -1,8 +1,7 @@
-"""What RQ shows of a job, kept right where an execution ends that has nothing to say of it.
+"""Correction of a job's state in RQ after an execution that did not decide the job.
 
-RQ writes the end of every execution into the job that it keeps, as if there were only one: for a
-dispatch too many, an attempt that had lost its job, or one that was handed back it would show the
-job as finished, without a result, whatever other attempts make of it.
+RQ writes the end of every execution to its job, as if there were only one. After a duplicate dispatch, a lost lease or
+a returned job it would show the job as finished without a result, whatever the outcome of other attempts.
 """
 
 from collections.abc import Collection
@@ -29,13 +28,13 @@ _SHOWN = {
 
 
 def is_anothers(worker: BaseWorker, job: RQJob) -> bool:
-    """Whether another worker has started the job since this one did, as far as one can tell."""
+    """Return True if Postgres shows another worker on this job; False also if that can't be read."""
     row = _look(job)
     return row is not None and row.worker not in (None, worker.name)
 
 
 def show_waiting(connection: Redis, job_ids: Collection[str]) -> None:
-    """Show these jobs, which were queued and are withheld now, as waiting: as `step_aside`, but of many at once."""
+    """Show these jobs, queued before and withheld now, as scheduled: `step_aside` for many jobs at once."""
     keys = [RQJob.key_for(job_id) for job_id in job_ids]
     with connection.pipeline(transaction=False) as pipeline:
         for key in keys:
@@ -47,9 +46,9 @@ def show_waiting(connection: Redis, job_ids: Collection[str]) -> None:
 
 
 def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> None:
-    """End this execution and nothing else; only what RQ wrote when it began is put right, as Postgres has it.
+    """End only this execution; set what RQ wrote to the job at its start to the state in Postgres.
 
-    Without an execution, that is what RQ wrote when it was queued.
+    Without an execution, the same for what RQ wrote when it queued the job.
     """
 
     def write(pipeline: Pipeline) -> None:
@@ -59,11 +58,11 @@ def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> N
         pipeline.multi()
         worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
         if row is not None and begun_here:
-            # `scheduled` for all that waits: the relay would not dispatch what is shown as queued already.
+            # `scheduled` for all waiting jobs: the relay does not dispatch jobs that are shown as queued.
             shown = _SHOWN.get(Status(row.status), JobStatus.SCHEDULED)
             pipeline.hset(job.key, mapping={"status": shown, "worker_name": row.worker or ""})
         if row is None or row.finished_at is not None:
-            # RQ took the time limit off when the execution began.
+            # RQ removed the key's expiry when the execution started.
             failed = row is not None and row.status == Status.FAILED
             pipeline.expire(job.key, (job.failure_ttl if failed else job.result_ttl) or worker.default_result_ttl)
 

@@ -1,4 +1,4 @@
-"""What a worker holds: the jobs that it has started, and how they ended; and what that needs of RQ."""
+"""A worker's running jobs and finished attempts, and the interface to RQ that they need."""
 
 import math
 from collections.abc import Iterable
@@ -12,39 +12,39 @@ from jobsvc.worker.child import ChildProcess
 
 @dataclass(eq=False)
 class RunningJob:
-    """A job that this worker has started, in its slot. Times are monotonic seconds."""
+    """A job that this worker has started, with its slot. Times are monotonic seconds."""
 
     started: StartedAttempt
     slot: int
     child: ChildProcess
     since: float
     renew_at: float
-    execution_id: str = ""  # by which RQ shows it, once it does
+    execution_id: str = ""  # RQ's, once RQ shows it as started
     is_cancel_requested: bool = False
     is_stopped_by_rq: bool = False
     is_ended: bool = False
-    stop_by: float = math.inf  # its handler was told to stop, and has to by then
-    overdue: BaseException | None = None  # why its process is to end
+    stop_by: float = math.inf  # deadline of the handler after a request to stop
+    overdue: BaseException | None = None  # why its process is to be killed
     partial_result: AttemptResult | None = None
-    is_asked: bool = False  # for its last words, before its process is killed
+    is_asked: bool = False  # for a partial result, before its process is killed
 
     @property
     def begun(self) -> float:
-        """When its handler was called; 0 if it was not."""
+        """Return when its handler was called; 0 before."""
         return self.child.begun(self.slot)
 
     def completed(self) -> AttemptResult:
-        """The end that completes the job, and leaves nothing behind."""
+        """Return a success without a result, progress or log lines."""
         return completed(self.started.job_id, self.started.fence)
 
     def handed_back(self, begun: bool) -> AttemptResult:
-        """The end that puts the job back, uncounted."""
+        """Return a result that returns the job uncounted."""
         return handed_back(self.started.job_id, self.started.fence, begun)
 
 
 @dataclass(frozen=True)
 class FinishedAttempt:
-    """How an attempt ended, after how many seconds, and where that put the job: nowhere, if it was no longer ours."""
+    """A finished attempt: result, duration and stored transition (`verdict`), None if the lease was lost."""
 
     held: RunningJob
     end: AttemptResult
@@ -53,27 +53,27 @@ class FinishedAttempt:
 
     @property
     def is_completed(self) -> bool:
-        """Whether that completed the job."""
+        """Return True if the attempt completed the job."""
         return self.verdict is not None and self.verdict.status == Status.COMPLETED
 
 
 class JobSource(Protocol):
-    """What the batches need of RQ. Each of these may raise RedisError."""
+    """RQ as needed by BatchRunner. Each method may raise RedisError."""
 
     def take(self, most: int, free: int) -> list[str]:
-        """Up to `free` ids from the queues, or up to `most` where many wait, without waiting."""
+        """Take up to `free` ids from the queues, or up to `most` from a backlog, without waiting."""
 
     def give_back(self, job_ids: Iterable[str]) -> None:
-        """Put these ids where they were taken from."""
+        """Return these ids to their queues."""
 
     def refused(self, job_ids: Iterable[str]) -> None:
-        """These ids were not to be started."""
+        """Handle ids that Postgres refused to start."""
 
     def show_begun(self, held: Iterable[RunningJob]) -> None:
-        """Show that these run."""
+        """Show these jobs as started in RQ."""
 
     def show_ended(self, ended: list[FinishedAttempt]) -> None:
-        """Show how these ended, and push who can be dispatched now."""
+        """Show these results in RQ, and dispatch jobs that may start now."""
 
     def beat(self) -> None:
-        """Show that the worker lives; called at every look."""
+        """Show that the worker is alive; called at every check."""

@@ -1,4 +1,4 @@
-"""Looking after what a worker's handlers do: their time, cancels, the worker's shutdown, and the leases."""
+"""Supervision of a worker's running jobs: timeouts, cancels, shutdown and leases."""
 
 import logging
 import math
@@ -25,19 +25,19 @@ from jobsvc.worker.running import RunningJob
 logger = logging.getLogger("jobsvc.worker")
 
 OLD_SECONDS = 0.1
-"""An attempt that takes longer may have been called off meanwhile."""
+"""Attempts younger than this are not checked for a cancel request."""
 
 CANCEL_DRAIN_SECONDS = 1.0
-"""What else runs in the process of a handler that ignores a cancel has so long to end."""
+"""Grace period for the other jobs in a child process that will be killed because one handler ignored a cancel."""
 
 PARTIAL_RESULT_SECONDS = 0.5
-"""How long a process whose handler does not stop may take to tell what that had logged."""
+"""Time for a child process to send the logs of a handler that won't stop, before it is killed."""
 
 
 def look_after(held: Collection[RunningJob], children: ChildPool, stop_at: float) -> None:
     """Do what is due for these jobs and the child processes that run them.
 
-    `stop_at`: when (monotonic seconds) whatever runs is to be handed back; once it is known, what has not begun is.
+    stop_at: when (monotonic seconds) to return running jobs; if finite, unstarted jobs are returned at once.
     """
     for child in children:
         child.look(is_busy=any(one.begun for one in held if one.child is child))
@@ -80,7 +80,7 @@ def _look_at(held: RunningJob, stop_at: float) -> None:
 
 
 def _abandon_attempt(held: RunningJob, reason: BaseException, drain: float) -> None:
-    """Have the process end of a handler that did not stop; what else runs there has `drain` seconds."""
+    """End the process of a handler that did not stop; other jobs there have `drain` seconds to finish."""
     logger.error("%s did not stop when it was told to; its process ends", held.started.job_id)
     held.overdue, held.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
     held.child.close_by(time.monotonic() + drain)
@@ -89,13 +89,13 @@ def _abandon_attempt(held: RunningJob, reason: BaseException, drain: float) -> N
 
 
 def _is_to_be_killed(child: ChildProcess, running: Collection[RunningJob]) -> bool:
-    """Whether nothing runs there any more but what did not stop, or the time is up for all else."""
+    """Return True if only handlers that did not stop run there, or the time of all others is up."""
     now = time.monotonic()
     return now >= child.kill_at or all(one.overdue and (one.partial_result or now >= one.stop_by) for one in running)
 
 
 def keep_leases(held: Callable[[], list[RunningJob]]) -> None:
-    """Renew the leases and look for cancels, for ever: a thread's work, so that nothing holds it up."""
+    """Renew leases and check for cancels, for ever; run in a thread, so that nothing delays it."""
     lease = settings().JOBSVC_LEASE_SECONDS
     backoff, failed_pause = Backoff(lease / 3), 0.0
     while True:
@@ -120,7 +120,7 @@ def _renew(due: list[RunningJob], lease: float) -> None:
     kept = jobs.renew([one.started for one in due], lease)
     for one in due:
         one.renew_at = now + lease / 3
-        # An end that is being stored just now gives up its lease, too.
+        # Race: storing a result, which may be under way now, gives up the lease as well.
         if one.started.job_id not in kept and one.begun and not one.is_ended:
             one.renew_at = math.inf
             logger.warning("%s lost its lease; its outcome will not count", one.started.job_id)

@@ -1,4 +1,4 @@
-"""Starts, of which a worker may miss the answer when Postgres goes away: those are undone when it is back."""
+"""Reverts starts whose commit succeeded but whose reply was lost."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from uuid import UUID
@@ -10,9 +10,9 @@ from jobsvc.servers.outages import OutageTracker
 
 
 class UnconfirmedStarts:
-    """The starts of one worker, RQ's name for which is `worker`. Its main thread's.
+    """Starts by one worker, whose name in RQ is `worker`. Main thread only.
 
-    types: returns the job types that the worker can run; without it, any are started.
+    types: returns the job types that the worker can run, None for all.
     """
 
     def __init__(
@@ -22,13 +22,13 @@ class UnconfirmedStarts:
         self._unheard: list[UUID] = []
 
     def __bool__(self) -> bool:
-        """Whether there is something to undo."""
+        """Return True if there is something to undo."""
         return bool(self._unheard)
 
     def start(self, job_ids: Sequence[UUID], held: Iterable[UUID]) -> list[StartedAttempt] | None:
-        """As `jobs.start`, None while Postgres is away: what was started all the same is put back by `undo`.
+        """Start jobs as `jobs.start` does; None while Postgres is unavailable: `undo` reverts such starts.
 
-        `held` are the jobs that this worker holds already, of whose start it has heard.
+        held: ids of jobs that this worker has already, whose start was confirmed.
         """
         if self.undo():
             with self._postgres:
@@ -37,7 +37,7 @@ class UnconfirmedStarts:
         return None
 
     def undo(self) -> bool:
-        """Put back, uncounted, what was started and not heard of; returns whether nothing of it is left."""
+        """Return unconfirmed starts uncounted; returns True if none is left."""
         if self._unheard:
             with self._postgres:
                 jobs.undo_starts(self._unheard, self._worker)

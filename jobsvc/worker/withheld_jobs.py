@@ -1,4 +1,4 @@
-"""Jobs of a worker's own types that other workers refused, since they do not know these types."""
+"""Jobs of a worker's own types that other workers refused, since they have no handlers of these types."""
 
 import time
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from jobsvc import handlers, jobs
 from jobsvc.errors import StoreUnavailable
 
 LOOK_SECONDS = 1.0
-"""Pause between two looks while they find nothing: all that a worker pays for jobs that it cannot run."""
+"""Pause between two checks that find nothing: the only cost for a worker of jobs that it can't run."""
 
 MOST = 100
-"""So many jobs of one queue are counted by a look, and claimed at once."""
+"""Most jobs of one queue that a check counts and that are claimed at once."""
 
 
 class WithheldJobs:
-    """The withheld jobs that one worker may start, as of its last look in Postgres."""
+    """The withheld jobs that one worker may start, as of its last query of Postgres."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, int] = {}
         self._next_look = 0.0
 
     def count(self, queues: Sequence[str]) -> dict[str, int]:
-        """Count those that wait in each of these queues, up to MOST; looks at most once in LOOK_SECONDS.
+        """Return how many wait in each queue, up to MOST; queries Postgres at most once in LOOK_SECONDS.
 
         Empty while Postgres is unavailable.
         """
@@ -34,7 +34,7 @@ class WithheldJobs:
         return self._waiting
 
     def claim(self, queue: str, most: int) -> list[str]:
-        """Claim up to `most` of them, the longest due first; the caller starts them next."""
+        """Claim up to `most` of them, the longest due first; the caller must start them next."""
         wanted = min(most, self._waiting.get(queue, 0))
         if wanted <= 0:
             return []

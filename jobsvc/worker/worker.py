@@ -1,4 +1,4 @@
-"""RQ's worker, which runs our jobs by the batch (see `batch`), and any other as RQ does, a fork for each."""
+"""RQ's worker, which runs our jobs in batches (see `batch`), and foreign ones as RQ does, in a fork each."""
 
 import contextlib
 import logging
@@ -34,20 +34,19 @@ from jobsvc.worker.rq_queue import QueueingWorker, is_ours
 logger = logging.getLogger("jobsvc.worker")
 
 WORKER_TTL = 20
-"""Seconds. RQ waits 15 less for a job, and 5 less for a Redis that doesn't answer; its own 420 would be minutes."""
+"""Seconds. RQ waits 15 s less for a job, and 5 s less for a reply of Redis; its default of 420 would mean minutes."""
 
 SCHEDULER_SECONDS = 1.5
-"""How long RQ's scheduler may take to end: it looks each second whether it shall."""
+"""Time for RQ's scheduler to end: it checks once a second for a request to stop."""
 
 FORCED_SECONDS = 2.0
-"""How long a worker may take to end that was told to stop a second time."""
+"""Time for a worker to end after a second request to stop."""
 
 
 class JobsvcWorker(QueueingWorker):
-    """RQ's worker, which takes, starts and finishes jobs many at a time, and waits for Redis.
+    """RQ's worker, which takes, starts and finishes jobs in batches, and waits for Redis.
 
-    It stops when the pool that started it has died, and its children die with it: the processes of
-    its handlers, and RQ's scheduler.
+    It stops when its pool has died. Its children die with it: the processes of its handlers, and RQ's scheduler.
     """
 
     def __init__(self, queues: Any, name: str | None = None, *, connection: Redis | None = None, **kwargs: Any) -> None:
@@ -56,7 +55,7 @@ class JobsvcWorker(QueueingWorker):
         assert connection
         self._redis_retry = WaitForRedis(rq_redis.probe)
         if kwargs.get("prepare_for_work", True):
-            # From here on Redis is waited for. RQ's own handlers come later, and there is nothing to finish yet.
+            # From here on, calls wait for Redis. RQ installs its signal handlers later, and no job runs yet: just exit.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: os._exit(os.EX_OK))
             if (pool := parent_process()) and pool.pid:
@@ -69,10 +68,10 @@ class JobsvcWorker(QueueingWorker):
         self._leave_by = math.inf  # monotonic seconds
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
-        """As RQ's, at the level that RQ's log has here, which its pool forgets for a worker that it starts again."""
+        """Work as RQ does, with our level for RQ's log, which RQ's pool doesn't pass to a restarted worker."""
         self._is_one_by_one = max_jobs is not None
         attempts.warm_up()
-        self._batches.children.for_many()  # so that the first job needn't wait for its process
+        self._batches.children.for_many()  # forked now, so that the first job needn't wait for it
         self._pid = os.getpid()
         os.register_at_fork(after_in_child=self._die_with_worker)
         try:
@@ -83,7 +82,7 @@ class JobsvcWorker(QueueingWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
-        """As RQ's; a worker that goes on until it is stopped runs, meanwhile, what other workers refused."""
+        """Dequeue as RQ does; if it runs until stopped, also run jobs that other workers refused."""
         while not self.may_take():
             if timeout is None:
                 return None
@@ -94,12 +93,12 @@ class JobsvcWorker(QueueingWorker):
             while not self.may_take():
                 time.sleep(1)
             self._run_withheld()
-            # None after a second in which nothing came.
+            # None if no job came within a second.
             if (result := super().dequeue_job_and_maintain_ttl(timeout, max_idle_time=1)) is not None:
                 return result
 
     def _run_withheld(self) -> None:
-        self._is_working = True  # so that no signal strikes between the claim of a job and its start
+        self._is_working = True  # race: no signal may interrupt between a job's claim and its start
         try:
             if withheld := self.take_withheld(settings().JOBSVC_CONCURRENCY):
                 self._run_batch(withheld)
@@ -109,7 +108,7 @@ class JobsvcWorker(QueueingWorker):
             raise StopRequested
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        """Run a batch that begins with this job; one that isn't ours, as RQ does."""
+        """Run a batch that begins with this job; run a foreign job as RQ does."""
         if is_ours(job):
             self._run_batch([job.id])
             return
@@ -128,7 +127,7 @@ class JobsvcWorker(QueueingWorker):
             self._is_working = False
 
     def handle_payload(self, message: Any) -> None:
-        """As RQ's, of one of many executions, or of the processes of all of them."""
+        """Handle RQ's command: stop-job for one of many running jobs, kill-horse for all child processes."""
         payload = parse_payload(message)
         command, job_id = payload["command"], payload.get("job_id")
         ours = [one for one in list(self._batches.held.values()) if str(one.started.job_id) == job_id]
@@ -140,12 +139,12 @@ class JobsvcWorker(QueueingWorker):
             super().handle_payload(message)  # type: ignore[no-untyped-call]
 
     def subscribe(self) -> None:
-        """As RQ's, in a thread that leaves this process' signals to the main one."""
+        """Subscribe as RQ does, in a thread that leaves this process' signals to the main thread."""
         with signals_kept():
             super().subscribe()  # type: ignore[no-untyped-call]
 
     def handle_warm_shutdown_request(self) -> None:
-        """Tell what runs, too: it goes back uncounted if it doesn't end within JOBSVC_SHUTDOWN_SECONDS."""
+        """Shut down as RQ does; jobs still running after JOBSVC_SHUTDOWN_SECONDS are returned uncounted."""
         self._redis_retry.end()
         self._batches.stop()
         self._leave_by = time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + WORKER_SECONDS
@@ -154,7 +153,7 @@ class JobsvcWorker(QueueingWorker):
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """As RQ's, but what it sets off is not struck by another signal, such as the pool's copy of a Ctrl-C."""
+        """Stop as RQ does, but ignore further signals, such as the pool's copy of a Ctrl-C."""
         try:
             super().request_force_stop(signum, frame)
         except SystemExit:
@@ -164,9 +163,9 @@ class JobsvcWorker(QueueingWorker):
             raise
 
     def _leave_in_time(self) -> None:
-        """End this process and those below it when its time is over, whatever still hangs.
+        """Kill this process and its descendants at its deadline, whatever still hangs.
 
-        A job that RQ runs for others, in a process of its own, is killed a moment before, so that RQ can note it.
+        The fork of a foreign job is killed a moment earlier, so that RQ can record that.
         """
         while (left := self._leave_by - time.monotonic()) > 0:
             if self.horse_pid and left <= WORKER_SECONDS - CLEANUP_SECONDS:
@@ -178,8 +177,9 @@ class JobsvcWorker(QueueingWorker):
         os._exit(os.EX_SOFTWARE)
 
     def _shutdown(self) -> None:
-        """As RQ's, but without a wait: of two signals at once Python runs one handler after the other, and RQ takes
-        a signal that it hears of a second after the first for the order to stop at once.
+        """Shut down as RQ does, but without waiting for the scheduler.
+
+        Of two simultaneous signals, RQ would take the second, handled after a wait of 1 s, for a request to stop now.
         """
         if not self._is_working:
             raise StopRequested
@@ -188,19 +188,19 @@ class JobsvcWorker(QueueingWorker):
             self.scheduler._process.terminate()
 
     def stop_scheduler(self) -> None:
-        """As RQ's, but a scheduler that hangs is killed."""
+        """Stop the scheduler as RQ does, but kill it if it hangs."""
         if self.scheduler and (process := self.scheduler._process):
             process.terminate()
             process.join(max(min(SCHEDULER_SECONDS, self._leave_by - time.monotonic() - 0.2), 0))
             process.kill()
 
     def teardown(self) -> None:
-        """As RQ's, as far as Redis is there."""
+        """Tear down as RQ does, as far as Redis is available."""
         with contextlib.suppress(RedisError, StopRequested):
             super().teardown()  # type: ignore[no-untyped-call]
 
     def _die_with_worker(self) -> None:
-        # Handlers' own processes live as long as they like: they are the children of a child.
+        # Processes started by handlers may outlive the worker: they are children of its children.
         if not is_forking() and os.getppid() == self._pid:
             when_orphaned(self._pid, lambda: os._exit(1))
 
