@@ -1,1 +1,1 @@
-"""The HTTP side: requests in, one call of the domain, answers out."""
+"""The HTTP API: parses a request, calls one function of `jobs`, and returns the response."""

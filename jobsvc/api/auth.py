@@ -1,4 +1,4 @@
-"""Who may call: API keys with scopes, or, without any keys, whoever calls from this machine."""
+"""Access control: API keys with scopes; without any keys, only requests from this machine are allowed."""
 
 import hashlib
 import hmac
@@ -19,13 +19,13 @@ logger = logging.getLogger("jobsvc.api")
 View = TypeVar("View", bound=Callable[..., Any])
 
 CHALLENGES = ('Basic realm="jobsvc", charset="UTF-8"', "Bearer")
-"""What every 401 asks for (RFC 9110 §11.6.1)."""
+"""The WWW-Authenticate challenges of every 401 response (RFC 9110 §11.6.1)."""
 
 _LADDER: tuple[Scope, ...] = ("read", "write", "admin")
 
 
 def needs(scope: Scope | None) -> Callable[[View], View]:
-    """Declare the scope that a view needs; None opens it to everybody. GET needs `read` by itself."""
+    """Declare the scope that a view requires; None makes it public. Default: `read` for GET, else `admin`."""
 
     def declare(view: View) -> View:
         view.__dict__["scope"] = scope
@@ -42,15 +42,15 @@ def _scope_needed() -> Scope | None:
 
 
 def scope_of(view: Callable[..., Any], method: str) -> Scope | None:
-    """The scope that a view needs; None if it is open to everybody."""
+    """Return the scope that a view requires, None if it is public."""
     declared: Scope | None = getattr(view, "scope", "read" if method in SAFE_METHODS else "admin")
     return declared
 
 
 def _key_sent() -> tuple[str, bool]:
-    """The key of the request, "" without one, and True if a page of another site can have made a browser send it.
+    """Return the request's key ("" if none), and True if a page of another site can make a browser send it.
 
-    It is a bearer token (RFC 6750 §2.1), X-API-Key, or a Basic password (RFC 7617), which browsers add by themselves.
+    Accepts a bearer token (RFC 6750 §2.1), X-API-Key, or a Basic password (RFC 7617), which browsers add by themselves.
     """
     sent = request.authorization
     if sent is not None and sent.type == "bearer" and sent.token:
@@ -61,7 +61,7 @@ def _key_sent() -> tuple[str, bool]:
 
 
 def _owner(key: str) -> ApiKey | None:
-    """Whose key this is. Every key is compared, each in constant time."""
+    """Return the configured key that matches, or None. Compares with every key, each in constant time."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
     found = None
     for known in settings().JOBSVC_API_KEYS:
@@ -76,10 +76,10 @@ def _digest(secret: str) -> str:
 
 
 def _check_site() -> Response | None:
-    """Refuse a request that could change something and was sent by a page of another site.
+    """Return a 403 for a state-changing request sent by a page of another site, else None.
 
-    A page can make a browser send such requests without keys, or with the password that the browser remembers. It
-    cannot send Bearer or X-API-Key keys, since that takes a CORS permission that no answer gives: those need no check.
+    A page can make a browser send such requests without a key, or with the Basic password that the browser remembers.
+    Bearer and X-API-Key keys need no check: sending them requires a CORS permission that no response grants.
     """
     if request.method in SAFE_METHODS or not (settings().is_open or _key_sent()[1]):
         return None
@@ -105,7 +105,7 @@ def _check() -> Response | None:
 
 
 def _refuse_key() -> Response:
-    """Answer a wrong key, and log it; neither holds any part of the key."""
+    """Log a wrong key; return a 401, or a 429 after too many of them. Neither contains any part of the key."""
     address = client_address(request.environ)
     wrong_keys: WrongKeys = current_app.extensions["wrong_keys"]
     seconds = wrong_keys.count(network_of(address))
@@ -118,7 +118,7 @@ def _refuse_key() -> Response:
 
 
 def _unauthorized(detail: str) -> Response:
-    """A 401 with both challenges: a browser takes Basic, and asks for the key."""
+    """Return a 401 with both challenges; Basic makes a browser ask for the key."""
     response = problem(401, "Unauthorized", detail)
     for challenge in CHALLENGES:
         response.headers.add("WWW-Authenticate", challenge)
@@ -126,9 +126,9 @@ def _unauthorized(detail: str) -> Response:
 
 
 def _check_is_local() -> Response | None:
-    """Without keys, serve this machine only: also when a server was told to listen elsewhere, when a proxy on this
-    machine passes on what comes from others, or when a web page makes a browser here call the service by a name of
-    its own (DNS rebinding)."""
+    """Without keys, return a 403 for requests that are not from this machine, else None. This holds even if the server
+    listens on a public address, if a proxy on this machine forwards requests of others, or if a web page makes a
+    local browser call the service by a host name of its own (DNS rebinding)."""
     if settings().JOBSVC_ALLOW_ANONYMOUS:
         return None
     if is_forwarded(request.environ):
@@ -146,7 +146,7 @@ def _check_is_local() -> Response | None:
 
 
 def surely_may_write(environ: Mapping[str, Any]) -> bool:
-    """Return True if the checks of this module surely let the request of this WSGI environ post jobs."""
+    """Return True if the request may certainly post jobs (fast pre-check). False: the full checks must decide."""
     if settings().is_open:
         return not any(name in environ for name in FROM_BROWSER) and bool(
             settings().JOBSVC_ALLOW_ANONYMOUS
@@ -158,7 +158,7 @@ def surely_may_write(environ: Mapping[str, Any]) -> bool:
 
 
 def init_app(app: Flask) -> None:
-    """Check every request of this app before its view."""
+    """Run the access checks before every view of this app."""
     app.extensions["wrong_keys"] = WrongKeys()
     app.before_request(_check_site)
     app.before_request(_check)

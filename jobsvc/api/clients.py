@@ -1,4 +1,4 @@
-"""Clients by their address: which one a request comes from, and which ones send too many wrong keys."""
+"""Clients by IP address: the address behind a request, and the number of wrong keys per network."""
 
 import math
 import time
@@ -11,19 +11,19 @@ from typing import Any
 from jobsvc.config import settings
 
 MAX_WRONG_KEYS = 20
-"""Wrong keys that one network may send within WINDOW_SECONDS; each further one is answered 429."""
+"""Wrong keys allowed per network within WINDOW_SECONDS; each further one is answered with 429."""
 
 WINDOW_SECONDS = 60
 
 MAX_NETWORKS = 10_000
-"""Networks whose wrong keys are remembered, about 10 MB at most; beyond it, the one that was quiet longest goes."""
+"""Networks whose wrong keys are tracked, about 10 MB at most. Beyond that, the longest idle one is dropped."""
 
 
 def client_address(environ: Mapping[str, Any]) -> str:
-    """Return the IP address of the client behind a WSGI environ, in its shortest form; "" if it has none.
+    """Return the client's IP address in its shortest form, "" if there is none. environ: a WSGI environ.
 
-    It is the peer's, or with JOBSVC_TRUST_PROXY=1 the last one in X-Forwarded-For. Says the same before and after
-    werkzeug's ProxyFix has changed the environ.
+    The address is the peer's, or with JOBSVC_TRUST_PROXY=1 the last one in X-Forwarded-For. The result is the same
+    before and after werkzeug's ProxyFix has changed the environ.
     """
     original = environ.get("werkzeug.proxy_fix.orig", environ)
     if settings().JOBSVC_TRUST_PROXY:
@@ -34,14 +34,14 @@ def client_address(environ: Mapping[str, Any]) -> str:
 
 
 def network_of(address: str) -> str:
-    """Return what is counted as one client: the /64 of an IPv6 address, else the address itself."""
+    """Return the network that counts as one client: the /64 of an IPv6 address, else the address itself."""
     if ":" in address:
         return str(ip_network(f"{address.partition('%')[0]}/64", strict=False))
     return address
 
 
 def _read(text: str) -> str:
-    """An address as some proxies write it, with brackets or a port, as an address alone; "" for anything else."""
+    """Return an address without the brackets and port that some proxies add; "" if the text is no address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -56,7 +56,7 @@ def _read(text: str) -> str:
 
 
 class WrongKeys:
-    """The times of the last wrong keys by network; of this process, and thread-safe."""
+    """Times of the latest wrong keys per network, in this process. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -65,7 +65,7 @@ class WrongKeys:
     def count(self, network: str) -> int | None:
         """Count one more wrong key of this network.
 
-        Returns None, or if it is one too many, the whole seconds until the next one would not be.
+        Returns None within the limit, else the seconds (whole, at least 1) until another one is allowed.
         """
         now = time.monotonic()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Conditional requests: If-Match (RFC 9110 §13.1.1) as the versions of a job that a request accepts."""
+"""Conditional requests: reads If-Match (RFC 9110 §13.1.1) as the job versions that a request accepts."""
 
 import re
 
@@ -12,10 +12,10 @@ _VERSION = re.compile("0|[1-9][0-9]{0,17}")
 
 
 def expected_versions(suffix: str = "") -> Versions:
-    """The versions that the request's If-Match accepts: None without one, and for `*`, which any job fits.
+    """Return the versions that If-Match accepts; None (any version) without the header and for `*`.
 
-    suffix: what the caller's ETags have after the version.
-    Weak tags match nothing (strong comparison, RFC 9110 §8.8.3.2), nor does a header that is no list of tags.
+    suffix: the text after the version in the caller's ETags.
+    Weak tags match nothing (strong comparison, RFC 9110 §8.8.3.2), and neither does a malformed header.
     """
     header = request.headers.get("If-Match")
     if header is None or header.strip(" \t") == "*":

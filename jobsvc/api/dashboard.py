@@ -1,4 +1,4 @@
-"""/rq/: rq-dashboard, inside this service and behind its keys."""
+"""/rq/: rq-dashboard, mounted in this service and protected by its API keys."""
 
 import logging
 import re
@@ -31,9 +31,9 @@ PREFIX = "/rq"
 _NUMBER = re.compile("[1-9][0-9]{0,8}")
 
 MAX_PER_PAGE = 1000
-"""The most jobs on a page; each is fetched from Redis by itself."""
+"""Maximum number of jobs per page; each is fetched from Redis by a call of its own."""
 
-# What each argument in the dashboard's paths looks like. RQ refuses other job ids with a ValueError.
+# Format of each argument in the dashboard's paths. RQ raises ValueError for other job ids.
 _ARGUMENTS: dict[str, re.Pattern[str]] = {
     "instance_number": re.compile("0"),
     "job_id": re.compile("[A-Za-z0-9_-]{1,200}"),
@@ -44,22 +44,22 @@ _ARGUMENTS: dict[str, re.Pattern[str]] = {
 }
 
 _UNREADABLE = (DeserializationError, ValueError, TypeError)
-"""What RQ and the dashboard raise for jobs of other applications, stored by another serializer."""
+"""Raised by RQ and the dashboard for jobs of other applications, stored by another serializer."""
 
 
 class ReadingQueue(Queue):
-    """A queue that is only looked at: RQ's own removes a job's id from it when the job is gone."""
+    """A read-only queue. RQ's own class removes the ids of jobs that no longer exist from the queue."""
 
     def __init__(self, name: str | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(name or to_rq(settings().default_queue), *args, **kwargs)
 
     @classmethod
     def all(cls, *args: Any, **kwargs: Any) -> list[Any]:
-        """The queues of this namespace."""
+        """Return the queues of this namespace."""
         return [queue for queue in super().all(*args, **kwargs) if from_rq(queue.name) is not None]
 
     def fetch_job(self, job_id: str) -> RQJob | None:
-        """The job, or None if it is gone, of another queue, or can't be read."""
+        """Return the job, or None if it doesn't exist, is in another queue, or can't be read."""
         try:
             job = self.job_class.fetch(job_id, connection=self.connection, serializer=self.serializer)
         except (NoSuchJobError, *_UNREADABLE):
@@ -68,11 +68,11 @@ class ReadingQueue(Queue):
 
 
 class ReadingWorker(Worker):
-    """Workers that are only looked at: RQ's own takes those off its list whose key has expired."""
+    """A read-only worker. RQ's own class unregisters workers whose key has expired."""
 
     @classmethod
     def all(cls, connection: Any = None, *_: Any, **__: Any) -> list[Any]:
-        """The workers of this namespace, with its queues alone."""
+        """Return the workers of this namespace, each with only its queues in this namespace."""
         found = (
             cls.find_by_key(key, connection, serializer=rq_redis.SERIALIZER)
             for key in rq_workers.keys_of_namespace(connection)
@@ -83,7 +83,7 @@ class ReadingWorker(Worker):
         return workers
 
     def get_current_job(self, *_: Any, **__: Any) -> RQJob | None:
-        """The job of this namespace that it runs, if there is one that can be read."""
+        """Return the worker's job; None if there is none, it can't be read, or is outside this namespace."""
         try:
             job = super().get_current_job()
         except (NoSuchJobError, *_UNREADABLE):
@@ -92,7 +92,7 @@ class ReadingWorker(Worker):
 
 
 def _check_arguments() -> Response | None:
-    """Refuse arguments that nothing in the dashboard has: it would fail, or show a page about nothing."""
+    """Return a 404 for invalid path arguments: the dashboard would fail, or show an empty page. Else None."""
     given = request.view_args if request.endpoint and request.endpoint.startswith("rq_dashboard.") else None
     for name, value in (given or {}).items():
         if name in _ARGUMENTS and not _ARGUMENTS[name].fullmatch(str(value)):
@@ -117,7 +117,7 @@ def _is_queue(name: str | None) -> bool:
 
 
 def _is_elsewhere(job_id: str) -> bool:
-    """Return True for a job in a queue outside our namespace, unless that is one of ours from before the prefix."""
+    """Return True for a job in a queue outside our namespace, unless it is ours, from before version 0.2."""
     origin = rq_redis.connection().hget(RQJob.key_for(job_id), "origin")
     if origin is None or from_rq(str(as_text(origin))) is not None:
         return False
@@ -128,7 +128,7 @@ def _is_elsewhere(job_id: str) -> bool:
 
 
 def _readable_job(job: RQJob) -> dict[str, Any]:
-    """rq-dashboard's fields of a job in a list; without what can't be read."""
+    """Return rq-dashboard's fields of a listed job, or placeholders if it can't be read."""
     try:
         return dict(_serialize_job(job))
     except _UNREADABLE:
@@ -151,7 +151,7 @@ def _or_404(view: Callable[..., Any]) -> Callable[..., Any]:
     def reading_view(**arguments: Any) -> Any:
         try:
             return view(**arguments)
-        except (ResponseError, *_UNREADABLE) as error:  # what Redis answers of a key of another type
+        except (ResponseError, *_UNREADABLE) as error:  # ResponseError: the Redis key has another type
             logger.warning("dashboard: %s is not readable (%s)", request.endpoint, type(error).__name__)
             return problem(404, "Not Found", "RQ holds something here that can't be read as a job of this service.")
 
@@ -163,21 +163,21 @@ def _no_such_job(error: NoSuchJobError) -> Response:
 
 
 class _NeverRaised(Exception):
-    """Takes the place of what rq-dashboard would answer with an HTML page of its own."""
+    """Replaces the exception that rq-dashboard would answer with an HTML page of its own."""
 
 
 def is_dashboard(path: str) -> bool:
-    """Whether a path belongs to the dashboard."""
+    """Return True if a path belongs to the dashboard."""
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
 def init_app(app: Flask) -> None:
     """Mount the dashboard."""
-    # Shown on its pages; the connection is ours, with its time limits.
+    # Only shown on its pages: the connection is ours, with our timeouts.
     app.config["RQ_DASHBOARD_REDIS_URL"] = ("Redis",)
     web.from_url = lambda *_, **__: (None, rq_redis.connection())
     web.config.serializer = rq_redis.SERIALIZER
-    # Some of its pages fetch jobs without naming a serializer; RQ's default, pickle, would run what it reads.
+    # Some of its pages fetch jobs without naming a serializer; RQ's default, pickle, could execute what it reads.
     rq.serializers.PickleSerializer = rq_redis.SERIALIZER  # type: ignore[assignment]
     web.Queue, web.Worker = ReadingQueue, ReadingWorker
     web.serialize_job, web.serialize_current_job = _readable_job, _readable_current_job
@@ -185,7 +185,7 @@ def init_app(app: Flask) -> None:
     web.setup_rq_connection(app)
     app.before_request(_check_arguments)
     app.register_error_handler(NoSuchJobError, _no_such_job)
-    # Its base template asks for the icon of the app that it thinks is its own.
+    # Its base template takes its icon from the app's static folder.
     app.static_folder = rq_dashboard.blueprint.static_folder
     app.add_url_rule(f"{PREFIX}/static/<path:filename>", endpoint="static", view_func=app.send_static_file)
     app.register_blueprint(rq_dashboard.blueprint, url_prefix=PREFIX)
@@ -197,7 +197,7 @@ def init_app(app: Flask) -> None:
 
 
 def _take_no_get(app: Flask, endpoint: str) -> None:
-    """Let this view, which changes something, be asked by POST alone."""
+    """Disallow GET and HEAD for this view, since it changes state."""
     for rule in app.url_map.iter_rules(endpoint):
         if rule.methods:
             rule.methods -= {"GET", "HEAD"}

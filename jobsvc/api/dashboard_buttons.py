@@ -1,4 +1,4 @@
-"""What the dashboard's buttons do: the same as the API's routes, in Postgres, or a refusal that says why."""
+"""Actions of the dashboard's buttons: the same as the API's routes, in Postgres, or an error with the reason."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def delete_job(job_id: str) -> Answer:
 
 
 def requeue_all(queue_name: str) -> Answer:
-    """Retry every job that RQ shows as failed in a queue; answers how many are."""
+    """Retry every job that RQ lists as failed in a queue; the response has the number of retried jobs."""
     registry = FailedJobRegistry(queue_name, connection=rq_redis.connection(), serializer=rq_redis.SERIALIZER)
     ids = [found for job_id in registry.get_job_ids(cleanup=False) if (found := _as_uuid(job_id))]
     count = 0
@@ -39,12 +39,12 @@ def requeue_all(queue_name: str) -> Answer:
 
 
 def empty_queue(queue_name: str, registry_name: str) -> Answer:
-    """Refuse: the jobs are in Postgres, and would be back with the next sweep."""
+    """Return a 409: the jobs are in Postgres, and the next sweep would re-dispatch them."""
     return problem(409, "Conflict", f"Emptying is off: {_WOULD_BE_BACK} POST /jobs/cancel cancels all jobs of a queue.")
 
 
 def compact_queue(queue_name: str) -> Answer:
-    """Refuse, as `empty_queue` does."""
+    """Return a 409: compacting is not needed, entries without a job are skipped."""
     return problem(409, "Conflict", "Compacting is off: entries of a queue that have no job any more are passed by.")
 
 
@@ -52,7 +52,7 @@ _WOULD_BE_BACK = "jobs are in Postgres, and those taken out of RQ alone would be
 
 
 def init_app(app: Flask) -> None:
-    """Put these views in place of rq-dashboard's."""
+    """Replace rq-dashboard's views with these."""
     views: dict[str, Callable[..., Answer]] = {
         "requeue_job_view": requeue_job,
         "delete_job_view": delete_job,
@@ -89,7 +89,7 @@ def _of_ours(job_id: str, act: Callable[[UUID], None]) -> Answer:
 
 
 def _as_uuid(job_id: str) -> UUID | None:
-    """The id of a job of ours in its one spelling, else None."""
+    """Return the id if it is a UUID in canonical spelling, as our jobs have it, else None."""
     try:
         found = UUID(job_id)
     except ValueError:

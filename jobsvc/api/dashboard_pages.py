@@ -1,11 +1,11 @@
-"""rq-dashboard's pages, made safe as they are loaded: what they insert is escaped, and no other script runs.
+"""rq-dashboard's pages, made safe as they are loaded: inserted values are escaped, and no other script runs.
 
-rq-dashboard 0.9.0 writes much of what it shows as it is into HTML (Parallels/rq-dashboard#526), and compiles the
-templates of its rows in the browser, for which a page must allow `eval`. Here the rows' templates become functions when
-a page is loaded from the package; they escape every value. So a Content-Security-Policy can do without `unsafe-eval`
-and `unsafe-inline` for scripts: only script elements with the nonce of the answer run.
+rq-dashboard 0.9.0 inserts much of its data unescaped into HTML (Parallels/rq-dashboard#526), and compiles its row
+templates in the browser, which requires `eval`. Here the row templates are turned into functions that escape every
+value, when a page is loaded from the package. So the Content-Security-Policy needs neither `unsafe-eval` nor
+`unsafe-inline` for scripts: only script elements with the nonce of the response run.
 
-An rq-dashboard that doesn't have what is changed here is refused with a RuntimeError, rather than shown unsafe.
+If rq-dashboard lacks a text that is replaced here, a RuntimeError is raised, so that no unsafe page is shown.
 """
 
 import json
@@ -29,8 +29,8 @@ _POLICY = (
 _ROW_TEMPLATE = re.compile(r'(<script name="([a-z-]+)" type="text/template">)(.*?)(</script>)', re.DOTALL)
 _PART = re.compile(r"<%([-=]?)(.*?)%>", re.DOTALL)
 
-# In place of underscore.js, of which the pages use `template` alone: given the name that stands where the text of a
-# row's template was, it finds the function made of it. And errors of buttons are shown, which rq-dashboard ignores.
+# Replaces underscore.js, of which the pages use only `template`: takes the name that replaced the text of a row
+# template, and returns the function made from it. Also shows errors of buttons, which rq-dashboard ignores.
 _SCRIPT = """
 var ROWS = {};
 var _ = {template: function(name) { return ROWS[name.trim()]; }};
@@ -50,14 +50,14 @@ $(document).ajaxError(function(event, reply, request) {
 
 
 def init_app(app: Flask) -> None:
-    """Load the dashboard's templates by this module, and add the policy to its pages."""
+    """Load the dashboard's templates through this module, and add the policy to its pages."""
     rq_dashboard.blueprint.jinja_loader = _Loader()
     app.jinja_env.globals["script_nonce"] = _nonce
     app.after_request(_restrict)
 
 
 def _nonce() -> str:
-    """The nonce of this request's answer."""
+    """Return the nonce for the response to this request."""
     if "script_nonce" not in g:
         g.script_nonce = token_urlsafe(18)
     return str(g.script_nonce)
@@ -70,7 +70,7 @@ def _restrict(response: Response) -> Response:
 
 
 class _Loader(BaseLoader):
-    """Loads rq-dashboard's templates from its package, changed by what _CHANGES names."""
+    """Loads rq-dashboard's templates from its package, made safe by `safe_source`."""
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         path = PACKAGE / template
@@ -80,7 +80,7 @@ class _Loader(BaseLoader):
 
 
 def safe_source(template: str, source: str) -> str:
-    """The source of one of rq-dashboard's templates as it may be shown."""
+    """Return the safe source of an rq-dashboard template. Raises RuntimeError if it isn't as expected."""
     for old, new in _CHANGES.get(template.removeprefix("rq_dashboard/"), ()):
         source, count = re.subn(old, partial(_fill, new), source, flags=re.DOTALL)
         if count == 0:
@@ -108,7 +108,7 @@ def _fill(new: str, found: re.Match[str]) -> str:
 
 
 def row_function(text: str) -> str:
-    """The JavaScript of the function that makes a row's HTML, escaping all that `<%= %>` and `<%- %>` insert."""
+    """Return a JavaScript function that builds a row's HTML; it escapes what `<%= %>` and `<%- %>` insert."""
     code = ["function(data) { var html = ''; with (data) {"]
     at = 0
     for found in _PART.finditer(text):
@@ -120,7 +120,7 @@ def row_function(text: str) -> str:
     return "\n".join([*code, "} return html; }"])
 
 
-# By template: the pattern that is looked for, and the text in its place, with \\1 for the pattern's group.
+# By template: regular expressions and their replacements, with \1 for the pattern's group.
 _CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
     "base.html": (
         (r"<script src=", r'<script nonce="{{ script_nonce() }}" src='),
@@ -131,17 +131,17 @@ _CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\s*<script [^>]*underscore-umd-min\.js[^>]*></script>", ""),
     ),
     "jobs.html": (
-        # It would be escaped twice.
+        # The value would be escaped twice.
         (r"\$\('<div/>'\)\.text\((d\.\w+)\)\.html\(\)", r"\1"),
-        # The sweep brings back what they remove.
+        # The sweep would re-dispatch what these buttons remove.
         (r'<a href="[^"]*" id="(?:empty|compact)-btn".*?</a>', ""),
     ),
     "scripts/jobs.js": (
-        # Flask escapes nothing in a file that ends in .js.
+        # Flask doesn't autoescape .js files.
         (r"'\{\{ queue\.name \}\}'", "{{ queue.name|tojson }}"),
     ),
     "scripts/job.js": (
-        # As POST /jobs/:id/retry has it; and gone again when the job waits.
+        # Show the button in the states that POST /jobs/:id/retry accepts, and hide it once the job waits again.
         (
             r'if \(job\.status === "failed"\) \{\s*\$\("#requeue-job-btn"\)\.show\(\)\s*\}',
             '$("#requeue-job-btn").toggle(job.status === "failed" || job.status === "canceled");',

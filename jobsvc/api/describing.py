@@ -1,4 +1,4 @@
-"""What a view takes and answers, declared beside its route; the OpenAPI document is made of it."""
+"""Declarations of a view's input and responses, beside its route; the OpenAPI document is built from them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: when it is given, the type of its JSON or, for another body, its media type, and its headers."""
+    """A response: its description, the type of its JSON body (else its media type), and its headers."""
 
     text: str
     body: Any = None
@@ -20,7 +20,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Description:
-    """An operation. `takes` is the model of the body, `query` that of the query parameters, `asks` names headers."""
+    """An operation. `takes`: model of the body; `query`: model of the query parameters; `asks`: request headers."""
 
     replies: Mapping[int, Reply]
     takes: type[BaseModel] | None
@@ -37,7 +37,7 @@ def describe(
     asks: tuple[str, ...] = (),
     errors: tuple[int, ...] = (),
 ) -> Callable[[View], View]:
-    """Declare what a view takes and answers; `errors` are the statuses that aren't every view's."""
+    """Declare a view's input and responses; `errors`: statuses besides those that every view may return."""
 
     def declare(view: View) -> View:
         view.__dict__["description"] = Description(replies, takes, query, asks, errors)
@@ -47,6 +47,6 @@ def describe(
 
 
 def description_of(view: Callable[..., Any]) -> Description | None:
-    """What was declared of a view."""
+    """Return the declaration of a view, or None."""
     found: Description | None = getattr(view, "description", None)
     return found

@@ -1,4 +1,4 @@
-"""A job for clients that ask again and again: its ETag, 304 while nothing changed, and when to ask again."""
+"""A job for polling clients: its ETag, 304 while unchanged, and Retry-After."""
 
 import math
 from datetime import datetime
@@ -12,11 +12,11 @@ from jobsvc.jobs import check_version, current_time
 from jobsvc.states import WAITING, Status
 
 LONGEST_RETRY_AFTER = 60
-"""Seconds; a job that is due much later may be cancelled long before."""
+"""Maximum Retry-After in seconds: a job that is due much later may be cancelled long before."""
 
 
 def polled(job: Job) -> Response:
-    """The job as JSON, or 304 without it when If-None-Match (RFC 9110 §13.1.2) names its version.
+    """Return the job as JSON, or a 304 if If-None-Match (RFC 9110 §13.1.2) names its version.
 
     Raises VersionMismatch if If-Match names other versions.
     """
@@ -26,14 +26,14 @@ def polled(job: Job) -> Response:
     response.set_etag(f"{job.version}{suffix}")
     if (seconds := retry_after(job, current_time())) is not None:
         response.headers["Retry-After"] = str(seconds)
-    # Werkzeug takes the `*` of If-Match for a tag.
+    # Werkzeug treats the `*` of If-Match as a tag.
     rest = {name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"}
     response.make_conditional(rest)
     return response
 
 
 def retry_after(job: Job, now: datetime) -> int | None:
-    """Return in how many whole seconds to ask again, 1 or more; None when the job has ended. now: Postgres' time."""
+    """Return the whole seconds (1 or more) until the next poll, None if the job has ended. now: Postgres' time."""
     if job.status in WAITING:
         return min(max(math.ceil((job.due_at - now).total_seconds()), 1), LONGEST_RETRY_AFTER)
     return 1 if job.status == Status.PROCESSING else None

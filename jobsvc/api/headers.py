@@ -1,4 +1,4 @@
-"""The headers that every answer has: what a browser may do with it, and who may keep it."""
+"""Headers of every response: restrictions for browsers, and caching."""
 
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,23 +13,23 @@ _PROTECTION = [
 
 # A Referrer-Policy of no-referrer would make a browser send `Origin: null` with our own pages' forms.
 
-# Of what is no HTML page, nothing is ever run or framed.
+# For responses other than HTML pages: nothing may run or be framed.
 _NO_PAGE = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
 JSON_HEADERS = [("Cache-Control", "no-store"), *_PROTECTION, _NO_PAGE]
-"""What an answer has that does not go through Flask."""
+"""Headers of a JSON response that does not go through Flask."""
 
 
 def init_app(app: Flask) -> None:
-    """Add the headers to every answer of this app; what a view says itself stays."""
+    """Add the headers to every response of this app; those that a view has set are kept."""
     app.after_request(_protect)
     app.after_request(_shorten_redirect)
 
 
 def _shorten_redirect(response: Response) -> Response:
-    """Name a redirect's path alone: by which scheme and host the client came is its own to know.
+    """Reduce a redirect's Location to path and query: the client may use another scheme and host.
 
-    Werkzeug's redirects of a path without its last slash name both, as the WSGI server sees them.
+    Werkzeug's redirects to a path with a trailing slash contain both, as the WSGI server sees them.
     """
     location = response.headers.get("Location")
     if response.status_code in (301, 302, 307, 308) and location:

@@ -1,19 +1,19 @@
-"""Schemas of jobs as client generators take them: named components instead of conditions within one schema."""
+"""Job schemas for client generators: named components instead of conditions within one schema."""
 
 import re
 from typing import Any
 
 JOBS = ("JobRequest", "ScheduledJob")
-"""Components that are a job of any type: one alternative for each type, without the fields that all have."""
+"""Components for a job of any type: one alternative per type, without the common fields."""
 
 _REFERENCE = "#/components/schemas/"
 
 
 def name_alternatives(components: dict[str, Any]) -> None:
-    """Make each alternative of a job a component with all of its fields, and each type's payload another one.
+    """Turn each alternative of a job into a component with all of its fields, and each type's payload into another.
 
     JobRequest becomes `anyOf` JobRequestTestJob, JobRequestHttpRequest, and so on; their payloads are TestJobPayload,
-    HttpRequestPayload. Generators give inline schemas the names of their titles, which come more than once.
+    HttpRequestPayload. Reason: generators name inline schemas by their titles, which are not unique.
     """
     for name in JOBS:
         job = components.get(name)
@@ -33,7 +33,7 @@ def name_alternatives(components: dict[str, Any]) -> None:
 
 
 def _component(components: dict[str, Any], name: str, schema: dict[str, Any]) -> dict[str, str]:
-    """The reference to a component that holds this schema, made if there is none: NameX, NameX2 and so on."""
+    """Return a reference to a component with this schema; adds it as Name, Name2 and so on if there is none."""
     if schema.keys() == {"$ref"}:
         return {"$ref": schema["$ref"]}
     free, number = name, 1
@@ -46,5 +46,5 @@ def _component(components: dict[str, Any], name: str, schema: dict[str, Any]) ->
 
 
 def _camel(type_: str) -> str:
-    """A type's name as a class would have it: HTTP_REQUEST is HttpRequest."""
+    """Return a type's name in CamelCase: HTTP_REQUEST becomes HttpRequest."""
     return "".join(word.capitalize() for word in re.findall("[A-Za-z0-9]+", type_)) or "Other"

@@ -1,4 +1,4 @@
-"""The hub: one thread that looks at the jobs for which clients wait, whatever the number of clients."""
+"""The job watcher: one thread polls the jobs that clients wait for, however many clients there are."""
 
 import logging
 import os
@@ -15,25 +15,25 @@ from jobsvc.servers.outages import Backoff, OutageTracker
 logger = logging.getLogger("jobsvc.api")
 
 LOOK_SECONDS = 0.05
-"""The pause between two looks at Postgres, while anybody waits."""
+"""Pause between two polls of Postgres, while any client waits."""
 
 LINES_LOOK_SECONDS = 0.25
-"""The pause between two looks for new log lines, while anybody follows some."""
+"""Pause between two polls for new log lines, while any client follows a log."""
 
 LARGEST_SHARE = 0.1
-"""Of the time, looks take this at most: slow ones are made less often."""
+"""Maximum share of time spent polling; the pause grows with the duration of a poll."""
 
 
 class Subscription:
-    """One client's place at the hub, and its view of one job. Close it, also when nothing came of it."""
+    """A client's subscription to one job. It takes one slot of its watcher, so it must be closed in any case."""
 
     def __init__(self, hub: "JobWatcher", job_id: UUID, seen: int, address: str) -> None:
         self.job_id = job_id
         self.address = address
         self.is_over = False
-        """Nothing more will come: the job is gone, or the place was taken back."""
+        """No more changes will come: the job was deleted, or the slot was taken back."""
         self.is_withdrawn = False
-        """The place was taken back: the client has gone, or another one needs it, or the hub was closed."""
+        """The slot was taken back: the client has disconnected, another one needs it, or the watcher was closed."""
         self.wants_lines = False
         """Wake the client for new log lines as well."""
         self._newest_line = START
@@ -44,9 +44,9 @@ class Subscription:
         self._wakeup = threading.Event()
 
     def next(self, timeout: float) -> Snapshot | None:
-        """The newest state that this watch has not returned yet; changes in between are merged into it.
+        """Return the newest state that was not returned yet; changes in between are merged into it.
 
-        None when there was none within `timeout` seconds, there are new lines, or none will come (`is_over`).
+        Returns None after `timeout` seconds without a change, for new log lines, or once `is_over` is set.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -62,7 +62,7 @@ class Subscription:
             self._wakeup.clear()
 
     def tell(self, latest: Snapshot | None) -> None:
-        """Wake the client: this is how its job stands now, None for the end of the watch."""
+        """Wake the client with the new state of its job; None ends the subscription."""
         if latest is None:
             self.is_over = True
         else:
@@ -70,19 +70,19 @@ class Subscription:
         self._wakeup.set()
 
     def tell_lines(self, newest: Position) -> None:
-        """Wake the client if this is not the newest line that it was told of."""
+        """Wake the client if `newest` differs from the position of its last notification."""
         if newest != self._newest_line:
             self._newest_line, self._has_new_lines = newest, True
             self._wakeup.set()
 
     def withdraw(self) -> None:
-        """Take the place back: the client waits no longer. May be called from any thread, and twice."""
+        """End the client's wait and take its slot back. Thread-safe, and safe to call twice."""
         self.is_withdrawn = True
         self.tell(None)
         self.close()
 
     def close(self) -> None:
-        """Leave the place to another client. Safe to call twice."""
+        """Free the slot for another client. Safe to call twice."""
         self._hub.leave(self)
 
     def __enter__(self) -> "Subscription":
@@ -93,34 +93,34 @@ class Subscription:
 
 
 class JobWatcher:
-    """One process' hub, with places for so many waiting clients. Every method may be called from any thread."""
+    """Polls jobs for the waiting clients of this process. `places`: maximum number of clients. Thread-safe."""
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._lock = threading.Lock()
-        self._seated: dict[str, dict[Subscription, None]] = {}  # by address; of one, the oldest first
+        self._seated: dict[str, dict[Subscription, None]] = {}  # by address, oldest first
         self._watches: dict[UUID, set[Subscription]] = {}
         self._known: dict[UUID, Snapshot] = {}
         self._next_lines_look = 0.0
         self._somebody_waits = threading.Event()
         self.is_closed = False
-        """The process is about to stop, so nobody waits any more."""
+        """The process is about to stop: new subscriptions are refused."""
 
     def start(self) -> "JobWatcher":
-        """Look in a daemon thread, which ends with the process; and anew in a process forked from this one."""
+        """Start polling in a daemon thread; a process forked from this one starts a thread of its own."""
         os.register_at_fork(after_in_child=self._start_afresh)
         self._start_afresh()
         return self
 
     def _start_afresh(self) -> None:
-        self.__init__(self._places)  # type: ignore[misc]  # a lock may have been held when we were forked
+        self.__init__(self._places)  # type: ignore[misc]  # fork: a lock may have been held then
         threading.Thread(target=self._run, name="hub", daemon=True).start()
 
     def watch(self, job_id: UUID, seen: int = -1, client: Client | None = None) -> Subscription | None:
-        """A place for a client that has seen this version of the job; None while there is none, and at shutdown.
+        """Subscribe a client that has seen this version of the job; None without a free slot, and at shutdown.
 
-        While all places are taken, the address that has the most of them leaves its oldest to a client whose address
-        has fewer; so no address can take them all from the others.
+        If all slots are taken, the address with the most of them loses its oldest one to a client whose address has
+        fewer. So no address can take all slots from the others.
         """
         watch = Subscription(self, job_id, seen, client.address if client else "")
         with self._lock:
@@ -144,12 +144,12 @@ class JobWatcher:
         return watch
 
     def _most_dispensable(self, address: str) -> Subscription | None:
-        """The oldest watch of the address that has the most, if it still has as many as this one without it."""
+        """Return the oldest watch of the address with the most; None if it would then have fewer than `address`."""
         most = max(self._seated.values(), key=len, default={})
         return next(iter(most)) if len(most) > len(self._seated.get(address, {})) + 1 else None
 
     def leave(self, watch: Subscription) -> None:
-        """Free a watch's place."""
+        """Free a subscription's slot."""
         with self._lock:
             self._remove(watch)
 
@@ -170,7 +170,7 @@ class JobWatcher:
         self._known.pop(job_id, None)
 
     def close(self) -> None:
-        """End every watch, and let none begin: the process is about to stop."""
+        """End all subscriptions and refuse new ones: the process is about to stop."""
         with self._lock:
             self.is_closed = True
             seated = [watch for watches in self._seated.values() for watch in watches]
@@ -178,7 +178,7 @@ class JobWatcher:
             watch.withdraw()
 
     def _run(self) -> None:
-        """Look while anybody waits, for ever."""
+        """Poll forever while any client waits."""
         postgres = OutageTracker("Postgres", StoreUnavailable)
         backoff = Backoff()
         while True:

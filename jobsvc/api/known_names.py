@@ -1,4 +1,4 @@
-"""Unknown names in requests: which ones are known, and which one was probably meant."""
+"""Unknown names in requests: lists the known ones, and suggests the closest match."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,11 +6,11 @@ from difflib import get_close_matches
 from typing import Any
 
 MAX_NAME = 100
-"""Characters of an unknown name that are compared and quoted."""
+"""Maximum number of characters of an unknown name that are compared and quoted."""
 
 
 def tell_known(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say which names of this kind (in the plural) there are, and which is closest to `name` if one is close."""
+    """Return a text with the known names, and the closest match to `name` if any. kind: a noun in the plural."""
     names = [str(one) for one in known]
     if not names:
         return f"no {kind} are known here"
@@ -21,7 +21,7 @@ def tell_known(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def _fold(name: str) -> str:
-    """The name without what is often spelled in another way: created_after is createdAfter."""
+    """Return the name without case and separators: created_after and createdAfter are the same."""
     return re.sub("[-_ ]", "", name).lower()
 
 
@@ -34,7 +34,7 @@ def known_fields(schema: dict[str, Any], pointer: str) -> list[str]:
     found: dict[str, None] = {}
     for place in places:
         for one in _branches(place, schema):
-            # What may only be null is there to be refused with a reason.
+            # A field that may only be null exists to be rejected with a reason.
             found |= dict.fromkeys(
                 name for name, kind in one.get("properties", {}).items() if kind.get("type") != "null"
             )
@@ -42,7 +42,7 @@ def known_fields(schema: dict[str, Any], pointer: str) -> list[str]:
 
 
 def _branches(place: Any, root: dict[str, Any], seen: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
-    """The schema and all that it refers to, or is made of, at the same place."""
+    """Yield the schema, and all schemas for the same value that it refers to or is composed of."""
     if not isinstance(place, dict):
         return
     yield place
@@ -58,7 +58,7 @@ def _branches(place: Any, root: dict[str, Any], seen: frozenset[str] = frozenset
 
 
 def _step(place: dict[str, Any], name: str) -> Iterator[Any]:
-    """The schemas of what stands in this place under a key or an index."""
+    """Yield the schemas of the member with this name, or of the item at this index."""
     if name in place.get("properties", {}):
         yield place["properties"][name]
     elif "additionalProperties" in place:

@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: what Postgres has counted, so that every process tells the same."""
+"""/metrics for Prometheus: counts stored in Postgres, so that every process reports the same values."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ from jobsvc.jobs import BOUNDS, Event
 from jobsvc.states import ENDED, WAITING, Status
 
 OTHER = "other"
-"""Stands for every type without a handler, and for every queue that isn't served: labels have to be few."""
+"""Label of every type without a handler and every queue that isn't served: limits the number of series."""
 
 _BY = ("type", "queue")
 
 
 class JobsCollector(Collector):
-    """The metrics of CONTRACT §3, read anew at each scrape. Raises StoreUnavailable."""
+    """Collects the metrics of jobs and queues, read anew at each scrape. Raises StoreUnavailable."""
 
     def collect(self) -> Iterator[Metric]:
         yield from _events()
         yield from _depths()
 
     def describe(self) -> Iterator[Metric]:
-        return iter(())  # so that to register it asks nothing
+        return iter(())  # else registering would query Postgres
 
 
 def registry() -> CollectorRegistry:
-    """What a scrape of this service finds."""
+    """Return a registry with the metrics of this service."""
     found = CollectorRegistry()
     found.register(JobsCollector())
     return found
@@ -103,7 +103,7 @@ def _queue(name: str) -> str:
 
 
 def _expected() -> list[tuple[str, str]]:
-    """The series that are there from the start, so that a first event is seen as a rise."""
+    """Return the (type, queue) series that exist from the start, so that a first event is seen as an increase."""
     known = [handlers.find(name) for name in handlers.names()]
     return [(handler.name, handler.queue or settings().default_queue) for handler in known if handler]
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the views declare, in the schemas of the very models that read and write."""
+"""The OpenAPI document, built from the declarations of the views and the models that they use."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +53,7 @@ GROUPS = {
     "Queues and workers": "What waits where, and who works.",
     "Operations": "Health, metrics and this document.",
 }
-"""What the operations are grouped by, for people, in the order in which they are shown."""
+"""Tags of the operations, in display order."""
 
 _GROUP_OF = {
     "batch": "Workflows",
@@ -62,7 +62,7 @@ _GROUP_OF = {
     "ops": "Operations",
     "docs": "Operations",
 }
-"""The group of each blueprint; all others are about jobs."""
+"""Tag of each blueprint; all others have the tag Jobs."""
 
 _METHODS = ("POST", "PUT", "PATCH", "GET", "DELETE")
 
@@ -72,12 +72,12 @@ def _group(rule: Rule) -> str:
 
 
 def _place(rule: Rule) -> tuple[int, bool, str]:
-    """Where a rule is shown: by its group, POST /jobs before all others."""
+    """Return a rule's sort key: by group, /jobs before all others."""
     return list(GROUPS).index(_group(rule)), rule.rule != "/jobs", rule.rule
 
 
 def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
-    """Every rule, method and view of the API: not the dashboard's, nor the files of /docs, nor what Flask adds."""
+    """Yield each rule, method and view of the API; not the dashboard's, the files of /docs, or what Flask adds."""
     for rule in sorted(app.url_map.iter_rules(), key=_place):
         if not is_dashboard(rule.rule) and not rule.rule.startswith("/docs/"):
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}, key=_METHODS.index):
@@ -85,12 +85,12 @@ def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
 
 
 def path(rule: Rule) -> str:
-    """A rule in OpenAPI's spelling: {name} for <name>."""
+    """Return a rule's path in OpenAPI syntax: {name} for <name>."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of this app, as JSON."""
+    """Return the OpenAPI 3.1 document of this app, as JSON."""
     described = [(*route, found) for route in served(app) if (found := description_of(route[-1]))]
     refs, components = _schemas(description for *_, description in described)
     name_alternatives(components)
@@ -120,7 +120,7 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def _schemas(descriptions: Iterable[Description]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
-    """The JSON Schema of each type that is taken or given, and what these refer to by name. By pydantic."""
+    """Return pydantic's JSON Schema of each request and response type, and the definitions they refer to."""
     taken, given = set(), {ProblemReply}
     for one in descriptions:
         taken |= {kind for kind in (one.takes, one.query) if kind}
@@ -148,7 +148,7 @@ def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
 
 
 def _body(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """The body; none at all is taken as `{}`."""
+    """Return the requestBody; required only if a field is, since a missing body is read as `{}`."""
     if description.takes is None:
         return {}
     schema = refs[description.takes]
@@ -165,7 +165,7 @@ def _query(description: Description, refs: dict[Any, Any], components: dict[str,
 
 
 def _sendable(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a query parameter, which can be left out, but never be null."""
+    """Return the schema of a query parameter, which can be left out but is never null."""
     rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title") and value is not None}
     [kind] = [one for one in schema.get("anyOf", []) if one != {"type": "null"}] or [{}]
     return {**rest, **kind}
@@ -191,7 +191,7 @@ def _responses(
 def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str, Any]:
     shown: dict[str, Any] = {"description": reply.text, "headers": _headers(reply.headers)}
     if isinstance(reply.body, str):
-        # OpenAPI 3.1 has no words for a stream of events.
+        # OpenAPI 3.1 can't describe a stream of events.
         shown["content"] = {reply.body: {} if reply.body == "text/event-stream" else {"schema": {"type": "string"}}}
     elif reply.body:
         shown["content"] = _json(refs[reply.body])

@@ -1,4 +1,4 @@
-"""`Prefer: wait=N` (RFC 7240): answers that wait for the end of a job."""
+"""`Prefer: wait=N` (RFC 7240): responses that wait for the end of a job."""
 
 import re
 import time
@@ -23,23 +23,23 @@ from jobsvc.states import ENDED
 P = ParamSpec("P")
 
 LONGEST_WAIT = 60
-"""Seconds; who asks for more is given this."""
+"""Maximum wait in seconds; a longer one is reduced to this."""
 
 _WAIT = re.compile(r'wait[ \t]*=[ \t]*("?)([0-9]+)\1[ \t]*(;.*)?', re.IGNORECASE | re.DOTALL)
 
 
 def seconds_preferred(prefer: str) -> int | None:
-    """What a Prefer header says of `wait`, at most LONGEST_WAIT; None where it says nothing, or nothing sensible."""
+    """Return the `wait` of a Prefer header (seconds, at most LONGEST_WAIT); None if missing or malformed."""
     for preference in parse_list_header(prefer):
         if re.split("[=;]", preference)[0].strip().lower() == "wait":
-            # Of a preference that is there twice, the first one counts (RFC 7240 §2).
+            # If a preference is repeated, the first one counts (RFC 7240 §2).
             found = _WAIT.fullmatch(preference)
             return int(min(float(found[2]), LONGEST_WAIT)) if found else None
     return None
 
 
 def _preferred() -> int | None:
-    """The seconds that this request wants to wait, None if it doesn't say."""
+    """Return the seconds that this request prefers to wait, or None. Adds `Vary: Prefer` to the response."""
 
     @after_this_request
     def vary(response: Response) -> Response:
@@ -50,10 +50,10 @@ def _preferred() -> int | None:
 
 
 def wait_for_end(job_id: UUID, seconds: int) -> bool | None:
-    """Wait so long for the job's end: whether it came, or the job is gone; None when the wait was declined.
+    """Wait for the job's end: True if it ended or was deleted, False after `seconds`, None if the wait was declined.
 
-    It is declined when the service holds all the waiters that it can, shuts down, or needs the place for another.
-    Else the reply says that it was honoured, in vain or not.
+    It is declined at shutdown, without threads, if no slot is free, or if another client needs the slot.
+    Otherwise the response gets Preference-Applied, whether the job ended or not.
     """
     has_ended = False
     if seconds > 0:
@@ -81,7 +81,7 @@ def _say_honoured(seconds: int) -> None:
 
 
 def get(job_id: UUID) -> Job:
-    """The job; if the request prefers to wait, at its end or after the wait. Raises JobNotFound."""
+    """Return the job; if the request prefers to wait, at its end or after the wait. Raises JobNotFound."""
     seconds = _preferred()
     job = jobs.get(job_id)
     if seconds is not None:
@@ -93,7 +93,7 @@ def get(job_id: UUID) -> Job:
 
 
 def or_end(view: Callable[P, Accepted]) -> Callable[P, Accepted]:
-    """Let a view that accepts a job answer with the whole job as soon as it ended, if the request prefers to wait."""
+    """Make a view that accepts a job wait, if the request prefers that, and answer with the whole job if it ended."""
 
     @wraps(view)
     def waiting_view(*args: P.args, **kwargs: P.kwargs) -> Accepted:
@@ -111,7 +111,7 @@ def or_end(view: Callable[P, Accepted]) -> Callable[P, Accepted]:
 
 
 def _load(job_id: UUID) -> Job | None:
-    """The job, unless it can't be read now: it was accepted all the same."""
+    """Return the job, or None if it can't be read now: it was accepted in any case."""
     try:
         return jobs.get(job_id)
     except (JobNotFound, StoreUnavailable):

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, whatever raised them."""
+"""Errors as RFC 9457 problem details, for every exception."""
 
 import json
 import logging
@@ -54,7 +54,7 @@ def problem(
     errors: list[Problem] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """A problem+json answer; `type` is about:blank, since the status says what kind it is (RFC 9457 §4.2.1)."""
+    """Return a problem+json response; `type` is about:blank, since the status is specific enough (RFC 9457 §4.2.1)."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title,
@@ -64,7 +64,7 @@ def problem(
     }
     if errors is not None:
         body["errors"] = [error.shown() for error in errors]
-    # ASCII, so that a lone surrogate out of the request can't break the answer.
+    # ASCII, so that a lone surrogate from the request can't break the response.
     response = Response(f"{json.dumps(body, separators=(',', ':'))}\n", status, content_type="application/problem+json")
     response.headers.update(headers or {})
     return response
@@ -80,7 +80,7 @@ def _from_domain(error: JobsvcError) -> Response:
 
 
 def _unavailable(error: Exception, title: str, detail: str) -> Response:
-    # Of Postgres the log has each outage once, with its cause.
+    # Each outage of Postgres is already logged once, with its cause.
     level = logging.DEBUG if isinstance(error, StoreUnavailable) and error.is_outage else logging.WARNING
     logger.log(level, "%s %s: 503, %s", request.method, request.path, error)
     return problem(503, title, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
@@ -96,7 +96,7 @@ def _from_http(error: HTTPException) -> Response:
 
 
 def _from_redis(error: RedisError) -> Response:
-    # Only what shows RQ itself talks to Redis within a request.
+    # Only views of RQ's own state use Redis within a request.
     return _unavailable(error, "Redis can't be reached now", "This needs Redis, where workers are known; jobs don't.")
 
 
@@ -106,10 +106,10 @@ def _from_bug(error: Exception) -> Response:
 
 
 def init_app(app: Flask) -> None:
-    """Answer every error of this app with a problem."""
+    """Register error handlers that answer every error of this app with a problem."""
     app.register_error_handler(JobsvcError, _from_domain)
     app.register_error_handler(HTTPException, _from_http)
-    # Not every RedisError: what Redis answered is no outage, and asking again won't mend it.
+    # Not every RedisError: an error reply of Redis is not an outage, and a retry won't help.
     for outage in (RedisConnectionError, RedisTimeoutError):
         app.register_error_handler(outage, _from_redis)
     app.register_error_handler(Exception, _from_bug)

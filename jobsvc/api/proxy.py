@@ -1,4 +1,4 @@
-"""JOBSVC_TRUST_PROXY: scheme, host, path prefix and client address as the proxy in front tells them."""
+"""JOBSVC_TRUST_PROXY: takes scheme, host, path prefix and client address from the headers of a proxy."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -15,18 +15,18 @@ _WELL_FORMED = {
     "HTTP_X_FORWARDED_PREFIX": re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*"),
     "HTTP_X_FORWARDED_FOR": re.compile(r"[0-9A-Za-z.:%\[\]]+"),
 }
-"""What the last value of each header looks like; another one is taken as if the header were missing."""
+"""Format of the last value of each header; any other value is treated as if the header were missing."""
 
 
 def init_app(app: Flask) -> None:
-    """Put the headers of one proxy, the last, into the WSGI environ, if the settings say so."""
+    """Apply the headers of the last proxy to the WSGI environ, if JOBSVC_TRUST_PROXY is set."""
     if settings().JOBSVC_TRUST_PROXY:
         fixed = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_port=0, x_prefix=1)
         app.wsgi_app = _WellFormed(fixed)  # type: ignore[method-assign]
 
 
 class _WellFormed:
-    """WSGI middleware that leaves one well-formed value of each header, or none."""
+    """WSGI middleware that keeps the last value of each header if it is well-formed, else drops the header."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What query parameters may say: which jobs are meant, and which page of them."""
+"""Models of query parameters: which jobs are selected, and which page of them."""
 
 import re
 from datetime import datetime
@@ -34,7 +34,7 @@ class FilterQuery(Query):
     created_before: Annotated[datetime, BeforeValidator(read_time)] | None = None
 
     def filter(self) -> Filter:
-        """The filter that they make."""
+        """Return the filter for these parameters."""
         return Filter(self.status, self.type, self.queue, self.tag, self.created_after, self.created_before)
 
 

@@ -1,4 +1,4 @@
-"""The gate: how many requests are worked on at once, where a server has more threads than that for those that wait."""
+"""Limits how many requests are processed at once; a server's further threads serve clients that only wait."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,9 +11,9 @@ _KEY = "jobsvc.gate"
 
 
 class RequestLimit:
-    """WSGI middleware: lets so many requests in at once, the others stand in line.
+    """WSGI middleware: processes at most `width` requests at once; the others wait for a free slot.
 
-    A response that is made while it is sent, such as a stream, is made outside.
+    The limit does not cover a response that is generated while it is sent, such as a stream.
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]], width: int) -> None:
@@ -28,7 +28,7 @@ class RequestLimit:
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """Step outside with the current request while it only waits, so that another one may be worked on."""
+    """Release the current request's slot while it only waits, so that another one can be processed."""
     inside: threading.BoundedSemaphore | None = request.environ.get(_KEY)
     if inside is None:
         yield

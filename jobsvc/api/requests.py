@@ -1,4 +1,4 @@
-"""What bodies may say: jobs that are wanted, at once or by the clock."""
+"""Models of request bodies: jobs, batches and schedules."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ from jobsvc.jobs import NewJob, cron, current_time
 from jobsvc.jobs.schedules import NewSchedule
 
 MAX_KEY = 255
-"""Characters of a uniqueKey or a concurrencyKey."""
+"""Maximum number of characters of a uniqueKey or a concurrencyKey."""
 
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Url = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
@@ -49,7 +49,7 @@ _RFC3339 = re.compile(
 
 
 def read_time(value: Any) -> Any:
-    """An RFC 3339 time from 1970 to a year from now, in UTC; raises ValueError for anything else."""
+    """Parse an RFC 3339 time from 1970 to a year from now; return it in UTC. Raises ValueError otherwise."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("must be an RFC 3339 time with its offset, like 2030-01-31T12:00:00Z")
     try:
@@ -65,7 +65,7 @@ _NULL = {"type": "null"}
 
 
 def _typed(handler: Handler, describe: GetJsonSchemaHandler) -> dict[str, Any]:
-    """A job of this handler's type, in JSON Schema."""
+    """Return the JSON Schema of a job of this handler's type."""
     try:
         payload = describe(handler.payload.core_schema)
         required = describe.resolve_ref_schema(payload).get("required")
@@ -100,7 +100,7 @@ class JobRequest(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """What the validators below add, in the words of JSON Schema: each type with its own payload."""
+        """Add the rules of the validators below to the JSON Schema: each type with its own payload."""
         schema = describe.resolve_ref_schema(describe(core))
         known = [one for one in map(handlers.find, handlers.names()) if one and one.name != DELIVERY]
         schema["properties"]["queue"]["anyOf"][0]["enum"] = settings().JOBSVC_QUEUES
@@ -159,7 +159,7 @@ class JobRequest(BaseModel):
         return self
 
     def resolve(self) -> NewJob:
-        """The job to store, its handler's defaults filled in."""
+        """Return the job to store, with its handler's defaults."""
         handler = handlers.find(self.type)
         assert handler is not None
         return NewJob(
@@ -231,5 +231,5 @@ class ScheduleRequest(BaseModel):
         return name
 
     def resolve(self, name: str) -> NewSchedule:
-        """The schedule to store."""
+        """Return the schedule to store."""
         return NewSchedule(name, self.cron, self.timezone, self.enabled, self.job._given, self.job.resolve())

@@ -1,4 +1,4 @@
-"""The bodies that views answer with; a job and an attempt are those of `jobs.serialize`."""
+"""Response bodies of the views; jobs, attempts and schedules are defined in `jobs.serialize`."""
 
 from typing import Any, Literal, NotRequired
 
@@ -47,7 +47,7 @@ class RetryShown(TypedDict):
 
 
 class DefaultsShown(TypedDict):
-    """What a job gets that doesn't say."""
+    """The values of a job that doesn't set them."""
 
     queue: str
     timeout: float

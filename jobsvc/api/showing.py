@@ -28,5 +28,5 @@ def dump_schedule_for_caller(schedule: Schedule) -> ScheduleShown:
 
 
 def tag_suffix(job: Job) -> str:
-    """Return what follows the version in the job's ETag, so that no cache takes a masked answer for a whole one."""
+    """Return the text after the version in the job's ETag: it keeps masked and full responses apart in caches."""
     return "-masked" if job.type in MASKED_TYPES and not sees_secrets() else ""

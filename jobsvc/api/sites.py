@@ -1,4 +1,4 @@
-"""Where a request comes from: which names and origins are this service's own."""
+"""The source of a request: this machine, a proxy, or a page of this service's own origin."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that change nothing (RFC 9110 §9.2.1)."""
 
 FROM_BROWSER = ("HTTP_SEC_FETCH_SITE", "HTTP_ORIGIN", "HTTP_REFERER")
-"""The headers, as WSGI names them, of which a browser sends at least one with a method that is not safe."""
+"""WSGI names of headers; a browser sends at least one of them with a method that is not safe."""
 
 FORWARDED = frozenset(
     f"HTTP_{name}"
@@ -41,14 +41,14 @@ FORWARDED = frozenset(
         "FASTLY_CLIENT_IP",
     )
 )
-"""The headers, as WSGI names them, by which proxies tell of themselves or of the client before them."""
+"""WSGI names of the headers in which proxies name themselves or their client."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/@\\\s]+)(?::([0-9]{0,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_forwarded(environ: Mapping[str, Any]) -> bool:
-    """Return True if a header of this WSGI environ tells of a proxy."""
+    """Return True if this WSGI environ has a header of a proxy."""
     return not FORWARDED.isdisjoint(environ)
 
 
@@ -60,7 +60,7 @@ def is_local(client: str, host: str) -> bool:
 
 
 def own_origin(scheme: str, host: str) -> Origin | None:
-    """The origin of a service that is asked by this scheme and Host header; None if the header is malformed."""
+    """Return the origin of a service called by this scheme and Host header; None if the header is malformed."""
     found = _HOST.fullmatch(host)
     if found is None:
         return None
@@ -69,11 +69,11 @@ def own_origin(scheme: str, host: str) -> Origin | None:
 
 
 def is_from_own_page(environ: Mapping[str, Any], own: Origin | None) -> bool:
-    """Return True unless the headers of this WSGI environ say that a page of another origin sent the request.
+    """Return True unless the headers of this WSGI environ show that a page of another origin sent the request.
 
-    A browser sends Origin with every method but GET and HEAD (Fetch Standard), `null` where it hides it; Referer
-    stands in for browsers that did not yet. A request with neither, and without Sec-Fetch-Site (W3C Fetch
-    Metadata), comes from no browser.
+    A browser sends Origin with every method but GET and HEAD (Fetch Standard); the value `null` hides the origin.
+    For older browsers Referer is checked instead. A request with neither, and without Sec-Fetch-Site (W3C Fetch
+    Metadata), does not come from a browser.
     """
     if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("same-origin", "none"):
         return False
@@ -85,7 +85,7 @@ def is_from_own_page(environ: Mapping[str, Any], own: Origin | None) -> bool:
 
 
 def _origin_of(url: str) -> Origin | None:
-    """The origin of an Origin or Referer header; None for `null`, and for what is no URL with a host."""
+    """Return the origin in an Origin or Referer header; None for `null` and for anything but an HTTP URL."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Jobs that a request makes: stored, remembered with its Idempotency-Key if it has one, and handed to the relay.
+"""Jobs of a request: stores them, with its Idempotency-Key if it has one, and passes them to the relay.
 
-The header is that of draft-ietf-httpapi-idempotency-key-header: a string as RFC 9651 §3.3.3 quotes
-it, or, as most clients send it, bare.
+The header follows draft-ietf-httpapi-idempotency-key-header: a quoted string (RFC 9651 §3.3.3), or unquoted, as most
+clients send it.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from jobsvc.jobs import NewJob, RequestKey, Submitted
 MAX_KEY = 255
 
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-_BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # what is printed in ASCII, without the blank and " , ; \
+_BARE = re.compile(r"[!#-+\--:<-\[\]-~]*")  # printable ASCII without the space and " , ; \
 
 _WANTED = (
     f'send one Idempotency-Key of 1 to {MAX_KEY} printable ASCII characters, like "8e03978e-40d5" or 8e03978e-40d5'
 )
 
 Accepted = tuple[Mapping[str, Any], int, dict[str, str]]
-"""What a view answers: the body, the status, headers."""
+"""Response of a view: body, status, headers."""
 
 Tell = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]
-"""Makes the status and the body of what was submitted."""
+"""Returns the status and the body of the response for the submitted jobs."""
 
 
 def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
-    """Store the jobs that the request asks for, and answer with the status and body that `tell` makes of them.
+    """Store the jobs of the request; return the response with the status and body that `tell` returns.
 
-    A valid `traceparent` of the request is kept with them. The same request with the same
-    Idempotency-Key is answered the same again, and makes nothing. Raises KeyMalformed, KeyUnderWay and KeyReused.
+    A valid `traceparent` of the request is stored with them. A repeated request with the same Idempotency-Key stores
+    nothing and gets the same response. Raises KeyMalformed, KeyUnderWay and KeyReused.
     """
     key = _key()
     if key is None:
@@ -55,7 +55,7 @@ def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
 
 
 def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list[Submitted]:
-    """Store these jobs with the request's traceparent, if it is a valid one, and hand them to the relay."""
+    """Store these jobs with the request's traceparent, if it is valid, and pass them to the relay."""
     with _traced(new, traceparent) as traced:
         submitted = jobs.submit(traced)
     _dispatch(submitted, relay)
@@ -64,7 +64,7 @@ def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list
 
 @contextmanager
 def _traced(new: Sequence[NewJob], header: str | None) -> Iterator[Sequence[NewJob]]:
-    """These jobs with their place in the trace of the request, whose span lasts as long as the block."""
+    """Yield the jobs with the traceparent of a span around the block; without tracing, with the request's."""
     parent = tracing.read(header)
     with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
         traceparent = tracing.current() or parent
@@ -72,7 +72,7 @@ def _traced(new: Sequence[NewJob], header: str | None) -> Iterator[Sequence[NewJ
 
 
 def relay() -> Relay:
-    """This process' relay."""
+    """Return this process' relay."""
     found: Relay = current_app.extensions["relay"]
     return found
 
@@ -82,7 +82,7 @@ def _dispatch(submitted: Sequence[Submitted], relay: Relay) -> None:
 
 
 def _key() -> str | None:
-    """The request's Idempotency-Key, None without one. Raises KeyMalformed."""
+    """Return the request's Idempotency-Key, None if it has none. Raises KeyMalformed."""
     sent = request.headers.get("Idempotency-Key")
     if sent is None:
         return None
@@ -92,7 +92,7 @@ def _key() -> str | None:
     elif not _BARE.fullmatch(value):
         raise KeyMalformed(f"{_WANTED}; this one has other characters")
     if not value:
-        # Servers drop a value that is not ASCII.
+        # Servers drop values that are not ASCII.
         raise KeyMalformed(f"{_WANTED}; this one is empty, or has other characters")
     if len(value) > MAX_KEY:
         raise KeyMalformed(f"{_WANTED}; this one has {len(value)}")

@@ -1,7 +1,7 @@
-"""Whether threads run in this process between its requests, which the relay and waiting clients need.
+"""Checks that threads run in this process between requests: the relay and waiting clients need them.
 
-Some WSGI servers let none run: uWSGI without --enable-threads, which keeps the GIL while it waits for a request, and
-uWSGI that loads the application before it forks, without telling Python, so that the threads stay in the first process.
+Under some WSGI servers threads don't run: uWSGI without --enable-threads keeps the GIL while it waits for a request,
+and uWSGI that loads the application before its forks doesn't notify Python, so threads run in the first process only.
 """
 
 import logging
@@ -18,13 +18,13 @@ from jobsvc.processes.orphans import signals_kept
 logger = logging.getLogger("jobsvc.api")
 
 ANSWER_SECONDS = 0.3
-"""The thread answers so long after it was asked, by when the request has ended in which it was asked."""
+"""Delay before the thread answers, so that the request in which it was asked has ended by then."""
 
 QUIET_SECONDS = 2.0
-"""In a pause between requests of this length the thread must have answered, or threads don't run."""
+"""If the thread has not answered in a pause of this length between requests, threads don't run."""
 
 MARGIN_SECONDS = 0.1
-"""An answer that comes as a request begins is no answer: it had waited for that."""
+"""An answer this shortly before a request doesn't count: the request itself may have let the thread run."""
 
 WARNING = (
     "threads do not run in this process: jobs start late, by the sweep of a worker, and no client can wait for them. "
@@ -33,9 +33,9 @@ WARNING = (
 
 
 class ThreadCheck:
-    """WSGI middleware that asks a thread to answer in the pause before the next request, and warns at most once.
+    """WSGI middleware that asks a thread to answer in the pause before the next request; warns at most once.
 
-    It takes itself out of the application when it knows. A server that has several threads needs no pause.
+    It removes itself from the application once the result is known. A multithreaded server passes at once.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -67,9 +67,9 @@ class ThreadCheck:
             self._answered_at = time.monotonic()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer the request as ever."""
+        """Run the check, then answer the request as usual."""
         if self._pid != os.getpid():
-            self._end(is_running=False)  # forked, and Python was not told
+            self._end(is_running=False)  # a fork that Python was not notified of
         elif environ.get("wsgi.multithread"):
             self._end(is_running=True)
         elif not self._is_over:
@@ -85,16 +85,16 @@ class ThreadCheck:
             return
         if now - self._asked_at >= QUIET_SECONDS:
             is_running = self._answered_at is not None and self._answered_at < now - MARGIN_SECONDS
-            # After the start more may have been loaded, which has let the thread run.
+            # An answer to the first question proves nothing: loading the application may have let the thread run.
             if self._is_asked_by_request or not is_running:
                 self._end(is_running)
-        self._asked_at = None  # to be asked again; this request may let the thread run
+        self._asked_at = None  # ask again: this request may let the thread run
 
     def _end(self, is_running: bool) -> None:
         if self._is_over:
             return
         self._is_over = True
-        self._question.set()  # the thread ends
+        self._question.set()  # ends the thread
         if self._app.wsgi_app is self:
             self._app.wsgi_app = self._inner  # type: ignore[method-assign]
         if not is_running:
@@ -102,5 +102,5 @@ class ThreadCheck:
 
 
 def init_app(app: Flask) -> None:
-    """Have the first requests of each process look whether threads run."""
+    """Check during the first requests of each process whether threads run."""
     app.wsgi_app = ThreadCheck(app)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Requests into schemas: each problem found is told with the pointer to it."""
+"""Parses requests into models; each problem found is reported with a pointer to it."""
 
 import re
 from collections.abc import Callable
@@ -19,21 +19,21 @@ from jobsvc.errors import InvalidInput, JobNotFound, Problem
 from jobsvc.strict_json import clean, escape
 
 MAX_PROBLEMS = 20
-"""A body has at most this many problems told."""
+"""Maximum number of problems reported for a request."""
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def body(schema: type[Schema]) -> Schema:
-    """The request's JSON body as this schema; no body at all is taken as `{}`.
+    """Return the request's JSON body as this model; a missing body is read as `{}`.
 
-    Aborts with 413 and 415; raises NotJson and InvalidInput.
+    Aborts with 400, 413 and 415; raises NotJson and InvalidInput.
     """
     return read(schema, _json())
 
 
 def read(schema: type[Schema], value: Any) -> Schema:
-    """A JSON value as this schema. Raises InvalidInput."""
+    """Return a JSON value as this model. Raises InvalidInput."""
     unstorable = list(islice(strict_json.unstorable(value), MAX_PROBLEMS))
     if unstorable:
         raise InvalidInput(unstorable)
@@ -51,7 +51,7 @@ def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def no_body() -> None:
-    """Refuse a body that says anything, lest somebody believe that it was heeded. Raises as `body` does."""
+    """Reject a body with any content but `{}`: the endpoint would ignore it. Raises as `body` does."""
     body(_Nothing)
 
 
@@ -60,7 +60,7 @@ class _Nothing(BaseModel):
 
 
 def _json() -> Any:
-    """The request's body; `{}` without one."""
+    """Return the request's parsed body; `{}` without one."""
     raw = _whole_body()
     if not raw:
         return {}
@@ -73,13 +73,13 @@ def _json() -> Any:
 
 
 def _whole_body() -> bytes:
-    """The body's bytes; never a part of them, which could be taken for another request."""
+    """Return the complete body; never a part of it, which could be valid with another meaning."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         abort(415, "Send the body without a content coding.")
     raw = request.get_data()
     if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
         abort(413)
-    # A connection that was cut off looks like the end of a body: so no body at all has to be announced as none.
+    # A dropped connection looks like the end of a body, so an empty body must have been announced as empty.
     announced = request.content_length
     if (announced is not None and announced != len(raw)) or ("Transfer-Encoding" in request.headers and not raw):
         abort(400, "The body is shorter than announced.")
@@ -87,9 +87,9 @@ def _whole_body() -> bytes:
 
 
 def problems(error: ValidationError, value: Any, schema: Callable[[], dict[str, Any]], base: str = "") -> list[Problem]:
-    """What pydantic found wrong with `value`, which stands at the pointer `base`; the first MAX_PROBLEMS of it.
+    """Return the first MAX_PROBLEMS that pydantic found in `value`. base: the pointer to `value` in the body.
 
-    `schema` makes the JSON Schema of the value, which names the known fields where one is unknown.
+    schema: returns the JSON Schema of the value, to list the known fields if one is unknown.
     """
     found: list[Problem] = []
     for one in error.errors(include_url=False, include_input=False):
@@ -107,15 +107,15 @@ def problems(error: ValidationError, value: Any, schema: Callable[[], dict[str, 
 
 
 INNER = "problems"
-"""Where a validator's PydanticCustomError keeps what it found wrong, pointers within its value, in its context."""
+"""Key in the context of a validator's PydanticCustomError for its problems, with pointers relative to its value."""
 
 
 _UNKNOWN_FIELD = ("extra_forbidden", "unexpected_keyword_argument")
-"""pydantic's types of error for a field that a model, or a dataclass, doesn't have."""
+"""pydantic's error types for a field that a model or a dataclass doesn't have."""
 
 
 def _pointer(found: ErrorDetails, value: Any) -> str:
-    """pydantic's location as an RFC 6901 pointer: without the names of union members, which the value doesn't have."""
+    """Return pydantic's location as an RFC 6901 pointer, without names of union members: the value has none."""
     pointer = ""
     for part in found["loc"]:
         inside = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
@@ -142,9 +142,9 @@ Parameters = TypeVar("Parameters", bound=Query)
 
 
 def query(schema: type[Parameters]) -> Parameters:
-    """The request's query parameters as this schema.
+    """Return the request's query parameters as this model.
 
-    Raises InvalidInput for one that is unknown, of a wrong type, or repeated though it stands alone.
+    Raises InvalidInput for one that is unknown, has an invalid value, or is repeated without being a list.
     """
     known = {str(field.alias): get_origin(field.annotation) is list for field in schema.model_fields.values()}
     given: dict[str, Any] = {}
@@ -170,17 +170,17 @@ def query(schema: type[Parameters]) -> Parameters:
         ) from None
 
 
-# UUID() would take other spellings too, such as urn:uuid:…, which the routes with <uuid:job_id> don't.
+# UUID() also accepts other spellings, such as urn:uuid:…; the routes with <uuid:job_id> don't.
 _ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def read_id(text: str) -> UUID:
-    """A job's id out of a path, spelled as we do. Raises JobNotFound for what can't be one."""
+    """Return the job id in a path, a UUID with hyphens. Raises JobNotFound for anything else."""
     if not _ID.fullmatch(text):
         raise JobNotFound(f"{text[:100]!a} is not the id of a job")
     return UUID(text)
 
 
 def no_query() -> None:
-    """Refuse query parameters where there are none. Raises InvalidInput."""
+    """Reject all query parameters. Raises InvalidInput."""
     query(Query)

@@ -1,4 +1,4 @@
-"""The client of a request that is kept waiting: its address, and word of it when it has gone."""
+"""The client of a waiting request: its address, and a callback for when it has disconnected."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from jobsvc.api.clients import client_address
 
 CLIENT = "jobsvc.client"
-"""Where a server that knows more of the client than its address puts it into the WSGI environ."""
+"""Key in the WSGI environ for the Client object of a server that detects disconnects."""
 
 
 class Client(Protocol):
@@ -14,14 +14,14 @@ class Client(Protocol):
 
     @property
     def address(self) -> str:
-        """Its IP address, as `clients.client_address` has it."""
+        """Its IP address, as returned by `clients.client_address`."""
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call this, from any thread, once it makes no sense to keep this client waiting any longer."""
+        """Have `callback` called, in any thread, once it is pointless to keep this client waiting."""
 
 
 class _Unknown:
-    """A client of a server that tells nothing of it but its address."""
+    """A client whose server provides only its address; disconnects are not detected."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -31,6 +31,6 @@ class _Unknown:
 
 
 def client_of(environ: Mapping[str, Any]) -> Client:
-    """Return the client of the request of this WSGI environ."""
+    """Return the client of the request with this WSGI environ."""
     known: Client | None = environ.get(CLIENT)
     return known or _Unknown(client_address(environ))

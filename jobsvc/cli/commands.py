@@ -1,7 +1,7 @@
-"""`flask jobs …`: jobs for people at a terminal, and with `--json` for scripts.
+"""`flask jobs …`: job commands for people at a terminal, and with `--json` for scripts.
 
-It talks to Postgres as the API's views do, not to the API. rich is imported where something is
-drawn, since the API loads this module too.
+The commands use Postgres, as the API's views do, not the API. rich is imported only where output is drawn, since the
+API loads this module too.
 """
 
 import io
@@ -47,7 +47,7 @@ class _Jobs(click.Group):
 
 
 def _with_cause(error: StoreUnavailable) -> str:
-    """Return what is wrong with Postgres in one line, which a process that goes on would log."""
+    """Return the error and its cause in Postgres in one line; a long-running process would log the cause."""
     cause = error.__cause__
     if not isinstance(cause, DBAPIError) or isinstance(cause.orig, UndefinedTable):
         return str(error)
@@ -64,9 +64,9 @@ def _print_json(value: Any) -> None:
 def commands() -> None:
     """Look at jobs, retry and cancel them."""
     _relay().stop()
-    logging.getLogger("jobsvc.db").setLevel(logging.ERROR)  # the command's own error says what an outage is due to
+    logging.getLogger("jobsvc.db").setLevel(logging.ERROR)  # the command's own error has the cause
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # whatever a job says can be shown on any terminal
+        sys.stdout.reconfigure(errors="replace")  # any text of a job can be printed
 
 
 def _relay() -> Relay:
@@ -159,7 +159,7 @@ def cancel(**given: Any) -> None:
 
 
 def _act(action: _Action, job_ids: Sequence[UUID], which: Filter, yes: bool, as_json: bool) -> None:
-    """Do it, and say to how many jobs; status 1 if some of `job_ids` could not be had, each told in a line."""
+    """Run the action and print the number of jobs. Exits with 1 if it failed for any of `job_ids`, a line for each."""
     if bool(job_ids) == (which != Filter()):
         raise click.UsageError("say which jobs are meant: either by their ids, or by at least one option")
     if not job_ids and not yes:
@@ -203,7 +203,7 @@ def _jobs(count: int) -> str:
 def tail(limit: int, as_json: bool) -> None:
     """Follow the latest jobs until Ctrl-C: a live view at a terminal, else a line for each move.
 
-    It looks twice a second: of several moves between two looks it tells the last.
+    It polls twice a second: of several moves between two polls it shows the last.
     """
     from jobsvc.cli import render
 

@@ -1,4 +1,4 @@
-"""The options of `flask jobs …`: which jobs are meant, in the words of the API, and whether to answer in JSON."""
+"""Options of `flask jobs …`: job filters, named as in the API, and JSON output."""
 
 import re
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
 
 _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
-"""An offset of 60 minutes or more beside its hours, which Python takes."""
+"""Matches a UTC offset whose minutes are 60 or more, which Python accepts."""
 
 Command = Callable[..., Any]
 
 
 class Word(click.ParamType[Any]):
-    """What the API takes as a name or a tag; never empty, since that would be no filter at all."""
+    """A name or tag as the API accepts it; never empty, since that would not filter at all."""
 
     name = "text"
 
@@ -27,13 +27,13 @@ class Word(click.ParamType[Any]):
             self.fail("must have 1 to 255 characters", param, ctx)
         try:
             value.encode()
-        except UnicodeEncodeError:  # bytes that are not UTF-8 came in as lone surrogates
+        except UnicodeEncodeError:  # bytes that are not UTF-8 arrive as lone surrogates
             self.fail("must be UTF-8", param, ctx)
         return str(value)
 
 
 class Moment(click.ParamType[Any]):
-    """A time, or an age."""
+    """A time, or an age such as 90s, 15m, 2h or 7d."""
 
     name = "time"
     UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -43,7 +43,7 @@ class Moment(click.ParamType[Any]):
             if age := re.fullmatch(r"([0-9]+)([smhd])", value):
                 moment = current_time() - timedelta(**{self.UNITS[age[2]]: int(age[1])})
             else:
-                moment = datetime.fromisoformat(value).astimezone(UTC)  # without an offset: this machine's own
+                moment = datetime.fromisoformat(value).astimezone(UTC)  # without an offset: local time
             if _WRONG_OFFSET.search(value) or not 1970 <= moment.year < 9999:
                 raise ValueError
         except (ValueError, OverflowError):
@@ -52,7 +52,7 @@ class Moment(click.ParamType[Any]):
 
 
 def filters(command: Command) -> Command:
-    """The options that say which jobs are meant, given to the command as `which`."""
+    """Add the filter options to a command, which gets the filter as `which`."""
     names = ("status", "type", "queue", "tag", "after", "before")
     options = (
         click.option(
@@ -78,6 +78,6 @@ as_json = click.option("--json", "as_json", is_flag=True, help="JSON, one object
 
 
 def on_jobs(command: Command) -> Command:
-    """The arguments and options of a command that acts on some jobs, or on all that a filter means."""
+    """Add the arguments and options of a command that acts on given jobs, or on all that match a filter."""
     yes = click.option("--yes", is_flag=True, help="Don't ask before acting on all jobs that the options mean.")
     return click.argument("job_ids", metavar="[ID]...", nargs=-1, type=click.UUID)(filters(yes(as_json(command))))

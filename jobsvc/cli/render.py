@@ -1,4 +1,4 @@
-"""What `flask jobs` draws on a terminal. It loads rich, so nothing that serves or works imports it."""
+"""Terminal output of `flask jobs`. It loads rich, so the API and the workers must not import it."""
 
 import json
 import os
@@ -35,23 +35,23 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def console() -> Console:
-    """Standard output, as wide as it is."""
+    """Return a console on standard output, with a fixed width if that is not a terminal."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_NO_TERMINAL
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def is_live() -> bool:
-    """Whether standard output is a terminal on which a view can be drawn over."""
+    """Return True if standard output is a terminal that can be redrawn."""
     return sys.stdout.isatty() and not console().is_dumb_terminal
 
 
 def clean(text: Any) -> str:
-    """The text with its control characters spelt out: what a job says must not steer the terminal."""
+    """Return the text with control characters escaped: the text of a job must not control the terminal."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
 
 
 def table(found: Iterable[Job | JobSummary], marked: Collection[UUID] = ()) -> Table:
-    """These jobs, a row each, those `marked` in bold."""
+    """Return a table with a row per job; those in `marked` are bold."""
     grid = _grid("ID", "STATUS", "TYPE", "QUEUE", "TRY", "AGE", "SAYS")
     now = current_time()
     for job in found:
@@ -71,7 +71,7 @@ def table(found: Iterable[Job | JobSummary], marked: Collection[UUID] = ()) -> T
 def _grid(*names: str) -> Table:
     grid = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
     for name in names:
-        # What a client wrote gives way where the terminal is narrow.
+        # On a narrow terminal, texts from clients are shortened first.
         grid.add_column(name, no_wrap=name not in ("TYPE", "QUEUE", "SAYS"), overflow="ellipsis")
     return grid
 
@@ -81,21 +81,21 @@ def _cell(text: str) -> Text:
 
 
 def says(job: Job | JobSummary) -> str:
-    """The progress of a job that runs, else its last error."""
+    """Return the progress of a running job, else its last error."""
     if job.status == Status.PROCESSING and job.progress:
         return progress(job.progress)
     return f"{job.error['type']}: {job.error['message']}"[:300] if job.error else ""
 
 
 def progress(shown: Mapping[str, Any]) -> str:
-    """The percentage, rounded to 100 only at the end, and the message."""
+    """Return the percentage, rounded to 100 only at the end, and the message."""
     percent = shown["percent"]
     rounded = 100 if percent >= 100 else min(round(percent), 99)
     return f"{rounded}% {shown['message'] or ''}".rstrip()
 
 
 def span(seconds: float) -> str:
-    """Seconds in few characters: 59s, 59m, 23h, 400d."""
+    """Return seconds in short form: 59s, 59m, 23h, 400d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}"
@@ -103,7 +103,7 @@ def span(seconds: float) -> str:
 
 
 def line(before: JobSummary | None, job: JobSummary) -> str:
-    """A move in a line: when it was seen, of which job, from which status to which."""
+    """Return a change as one line: the current time, the job, its previous and its new status."""
     moved = f"{before.status} → {job.status}" if before and before.status != job.status else job.status
     words = [
         f"{datetime.now():%H:%M:%S}",
@@ -117,7 +117,7 @@ def line(before: JobSummary | None, job: JobSummary) -> str:
 
 
 def live(looks: Iterator[tuple[list[JobSummary], list[Move]]]) -> None:
-    """Draw each look over the one before, what moved last on top, as much as the terminal holds."""
+    """Draw each poll over the previous one, latest changes on top, as many jobs as the terminal holds."""
     screen = console()
     with Live(console=screen, auto_refresh=False) as view:
         for latest, moves in looks:
@@ -132,7 +132,7 @@ def _last_move(job: JobSummary) -> datetime:
 
 
 def show(job: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
-    """A job with its attempts, as the API shows them, but for what is empty."""
+    """Print a job with its attempts, as the API shows them, without empty fields."""
     screen = console()
     for name, value in job.items():
         if value not in (None, [], {}):
@@ -152,7 +152,7 @@ def show(job: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
 
 
 def stats(queues: Sequence[QueueState], paces: Sequence[TypeStats], minutes: int) -> None:
-    """What waits and runs, a row for each queue; how fast it goes, a row for each type."""
+    """Print the job counts per queue, and the rates and durations per type."""
     screen = console()
     counted = list(queues[0].counts) if queues else []
     grid = _grid("QUEUE", *counted, "WAITS FOR")

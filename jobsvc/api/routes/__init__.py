@@ -1,1 +1,1 @@
-"""The routes, a module for each kind of thing."""
+"""The routes, one module per kind of resource."""

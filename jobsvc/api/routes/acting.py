@@ -1,4 +1,4 @@
-"""Jobs called off, tried again and removed by hand: one, or all that a filter means."""
+"""Cancel, retry and delete jobs on request: one, or all that match a filter."""
 
 from uuid import UUID
 

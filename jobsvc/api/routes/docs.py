@@ -1,4 +1,4 @@
-"""/openapi.json, and /docs: a page to read it and to try it, made of packaged files."""
+"""/openapi.json, and /docs: a page to read the document and try the API, made of packaged files."""
 
 from functools import lru_cache
 from importlib.resources import files
@@ -16,10 +16,10 @@ blueprint = Blueprint("docs", __name__)
 ASSETS = str(files("flask_swagger_ui") / "dist")
 NAMES = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 
-# Nothing from any other host, and nothing inline that could be a script.
+# No content from other hosts, and no inline scripts.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # noqa: E501
 
-# Its paths are relative, so that a proxy may put a prefix in front of them.
+# The paths are relative, so that a proxy may add a prefix.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""/jobs/:id/events: a job's changes, and the lines of its log, as Server-Sent Events."""
+"""/jobs/:id/events: a job's changes and log lines as Server-Sent Events."""
 
 import json
 import random
@@ -24,10 +24,10 @@ from jobsvc.jobs.serialize import dump_line, dump_snapshot
 blueprint = Blueprint("events", __name__)
 
 HEARTBEAT_SECONDS = 15.0
-"""A stream is silent for no longer, so that proxies keep it, and a client that has gone is noticed."""
+"""Maximum silence of a stream, so that proxies keep it open and a disconnected client is noticed."""
 
 OUTAGE_SECONDS = 1.0
-"""The pause after Postgres did not answer."""
+"""Pause before the next try when Postgres is unavailable."""
 
 _HEARTBEAT = ":\n\n"
 
@@ -79,7 +79,7 @@ def events(job_id: UUID) -> Response:
         raise
     seen, position = _last_seen(now)
     if now.has_ended and seen == now.version:
-        return Response(status=204)  # tells an EventSource to come back no more
+        return Response(status=204)  # makes an EventSource stop reconnecting
     watch = None
     if not now.has_ended:
         hub: JobWatcher = current_app.extensions["hub"]
@@ -97,9 +97,9 @@ def events(job_id: UUID) -> Response:
 
 
 def _last_seen(now: Snapshot) -> tuple[int, Position]:
-    """Return the version and the line that the client has seen last.
+    """Return the version of the job and the position of the log line that the client has seen last.
 
-    -1 and START without a Last-Event-ID, or with one that we can't have sent.
+    Returns -1 and START without a Last-Event-ID, and for one that we can't have sent.
     """
     found = _ID.fullmatch(request.headers.get("Last-Event-ID", ""))
     if found is None:
@@ -112,7 +112,7 @@ def _last_seen(now: Snapshot) -> tuple[int, Position]:
 
 
 def _no_threads(job_id: UUID) -> Response:
-    """Refuse a stream for good, without Retry-After: it would hold up all other requests of this process."""
+    """Return a 501 without Retry-After: a stream would always block all other requests of this process."""
     detail = (
         "This server runs without threads, and a stream would hold up all other requests. Start it with threads "
         f"(gunicorn --threads 32, uwsgi --threads 16, flask run --with-threads), or poll /jobs/{job_id}."
@@ -121,9 +121,9 @@ def _no_threads(job_id: UUID) -> Response:
 
 
 def _come_back() -> Response | None:
-    """Return an empty stream, so that an EventSource comes back, for which an error is final; None for others."""
+    """Return an empty stream for an EventSource, which reconnects then, but not after an error. Else None."""
     if any(kind.split(";")[0].strip().lower() == _STREAM for kind in request.headers.get("Accept", "").split(",")):
-        # Not all of them at once.
+        # Random, so that not all of them reconnect at once.
         pause = random.randint(1000 * RETRY_AFTER_SECONDS, 2000 * RETRY_AFTER_SECONDS)  # noqa: S311
         return _respond(iter([f"retry: {pause}\n\n"]))
     return None
@@ -137,7 +137,7 @@ def _too_many() -> Response:
 
 
 def _respond(stream: Iterator[str]) -> Response:
-    # The last header tells nginx not to gather the events.
+    # X-Accel-Buffering: nginx must not buffer the events.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(stream, mimetype=_STREAM, headers=headers)
 
@@ -154,14 +154,14 @@ def _stream(watch: Subscription | None, last: Snapshot, seen: int) -> Iterator[s
 
 
 class _StreamWithLines:
-    """A stream with the lines of the log between the changes: before each change, those of attempts that it ends.
+    """A stream of changes and log lines: the lines of an attempt come before the change that ends it.
 
     watch: None for a job that has ended.
     """
 
     def __init__(self, watch: Subscription | None, now: Snapshot, seen: int, position: Position) -> None:
         self._watch, self._now = watch, now
-        # Lines that come before any change are sent with a version below it.
+        # Lines sent before the first change get a version below that change's.
         self._seen = seen if seen >= 0 else max(now.version - 1, 0)
         self._is_new = now.version > seen
         self._position = position
@@ -200,7 +200,7 @@ class _StreamWithLines:
                     yield self._event("log", dump_line(one.attempt, one.line))
                 return
             except StoreUnavailable:
-                # No change may be sent before these lines. A client that is let go comes back.
+                # These lines must precede the next change. If the watch is over, the client has to reconnect.
                 self._is_over = self._watch is None or self._watch.is_over
                 yield _HEARTBEAT
                 time.sleep(OUTAGE_SECONDS)

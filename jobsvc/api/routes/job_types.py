@@ -1,4 +1,4 @@
-"""GET /job-types: what can be posted."""
+"""GET /job-types: the types of jobs that clients can post."""
 
 from flask import Blueprint
 

@@ -1,4 +1,4 @@
-"""/jobs: take one, show one."""
+"""/jobs: create a job, show a job and its attempts."""
 
 from collections.abc import Sequence
 from typing import Any

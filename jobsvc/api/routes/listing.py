@@ -1,4 +1,4 @@
-"""GET /jobs: the list."""
+"""GET /jobs: list jobs."""
 
 import json
 

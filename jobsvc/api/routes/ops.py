@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics: for whoever watches the service."""
+"""/healthz, /readyz and /metrics, for monitoring."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.errors import StoreUnavailable
 
 CHECK_SECONDS = 1.0
-"""How old the knowledge may be that Postgres takes writes, which takes some 5 ms to find out."""
+"""Maximum age of the last result of `check_writable`, which takes some 5 ms."""
 
 blueprint = Blueprint("ops", __name__)
 blueprint.before_request(no_query)
@@ -63,7 +63,7 @@ def _postgres() -> UpOrDown:
 
 
 class _WriteCheck:
-    """What `check_writable` raised last, or None, and when that is to be found out anew (monotonic seconds)."""
+    """The last error of `check_writable`, or None, and when it is to be called again (monotonic seconds)."""
 
     lock = threading.Lock()
     failure: StoreUnavailable | None = None
@@ -71,7 +71,7 @@ class _WriteCheck:
 
 
 def _check_writable() -> None:
-    """As `check_writable`, which is called once in CHECK_SECONDS at most, whoever asks."""
+    """Call `check_writable` at most once in CHECK_SECONDS per process; in between, raise its last error again."""
     with _WriteCheck.lock:
         if time.monotonic() >= _WriteCheck.due_at:
             _WriteCheck.failure = None

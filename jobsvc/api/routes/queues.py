@@ -1,4 +1,4 @@
-"""/queues and /workers: what waits where, the pause of a queue, and who works."""
+"""/queues and /workers: state of the queues, pause and resume, state of the workers."""
 
 from flask import Blueprint
 

@@ -1,4 +1,4 @@
-"""/schedules: jobs that are made by the clock."""
+"""/schedules: jobs that are created at the times of a cron expression."""
 
 import re
 from typing import Any
@@ -81,7 +81,7 @@ def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 
 
 def _known(name: str) -> str:
-    """A name that a schedule may have, so that Postgres can be asked for it."""
+    """Return the name if a schedule may have it, so that Postgres can be queried. Raises ScheduleNotFound."""
     if not _is_name(name):
         raise ScheduleNotFound(f"no schedule has the name {name[:100]!a}")
     return name

@@ -1,4 +1,4 @@
-"""Webhooks by hand: the end of a job told again."""
+"""Webhooks on request: send the webhook of an ended job again."""
 
 from flask import Blueprint, url_for
 

@@ -1,4 +1,4 @@
-"""The application under granian's RSGI: whole requests are read on an event loop before they get a thread.
+"""The application under granian's RSGI: a request is read completely on an event loop before it gets a thread.
 
-So what a client holds while it sends, waits or reads is a connection and some memory, both within limits.
+So a client that sends, waits or reads uses only a connection and some memory, and both are limited.
 """

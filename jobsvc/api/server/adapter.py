@@ -1,4 +1,4 @@
-"""The adapter: requests of granian's RSGI, answered by a WSGI application."""
+"""The adapter: answers granian's RSGI requests with a WSGI application."""
 
 import asyncio
 import time
@@ -24,17 +24,17 @@ from jobsvc.config import settings
 from jobsvc.jobs import NewJob, Submitted
 
 READINESS_THREADS = 4
-"""Requests for /readyz that look at Postgres and Redis at once, on threads that nothing else takes."""
+"""Maximum number of simultaneous /readyz requests, which query Postgres and Redis in threads of their own."""
 
 LARGE_BYTES = 256 * 1024
-"""Answers of this size or more count for a budget until their client has read them, …"""
+"""Responses of this size or more count against ANSWERS_BYTES until the client has read them."""
 
 ANSWERS_BYTES = 256 * 1024 * 1024
-"""… which is this large: granian keeps an answer in memory until it is read."""
+"""Budget for large responses not read yet: granian keeps a response in memory until it is read."""
 
 
 class Adapter:
-    """Answers the requests of one granian worker, on its event loop, with threads for what may block."""
+    """Answers the requests of one granian worker on its event loop, with threads for calls that may block."""
 
     def __init__(self, app: Flask, threads: int, waiters: int) -> None:
         self._app = app
@@ -46,10 +46,10 @@ class Adapter:
         self._overdue = Overdue()
         self._tasks: set[asyncio.Task[None]] = set()
         self.at_work = 0
-        """Requests that are not answered yet."""
+        """Number of requests that are not answered yet."""
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start, in the event loop that will serve."""
+        """Start on the event loop that will serve the requests."""
         self._loop = loop
         self._threads = Threads(self._size, "request", loop)
         self._readiness = Threads(READINESS_THREADS, "readiness", loop)
@@ -57,13 +57,13 @@ class Adapter:
         self.start(self._overdue.run())
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run this in the event loop, until it ends."""
+        """Run a coroutine on the event loop until it ends."""
         task = self._loop.create_task(coroutine)
-        self._tasks.add(task)  # the loop itself keeps none alive
+        self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """End what waits for clients: the process is about to stop."""
+        """End all waits on behalf of clients: the process is about to stop."""
         self._app.extensions["hub"].close()
         self._overdue.close()
 
@@ -76,7 +76,7 @@ class Adapter:
             self.at_work -= 1
 
     async def _serve(self, environ: dict[str, Any], protocol: Any) -> None:
-        if environ["PATH_INFO"] == "/healthz":  # it waits for nothing, nor for its body
+        if environ["PATH_INFO"] == "/healthz":  # must not wait, not even for its body
             add_body(environ, b"")
             _send(protocol, call(self._app.wsgi_app, environ, protocol))
             return
@@ -130,12 +130,12 @@ class Adapter:
             _send(protocol, answer)
         elif self._answers.take(address, size):
             assert answer
-            # As a stream of one piece, since granian tells of the end of streams alone, …
+            # Sent as a stream of one piece, since granian reports only the end of streams.
             status, headers, content = answer
             transport = protocol.response_stream(status, [*headers, _CLOSE])
             del answer
             send_piece(transport, content)
-            del transport, content  # … which ends when this goes; and granian has a copy.
+            del transport, content  # Ends the stream; granian has a copy of the content.
             await connection.gone(time.monotonic() + LONGEST_SECONDS)
             self._answers.give_back(address, size)
         else:
@@ -143,12 +143,12 @@ class Adapter:
             _send(protocol, self._refuse(environ, ServiceUnavailable(detail, retry_after=RETRY_AFTER_SECONDS)))
 
     def _refuse(self, environ: dict[str, Any], error: HTTPException) -> Answer:
-        """The answer to a request that the application is not to see, whose connection ends with it."""
+        """Return the response to a request that the application doesn't get; it closes the connection."""
         status, headers, body = self._tell(environ, error)
         return status, [*headers, _CLOSE], body
 
     def _tell(self, environ: dict[str, Any], error: Exception) -> Answer:
-        """What the application answers to this error."""
+        """Return the application's response to this error."""
         add_body(environ, b"")
         started = Started()
         with self._app.request_context(environ):
@@ -163,12 +163,12 @@ _CLOSE = ("Connection", "close")
 
 
 def _length_of(environ: dict[str, Any]) -> int | None:
-    """The announced length of the body; None for a chunked one."""
+    """Return the announced length of the body, None for a chunked one."""
     return None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH", 0))
 
 
 def _send(protocol: Any, answer: Answer | None) -> None:
-    """Send this answer; None for one that has been sent."""
+    """Send this response; None stands for one that has been sent."""
     if answer is None:
         return
     status, headers, body = answer

@@ -1,4 +1,4 @@
-"""Bodies of requests, read on the event loop: within a deadline, and within what fits into memory."""
+"""Request bodies, read on the event loop within a deadline and a memory budget."""
 
 import asyncio
 import contextlib
@@ -13,41 +13,41 @@ from jobsvc.api.problems import RETRY_AFTER_SECONDS
 from jobsvc.api.server.budget import Budget
 
 SECONDS = 30.0
-"""A body has this long, counted from the head of its request, …"""
+"""Time allowed for a body, counted from the head of its request, plus that for its size (BYTES_PER_SECOND)."""
 
 BYTES_PER_SECOND = 64 * 1024
-"""… and one second for each of these besides."""
+"""Each such part of a body adds one second to its time."""
 
 SMALL = 64 * 1024
-"""Bodies up to this size are read in one go and count for no budget, so that full memory refuses large ones alone."""
+"""Bodies up to this size are read in one go and need no budget, so that only large ones are rejected if it is full."""
 
 BUDGET_BYTES = 64 * 1024 * 1024
-"""Larger bodies may hold this much memory, …"""
+"""Memory for all bodies larger than SMALL, plus that of LARGEST_BODIES."""
 
 LARGEST_BODIES = 2
-"""… and so many bodies of the largest size besides."""
+"""Number of bodies of the largest allowed size whose memory is added to BUDGET_BYTES."""
 
 LINGER_SECONDS = 2.0
-"""For so long a body that was refused is read on and dropped, so that its client reads the answer."""
+"""Time for which the rest of a rejected body is read and discarded, so that its client reads the response."""
 
 LOOK_SECONDS = 0.25
-"""How often overdue reads are looked for."""
+"""Pause between two checks for overdue reads."""
 
 LAST_SECONDS = 0.5
-"""How long a read may still take when the process is told to stop: a body that was sent before is here by then."""
+"""Time that reads still have at shutdown: a body that was sent before has arrived by then."""
 
 _CUT_OFF = "The body is shorter than announced."
 
 
 class Overdue:
-    """Ends awaits of granian's futures at their deadlines. A timer for each would cost more than all of them."""
+    """Cancels granian's futures at their deadlines. One timer per future would cost more than all the rest."""
 
     def __init__(self) -> None:
         self._deadlines: dict[Any, float] = {}
         self._latest = math.inf  # monotonic seconds
 
     async def wait(self, future: Any, deadline: float) -> Any:
-        """Return what the future has; raises TimeoutError at the deadline, or LAST_SECONDS after `close`."""
+        """Return the future's result. Raises TimeoutError at the deadline, or LAST_SECONDS after `close`."""
         self._deadlines[future] = min(deadline, self._latest)
         try:
             return await future
@@ -57,7 +57,7 @@ class Overdue:
             del self._deadlines[future]
 
     async def run(self) -> None:
-        """Look for overdue futures, for ever."""
+        """Cancel overdue futures, forever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = time.monotonic()
@@ -65,7 +65,7 @@ class Overdue:
                 future.cancel()
 
     def close(self) -> None:
-        """End every wait in LAST_SECONDS, also those that begin now."""
+        """End every wait within LAST_SECONDS, including those that start later."""
         self._latest = time.monotonic() + LAST_SECONDS
         self._deadlines = {future: min(deadline, self._latest) for future, deadline in self._deadlines.items()}
 
@@ -89,7 +89,7 @@ class Body:
         self._pieces: Any = None
 
     async def read(self, limit: int) -> bytes:
-        """Return all of it. Raises RequestEntityTooLarge, RequestTimeout, BadRequest and ServiceUnavailable."""
+        """Return the whole body. Raises RequestEntityTooLarge, RequestTimeout, BadRequest, ServiceUnavailable."""
         if self._length == 0:
             return b""
         if self._length is not None and self._length > limit:
@@ -125,7 +125,7 @@ class Body:
         return bytes(pieces)
 
     async def _each_piece(self) -> AsyncIterator[bytes]:
-        """Each piece that arrives. Raises BadRequest where the last one is not the body's end."""
+        """Yield each piece that arrives. Raises BadRequest if the last one is not the body's end."""
         if self._pieces is None:
             self._pieces = aiter(self._protocol)
         received = empty = 0
@@ -138,12 +138,12 @@ class Body:
             received += len(piece)
             empty += not piece
             yield piece
-        # granian ends every body with an empty piece, and says by one more that reading it failed.
+        # granian ends every body with an empty piece; a second one means that reading failed.
         if self._length is None and empty > 1:
             raise BadRequest(_CUT_OFF)
 
     async def linger(self) -> None:
-        """Drop what still arrives for a moment: a reset connection might take the answer from its client."""
+        """Discard what arrives within LINGER_SECONDS: after a reset, the client might not get the response."""
         self._began = time.monotonic() - SECONDS + LINGER_SECONDS
         self._length = 0
         with contextlib.suppress(TimeoutError, RuntimeError):
@@ -152,7 +152,7 @@ class Body:
                     break
 
     def release(self) -> None:
-        """Give back the memory that it held. Safe to call twice."""
+        """Return the memory to the budget. Safe to call twice."""
         if self._held:
             self._budget.give_back(self._address, self._held)
             self._held = 0

@@ -1,11 +1,11 @@
-"""How much memory clients may hold, in all and for each address."""
+"""Limits the memory held for clients, in total and per address."""
 
 
 class Budget:
-    """Bytes that are held for clients. Of the event loop alone.
+    """Bytes held for clients. Not thread-safe: use it on the event loop only.
 
-    One address gets at most half, so that it leaves something to others; but always as much as one request takes
-    while it holds nothing.
+    One address gets at most half, so that others get some, too. An address that holds nothing is granted any size,
+    even beyond the total.
     """
 
     def __init__(self, total: int) -> None:
@@ -15,11 +15,11 @@ class Budget:
 
     @property
     def held(self) -> int:
-        """The bytes held now."""
+        """Number of bytes held now."""
         return self._held
 
     def take(self, address: str, size: int) -> bool:
-        """Hold so many bytes more for this address; False, and nothing is held, if that is too much."""
+        """Hold `size` more bytes for this address. Returns False, and holds none, if that exceeds a limit."""
         mine = self._by_address.get(address, 0)
         if mine and (self._held + size > self._total or mine + size > self._total // 2):
             return False
@@ -28,7 +28,7 @@ class Budget:
         return True
 
     def give_back(self, address: str, size: int) -> None:
-        """Hold so many bytes less."""
+        """Release `size` bytes of this address."""
         self._held -= size
         left = self._by_address.get(address, 0) - size
         if left > 0:

@@ -1,4 +1,4 @@
-"""The client of a request under granian: when it has gone, who waits for it hears of that."""
+"""The client of a request under granian: runs a callback when it has disconnected."""
 
 import asyncio
 import contextlib
@@ -9,14 +9,14 @@ from typing import Any
 from jobsvc.api.server.bodies import Overdue
 
 LONGEST_SECONDS = 600.0
-"""A client is kept waiting, or is sent a stream, for so long; then it has to come again.
+"""Maximum time that a client waits or is sent a stream; then it has to reconnect.
 
-Streams that nobody reads look like any other, so they hold their places no longer than this. EventSource comes back.
+A stream that nobody reads looks like any other, so this limits how long it keeps its slot. EventSource reconnects.
 """
 
 
 class Connection:
-    """See `waiting_client.Client`. Close it when the request is answered."""
+    """Implements `waiting_client.Client`. Close it when the request is answered."""
 
     def __init__(self, address: str, protocol: Any, loop: asyncio.AbstractEventLoop, overdue: Overdue) -> None:
         self.address = address
@@ -28,7 +28,7 @@ class Connection:
         self._is_closed = False
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Call this, in the event loop, once the client has gone, or was kept waiting for LONGEST_SECONDS."""
+        """Have `callback` called on the event loop once the client disconnects, or after LONGEST_SECONDS."""
         self._loop.call_soon_threadsafe(self._watch, callback)
 
     def _watch(self, callback: Callable[[], None]) -> None:
@@ -40,13 +40,13 @@ class Connection:
         callback()
 
     async def gone(self, deadline: float) -> None:
-        """Wait until the client has gone, this is closed, or the deadline."""
+        """Wait until the client disconnects, this is closed, or the deadline (monotonic seconds)."""
         self._future = self._protocol.client_disconnect()
         with contextlib.suppress(TimeoutError):
             await self._overdue.wait(self._future, deadline)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching the client."""
         self._is_closed = True
         if self._task is not None and not self._task.done() and self._future is not None:
             self._future.cancel()

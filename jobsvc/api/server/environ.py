@@ -1,4 +1,4 @@
-"""A request of RSGI as a WSGI environment (PEP 3333)."""
+"""Converts an RSGI request into a WSGI environ (PEP 3333)."""
 
 import io
 import sys
@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 UNREADABLE = "\xff"
-"""Stands for a header value that is not ASCII. RSGI leaves such values out, and their absence could mean something."""
+"""Replaces header values that are not ASCII. RSGI leaves these out, but a missing header has a meaning of its own."""
 
 
 def environ_of(scope: Any) -> dict[str, Any]:
-    """Return the environment of this request, without its body."""
+    """Return the WSGI environ of this request, without its body."""
     server, _, port = scope.server.rpartition(":")
     headers = scope.headers
     environ: dict[str, Any] = {
@@ -43,7 +43,7 @@ def environ_of(scope: Any) -> dict[str, Any]:
         elif key not in _ALONE:
             environ[key] += (";" if key == "HTTP_COOKIE" else ",") + value
     if number != len(headers):
-        for name in headers.keys():  # noqa: SIM118  # these are granian's
+        for name in headers.keys():  # noqa: SIM118  # granian's own type
             key = _key(name)
             if key is not None and key not in environ:
                 environ[key] = UNREADABLE
@@ -53,12 +53,12 @@ def environ_of(scope: Any) -> dict[str, Any]:
 
 
 _ALONE = ("CONTENT_TYPE", "CONTENT_LENGTH")
-"""Headers of which the first counts."""
+"""Headers of which only the first value counts."""
 
 
 @lru_cache(maxsize=1024)
 def _key(name: str) -> str | None:
-    """The name in the environment of a header; None for one with an underscore, which may pose as another."""
+    """Return the environ key of a header; None for a name with an underscore, which could pose as another."""
     if "_" in name:
         return None
     key = name.upper().replace("-", "_")
@@ -66,5 +66,5 @@ def _key(name: str) -> str | None:
 
 
 def add_body(environ: dict[str, Any], body: bytes) -> None:
-    """Put the request's body into its environment."""
+    """Add the request's body to its environ."""
     environ["wsgi.input"] = io.BytesIO(body)

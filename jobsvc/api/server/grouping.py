@@ -1,4 +1,4 @@
-"""Plain jobs, stored in groups: those that are posted while one group is stored make the next one."""
+"""Stores plain jobs in groups: those posted while one group is being stored form the next one."""
 
 import asyncio
 import logging
@@ -12,16 +12,16 @@ from jobsvc.jobs import NewJob, Submitted
 logger = logging.getLogger("jobsvc.api")
 
 MAX_GROUP = 500
-"""Jobs stored by one statement. So many take about 20 ms, for which all of them wait."""
+"""Maximum number of jobs per statement. This many take about 20 ms, during which all of them wait."""
 
 Store = Callable[[Sequence[NewJob]], Sequence[Submitted | Exception]]
 _Member = tuple[NewJob, "asyncio.Future[Submitted]"]
 
 
 class Groups:
-    """Jobs that wait to be stored by `store`, one group at a time, in a thread. Of the event loop alone.
+    """Stores jobs with `store` in a thread, one group at a time. Not thread-safe: use it on the event loop only.
 
-    A job that comes alone waits for no company. One call of a thread for a group costs less than one for each job.
+    A job is stored at once if no group is being stored. One thread call per group costs less than one per job.
     """
 
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,7 +33,7 @@ class Groups:
         threading.Thread(target=self._run, name="groups", daemon=True).start()
 
     def submit(self, job: NewJob) -> "asyncio.Future[Submitted]":
-        """Store this job; the future has what became of it, or the error."""
+        """Store this job; the future gets the outcome or the exception."""
         future = self._loop.create_future()
         self._gathered.append((job, future))
         if not self._is_storing:

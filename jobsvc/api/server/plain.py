@@ -1,7 +1,7 @@
-"""Plain requests to POST /jobs are answered without Flask, and without a thread of their own.
+"""Answers plain requests to POST /jobs without Flask, and without a thread of their own.
 
-Plain is one that says nothing but its JSON body, from a client that surely may post jobs. Each other, and each
-that might be refused, is left to the view.
+A request is plain if it has only a JSON body, and its client may certainly post jobs. All others, and those that
+might be rejected, go to the view.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from jobsvc.errors import JobsvcError
 from jobsvc.jobs import NewJob, Submitted
 
 MAX_BYTES = 16 * 1024
-"""The largest body that is parsed on the event loop, which takes less than a millisecond."""
+"""Size of the largest body parsed on the event loop; that takes less than a millisecond."""
 
 _HAS_MORE_TO_SAY = (
     "HTTP_PREFER",
@@ -30,7 +30,7 @@ _HAS_MORE_TO_SAY = (
 
 
 def is_plain(environ: Mapping[str, Any]) -> bool:
-    """Return True if the request is a POST /jobs with a small JSON body that its headers say no more about."""
+    """Return True for a permitted POST /jobs with a small JSON body, and no header that changes its handling."""
     length = environ.get("CONTENT_LENGTH", "")
     return (
         environ["PATH_INFO"] == "/jobs"
@@ -46,7 +46,7 @@ def is_plain(environ: Mapping[str, Any]) -> bool:
 
 
 def parse(body: bytes) -> NewJob | None:
-    """Return the job that this body asks for; None where the view has to say what is wrong with it, or do more."""
+    """Return the job in this body; None if the view must process it (invalid, or not supported here)."""
     try:
         value = strict_json.parse(body)
         if not isinstance(value, dict) or "uniqueKey" in value or not _is_checked_quickly(value.get("type")):
@@ -57,7 +57,7 @@ def parse(body: bytes) -> NewJob | None:
 
 
 def reply(submitted: Submitted) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Return the status, headers and body of the answer, the view's own."""
+    """Return status, headers and body of the response, the same as the view's."""
     job_id = str(submitted.job_id)
     body = b'{"jobId":"%s"}\n' % job_id.encode()
     headers = [
@@ -71,7 +71,7 @@ def reply(submitted: Submitted) -> tuple[int, list[tuple[str, str]], bytes]:
 
 
 def _is_checked_quickly(type_: Any) -> bool:
-    """Return True if the payloads of this type are checked without code of others, which may take any time."""
+    """Return True if payloads of this type are checked without application code, which may take any time."""
     if not isinstance(type_, str | None):
         return False
     handler = handlers.find(DEFAULT_TYPE if type_ is None else type_)
@@ -94,7 +94,7 @@ _CALLS = ("post_init", "custom_init", "root_model", "default_factory", "validato
 
 
 def _calls_nothing(schema: Any) -> bool:
-    """Return True if this core schema of pydantic's, in all its parts, calls no function to check a value."""
+    """Return True if no part of this pydantic core schema calls a function to check a value."""
     if isinstance(schema, list | tuple):
         return all(_calls_nothing(one) for one in schema)
     if not isinstance(schema, dict):

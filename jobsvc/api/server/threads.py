@@ -1,4 +1,4 @@
-"""WSGI calls in threads: the answer goes to the client from the thread, and the event loop hears of its end."""
+"""WSGI calls in threads: a stream is sent by the thread, any other response is returned to the event loop."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ def _no_write(_data: bytes) -> None:
 
 
 def call(app: Wsgi, environ: dict[str, Any], protocol: Any) -> Answer | None:
-    """Call the application; return its answer, or None where that is a stream, which has been sent to its end."""
+    """Call the application and return its response; None for a stream, which has been sent to its end."""
     started = Started()
     body = app(environ, started)
     try:
@@ -45,7 +45,7 @@ def call(app: Wsgi, environ: dict[str, Any], protocol: Any) -> Answer | None:
 
 
 def _is_whole(started: Started) -> bool:
-    """Return True if the answer has a length, so that nobody waits for its parts."""
+    """Return True if the response has no body or a known length, so that it can be sent in one piece."""
     return started.status in (204, 304) or any(name.lower() == "content-length" for name, _ in started.headers)
 
 
@@ -56,7 +56,7 @@ def _send_stream(transport: Any, pieces: Iterable[bytes]) -> None:
 
 
 def send_piece(transport: Any, piece: bytes) -> bool:
-    """Send a piece of a stream, from any thread: granian only puts it into a queue. False if the client has gone."""
+    """Send a piece of a stream, from any thread: granian only queues it. False if the client has disconnected."""
     try:
         for _ in transport.send_bytes(piece).__await__():
             pass
@@ -66,14 +66,14 @@ def send_piece(transport: Any, piece: bytes) -> bool:
 
 
 class Threads:
-    """Threads that call the application, for an event loop."""
+    """A thread pool that calls the application, for an event loop."""
 
     def __init__(self, number: int, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = ThreadPoolExecutor(number, name)
         self._loop = loop
 
     async def call(self, app: Wsgi, environ: dict[str, Any], protocol: Any) -> Answer | None:
-        """`call`, in a thread."""
+        """Run `call` in a thread."""
         done: asyncio.Future[Answer | None] = self._loop.create_future()
         self._pool.submit(self._call, app, environ, protocol, done)
         return await done
