@@ -1,4 +1,4 @@
-"""jobsvc: a job queue behind HTTP. A module of handlers imports what it needs from here."""
+"""jobsvc: a job queue with an HTTP API. Modules with handlers import from here."""
 
 from jobsvc.handlers import Context, Discard, Snooze, handler
 

@@ -1,4 +1,4 @@
-"""The application, put together."""
+"""Creates the Flask application."""
 
 import sys
 from pathlib import Path
@@ -15,27 +15,27 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 ERRANDS = {"db", "jobs"}
-"""Commands of `flask` that serve nobody; they say themselves what is wrong with a server."""
+"""`flask` commands that don't serve requests; they report errors of Postgres and Redis themselves."""
 
 WAITERS = 8
-"""How many clients may wait at once; each holds a thread of a server that may have no more than 32."""
+"""Maximum number of clients that may wait at once; each occupies a thread, and the server may have only 32."""
 
 
 def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
-    """The Flask application, with its relay running beside it, and its hub, which lets `waiters` clients wait.
+    """Create the Flask application, and start its relay and its job watcher.
 
-    Without the commands, such as `flask db upgrade`, it takes 9 MB less. Ends the process with one line when a setting
-    is wrong or a handler can't be loaded.
+    waiters: maximum number of clients that may wait at once. has_commands: False saves 9 MB of memory, without
+    commands such as `flask db upgrade`. Exits with one line if a setting is wrong or a handler can't be loaded.
     """
     bootstrap()
     with exit_on_error():
         app = Flask("jobsvc", static_folder=None)
-        # One more than the limit, since Werkzeug cuts a body of unknown length there, in silence.
+        # One more than the limit, since Werkzeug silently cuts a body of unknown length there.
         app.config["MAX_CONTENT_LENGTH"] = settings().JOBSVC_MAX_BODY_BYTES + 1
         app.url_map.merge_slashes = False
         app.url_map.converters["int"] = _ShortNumber
         if has_commands:
-            _add_commands(app)  # before there are logs, since Alembic tells of itself as it comes in
+            _add_commands(app)  # before logging is set up, since Alembic logs when it is imported
         logs.set_up()
         _wire(app)
         if has_commands and not ERRANDS & set(sys.argv[1:]):
@@ -44,12 +44,12 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
             check_servers()
         _start(app, waiters)
         if has_commands:
-            _check_threads(app)  # the server is not ours, so it may have none
+            _check_threads(app)  # the server is not ours and may have no threads
     return app
 
 
 class _ShortNumber(IntegerConverter):
-    """A number in a path. Python refuses to read one of more than 4,300 digits, and Werkzeug doesn't expect that."""
+    """A number in a path. `int()` raises above 4,300 digits, which Werkzeug doesn't handle."""
 
     regex = "[0-9]{1,9}"
 

@@ -1,4 +1,4 @@
-"""The settings: read once from the environment and `.env`, typed, refused at start when wrong."""
+"""The settings: read once from the environment and `.env`, typed and validated at start."""
 
 from base64 import b64decode
 from functools import cached_property, lru_cache
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class ApiKey(NamedTuple):
-    """Somebody who may call the API. `secret` is the key itself, or `sha256:<hex>` of it."""
+    """A client of the API. `secret` is the key itself, or `sha256:<hex>` of it."""
 
     name: str
     scope: Scope
@@ -31,7 +31,7 @@ class ApiKey(NamedTuple):
 
 
 def _split(value: Any) -> Any:
-    """A comma-separated setting as a list of its non-empty parts."""
+    """Split a comma-separated setting into its non-empty parts."""
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",") if part.strip()]
@@ -86,17 +86,17 @@ def _module(value: Any) -> Any:
 
 CommaSeparated = Annotated[list[T], NoDecode, BeforeValidator(_split)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""What the name of a queue or a schedule looks like."""
+"""Pattern of the name of a queue or a schedule."""
 
 NAMESPACE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
-"""What JOBSVC_NAMESPACE looks like: without a dot, which stands behind it in RQ's names of the queues."""
+"""Pattern of JOBSVC_NAMESPACE: without a dot, which separates it from the name in RQ's queue names."""
 
 QueueName = Annotated[str, Field(pattern=NAME)]
 
 
 DOTENV = ".env"
 ENCODING = "utf-8-sig"
-"""Of `.env`: UTF-8, with or without the mark that some editors for Windows put in front."""
+"""Encoding of `.env`: UTF-8, with or without the byte order mark that some Windows editors write."""
 
 
 class Settings(BaseSettings):
@@ -177,22 +177,22 @@ class Settings(BaseSettings):
 
     @cached_property
     def host_address(self) -> str:
-        """The address that HOST means: what the API listens on."""
+        """The address of HOST, on which the API listens."""
         return resolve(self.HOST)
 
     @property
     def address(self) -> str:
-        """The URL at which people find the API."""
+        """The URL of the API, for users."""
         return url_of(self.host_address, self.PORT)
 
     @property
     def is_open(self) -> bool:
-        """Whether requests need no key."""
+        """True if requests need no key."""
         return not self.JOBSVC_API_KEYS
 
     @property
     def default_queue(self) -> str:
-        """Where a job goes whose handler names no queue."""
+        """The queue of jobs whose handler names none."""
         return "default" if "default" in self.JOBSVC_QUEUES else self.JOBSVC_QUEUES[0]
 
 
@@ -203,9 +203,9 @@ def settings() -> Settings:
 
 
 def check(**stand_ins: str) -> Settings:
-    """Read all settings; `stand_ins` take the place of variables that are not known yet.
+    """Read all settings; `stand_ins` replace variables that are not known yet.
 
-    Raises ConfigError, one line that names the variable and repeats no secret, when one is missing or wrong.
+    Raises ConfigError if one is missing or wrong: one line that names the variable and repeats no secret.
     """
     _check_dotenv()
     try:
@@ -217,7 +217,7 @@ def check(**stand_ins: str) -> Settings:
 
 
 def _check_dotenv() -> None:
-    """Raise ConfigError if `.env` is there and can't be read; python-dotenv would leave it out, or part of it."""
+    """Raise ConfigError if `.env` exists but can't be read; python-dotenv would silently ignore all or part of it."""
     path = Path(DOTENV)
     try:
         if not path.exists():

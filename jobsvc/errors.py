@@ -1,6 +1,6 @@
-"""What can go wrong, in the domain's words; no HTTP here.
+"""The service's errors, independent of HTTP.
 
-The first line of an error's docstring is its title for people, the text it is raised with is the detail.
+The first line of an error's docstring is its title for users; the message it is raised with is the detail.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class StoreUnavailable(JobsvcError):
     """The database can't be reached now."""
 
     is_outage = True
-    """Whether Postgres itself is unavailable, so that the log shows an outage."""
+    """True if Postgres itself is unavailable, so that an outage is logged."""
 
 
 class StoreBusy(StoreUnavailable):
@@ -81,10 +81,10 @@ class WrongServer(StoreUnavailable):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a request: where in its body (an RFC 6901 JSON pointer), and what.
+    """One error in a request: its place in the body (an RFC 6901 JSON pointer), and a description.
 
-    The pointer is empty for the body as a whole, and for what is not in it. `parameter` is the name of a query
-    parameter, empty for the query as a whole, and None for all that is not in the query.
+    pointer: empty for the whole body, and for errors outside the body.
+    parameter: the name of a query parameter, empty for the whole query, None for errors outside the query.
     """
 
     pointer: str
@@ -96,7 +96,7 @@ class Problem:
         return f"{place}: {self.detail}" if place else self.detail
 
     def shown(self) -> dict[str, str]:
-        """Return it as JSON shows it."""
+        """Return the problem as a JSON object."""
         if self.parameter is None:
             return {"pointer": self.pointer, "detail": self.detail}
         return {"parameter": self.parameter, "detail": self.detail}

@@ -1,7 +1,7 @@
-"""How a process logs: on stderr, readable lines, or a JSON object each, as JOBSVC_LOG says.
+"""Logging to stderr: readable lines, or one JSON object a line, as set by JOBSVC_LOG.
 
-What is logged may come from strangers: handlers, exceptions, paths of requests. Control characters
-are escaped, so that a record is one line, and texts without end are cut.
+Logged texts may be untrusted: from handlers, exceptions, request paths. Control characters are escaped,
+so that a record is one line, and long texts are cut.
 """
 
 import json
@@ -15,7 +15,7 @@ from jobsvc.config import settings
 from jobsvc.printable import cut, describe_exception, escape_controls
 
 RQ_LEVEL = "WARNING"
-"""RQ's own level: our line says how an attempt ended; RQ would add four."""
+"""Level of RQ's loggers: we log one line for each attempt; RQ would add four."""
 
 MAX_TEXT = 64 * 1024
 """Longest message or traceback in a log line, in characters."""
@@ -27,13 +27,13 @@ _about: ContextVar[dict[str, Any] | None] = ContextVar("logged_attempt", default
 
 
 class TextLines(logging.Formatter):
-    """A record as one readable line; lines of its traceback follow, indented, so that none looks like a record."""
+    """Formats a record as one readable line; its traceback follows indented, so that no line looks like a record."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text. Raises nothing, whatever the record holds."""
+        """Return the record's text. Never raises, whatever the record contains."""
         level, name, message = (escape_controls(one) for one in (*_names(record), _message(record)))
         lines = [f"{self.formatTime(record, self.datefmt)} {level:<7} {name}: {message}"]
         for more in _traceback(record), record.stack_info and cut(record.stack_info, MAX_TEXT):
@@ -43,10 +43,10 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, logger, message; within an attempt jobId, attempt and type."""
+    """Formats a record as one line of JSON: time, level, logger, message; in an attempt jobId, attempt and type."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, in ASCII. Raises nothing, whatever the record holds."""
+        """Return the line, in ASCII. Never raises, whatever the record contains."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         level, name = _names(record)
         line: dict[str, Any] = {
@@ -58,19 +58,19 @@ class JsonLines(logging.Formatter):
         }
         if trace := _traceback(record):
             line["traceback"] = trace
-        # A lone surrogate is no text, and strict readers of JSON refuse its escape.
+        # Strict JSON parsers reject the escape of a lone surrogate.
         return json.dumps({key: _without_surrogates(value) for key, value in line.items()})
 
 
 def _names(record: logging.LogRecord) -> tuple[str, str]:
-    """Return the names of the record's level and logger, either of which may be a handler's own."""
+    """Return the names of the record's level and logger, cut to MAX_NAME; a handler may define its own."""
     return cut(record.levelname, MAX_NAME), cut(record.name, MAX_NAME)
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return cut(record.getMessage(), MAX_TEXT)
-    except BaseException as error:  # arguments that don't fit, or whose own code raises
+    except BaseException as error:  # arguments that don't match the format, or whose own code raises
         return cut(f"{record.msg!s}" if isinstance(record.msg, str) else f"({describe_exception(error)})", MAX_TEXT)
 
 
@@ -89,7 +89,7 @@ def _without_surrogates(value: Any) -> Any:
 
 
 class About:
-    """Within the block, and in threads that take its context along, JSON lines name this attempt."""
+    """A context manager: JSON lines within the block, and in threads that copy its context, name this attempt."""
 
     def __init__(self, job_id: str, job_type: str, attempt: int) -> None:
         self._named = {"jobId": job_id, "attempt": attempt, "type": job_type}
@@ -102,7 +102,7 @@ class About:
 
 
 def to_stderr() -> None:
-    """One line for one event: the time, who says it, what it says. Nothing where root has a handler already."""
+    """Log to stderr at level INFO. Does nothing if the root logger already has a handler."""
     handler = logging.StreamHandler()
     handler.setFormatter(_formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -115,14 +115,14 @@ def _formatter() -> logging.Formatter:
 
 
 def set_up() -> None:
-    """As the settings say, RQ's own lines the fewest."""
+    """Set up logging by the settings, with RQ's loggers at RQ_LEVEL."""
     to_stderr()
     for name in ("rq", "rq.worker"):  # the latter sets itself to INFO
         logging.getLogger(name).setLevel(RQ_LEVEL)
 
 
 def of_server() -> dict[str, Any]:
-    """Return granian's logging, to be merged with its own: its lines look like ours."""
+    """Return a logging configuration for granian, merged with its own, so that its lines look like ours."""
     formatter = JsonLines if settings().JOBSVC_LOG == "json" else TextLines
     return {
         "formatters": {"ours": {"()": formatter}},

@@ -1,4 +1,4 @@
-"""Secrets in what is shown of a job: header values of HTTP_REQUEST, and passwords in URLs."""
+"""Masks secrets in jobs that are shown: header values of HTTP_REQUEST, and passwords in URLs."""
 
 import re
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 MASK = "***"
 
 MASKED_TYPES = ("HTTP_REQUEST", "WEBHOOK")
-"""Types whose jobs may hold headers: requests, and deliveries, whose `data` may be a request."""
+"""Types whose jobs may contain headers: requests, and webhook deliveries, whose `data` may be a request."""
 
 _SECRET_NAME = re.compile("auth|cookie|token|key|secret|password|signature|session|credential", re.IGNORECASE)
 _PASSWORD = re.compile(r"(//[^/?#\s:@]*:)[^/?#\s]*@")
 
 
 def mask_passwords(text: str) -> str:
-    """Return the text with *** in place of the password of each URL in it."""
+    """Return the text with the password in each URL replaced by ***."""
     return _PASSWORD.sub(rf"\1{MASK}@", text)
 
 
 def mask_payload(type_: str, payload: Any) -> Any:
-    """Return a copy of a job's payload without secrets; the payload itself where it can hold none.
+    """Return a copy of a job's payload without secrets; the payload itself if its type has none.
 
-    The payload may have any shape: it was not checked if it came in by SQL.
+    The payload may have any shape: it is unchecked if it was inserted by SQL.
     """
     if type_ not in MASKED_TYPES or not isinstance(payload, dict):
         return payload
@@ -33,12 +33,12 @@ def mask_payload(type_: str, payload: Any) -> Any:
 
 
 def mask_result(type_: str, result: Any) -> Any:
-    """Return a copy of a job's result without secrets; the result itself where it can hold none."""
+    """Return a copy of a job's result without secrets; the result itself if its type has none."""
     return _mask_headers(result) if type_ in MASKED_TYPES and isinstance(result, dict) else result
 
 
 def mask_job(job: Any) -> Any:
-    """Return a copy of a job as JSON, or of what POST /jobs takes, without secrets in its payload and result."""
+    """Return a copy of a job's JSON, or of a body of POST /jobs, without secrets in its payload and result."""
     if not isinstance(job, dict) or job.get("type") not in MASKED_TYPES:
         return job
     parts = {"payload": mask_payload, "result": mask_result}

@@ -1,4 +1,4 @@
-"""`python -m jobsvc.migrate`: bring the tables up to date, and settle to whom a namespace in Redis belongs."""
+"""`python -m jobsvc.migrate`: migrates the tables, and can change the owner of a namespace in Redis."""
 
 import argparse
 from uuid import uuid4
@@ -19,7 +19,7 @@ from jobsvc.processes.refusal import exit_on_error, refuse_start
 
 
 def main() -> None:
-    """Do what the arguments say; ends with one line where that can't be done."""
+    """Run the command with its arguments; exits with one line on stderr if it fails."""
     parser = argparse.ArgumentParser(prog="python -m jobsvc.migrate", description="Bring the tables up to date.")
     parser.add_argument(
         "--new-owner", action="store_true", help="give the database an id of its own, after it was copied"

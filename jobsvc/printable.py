@@ -1,9 +1,9 @@
-"""Text from outside, made safe to print on a terminal or in a log."""
+"""Makes untrusted text safe to print on a terminal or in a log."""
 
 import re
 
 MAX_LINE = 500
-"""Longest text in an error message at start, in characters: enough for a driver's own sentence."""
+"""Longest text in an error message at start, in characters: enough for a driver's message."""
 
 # C0 and C1 controls, DEL, line separators, marks that change the direction of text, lone surrogates.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -11,13 +11,13 @@ _CONTROLS_BUT_NEWLINES = re.compile(_CONTROLS.pattern.replace("\x00-\x1f", "\x00
 
 
 def escape_controls(text: str, keep_newlines: bool = False) -> str:
-    """Replace control characters by escapes as in Python's source, such as `\\n` and `\\x1b`."""
+    """Replace control characters with Python escapes, such as `\\n` and `\\x1b`."""
     pattern = _CONTROLS_BUT_NEWLINES if keep_newlines else _CONTROLS
     return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def cut(text: str, limit: int, keep_end: bool = False) -> str:
-    """Return the text, or `limit` characters of its begin, or its end, and how many were left out."""
+    """Return the text, or its first (or last) `limit` characters and how many were left out."""
     if len(text) <= limit:
         return text
     left_out = f"({len(text) - limit} characters left out)"
@@ -31,7 +31,7 @@ def one_line(text: str) -> str:
 
 
 def describe_exception(error: BaseException) -> str:
-    """Return an exception's message as one line, its class where the message is empty or can't be made."""
+    """Return an exception's message as one line, or its class if the message is empty or can't be made."""
     try:
         return one_line(str(error)) or type(error).__name__
     except BaseException:  # the exception's own code may raise anything

@@ -1,6 +1,6 @@
 """The settings file of a stock worker: `rq worker -c jobsvc.rqsettings -S json -s`.
 
-Importing it loads the handlers, once, so that RQ's forks inherit them.
+Importing it loads the handlers once; processes forked by RQ inherit them.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from jobsvc.servers import sentinel
 
 with exit_on_error():  # also under `rq worker`, which would show a traceback
     REDIS_URL: str | None = settings().REDIS_URL
-    SENTINEL: dict[str, Any] | None = None  # what RQ's commands go by where there is no REDIS_URL
+    SENTINEL: dict[str, Any] | None = None  # used by RQ's commands if REDIS_URL is None
     if sentinel.is_sentinel(settings().REDIS_URL):
         REDIS_URL, SENTINEL = None, sentinel.rq_settings(settings().REDIS_URL)
     QUEUES = [to_rq(name) for name in settings().JOBSVC_QUEUES]  # as RQ names them

@@ -1,4 +1,4 @@
-"""`make run`: the API under granian, as the settings say."""
+"""`make run`: serves the API with granian, configured by the settings."""
 
 import asyncio
 import gc
@@ -29,27 +29,27 @@ from jobsvc.processes.refusal import exit_on_error
 from jobsvc.servers.listening import listen
 
 THREADS = 32
-"""Requests that are worked on at once."""
+"""Maximum number of requests processed at once."""
 
 WAITERS = 256
-"""Clients that may wait at once, each on a thread of its own."""
+"""Maximum number of clients that may wait at once, each on its own thread."""
 
 STOP_SECONDS = 10
 
 SENDING_SECONDS = 0.5
-"""The last answers have this long to be sent before the process ends."""
+"""Time for the last responses to be sent before the process exits."""
 
 HEAD_SECONDS = 10
-"""A request's head has to arrive within this time; so an idle connection is closed after it, too."""
+"""Timeout for a request's head, and so for an idle connection, too."""
 
 MAX_CONNECTIONS = 16384
-"""Connections served at once. Each takes about 10 KB; the others wait in the kernel."""
+"""Maximum number of connections served at once, about 10 KB each; further ones wait in the kernel."""
 
 RESERVED_FILES = 512
-"""Files and connections of the service itself, for which the limit of open files leaves room."""
+"""Open files reserved for the service itself; the rest of the limit is for connections."""
 
 UNREAD_SECONDS = 20
-"""A connection whose client takes nothing of what was sent for so long is closed (TCP_USER_TIMEOUT)."""
+"""A connection is closed if its client accepts no sent data for this long (TCP_USER_TIMEOUT)."""
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
     files = _raise_file_limit()
     with exit_on_error():
         listener = listen(settings().host_address, settings().PORT, MAX_CONNECTIONS)
-    # Connections inherit both.
+    # Connections inherit both options.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNREAD_SECONDS))
     print(f"jobsvc serves {settings().address}", flush=True)
@@ -72,7 +72,7 @@ def main() -> None:
         factory=True,
         interface=Interfaces.RSGI,
         loop=Loops.asyncio,
-        http=HTTPModes.http1,  # an HTTP/2 connection may have many requests under way, without limits of their own
+        http=HTTPModes.http1,  # an HTTP/2 connection may have many requests at once, without limits for each
         http1_settings=HTTP1Settings(header_read_timeout=int(1000 * HEAD_SECONDS)),
         websockets=False,
         backpressure=min(MAX_CONNECTIONS, max(files - RESERVED_FILES, files // 2)),
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 class _Server(MPServer):
-    """granian on a socket of ours: one that no other process shares, with a timeout for what nobody reads."""
+    """granian on our own socket, which no other process shares, and which has a timeout for unread data."""
 
     def __init__(self, listener: socket.socket, **options: Any) -> None:
         super().__init__(**options)
@@ -97,7 +97,7 @@ class _Server(MPServer):
 
 
 class _Application(Adapter):
-    """The adapter, which SIGTERM stops."""
+    """The adapter, with a SIGTERM handler that stops it."""
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__rsgi_init__(loop)
@@ -105,13 +105,13 @@ class _Application(Adapter):
         loop.add_signal_handler(signal.SIGTERM, self._stop)
 
     def _stop(self) -> None:
-        """Let go of the clients that wait, and have granian stop, which then waits only for requests at work."""
+        """Release the waiting clients and stop granian, which then waits only for requests in progress."""
         if self._is_stopping:
             return
         self._is_stopping = True
         self.close()
-        # granian takes SIGINT for a stop, too, and its handler blocks when it is called for the third time. So that
-        # signal is blocked but for one moment. It may be pending, since a terminal sends it to every process.
+        # SIGINT stops granian, too, but its signal handler blocks at the third call (deadlock). So the signal is
+        # unblocked for a moment only. It may be pending already, since a terminal sends it to every process.
         if signal.SIGINT not in signal.sigpending():
             signal.raise_signal(signal.SIGINT)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -119,7 +119,7 @@ class _Application(Adapter):
         self.start(self._end())
 
     async def _end(self) -> None:
-        """End the process once every request is answered; granian would wait for half a head and unread answers."""
+        """Exit once all requests are answered; granian would also wait for incomplete heads and unread responses."""
         while self.at_work:
             await asyncio.sleep(0.02)
         await asyncio.sleep(SENDING_SECONDS)
@@ -129,16 +129,16 @@ class _Application(Adapter):
 
 
 def application() -> Adapter:
-    """The application as granian's worker process serves it."""
+    """Create the application for granian's worker process."""
     app = create_app(WAITERS, has_commands=False)
     adapter = _Application(app, THREADS, WAITERS)
     gc.collect()
-    gc.freeze()  # all that is there by now stays, so no later collection need look at it
+    gc.freeze()  # objects created so far stay; later collections skip them
     return adapter
 
 
 def _raise_file_limit() -> int:
-    """Raise the limit of open files to what the system allows; returns it."""
+    """Raise the limit of open files to the hard limit; returns the limit in effect."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -148,9 +148,10 @@ def _raise_file_limit() -> int:
 
 
 def _take_ctrl_c_as_sigterm() -> None:
-    """A terminal sends SIGINT to granian's worker too, and that one hangs when its parent's SIGTERM comes on top.
+    """Convert SIGINT to SIGTERM in this process.
 
-    So SIGINT is blocked, which the worker inherits, and one thread here takes it up.
+    A terminal sends SIGINT to granian's worker, too, which hangs if its parent's SIGTERM follows. So SIGINT is
+    blocked, which the worker inherits, and a thread of this process waits for it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
@@ -158,7 +159,7 @@ def _take_ctrl_c_as_sigterm() -> None:
         signal.sigwait({signal.SIGINT})
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         time.sleep(STOP_SECONDS + 2)
-        os._exit(1)  # granian didn't end; its worker does when it finds itself alone
+        os._exit(1)  # granian didn't exit; its worker exits when it is orphaned
 
     threading.Thread(target=take, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The statuses of a job and the moves between them, and how an attempt can end."""
+"""The statuses of a job, the transitions between them, and the outcomes of an attempt."""
 
 from enum import StrEnum
 
@@ -7,12 +7,12 @@ class Status(StrEnum):
     """Where a job stands."""
 
     PENDING = "PENDING"  # waits for a worker
-    SCHEDULED = "SCHEDULED"  # made for a later time, or snoozed by its handler
-    RETRYING = "RETRYING"  # an attempt failed, the next comes at due_at
+    SCHEDULED = "SCHEDULED"  # submitted for a later time, or snoozed by its handler
+    RETRYING = "RETRYING"  # an attempt failed, the next starts at due_at
     PROCESSING = "PROCESSING"  # an attempt runs, under a lease
     COMPLETED = "COMPLETED"  # its handler returned
     FAILED = "FAILED"  # no attempt is left, or it was discarded, or it expired
-    CANCELLED = "CANCELLED"  # somebody called it off
+    CANCELLED = "CANCELLED"  # cancelled by a client
 
 
 MOVES: dict[Status, frozenset[Status]] = {
@@ -24,23 +24,23 @@ MOVES: dict[Status, frozenset[Status]] = {
     Status.COMPLETED: frozenset(),
     **dict.fromkeys((Status.FAILED, Status.CANCELLED), frozenset({Status.PENDING})),
 }
-"""The moves that a job may make, as the contract has them."""
+"""The allowed transitions of a job."""
 
 WAITING = tuple(status for status in Status if Status.PROCESSING in MOVES[status])
 """The statuses from which a worker may start a job."""
 
 ENDED = tuple(status for status in Status if status not in (*WAITING, Status.PROCESSING))
-"""The statuses of a job that is over, unless somebody retries it by hand."""
+"""The final statuses of a job, unless it is retried by hand."""
 
 
 class Outcome(StrEnum):
     """How an attempt ended."""
 
     COMPLETED = "completed"  # the handler returned
-    FAILED = "failed"  # it raised; tried again while attempts are left
-    DISCARDED = "discarded"  # it raised Discard; not tried again
-    TIMEOUT = "timeout"  # it was stopped at its timeout; tried again while attempts are left
-    LOST = "lost"  # its worker let the lease lapse; tried again while attempts are left
+    FAILED = "failed"  # it raised; retried while attempts are left
+    DISCARDED = "discarded"  # it raised Discard; not retried
+    TIMEOUT = "timeout"  # it was stopped at its timeout; retried while attempts are left
+    LOST = "lost"  # its worker let the lease expire; retried while attempts are left
     SNOOZED = "snoozed"  # it raised Snooze; runs again later, and this start doesn't count
-    CANCELLED = "cancelled"  # somebody called the job off while it ran
+    CANCELLED = "cancelled"  # a cancel was requested while it ran
     HANDED_BACK = "handed-back"  # its worker shut down; runs again at once, and this start doesn't count

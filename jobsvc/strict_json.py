@@ -1,4 +1,4 @@
-"""JSON as we take it in and hand it on: only what both RFC 8259 and Postgres' jsonb can hold."""
+"""Strict JSON: accepts and produces only what both RFC 8259 and Postgres' jsonb allow."""
 
 import json
 import math
@@ -16,7 +16,7 @@ class NotJson(JobsvcError):
 
 
 def parse(raw: bytes) -> Any:
-    """Read JSON strictly. Raises NotJson for bad UTF-8, NaN, a duplicate key, or nesting without end."""
+    """Parse JSON strictly. Raises NotJson for invalid UTF-8, NaN, a duplicate key, or too deep nesting."""
     try:
         text = raw.decode("utf-8")
         try:
@@ -24,7 +24,7 @@ def parse(raw: bytes) -> Any:
         except ValueError as error:
             if isinstance(error, json.JSONDecodeError) or "limit" not in str(error):
                 raise
-            # Only here, so that no other number pays for it: an integer of more digits than Python converts.
+            # An integer with more digits than Python converts. Handled only here, so that other numbers stay fast.
             return _loads(text, _int)
     except UnicodeDecodeError as error:
         raise NotJson(f"not UTF-8 at byte {error.start}") from None
@@ -43,7 +43,7 @@ def _loads(text: str, parse_int: Callable[[str], int | float] | None = None) -> 
 
 
 def _int(text: str) -> int | float:
-    """The integer; infinite if it has more digits than Python converts, so that `unstorable` finds it."""
+    """Return the integer; infinity if it has more digits than Python converts, so that `unstorable` finds it."""
     try:
         return int(text)
     except ValueError:
@@ -51,7 +51,7 @@ def _int(text: str) -> int | float:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs. Raises ValueError for a key that is there twice."""
+    """Build an object from its pairs. Raises ValueError for a duplicate key."""
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
@@ -64,7 +64,7 @@ _own_decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def parse_own(text: str) -> Any:
-    """Read what `json.dumps` wrote. Raises ValueError for a key that appears more than once."""
+    """Parse the output of `json.dumps`. Raises ValueError for a duplicate key."""
     return _own_decoder.decode(text)
 
 
@@ -73,26 +73,26 @@ def _refuse(constant: str) -> Any:
 
 
 def _float(text: str) -> int | float:
-    """A number that has no fraction is an integer, however it is written, as in JSON Schema: 5.0 is 5."""
+    """Return a number without a fraction as an int, as in JSON Schema: 5.0 is 5."""
     value = float(text)
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def canonical(raw: bytes) -> str:
-    """One text for every spelling of a JSON value that `parse` takes: keys in order, 1 for 1.0 and 10e-1."""
+    """Return the same text for all spellings of a JSON value accepted by `parse`: sorted keys, 1 for 1.0 and 10e-1."""
     return json.dumps(json.loads(raw, parse_float=_number), sort_keys=True)
 
 
 def _number(text: str) -> int | float:
     try:
         exact = Decimal(text)
-    except InvalidOperation:  # an exponent beyond all use
+    except InvalidOperation:  # the exponent is too large
         return float(text)
     return int(exact) if exact == exact.to_integral_value() else float(text)
 
 
 def unstorable(value: Any, depth: int = 1) -> Iterator[Problem]:
-    """What jsonb can't hold of a JSON value, each with the pointer to it."""
+    """Yield the parts of a JSON value that jsonb can't store, each with its JSON pointer."""
     if depth > MAX_DEPTH:
         yield Problem("", f"is nested more than {MAX_DEPTH} levels deep")
     elif isinstance(value, str):
@@ -109,7 +109,7 @@ def unstorable(value: Any, depth: int = 1) -> Iterator[Problem]:
 
 
 def _is_harmless(value: Any) -> bool:
-    """Whether there is surely nothing to tell of this value, as of most, so that nobody need look closer."""
+    """Fast pre-check: True if jsonb can certainly store this value; False means that `unstorable` must decide."""
     if isinstance(value, str):
         return value.isascii() and "\x00" not in value
     return value is None or isinstance(value, int)
@@ -124,19 +124,19 @@ def _in_text(text: str, prefix: str = "") -> list[Problem]:
 
 
 def escape(key: str) -> str:
-    """A key as it stands in a JSON pointer (RFC 6901 §3), cleaned."""
+    """Return a key as written in a JSON pointer (RFC 6901 §3), cleaned."""
     return clean(key).replace("~", "~0").replace("/", "~1")
 
 
 def cut(text: str, limit: int) -> str:
-    """Return the text as a plain `str` that Postgres can hold, of at most `limit` characters; the last one tells a cut.
+    """Return the text as a plain `str` that Postgres can store, of at most `limit` characters; a cut one ends with "…".
 
-    No method of a subclass of `str` is called.
+    Calls no method of a subclass of `str`.
     """
     plain = clean(str.__getitem__(text, slice(limit + 1)))
     return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
 
 
 def clean(text: str) -> str:
-    """The text without what Postgres can't hold: U+FFFD in the place of U+0000 and lone surrogates."""
+    """Return the text with U+FFFD for characters that Postgres can't store: U+0000 and lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

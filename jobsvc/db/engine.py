@@ -1,4 +1,4 @@
-"""The one way to Postgres: the connections of this process, and transactions on them."""
+"""This process' connections to Postgres, and transactions on them. All access to Postgres goes through here."""
 
 import os
 import sys
@@ -21,17 +21,17 @@ from jobsvc.errors import StoreBusy, StoreConflict, StoreUnavailable, WrongServe
 __all__ = ["check_writable", "disconnect", "engine", "retrying", "statement", "transaction"]
 
 POOL_SECONDS = 5
-"""How long a thread waits for a connection while all JOBSVC_DB_CONNECTIONS are in use."""
+"""Longest time a thread waits for a connection while all JOBSVC_DB_CONNECTIONS are in use."""
 
 CONNECT_SECONDS = 3
-"""How long a connection may take to be made."""
+"""Timeout for a new connection."""
 
 VANISHED_SECONDS = 10
-"""A server that answers nothing at all for so long has vanished from the network (TCP_USER_TIMEOUT)."""
+"""Time without any reply after which a server counts as unreachable (TCP_USER_TIMEOUT)."""
 
 
 class _Engines(NamedTuple):
-    """Two engines on the same connections: SQLAlchemy begins a transaction by itself on any engine but `single`."""
+    """Two engines on one pool. SQLAlchemy starts a transaction by itself on `transactional`, but not on `single`."""
 
     transactional: Engine
     single: Engine
@@ -43,13 +43,13 @@ def _engines() -> _Engines:
         pool_size=settings().JOBSVC_DB_CONNECTIONS,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
-        pool_use_lifo=True,  # so that those not needed grow old, and a burst's are replaced when they are used again
-        # A server that has vanished from the network is given up (milliseconds here).
+        pool_use_lifo=True,  # unused connections become old and are replaced at their next use
+        # tcp_user_timeout is in milliseconds.
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "tcp_user_timeout": 1000 * VANISHED_SECONDS,
             "application_name": "jobsvc",
-            "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role's settings say
+            "client_encoding": "utf8",  # overrides PGCLIENTENCODING and the role's settings
         },
     )
     second = _make(pool=first.pool)
@@ -67,7 +67,7 @@ def _make(**how: Any) -> Engine:
 
 
 def engine() -> Engine:
-    """Return this process' engine for transactions, made at the first call."""
+    """Return this process' engine for transactions, created at the first call."""
     return _engines().transactional
 
 
@@ -76,7 +76,7 @@ def _to_json(value: Any) -> str:
 
 
 def disconnect(close: bool = True) -> None:
-    """Close the connections that nobody uses, or only forget them; others are made when they are needed."""
+    """Close the idle connections, or only drop them if not `close`; new ones are opened when needed."""
     if _engines.cache_info().currsize:
         engines = _engines()
         engines.transactional.dispose(close)
@@ -87,11 +87,10 @@ _connections: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 class transaction:  # noqa: N801  # it is used as a function
-    """A transaction, READ COMMITTED: committed at the end of the block, rolled back when it raises.
+    """Run the block in a READ COMMITTED transaction: committed at its end, rolled back if it raises.
 
-    Raises StoreUnavailable when Postgres is unavailable, or becomes so on the way. Whether a commit that was cut off
-    took place is then unknown, as it is for every client of a database. Raises StoreConflict when Postgres rolled it
-    back for the sake of another one: see `retrying`.
+    Raises StoreUnavailable if Postgres is or becomes unavailable; if that interrupts the commit, the transaction may
+    have been committed. Raises StoreConflict if Postgres rolled it back in favour of another: see `retrying`.
     """
 
     __slots__ = ("_connection",)
@@ -108,7 +107,7 @@ class transaction:  # noqa: N801  # it is used as a function
                 self._connection.begin()
                 return self._connection
             except Exception as error:
-                # Nothing was done yet, so that a connection that was cut while it was idle costs nothing.
+                # Nothing was executed yet: if the connection was cut while idle, try once with a new one.
                 is_cut = isinstance(error, DBAPIError) and error.connection_invalidated
                 self._connection.close()
                 if is_last or not is_cut:
@@ -141,9 +140,9 @@ class transaction:  # noqa: N801  # it is used as a function
 
 
 class statement:  # noqa: N801
-    """For one statement, which is committed as it is executed: that takes one round trip, and a transaction three.
+    """Run one statement in autocommit mode: one round trip instead of a transaction's three.
 
-    It runs at the server's default isolation level, and is repeated where Postgres rolled it back for the sake of
+    It runs at the server's default isolation level, and is repeated if Postgres rolled it back in favour of
     another transaction. Raises as `transaction` does.
     """
 
@@ -174,15 +173,15 @@ SET LOCAL work_mem = 64;
 SET LOCAL temp_tablespaces = '';
 SELECT count(*) FROM generate_series(1, 30000)
 """
-"""Changes no row, which a standby refuses all the same, and writes 416 KB to a temporary file, which a full disk
-refuses. The file is gone with the statement. Some 15 ms."""
+"""Changes no row, but a standby rejects it; writes 416 KB to a temporary file, which fails on a full disk. Postgres
+deletes the file at the end of the statement. Takes about 15 ms."""
 
 TEMP_FILE_LIMIT = "53400"
-"""SQLSTATE: the role may write no temporary files of this size, which says nothing about the disk."""
+"""SQLSTATE: temp_file_limit of the role is exceeded, which doesn't mean that the disk is full."""
 
 
 def check_writable() -> None:
-    """Raise StoreUnavailable unless jobs can be stored now: not on a standby, and not on a full disk."""
+    """Raise StoreUnavailable unless jobs can be stored now: on a standby or a full disk they can't."""
     with transaction() as connection:
         try:
             connection.exec_driver_sql(_WRITE_PROBE)
@@ -192,7 +191,7 @@ def check_writable() -> None:
 
 
 def _raise_for(error: Exception, caller: CodeType) -> None:
-    """Raise the error as a StoreUnavailable, if trying again later can help, and note the outage."""
+    """Raise StoreUnavailable or a subclass, and record the outage, if a later try may succeed; else return."""
     if isinstance(error, PoolTimeout):
         pgoutage.pool_is_full()
         raise StoreBusy("Too many requests need Postgres at once; try again soon") from error
@@ -216,15 +215,15 @@ def _raise_for(error: Exception, caller: CodeType) -> None:
 
 
 def _is_passing(error: DBAPIError, code: str) -> bool:
-    """Return True if trying again can help, by PostgreSQL's error codes."""
-    if code.startswith("54"):  # more was sent than Postgres can hold
+    """Return True if a later try may succeed, by PostgreSQL's error codes."""
+    if code.startswith("54"):  # program_limit_exceeded: the data is too large
         return False
     return error.connection_invalidated or code == pgoutage.READ_ONLY or isinstance(error, OperationalError)
 
 
 def _forget_pool() -> None:
-    # A forked child must not talk over its parent's connections, nor end them, nor keep them open when its parent has
-    # died: what was locked would stay so. Their places are taken, lest something else come there and be written to.
+    # fork: a child must not use, close or keep open its parent's sockets (an open copy would hold the parent's locks
+    # after its death). Each is replaced by /dev/null, so that no other file gets its descriptor number.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for connection in list(_connections):
         if not connection.closed:

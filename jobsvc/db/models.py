@@ -1,4 +1,4 @@
-"""What stands in Postgres: the tables."""
+"""The tables in Postgres."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -36,19 +36,19 @@ IS_RUNNING = "status = 'PROCESSING'"
 IS_UNFINISHED = f"({IS_RUNNING} OR {_IS_WAITING})"
 IS_TO_DISPATCH = f"{_IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
 AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
-"""The `dispatched_at` of a job that a worker refused since it does not know the type: later than any real one."""
+"""`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""
 
 IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
 IS_HELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
 AWAITS_HANDLER = f"{_IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
 TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
-"""What counts against the limit of a concurrency key when another job asks to be dispatched."""
+"""Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
 
 Moment = TIMESTAMP(timezone=True)
 
 
 class Base(DeclarativeBase):
-    """All tables. Constraints are named, so that an error can be told by its name."""
+    """Base class of all tables. Constraints are named, so that an error can be identified by the constraint's name."""
 
     metadata = MetaData(
         naming_convention={
@@ -62,7 +62,7 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """A job: what a client asked for, and how far it has come. Only the package `jobs` writes here."""
+    """A job: the client's request, and its current state. Only the package `jobs` writes rows."""
 
     __tablename__ = "jobs"
 
@@ -115,11 +115,11 @@ class Job(Base):
 
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), name="status"),
-        # The sweep's reads, each over the few rows that it may find:
+        # Indexes for the sweep, each on the few rows that a query may return.
         Index("jobs_to_dispatch", "due_at", postgresql_where=text(IS_TO_DISPATCH)),
         Index("jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(IS_DISPATCHED)),
         Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
-        # By id, not by lease, so that renewing a lease touches no index.
+        # On the id, not on the lease, so that renewing a lease updates no index.
         Index("jobs_running", "id", postgresql_where=text(IS_RUNNING)),
         Index(
             "jobs_unique_key",
@@ -128,7 +128,7 @@ class Job(Base):
             unique=True,
             postgresql_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
         ),
-        # Who takes a place under a concurrency key, and who is held back, each in few rows however many wait.
+        # Jobs that count against a concurrency limit, and withheld jobs: few rows are read however many wait.
         Index(
             "jobs_concurrency_key",
             "concurrency_key",
@@ -146,10 +146,10 @@ class Job(Base):
             "due_at",
             postgresql_where=text(f"concurrency_key IS NULL AND {IS_HELD}"),
         ),
-        # Those that a worker refused since it does not know their type.
+        # Jobs that a worker refused because it has no handler for their type.
         Index("jobs_awaiting_handler", "queue", "type", "due_at", postgresql_where=text(AWAITS_HANDLER)),
         Index("jobs_ended", "queue", "status", postgresql_where=text("finished_at IS NOT NULL")),
-        # The list's: none is written to on the way of a plain job without tags (decision 0007).
+        # Indexes for the list. A successful job without tags writes to none of them (decision 0007).
         Index("jobs_failed", "id", postgresql_where=text("status = 'FAILED'")),
         Index("jobs_cancelled", "id", postgresql_where=text("status = 'CANCELLED'")),
         Index(
@@ -166,7 +166,7 @@ class Job(Base):
 
 
 class Attempt(Base):
-    """An attempt that ended in another way than plain success, of which the job's own row says all, or that logged."""
+    """A finished attempt that logged or did not succeed. For a success without logs the job's row has all data."""
 
     __tablename__ = "attempts"
 
@@ -191,7 +191,7 @@ class Attempt(Base):
 
 
 class AttemptLines(Base):
-    """Lines that were appended to the log of an attempt while it ran. They may overlap; numbers tell."""
+    """Log lines stored while an attempt ran. Rows may overlap; `last_line` and the number of lines show it."""
 
     __tablename__ = "attempt_lines"
 
@@ -205,7 +205,7 @@ class AttemptLines(Base):
 
 
 class Queue(Base):
-    """What somebody has decided about a queue; one that nobody paused has no row."""
+    """A paused queue. A queue that is not paused has no row."""
 
     __tablename__ = "queues"
 
@@ -214,7 +214,7 @@ class Queue(Base):
 
 
 class Deployment(Base):
-    """What this database is, among others whose jobs are in the same Redis."""
+    """This database's identity, which distinguishes it from others whose jobs are in the same Redis."""
 
     __tablename__ = "deployment"
 
@@ -225,7 +225,7 @@ class Deployment(Base):
 
 
 class Schedule(Base):
-    """A job to be made at each tick of a cron expression."""
+    """A job to be submitted at each tick of a cron expression."""
 
     __tablename__ = "schedules"
 
@@ -244,7 +244,7 @@ class Schedule(Base):
 
 
 class IdempotencyKey(Base):
-    """An Idempotency-Key that made jobs, so that the same request again makes none."""
+    """An Idempotency-Key with the stored reply, so that a repeated request creates no jobs."""
 
     __tablename__ = "idempotency_keys"
 
@@ -267,7 +267,7 @@ tallies = Table(
     Column("le", Double, comment="the bound of the bucket that the durations were in"),
     Column("number", BigInteger, nullable=False),
     Column("seconds", Double, comment="the sum of the durations"),
-    # Counters may begin anew after a crash of Postgres, so they needn't be in its log.
+    # UNLOGGED: counters may restart from zero after a crash of Postgres, so they need no WAL.
     prefixes=["UNLOGGED"],
     comment="what /metrics counts; several rows of the same kind add up",
 )

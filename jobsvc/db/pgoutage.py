@@ -1,7 +1,7 @@
-"""The outages of Postgres as this process sees them: whichever thread meets one, the log shows it once, with its cause.
+"""Outages of Postgres as seen by this process. Each is logged once for all threads, with its cause.
 
-An outage is over when what failed has worked: a new connection, where none could be made, or, where Postgres refused
-something, the same function again. Others may well work meanwhile: reading on a standby or a full disk.
+An outage is over when the failed operation succeeds: a new connection, or, if Postgres rejected a statement, the same
+function again. Other operations may succeed meanwhile: a standby or a server with a full disk still serves reads.
 """
 
 import logging
@@ -19,22 +19,22 @@ from jobsvc.servers.outages import OutageLog
 logger = logging.getLogger("jobsvc.db")
 
 READ_ONLY = "25006"
-"""SQLSTATE of a write on a standby, as after a failover until it is promoted, or with transactions read-only."""
+"""SQLSTATE of a write on a standby (in a failover, before its promotion), or with read-only transactions."""
 
 DISK_FULL = "53100"
-"""SQLSTATE of a write for which the disk has no room. A smaller one may well find some."""
+"""SQLSTATE of a write on a full disk. A smaller write may still succeed."""
 
 PROBE_SECONDS = 1.0
-"""Writes are tried at most this often, to see whether there is room again."""
+"""Minimum seconds between two trial writes that check for the end of an outage."""
 
 FULL_POOL_SECONDS = 60.0
-"""Pause between two log lines that say that the pool is full."""
+"""Minimum seconds between two log lines about a full pool."""
 
 _log = OutageLog("Postgres", logger)
 
 
 class _State:
-    """What the outage that is on began with. Plain assignments; two threads that meet only log a line twice."""
+    """The failures of the current outage. Not locked: a race only logs a line twice."""
 
     needs_connection = False
     refused: frozenset[CodeType] = frozenset()
@@ -47,7 +47,7 @@ _state = _State()
 
 
 def failed(cause: str, code: str, caller: CodeType) -> None:
-    """Log that an outage began, unless it is known. `code` is an SQLSTATE, empty if the connection failed."""
+    """Log the start of an outage, unless it is known. `code` is an SQLSTATE, empty if the connection failed."""
     _log.begin(f"{code}: {cause}" if code else cause)
     if not code:
         _state.needs_connection = True
@@ -57,14 +57,14 @@ def failed(cause: str, code: str, caller: CodeType) -> None:
 
 
 def connected() -> None:
-    """Note that a connection could be made."""
+    """Record that a connection was opened."""
     _state.needs_connection = False
 
 
 def succeeded(caller: CodeType, probe_writes: Callable[[], None]) -> None:
-    """Log that the outage is over, if this success shows it.
+    """Log the end of the outage, if this success proves it.
 
-    caller: the function that used the connection. probe_writes: raises unless Postgres takes writes.
+    caller: the function that used the connection. probe_writes: raises unless Postgres accepts writes.
     """
     if _log.is_on:
         _end_if_over(caller, probe_writes)
@@ -86,7 +86,7 @@ def _end_if_over(caller: CodeType, probe_writes: Callable[[], None]) -> None:
 
 
 def pool_is_full() -> None:
-    """Log, now and then, that all connections of this process are in use: no outage, but worth to know."""
+    """Log, at most every FULL_POOL_SECONDS, that all connections of this process are in use; this is no outage."""
     if time.monotonic() >= _state.next_full_pool_line:
         _state.next_full_pool_line = time.monotonic() + FULL_POOL_SECONDS
         logger.warning("Postgres: all connections of this process were in use for too long; see JOBSVC_DB_CONNECTIONS")
@@ -96,7 +96,7 @@ _SECRET = re.compile(r"(password\s*=\s*|://[^:@/\s]*:)\S+", re.IGNORECASE)
 
 
 def cause_of(error: DBAPIError) -> str:
-    """Return the first line of what Postgres or the driver said, without anything that looks like a password."""
+    """Return the first line of the message of Postgres or the driver, with passwords masked."""
     lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
     return one_line(_SECRET.sub(r"\1***", lines[0]))
 

@@ -1,7 +1,7 @@
-"""What jobsvc asks of a session with Postgres, so that it works behind a pooler and beside any default of the server.
+"""Sets up sessions with Postgres so that they work behind a pooler and with any defaults of the server.
 
-Nothing is SET for longer than a transaction: behind PgBouncer in transaction mode the next transaction on the same
-server connection is another client's. No statement costs a round trip of its own.
+Settings last for one transaction at most: behind PgBouncer in transaction mode, the next transaction on the same
+server connection may be another client's. None of them needs an extra round trip.
 """
 
 import random
@@ -24,28 +24,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 IDLE_SECONDS = 60.0
-"""A connection that was idle for longer is replaced: a firewall may have dropped it without a word. 5 ms."""
+"""A connection idle for longer is replaced, since a firewall may have dropped it silently. Replacing takes 5 ms."""
 
 CONFLICTS = ("40001", "40P01")
-"""SQLSTATEs of a transaction that Postgres rolled back for the sake of another: serialization failure, deadlock."""
+"""SQLSTATEs of a transaction rolled back in favour of another: serialization failure, deadlock."""
 
 MAX_TRIES = 9
-"""How often a statement or a transaction is tried that ends with one of CONFLICTS."""
+"""Maximum number of tries of a statement or transaction that fails with one of CONFLICTS."""
 
 FIRST_PAUSE_SECONDS = 0.005
-"""Before the second try, doubled before each further one, and drawn at random up to that."""
+"""Upper bound of the random pause before the second try; doubled before each further one."""
 
 
 def pause_before_try(tries: int) -> None:
-    """Sleep before a conflict is tried again, `tries` tries having failed."""
+    """Sleep before the next try, after `tries` tries failed with a conflict."""
     time.sleep(random.uniform(0.2, 1) * FIRST_PAUSE_SECONDS * 2 ** (tries - 1))  # noqa: S311
 
 
 def retrying(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function called again, up to MAX_TRIES times in all, when it raises StoreConflict.
+    """Decorate a function to be called again when it raises StoreConflict, up to MAX_TRIES times in all.
 
-    For functions that are one transaction and change nothing else, so that a second call is as good as the first. An
-    iterator among the arguments is read once, before the first call.
+    The function must be one transaction and change nothing else, so that it can be repeated. Iterators among the
+    positional arguments are read once, before the first call.
     """
 
     @wraps(function)
@@ -65,12 +65,12 @@ def retrying(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def set_up(transactional: Engine, single: Engine, on_connect: Callable[[Any], None]) -> None:
-    """Have both engines, which share one pool, ask for the session that jobsvc needs.
+    """Configure both engines, which share one pool, for the sessions that jobsvc needs.
 
     on_connect: called with each new psycopg2 connection.
     """
-    # psycopg2 would send a BEGIN of its own, in a round trip of its own; so it is kept in autocommit mode.
-    # Who froze, or was cut off, amidst a transaction keeps what it has locked no longer than a lease.
+    # Autocommit mode: psycopg2's own BEGIN would take a round trip.
+    # The timeout: a client that hangs or is cut off in a transaction keeps its locks no longer than a lease.
     lease_ms = int(1000 * settings().JOBSVC_LEASE_SECONDS)
     begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {lease_ms}"
     _replace(transactional, do_begin=lambda connection: _execute(connection, begin))
@@ -84,7 +84,7 @@ def set_up(transactional: Engine, single: Engine, on_connect: Callable[[Any], No
         pgoutage.connected()
 
     pool = transactional.pool
-    event.listen(pool, "connect", prepare, insert=True)  # before SQLAlchemy's own first statements
+    event.listen(pool, "connect", prepare, insert=True)  # before SQLAlchemy's own statements
     event.listen(pool, "checkin", _note_idle)
     event.listen(pool, "checkout", _check_alive)
 
@@ -109,7 +109,7 @@ def _rollback(connection: Any) -> None:
 
 
 def _execute_again(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-    """Execute a statement that is a transaction of its own, again after each conflict."""
+    """Execute a statement in autocommit mode; repeat it after each conflict."""
     tries = 1
     while True:
         try:
@@ -123,7 +123,7 @@ def _execute_again(cursor: Any, statement: str, parameters: Any, context: Any = 
 
 
 def _check_encoding(encoding: str | None) -> None:
-    """Raise WrongServer unless the database can hold every text. The server says so when a session begins."""
+    """Raise WrongServer unless the encoding that the server reported at connection is UTF8, or unknown."""
     if encoding not in (None, "UTF8"):
         raise WrongServer(f"DATABASE_URL: the encoding of the database is {encoding}, it has to be UTF8")
 
@@ -133,16 +133,16 @@ def _note_idle(_connection: Any, record: Any) -> None:
 
 
 def _check_alive(connection: Any, record: Any, _fairy: Any) -> None:
-    """Have a connection replaced that was cut while it was idle, or was idle for long. 3 us, no round trip."""
+    """Raise DisconnectionError, so that the pool replaces a connection cut or too long idle. 3 µs, no round trip."""
     idle_since = record.info.get("idle_since")
-    if idle_since is None:  # it was made just now
+    if idle_since is None:  # a new connection
         return
     if connection.closed or time.monotonic() - idle_since > IDLE_SECONDS or _has_news(connection.fileno()):
         raise DisconnectionError
 
 
 def _has_news(descriptor: int) -> bool:
-    """Return True if something came while nothing was asked: as a rule, the server's farewell."""
+    """Return True if unrequested data has arrived: usually the server's message that it closes the connection."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

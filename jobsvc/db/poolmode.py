@@ -1,4 +1,4 @@
-"""Whether a pooler between us and Postgres allows transactions."""
+"""Detects a pooler in front of Postgres that does not allow transactions."""
 
 from sqlalchemy.exc import DBAPIError
 
@@ -8,13 +8,13 @@ from jobsvc.errors import StoreUnavailable
 REFUSED = "DATABASE_URL: PgBouncer pools by statement, it has to pool by transaction or session"
 
 TRIES = 3
-"""A server that ends just now closes a connection, too."""
+"""Number of tries, since a server that is shutting down closes connections, too."""
 
 
 def pools_by_statement() -> bool:
-    """Return True if single statements work, and whoever begins a transaction finds the connection closed.
+    """Return True if single statements work, but starting a transaction closes the connection.
 
-    That is how PgBouncer refuses transactions in its pool mode `statement`; the reason is only in its log.
+    This is how PgBouncer rejects transactions in pool mode `statement`; only its own log has the reason.
     """
     for _ in range(TRIES):
         try:

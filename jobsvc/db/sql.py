@@ -1,4 +1,4 @@
-"""A few words of SQL that the statements share."""
+"""SQL expressions shared by several statements."""
 
 from hashlib import blake2b
 from typing import Any
@@ -9,9 +9,9 @@ from sqlalchemy.types import TypeEngine
 
 
 def rows(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:
-    """A table made of the parameter `rows`, a list of dicts with these columns.
+    """Return a table made from the parameter `rows`, a list of dicts with these columns.
 
-    One statement with one parameter serves one row and a thousand alike.
+    So the same statement, with one parameter, handles one row or a thousand.
     """
     fields = [column(key, type_) for key, type_ in columns.items()]
     source = func.jsonb_to_recordset(bindparam("rows", type_=JSONB))
@@ -19,26 +19,26 @@ def rows(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> Table
 
 
 def seconds(amount: Any) -> ColumnElement[Any]:
-    """A number of seconds as an interval."""
+    """Return a number of seconds as an interval."""
     # make_interval's arguments are years, months, weeks, days, hours, minutes, seconds.
     return func.make_interval(0, 0, 0, 0, 0, 0, amount)
 
 
 def seconds_until(moment: Any) -> ColumnElement[Any]:
-    """The seconds from now until `moment`, below 0 if it is past."""
+    """Return the seconds from now until `moment`, negative if it is past."""
     return func.extract("epoch", moment - now())
 
 
 def seconds_since(moment: Any) -> ColumnElement[Any]:
-    """The seconds from `moment` until now."""
+    """Return the seconds from `moment` until now."""
     return cast(func.extract("epoch", now() - moment), Double)
 
 
 def lock_number(*what: str) -> int:
-    """What is locked, as 64 bits, for Postgres' advisory locks. Two that share a number only wait for each other."""
+    """Hash names to 64 bits for an advisory lock. A collision is harmless: it only makes transactions wait."""
     return int.from_bytes(blake2b("\n".join(what).encode(), digest_size=8).digest(), signed=True)
 
 
 def now() -> ColumnElement[Any]:
-    """The transaction's time, by Postgres' clock: the only one that decides anything."""
+    """Return the transaction's start time by Postgres' clock, the only clock that decisions depend on."""
     return func.now(type_=TIMESTAMP(timezone=True))

@@ -1,1 +1,1 @@
-"""From Postgres to RQ: the relay and its duties, what RQ holds, and what is removed from it."""
+"""Dispatch from Postgres to RQ: the relay and its sweep, RQ's queues and workers, and removal of jobs from RQ."""

@@ -1,4 +1,4 @@
-"""Jobs into RQ: the push, and what RQ is told of a job."""
+"""Enqueues and schedules jobs in RQ."""
 
 import json
 import math
@@ -24,21 +24,21 @@ from jobsvc.dispatch.rq_names import to_rq
 from jobsvc.jobs import Dispatch
 from jobsvc.processes.timetable import GRACE_SECONDS
 
-# JSON, not RQ's default pickle: with that, whoever can write to Redis can run any code in a worker.
+# JSON instead of RQ's default pickle, with which anyone who can write to Redis can run code in a worker.
 SERIALIZER = JSONSerializer
 
 RUN = "jobsvc.execution.run"
-"""The one function that RQ calls, by name."""
+"""Name of the only function that RQ calls."""
 
 RESULT_TTL = 500
-"""Seconds for which RQ shows a job that succeeded; Postgres keeps it."""
+"""Seconds for which RQ keeps a job that succeeded; Postgres keeps it longer."""
 
 FAILURE_TTL = 86400
-"""Seconds for which RQ shows a job that failed; Postgres keeps it."""
+"""Seconds for which RQ keeps a job that failed; Postgres keeps it longer."""
 
 
 AT_ONCE = 50
-"""So many jobs a script writes; with more it would keep Redis' other clients waiting."""
+"""Maximum number of jobs written by one script call; a longer one would block Redis' other clients."""
 
 _WRITE = """
 local fields = {'data', false, unpack(ARGV, #KEYS + 1)}
@@ -47,14 +47,14 @@ for i, key in ipairs(KEYS) do
     redis.call('HSET', key, unpack(fields))
 end
 """
-"""Gives each of these keys its own data, and fields that are the same for all, which so are sent but once."""
+"""Writes `data` for each key, and fields common to all keys, which are sent only once."""
 
 
 def push(batch: Sequence[Dispatch], connection: Redis) -> None:
-    """Queue those of these jobs that are due, schedule the others, in one round trip.
+    """Enqueue the due jobs and schedule the others, in one round trip.
 
-    No transaction, which would hold Redis up: what a queue names was written before. If it breaks off in between,
-    some are queued already, and a second push is harmless.
+    Not a transaction, which would block Redis: a job's hash is written before its id is queued. After an error
+    some jobs may be queued; enqueueing them again is harmless. Raises RedisError.
     """
     with connection.pipeline(transaction=False) as pipeline:
         for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
@@ -62,7 +62,7 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
             due = []
             for one in group:
                 if one.wait > 0:
-                    # RQ keeps whole seconds and cuts the rest off; rounded up, it won't ring early.
+                    # RQ truncates to whole seconds; rounded up, the job doesn't start early.
                     whole_second = datetime.fromtimestamp(math.ceil(one.due_at.timestamp()), UTC)
                     job = queue.create_job(**_call(one.job_id), **_plan(one.type, one.timeout, one.retry_intervals))
                     queue.schedule_job(job, whole_second, pipeline=pipeline)
@@ -74,7 +74,7 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
 
 
 def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
-    """Those of these jobs that RQ doesn't hold for queued, by its scheduler or its retry without an interval."""
+    """Filter out jobs that RQ has already queued by itself (its scheduler, or an immediate retry)."""
     with connection.pipeline(transaction=False) as pipeline:
         for one in batch:
             pipeline.hget(RQJob.key_for(str(one.job_id)), "status")
@@ -83,9 +83,9 @@ def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
 
 
 def _enqueue(name: str, queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
-    """What RQ's enqueue_many does, in a fraction of its time: what jobs have in common is put together once."""
+    """Do the same as RQ's enqueue_many, but faster: fields common to several jobs are built once."""
     ids = [str(one.job_id) for one in due]
-    # Where it was before: it waits for its time no more, and one retried by hand hasn't failed.
+    # Remove it from the scheduled jobs, and from the failed ones if it was retried by hand.
     for registry in _registries(name, queue.connection):
         pipeline.zrem(registry, *ids)
     alike: dict[tuple[str, float, tuple[float, ...]], list[str]] = defaultdict(list)
@@ -117,7 +117,7 @@ def _registries(name: str, connection: Redis) -> tuple[str, str]:
 def _common(
     queue: str, connection: Redis, type_: str, timeout: float, retry_intervals: tuple[float, ...]
 ) -> tuple[Any, ...]:
-    """What RQ itself would keep of a queued job, besides its call and its times: names and values in turn."""
+    """Return the fields of a queued job as RQ writes them, without call and times: alternating names and values."""
     job = _queue(queue, connection).create_job(
         **_call(UUID(int=0)), **_plan(type_, timeout, retry_intervals), status=JobStatus.QUEUED
     )
@@ -125,8 +125,8 @@ def _common(
     return tuple(chain.from_iterable(fields.items()))
 
 
-# What RQ keeps of a call, in zlib's format (RFC 1950) around one block that is stored as it is (RFC 1951 §3.2.4). By
-# zlib itself it would take longer than all the rest, and let go of the interpreter twice for each job.
+# RQ's `data` of a call, in zlib's format (RFC 1950) around one uncompressed block (RFC 1951 §3.2.4). Calling zlib
+# would take longer than all the rest, and release the GIL twice for each job.
 _CALL = json.dumps((RUN, None, (str(UUID(int=0)),), {})).encode()
 _STORED = b"\x78\x01\x01" + struct.pack("<HH", len(_CALL), len(_CALL) ^ 0xFFFF)
 CALL_START, _AFTER_ID = _CALL.split(str(UUID(int=0)).encode())
@@ -138,9 +138,9 @@ def _data(job_id: str) -> bytes:
 
 
 def is_our_call(data: bytes) -> bool:
-    """Return True if that is what RQ keeps of a call of `run`."""
+    """Return True if `data`, the field of an RQ job, is a call of `run`."""
     try:
-        call = json.loads(zlib.decompressobj().decompress(data, 1000))  # others' may be of any size
+        call = json.loads(zlib.decompressobj().decompress(data, 1000))  # jobs of other applications may have any size
     except (zlib.error, ValueError):
         return False
     return isinstance(call, list) and call[:1] == [RUN]
@@ -151,11 +151,11 @@ def _call(job_id: UUID) -> dict[str, Any]:
 
 
 def _plan(type_: str, timeout: float, retry_intervals: Sequence[float]) -> dict[str, Any]:
-    """What is to become of a job, in RQ's words."""
+    """Return RQ's options for a job: timeout, retries, and how long RQ keeps it."""
     retries = [math.ceil(interval) for interval in retry_intervals]  # RQ counts whole seconds
     return {
         "description": type_,
-        # The attempt keeps its own time; RQ's is for a process that can't even do that.
+        # The attempt enforces its own timeout; RQ's is for a process that can't.
         "timeout": math.ceil(timeout + GRACE_SECONDS),
         # One value for each retry: RQ repeats the first of a list that is too short.
         "retry": Retry(max=len(retries), interval=retries) if retries else None,

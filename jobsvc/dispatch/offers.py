@@ -1,4 +1,4 @@
-"""Jobs that wait for a handler, offered to stock workers: these cannot look in Postgres, nor say what they know."""
+"""Offers jobs that wait for a handler to stock workers, which neither poll Postgres nor publish their types."""
 
 from collections.abc import Iterable, Sequence
 from uuid import UUID
@@ -15,20 +15,20 @@ Kind = tuple[str, str]
 
 
 def turn_key() -> str:
-    """Return the key in Redis by which one relay at a time makes offers."""
+    """Return the Redis key of the lock that lets one relay at a time make offers."""
     return key("offers")
 
 
 MOST_KINDS = 1000
 MOST = 1000
-"""Largest number of jobs of one kind that are offered and not started yet."""
+"""Maximum number of jobs of one kind that are offered and not yet started."""
 
 
 class Offers:
-    """What one relay has offered: one job of each kind at first, twice as many each time that workers start them.
+    """The offers of one relay: one job of each kind at first, doubled each time that workers start them.
 
-    Half as many where most of them are refused, and one where all are. In all, the refused offers of kinds that nobody
-    starts cost the workers one look a second.
+    Halved if most of them are refused, and reset to one if all are. Refused offers of kinds that no worker starts
+    cost the workers one check a second in total.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Offers:
         return self._claim([kind for kind in self._in_turn(waiting) if is_to_offer(kind, workers)])
 
     def _learn(self) -> None:
-        """Look what became of what was offered."""
+        """Adjust the limits to how many of the offered jobs were started or refused."""
         for kind, job_ids in list(self._offered.items()):
             found = jobs.sort_offers(job_ids)
             started = len(job_ids) - len(found.refused) - len(found.in_rq)
@@ -64,7 +64,7 @@ class Offers:
                 del self._offered[kind]
 
     def _has_turn(self) -> bool:
-        milliseconds = int(900 * _round_seconds())  # less than a round, which so is nobody's in vain
+        milliseconds = int(900 * _round_seconds())  # less than a round, so that no round is lost
         return bool(rq_redis.connection().set(turn_key(), 1, nx=True, px=milliseconds))
 
     def _in_turn(self, waiting: Iterable[Kind]) -> list[Kind]:
@@ -94,10 +94,10 @@ def _round_seconds() -> float:
 
 
 def is_to_offer(kind: Kind, workers: Iterable[WorkerState]) -> bool:
-    """Return True if an idle stock worker may know the type, or, as far as Redis knows, all workers lack it.
+    """Return True if an idle stock worker may know the type, or if no worker known to Redis has it.
 
-    The latter since a stock worker that Redis has lost is not seen, and still works. Workers of version 0.1.0, which
-    would spend an attempt, are offered nothing.
+    The latter because a stock worker that Redis has lost is invisible but still works. Workers of version 0.1.0 get
+    no offers, since a refusal there uses up an attempt.
     """
     queue, type_ = kind
     serving = [worker for worker in workers if queue in worker.queues]

@@ -1,7 +1,7 @@
-"""Jobs that version 0.1.0 has left in RQ, whose queues had no namespace in front: moved to the queues that have one.
+"""Moves RQ jobs of version 0.1.0, whose queue names had no namespace, to queues with the namespace.
 
-Processes of that version may still run, and other applications may use the same names. So this is repeated in each
-sweep, and touches only ids that are jobs of our Postgres. A job that is dispatched by both versions starts once.
+Processes of that version may still run, and other applications may use the same names. So each sweep repeats this,
+and only ids of jobs in our Postgres are moved. A job dispatched by both versions starts once.
 """
 
 import time
@@ -27,10 +27,10 @@ from jobsvc.dispatch.rq_names import from_rq, ids_in, to_rq
 from jobsvc.states import ENDED
 
 AT_ONCE = 1000
-"""So many entries of each list or registry are looked at in one step."""
+"""Maximum number of entries of each list or registry read in one step."""
 
 OUR_UUID_VERSION = 7
-"""Of the ids of our jobs; RQ's own are of version 4, so that Postgres isn't asked about these."""
+"""UUID version of our job ids. RQ's own ids have version 4 and are not looked up in Postgres."""
 
 ENDED_REGISTRIES = (FailedJobRegistry, FinishedJobRegistry, CanceledJobRegistry)
 
@@ -44,17 +44,17 @@ for i = 3, #ARGV, 2 do
     end
 end
 """
-"""Moves jobs from one registry to another; in ARGV the prefix of their keys, their new queue, and ids and scores."""
+"""Moves jobs from one registry to another. ARGV: prefix of job keys, new queue, then ids and scores in turn."""
 
 
 class OldNames:
-    """This process' walk over the old queues and registries. Any number of processes may walk at once."""
+    """This process' scan of the old queues and registries. Any number of processes may scan at once."""
 
     def __init__(self) -> None:
         self._reached: dict[str, int] = {}
 
     def step(self) -> int:
-        """Move what one step finds; returns how many entries these were. Raises RedisError and StoreUnavailable."""
+        """Move the entries found in one step; returns how many. Raises RedisError and StoreUnavailable."""
         return sum(map(self._move, [name for name in settings().JOBSVC_QUEUES if from_rq(name) is None]))
 
     def _move(self, name: str) -> int:
@@ -69,7 +69,7 @@ class OldNames:
             for key in (*lists, *sets):
                 first = self._reached.get(key, 0)
                 (pipeline.lrange if key in lists else pipeline.zrange)(key, first, first + AT_ONCE - 1)
-            # What still runs there ends there; what should have ended long ago has lost its worker.
+            # Running jobs stay there until they end; an entry past its expiry has lost its worker.
             pipeline.zrange(running, "-inf", int(time.time()), byscore=True, offset=0, num=AT_ONCE)
             found: list[list[str]] = [[one.decode("utf-8", "replace") for one in some] for some in pipeline.execute()]
         entries = dict(zip([*lists, *sets, running], found, strict=True))

@@ -1,7 +1,7 @@
 """The owner of our namespace in Redis: the database whose jobs are in its queues.
 
-`migrate` gives each database an id. The first deployment that uses a namespace on a Redis writes its id there. Another
-one, with a database of its own, would take those jobs out of the queues and find none of them in its Postgres.
+`migrate` gives each database an id. The first deployment to use a namespace in a Redis writes its id there. A second
+deployment with another database would take jobs from these queues that its Postgres doesn't have.
 """
 
 import contextlib
@@ -35,20 +35,20 @@ class NamespaceTaken(RedisError):
         )
 
 
-_own: UUID | None = None  # as of the last look in Postgres
+_own: UUID | None = None  # as last read from Postgres
 
 
 def read_own_id() -> UUID | None:
-    """Return the id of this database; None where it has none. Raises StoreUnavailable."""
+    """Return the id of this database; None if it has none. Raises StoreUnavailable."""
     with statement() as connection:
         found: UUID | None = connection.scalar(select(Deployment.owner))
         return found
 
 
 def confirm(connection: Redis) -> None:
-    """Write the id of our database where Redis has none; raise NamespaceTaken if it has another one's.
+    """Write our database's id if Redis has none; raise NamespaceTaken if another database owns the namespace.
 
-    Does nothing while Postgres can't tell the id. Raises RedisError.
+    Does nothing while Postgres is unavailable. Raises RedisError.
     """
     global _own
     with contextlib.suppress(StoreUnavailable):
@@ -67,13 +67,13 @@ def _is_owner(connection: Redis, own: UUID) -> bool:
 
 
 def take(connection: Redis) -> None:
-    """Make our database the owner, whoever was. Raises StoreUnavailable and RedisError."""
+    """Make our database the owner, replacing any other. Raises StoreUnavailable and RedisError."""
     if (own := read_own_id()) is not None:
         connection.set(key("owner"), str(own))
 
 
 def check_at_start(connection: Redis) -> None:
-    """End the process with one line if the namespace is taken. What is unavailable is asked again by `probe`."""
+    """Exit with one line on stderr if the namespace is taken. If a server is unavailable, `probe` checks later."""
     try:
         confirm(connection)
     except NamespaceTaken as error:
@@ -81,7 +81,7 @@ def check_at_start(connection: Redis) -> None:
     except RedisError:
         pass
     finally:
-        disconnect()  # the processes that are forked later make their own
+        disconnect()  # fork: child processes open their own connections
         connection.connection_pool.disconnect()
 
 
@@ -91,9 +91,9 @@ def is_rq_worker() -> bool:
 
 
 def leave_to_owner(job: RQJob) -> bool:
-    """Put back a job that a stock worker took from a namespace which was taken meanwhile, and stop that worker.
+    """If another database has taken the namespace, return the job to its queue and stop the stock worker.
 
-    Returns False where the namespace is ours.
+    Returns False if the namespace is ours.
     """
     try:
         confirm(job.connection)

@@ -1,7 +1,7 @@
-"""The relay: dispatches jobs to RQ, at once when it is woken, and by sweeping for what was left behind.
+"""The relay: dispatches jobs to RQ, at once when woken up, and in sweeps that find missed jobs.
 
 Any number of relays may run, in API processes and beside workers; each job is claimed by one.
-Postgres says what has to be dispatched, so that nothing depends on a relay's memory.
+Postgres defines which jobs must be dispatched, so that nothing depends on a relay's memory.
 """
 
 import logging
@@ -28,20 +28,20 @@ from jobsvc.servers.outages import PROBE, OutageTracker
 logger = logging.getLogger("jobsvc.relay")
 
 BATCH = 1000
-"""The most that one round of one duty takes on."""
+"""Maximum number of jobs, keys or rows that one call of one duty processes."""
 
 MOST_TO_WITHDRAW = 100 * BATCH
-"""More ended jobs than this are not kept in mind; the workers pass them by in RQ."""
+"""Maximum number of ended jobs buffered for removal from RQ; workers skip those that stay there."""
 
 SHORTEST_PAUSE = 0.02
-"""Seconds between two looks for due jobs, so that many due times close together share one."""
+"""Minimum seconds between two checks for due jobs, so that due times close together share one check."""
 
 GATHER_SECONDS = 0.005
-"""Seconds between two pushes of new jobs. The first one goes at once; those that come right after it go together."""
+"""Minimum seconds between two dispatches of new jobs. The first job is sent at once, the following ones together."""
 
 
 class Relay:
-    """One process' relay. `wake` may be called from any thread; the rest belongs to the relay's own."""
+    """The relay of one process. The methods that return at once may be called from any thread."""
 
     def __init__(self) -> None:
         self._inbox: deque[Dispatch] = deque()
@@ -61,54 +61,54 @@ class Relay:
         self._next_push = 0.0
 
     def wake(self, news: Iterable[Dispatch]) -> None:
-        """Dispatch these jobs, which are stored, and claimed if they are due. Returns at once, whatever Redis does."""
+        """Dispatch these committed jobs. Returns at once, even while Redis is unavailable."""
         self._inbox.extend(news)
         self._wakeup.set()
 
     def withdraw(self, job_ids: Iterable[UUID]) -> None:
-        """Take these jobs, which have ended or are gone, out of RQ; nothing depends on it. Returns at once."""
+        """Remove these ended or deleted jobs from RQ, in the background and best effort. Returns at once."""
         self._ended.extend(job_ids)
         self._wakeup.set()
 
     def reschedule(self) -> None:
-        """Look at the schedules anew: one was changed, and the change is committed."""
+        """Check the schedules after a committed change. Returns at once."""
         self._rescheduled = True
         self._wakeup.set()
 
     def release_withheld(self) -> None:
-        """Sweep at once, for jobs that were held and may go now. Returns at once."""
+        """Trigger a sweep, for withheld jobs that may start now. Returns at once."""
         self._sweep_now = True
         self._wakeup.set()
 
     def look(self) -> None:
-        """Look at once for jobs that are due and were not dispatched. Returns at once."""
+        """Trigger a check for due jobs that were not dispatched. Returns at once."""
         self._shall_look = True
         self._wakeup.set()
 
     def start(self) -> "Relay":
-        """Run in a daemon thread, which ends with the process; and anew in a process forked from this one."""
+        """Run in a daemon thread. A process forked from this one starts a relay thread of its own."""
         os.register_at_fork(after_in_child=self._start_afresh)
         self._start_afresh()
         return self
 
     def _start_afresh(self) -> None:
-        self.__init__()  # type: ignore[misc]  # a lock may have been held when we were forked
+        self.__init__()  # type: ignore[misc]  # fork: a lock may have been held
         self._thread = threading.Thread(target=self.run, name="relay", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread: of a process that came on an errand, and is not to sweep by the settings of its shell."""
+        """Stop the thread and wait for it. CLI commands call this: they must not sweep with their shell's settings."""
         self._is_stopped = True
         self._wakeup.set()
         self._thread.join()
 
     def settle(self) -> None:
-        """Once it was stopped: do what `wake` and `withdraw` asked for, of up to BATCH jobs, before this returns."""
+        """After `stop`: process what `wake` and `withdraw` have queued, up to BATCH jobs to withdraw."""
         self._empty_inbox()
         self._withdraw_some()
 
     def run(self) -> None:
-        """Dispatch and sweep until it is stopped; not at once, so that a process which ends soon never sweeps."""
+        """Dispatch and sweep until stopped. The first sweep is delayed: a process that ends soon never sweeps."""
         interval = settings().JOBSVC_SWEEP_SECONDS
         next_sweep = next_due = next_tick = next_trim = time.monotonic() + interval
         while not self._is_stopped:
@@ -129,12 +129,12 @@ class Relay:
                 if self._rescheduled or time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + max(self.tick(), SHORTEST_PAUSE)
             except Exception:
-                # Nothing here is worth losing the relay over: what was missed is found again.
+                # The relay must survive any error; later sweeps find what was missed.
                 logger.exception("the relay stumbled, and goes on in %g s", interval)
                 next_sweep = next_due = next_tick = next_trim = time.monotonic() + interval
 
     def _empty_inbox(self) -> float:
-        """Dispatch what came by `wake`; returns the seconds until the first of it that is still to be claimed."""
+        """Dispatch the jobs passed to `wake`; returns the seconds until the first one that must still be claimed."""
         soonest = math.inf
         while self._inbox:
             time.sleep(max(self._next_push - time.monotonic(), 0))
@@ -150,10 +150,10 @@ class Relay:
             if self._ended:
                 self._wakeup.set()
             with self._postgres, self._redis.on("withdraw"):
-                self._ended.extend(withdrawing.withdraw(batch))  # without a ring: RQ needs a moment
+                self._ended.extend(withdrawing.withdraw(batch))  # no wake-up: RQ needs some time first
 
     def dispatch_due(self) -> float:
-        """Dispatch what is due and not in RQ; returns the seconds until more is, or until Redis is tried again."""
+        """Dispatch due jobs that are not in RQ; returns the seconds until the next is due, or Redis is retried."""
         wait = None
         if self._redis_answers():
             with self._postgres:
@@ -167,22 +167,22 @@ class Relay:
         return math.inf if wait is None else wait
 
     def tick(self) -> float:
-        """Make the jobs of the schedules that are due; returns the seconds until the next one is."""
+        """Submit the jobs of due schedules; returns the seconds until the next tick."""
         wait = None
-        self._rescheduled = False  # before looking, so that no change after the look is missed
+        self._rescheduled = False  # race: before the query, so that no later change is missed
         with self._postgres:
             self.wake(jobs.schedules.tick(BATCH))
             wait = jobs.schedules.seconds_to_next()
         return math.inf if wait is None else wait
 
     def sweep(self) -> bool:
-        """Find what expired, was lost by its worker or by Redis, or is over; returns whether there may be more."""
+        """Expire, recover, re-dispatch and prune jobs; returns True if there may be more to do at once."""
         counts: list[int] = []
         gone: list[UUID] = []
         with self._postgres:
             counts = [jobs.expire(BATCH), self._recover_lapsed()]
             if any(counts):
-                self.look()  # the ends of these jobs may have to be told, the lost ones be tried again
+                self.look()  # for their webhook deliveries, and the retries of lost attempts
             counts.append(jobs.forget_keys(BATCH))
             jobs.fold_tallies()
             if self._redis_answers():
@@ -192,7 +192,7 @@ class Relay:
                 resumed = [jobs.claim_resumed(name, BATCH) for name in settings().JOBSVC_QUEUES]
                 for held in (*resumed, self._next_of_keys()):
                     self._dispatch(self._not_queued(held))
-                    if self._redis.is_available:  # else they are found again, after a pause
+                    if self._redis.is_available:  # else a later sweep finds them again
                         counts.append(len(held))
                 with self._redis.on("offer"):
                     self._dispatch(self._offers.claim())
@@ -203,26 +203,26 @@ class Relay:
         return bool(gone) or BATCH in counts
 
     def trim(self) -> bool:
-        """Have RQ forget ended jobs but for the newest; returns whether there are more at once."""
+        """Remove all but the newest ended jobs from RQ; returns True if there may be more to remove."""
         if self._is_redis_usable():
             with self._redis.on("trim"):
                 return BATCH in rq_cleanup.trim(BATCH)
         return False
 
     def _recover_lapsed(self) -> int:
-        """None within a lease's time after an outage of Postgres, in which no worker could renew its leases."""
+        """Recover lapsed leases, but not within a lease's time after an outage, when no lease could be renewed."""
         lease = settings().JOBSVC_LEASE_SECONDS
         return jobs.recover_lapsed(BATCH, lease) if self._postgres.seconds_up >= lease else 0
 
     def _next_of_keys(self) -> Sequence[Dispatch]:
-        """For free places that nobody told of; up to BATCH keys each time, in turn."""
+        """Claim withheld jobs of concurrency keys that have a free slot; up to BATCH keys per call, round robin."""
         keys = jobs.held_keys(self._last_key, BATCH)
         self._last_key = keys[-1] if len(keys) == BATCH else ""
         return jobs.claim_next(keys, BATCH)
 
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
-        """These but for those that RQ's scheduler, or its retry without an interval, was quicker to queue."""
-        if claimed:  # else Redis isn't asked, and can't be told to be back
+        """Filter out jobs that RQ has already queued by itself (its scheduler, or an immediate retry)."""
+        if claimed:  # else nothing is read, which must not count as a success of the task
             with self._redis.on("read"):
                 return not_queued(claimed, rq_redis.connection())
         return claimed
@@ -233,14 +233,14 @@ class Relay:
             try:
                 head = UUID(ids[0]) if ids else None
             except ValueError:
-                return []  # somebody else's job; ours are looked for when it has gone
+                return []  # another application's job; check ours when it is gone
             # RQ's scheduler may have queued a job two sweeps before we claimed it.
             grace = settings().JOBSVC_LEASE_SECONDS + 2 * settings().JOBSVC_SWEEP_SECONDS
             return jobs.claim_missing(name, head, grace, BATCH)
         return []
 
     def _dispatch(self, batch: Sequence[Dispatch]) -> int:
-        """Push these jobs to RQ, or take their claims back for a later sweep; returns how many were pushed."""
+        """Enqueue these jobs in RQ, or release their claims for a later sweep; returns how many were enqueued."""
         if not batch:
             return 0
         if self._is_redis_usable():
@@ -252,13 +252,13 @@ class Relay:
         return 0
 
     def _is_redis_usable(self) -> bool:
-        """Return True if Redis is available, as far as one knows; asks before it is used for the first time."""
+        """Return True if Redis is available as of the last call; probes it before its first use."""
         if self._redis.is_available and self._is_probed:
             return True
         return self._redis_answers()
 
     def _redis_answers(self) -> bool:
-        """Ask whether Redis can be used, unless the pause after its last failure is still on."""
+        """Probe Redis; returns True if it can be used. Doesn't probe during the pause after a failure."""
         if not self._redis.is_worth_a_try():
             return False
         self._is_probed = False

@@ -1,4 +1,4 @@
-"""What ended jobs leave behind: in RQ the newest few, in Postgres what is younger than JOBSVC_RETENTION_DAYS."""
+"""Removes ended jobs: from RQ all but the newest, from Postgres those older than JOBSVC_RETENTION_DAYS."""
 
 import time
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.enqueue import CALL_START, is_our_call
 
 KEPT = 1000
-"""How many jobs RQ goes on showing in each registry of ended ones, of each queue."""
+"""Number of newest jobs kept in each of RQ's registries of ended jobs, per queue."""
 
 PRUNE_SECONDS = 60.0
-"""Between two looks for jobs to delete from Postgres."""
+"""Seconds between two checks for jobs to delete from Postgres."""
 
 RESULTS: str = Result.get_key("")  # type: ignore[no-untyped-call]
 
@@ -29,10 +29,10 @@ REGISTRIES = {
     FailedJobRegistry: [JobStatus.FAILED, JobStatus.STOPPED],
     CanceledJobRegistry: [JobStatus.CANCELED],
 }
-"""The registries of ended jobs, and the statuses of the jobs that belong there."""
+"""RQ's registries of ended jobs, with the statuses of the jobs that belong there."""
 
-# A script, so that nobody queues a job again between the look at it and its end. An entry whose job has
-# moved on goes alone. A job that a second dispatch ended while an attempt runs, or is planned, is left.
+# A script, since a job must not be queued again between its check and its removal (race). If a job's status
+# has changed, only its entry is removed. A job that also has a running or scheduled attempt is left.
 TRIM = """
 local registry, scheduled = KEYS[1], KEYS[2]
 local keep, limit, job, executions, results = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
@@ -58,17 +58,17 @@ if #keys > 0 then redis.call('UNLINK', unpack(keys)) end
 if #gone > 0 then asked[1] = redis.call('ZREM', registry, unpack(gone)) end
 return asked
 """
-"""Returns how many are gone; then id and call of each job of which it can't tell whose it is: RQ compresses some.
+"""Returns the number of removed entries, then id and data of each job whose owner is unclear: RQ compresses some data.
 
-The last arguments are ids of such jobs that are ours.
+The last arguments are ids of such jobs that are known to be ours.
 """
 
 
 def trim(limit: int, keep: int = KEPT) -> list[int]:
-    """Remove from RQ our jobs that ended before the newest `keep`, up to `limit` a registry; returns how many of each.
+    """Remove our ended jobs from RQ but for the newest `keep`, up to `limit` per registry; returns the counts.
 
-    RQ forgets them by itself only after a time, so that their number would be the higher the faster they run. Jobs of
-    others are left alone, in our queues too.
+    RQ itself removes them only after their TTL, so that a high job rate would fill Redis. Jobs of other applications
+    are left alone, even in our queues.
     """
     script = rq_redis.connection().register_script(TRIM)
     prefixes = [RQJob.key_for(""), ExecutionRegistry.key_template.format(""), RESULTS, CALL_START]
@@ -89,7 +89,7 @@ def trim(limit: int, keep: int = KEPT) -> list[int]:
 
 
 def forget(job_ids: Sequence[UUID]) -> None:
-    """Remove from RQ what it holds of these jobs, which have ended and are no longer in Postgres."""
+    """Remove these jobs, which were pruned from Postgres, from RQ."""
     ids = [str(job_id) for job_id in job_ids]
     with rq_redis.connection().pipeline(transaction=False) as pipeline:
         pipeline.unlink(*(key for one in ids for key in (RQJob.key_for(one), RESULTS + one)))
@@ -100,17 +100,17 @@ def forget(job_ids: Sequence[UUID]) -> None:
 
 
 class Retention:
-    """This process' walk over the old jobs in Postgres. Any number of processes may walk at once."""
+    """This process' scan of the old jobs in Postgres. Any number of processes may scan at once."""
 
     def __init__(self) -> None:
         self._reached = jobs.LOWEST
         self._next = 0.0
 
     def step(self, limit: int) -> list[UUID]:
-        """Delete up to `limit` old jobs, if it is time to; returns them, for RQ to `forget`.
+        """Delete up to `limit` old jobs if a step is due; returns their ids, to be passed to `forget`.
 
-        While there are some the next step follows at once, else in a minute, from where this one
-        stopped. So jobs that wait for a year cost one short look a minute, however many there are.
+        The next step continues where this one stopped, at once if jobs were deleted and more may follow, else
+        after PRUNE_SECONDS. So jobs that wait for a year cost one short scan a minute, however many there are.
         """
         days = settings().JOBSVC_RETENTION_DAYS
         if not days or time.monotonic() < self._next:

@@ -1,4 +1,4 @@
-"""The connection to Redis, whether it can be used, and RQ's queues there."""
+"""The connection to Redis, its probe, and RQ's queues."""
 
 from functools import lru_cache
 from typing import Any
@@ -16,13 +16,13 @@ from jobsvc.servers import sentinel
 
 
 def connect(**options: Any) -> Redis:
-    """Return a new client of REDIS_URL, through Sentinel where the URL says so."""
+    """Return a new client of REDIS_URL, by Sentinel if the URL says so."""
     return sentinel.connect(settings().REDIS_URL, **options)
 
 
 @lru_cache(maxsize=1)
 def connection() -> Redis:
-    """A connection pool for whoever must not wait: it gives up within 2 s, and does not try again by itself."""
+    """Return this process' client for calls that must not block: they fail within 2 s and are not retried."""
     return connect(socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
@@ -31,20 +31,20 @@ redis.call('SET', KEYS[1], '', 'XX')
 redis.call('RPUSHX', KEYS[2], '')
 return redis.call('HGET', KEYS[1], 'status')
 """
-"""Needs what a dispatch needs: scripts, RQ's keys and writes. It writes nothing, since nobody makes these keys."""
+"""Needs the same rights as a dispatch: scripts, RQ's keys and writes. Writes nothing, since these keys never exist."""
 
 _PROBE_KEYS = ("rq:job:jobsvc-probe", "rq:queue:jobsvc-probe")
-"""In two slots of a Redis Cluster, so that each of its nodes refuses the probe."""
+"""These are in two slots of a Redis Cluster, so that every node of one rejects the probe."""
 
 _CLUSTER_ERRORS = (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)
 
 
 class ClusterRefused(ResponseError):
-    """Redis Cluster, which has RQ's keys in slots of several nodes."""
+    """REDIS_URL is a node of a Redis Cluster, which spreads RQ's keys over several nodes."""
 
 
 def probe() -> None:
-    """Raise RedisError unless Redis can be used: one that is full, read-only or too strict still answers a PING."""
+    """Raise RedisError unless jobs can be dispatched; a full, read-only or restricted Redis still answers PING."""
     try:
         connection().eval(_PROBE, len(_PROBE_KEYS), *_PROBE_KEYS)
     except ResponseError as error:
@@ -55,7 +55,7 @@ def probe() -> None:
 
 
 def is_met_by_probe(error: Exception) -> bool:
-    """Return True if `probe` fails as well while what led to this error lasts."""
+    """Return True if `probe` fails as long as the cause of this error lasts."""
     passing = (
         exceptions.ConnectionError,
         exceptions.TimeoutError,
@@ -70,5 +70,5 @@ def is_met_by_probe(error: Exception) -> bool:
 
 @lru_cache
 def queue(name: str) -> Queue:
-    """The RQ queue that holds the jobs of our queue `name`."""
+    """Return the RQ queue of our queue `name`."""
     return Queue(to_rq(name), connection=connection(), serializer=SERIALIZER)

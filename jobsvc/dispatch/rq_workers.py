@@ -1,4 +1,4 @@
-"""The workers, as RQ knows them."""
+"""The workers registered in RQ."""
 
 import json
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.rq_names import from_rq, ours_of
 
 OURS_LIVE_SECONDS, OURS_BEAT_SECONDS = 90, 30
-"""Longest time that a worker of ours is kept in Redis, and, with a margin, between two heartbeats of it."""
+"""Longest time to live of one of our workers' keys in Redis, and longest time between its heartbeats, with a margin."""
 
 MOST = 1000
-"""So many workers are shown."""
+"""Maximum number of workers returned."""
 
 TYPES = "types"
-"""The field of RQ's hash of a worker in which ours write, at each heartbeat, the job types that they can run."""
+"""Field of RQ's worker hash to which our workers write, at each heartbeat, the job types that they can run."""
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker that gave a sign of life not long ago: `jobs` are the ids of those it runs now.
+    """A live worker. `jobs`: ids of its running jobs.
 
-    `types` are the job types that it can run; None where it doesn't say so, as a stock worker.
+    `types`: the job types that it can run; None if it doesn't publish them, like a stock worker.
     """
 
     name: str
@@ -39,14 +39,14 @@ class WorkerState:
     jobs: list[str]
     last_heartbeat: datetime | None
     types: frozenset[str] | None = None
-    expires_in: int = 0  # seconds, until Redis forgets it
+    expires_in: int = 0  # seconds until its key in Redis expires
 
     @property
     def is_idle_stock(self) -> bool:
-        """Return True for a stock worker that waits for a job, False for one of ours of any version.
+        """True for a stock worker that waits for a job, False for one of ours of any version.
 
-        An idle stock worker's key lives for 480 s after each heartbeat, or the last one is minutes ago. Busy, it lives
-        for 90 s. Ours live for 90 s at most, and those of version 0.1.0, which publish no types, beat every 5 s.
+        An idle stock worker's key lives for 480 s after each heartbeat, or the last one is minutes ago; a busy one's
+        for 90 s. Ours live for 90 s at most; those of version 0.1.0, which publish no types, beat every 5 s.
         """
         if self.types is not None:
             return False
@@ -55,7 +55,7 @@ class WorkerState:
 
 
 def keys_of_namespace(connection: Redis) -> list[str]:
-    """The keys of the workers that serve a queue of this namespace, in order, MOST of them. Raises RedisError."""
+    """Return the sorted keys of the workers that serve a queue of this namespace, MOST at most. Raises RedisError."""
     keys = sorted(Worker.all_keys(connection))
     with connection.pipeline(transaction=False) as pipeline:
         for key in keys:
@@ -65,7 +65,7 @@ def keys_of_namespace(connection: Redis) -> list[str]:
 
 
 def known() -> list[WorkerState]:
-    """This namespace's workers by name; one that died unheard is left out when its key in Redis expires.
+    """Return this namespace's workers by name. A crashed worker is listed until its key in Redis expires.
 
     Raises RedisError.
     """
@@ -84,7 +84,7 @@ def known() -> list[WorkerState]:
 
 
 def _without_others_jobs(workers: list[WorkerState], connection: Redis) -> list[WorkerState]:
-    """Leave out the jobs that a worker runs from queues outside the namespace."""
+    """Remove jobs of queues outside the namespace from the workers' `jobs`."""
     job_ids = sorted({job_id for worker in workers for job_id in worker.jobs})
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:

@@ -1,4 +1,4 @@
-"""Whether Postgres and Redis are of a kind that jobsvc can use, asked when a program starts."""
+"""Checks at start that jobsvc can use this Postgres and this Redis."""
 
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,9 +13,9 @@ from jobsvc.processes.refusal import refuse_start
 
 
 def check_servers() -> None:
-    """End the process with one line if a server will never do; one that is unavailable is not waited for.
+    """Exit with one line on stderr if a server is unsuitable; doesn't wait for one that is unavailable.
 
-    What is unavailable now is checked as soon as it is used: then it stays unavailable, and the log says why.
+    An unavailable server is checked when it is first used; if unsuitable, it stays unavailable and the log says why.
     """
     try:
         with engine().begin():
@@ -26,7 +26,7 @@ def check_servers() -> None:
         if pools_by_statement():
             refuse_start(REFUSED)
     finally:
-        disconnect()  # the processes that are forked later make their own
+        disconnect()  # fork: child processes open their own connections
     try:
         rq_redis.probe()
     except (ClusterRefused, NamespaceTaken) as error:

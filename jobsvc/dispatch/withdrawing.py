@@ -1,4 +1,4 @@
-"""Jobs that have ended or are gone, taken out of RQ too: for its dashboard, and to spare its workers a look."""
+"""Removes ended and deleted jobs from RQ: for its dashboard, and to save workers a check."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -10,12 +10,12 @@ from jobsvc import jobs
 from jobsvc.dispatch import rq_redis
 
 FEW = 10
-"""So many jobs are looked for in RQ's queue, each from its head to its end. Of more, only what can be found at once
-is removed: RQ passes by an entry in its queue that has no job."""
+"""Largest batch for which ids are also removed from RQ's list (`LREM`, O(length) each). In a larger one the list
+entries stay; RQ skips entries without a job."""
 
 
 def withdraw(job_ids: Sequence[UUID]) -> list[UUID]:
-    """Remove these jobs from RQ, but for those that are to run after all; returns those that RQ is still busy with.
+    """Remove these jobs from RQ, except unfinished ones; returns the ids of jobs that RQ is still running.
 
     Raises StoreUnavailable and RedisError.
     """
@@ -26,7 +26,7 @@ def withdraw(job_ids: Sequence[UUID]) -> list[UUID]:
     with rq_redis.connection().pipeline() as pipeline:
         for rq_job in filter(None, found):
             if rq_job.get_status(refresh=False) == JobStatus.STARTED:
-                busy.append(UUID(rq_job.id))  # its worker would write half of it anew
+                busy.append(UUID(rq_job.id))  # its worker would write part of it again
             else:
                 rq_job.delete(pipeline, remove_from_queue=len(gone) <= FEW)
         pipeline.execute()

@@ -1,4 +1,4 @@
-"""Handlers: the functions that do the work, each under the name of its job type."""
+"""Handlers: the functions that run jobs, registered by job type."""
 
 from jobsvc.handlers.context import Context, Discard, RetryIn, Snooze
 from jobsvc.handlers.loading import load

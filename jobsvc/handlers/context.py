@@ -1,4 +1,4 @@
-"""What a handler holds while it runs: its context, and the exceptions that say how to go on."""
+"""A handler's context, and the exceptions with which it controls retries."""
 
 import logging
 from collections.abc import Callable
@@ -11,21 +11,21 @@ logger = logging.getLogger("jobsvc.handler")
 
 
 MAX_PROGRESS = 1000
-"""Characters of a progress message: it is part of each GET and event of its job."""
+"""Maximum characters of a progress message, which is part of each GET and event of its job."""
 
 MAX_LINE = 4 * 1024
-"""Characters of a line that `Context.log` takes, stored and in the worker's log."""
+"""Maximum characters of a line of `Context.log`, both stored and in the worker's log."""
 
 MAX_NUMBER = 100
-"""Characters of a number in an error's message; Python's integers have no end."""
+"""Maximum characters of a number in an error message; Python's integers have any size."""
 
 
 class Discard(Exception):
-    """Raised by a handler: fail the job now, without another attempt."""
+    """Raise it in a handler to fail the job now, without another attempt."""
 
 
 class Snooze(Exception):
-    """Raised by a handler: run the job again in `seconds`; this start doesn't count as an attempt."""
+    """Raise it in a handler to run the job again in `seconds`; this start doesn't count as an attempt."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = _not_negative(seconds)
@@ -33,7 +33,7 @@ class Snooze(Exception):
 
 
 class RetryIn(Exception):
-    """Raised by a handler: this attempt failed, and the next comes in `seconds`, not at its interval."""
+    """Raise it in a handler to fail the attempt; the next starts in `seconds` instead of the retry interval."""
 
     def __init__(self, seconds: float, message: str) -> None:
         super().__init__(message)
@@ -55,12 +55,12 @@ def _percent(percent: float) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """Return any kind of number as a plain float; None for one that is too large. Raises TypeError for a text."""
+    """Return a number of any type as a float; None if it is too large or not a number. Raises TypeError for text."""
     if isinstance(value, str | bytes | bytearray):
         raise TypeError(f"a number is needed, not {type(value).__name__}")
     try:
         return float(value)
-    except (OverflowError, ValueError):  # too large, or not a number at all
+    except (OverflowError, ValueError):  # too large, or not a number
         return None
 
 
@@ -72,13 +72,13 @@ def _shown(value: Any) -> str:
 
 
 class Context:
-    """One attempt, as its handler sees it.
+    """The attempt that a handler runs.
 
     job_id: the job's id, a UUID as text.
-    attempt, max_attempts: which attempt this is, from 1, and how many there may be.
-    fence: a number that grows with every start of the job and never comes twice: pass it on to
-        what you write to, and let that refuse a smaller one.
-    traceparent: the W3C Trace Context of the request that made the job, None where it had none.
+    attempt, max_attempts: this attempt's number, from 1, and the highest possible one.
+    fence: a number that rises with every start of the job. Pass it to the systems that you write to,
+        and let them reject a smaller one.
+    traceparent: the W3C Trace Context of the request that created the job, or None.
     """
 
     def __init__(
@@ -103,19 +103,19 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody called the job off.
+        """True once a cancel of the job was requested.
 
-        A handler that sees it has a second to tidy up, and is stopped then; if it returns, the job is
-        CANCELLED too.
+        A handler that reads True has a second to clean up before it is stopped; if it returns, the job is
+        CANCELLED, too.
         """
         return self._is_cancelled()
 
     def progress(self, percent: float, message: str | None = None) -> None:
-        """Show how far the job is: `percent` from 0 to 100 and a text for people."""
+        """Report the job's progress: `percent` from 0 to 100, and a text for users."""
         self._report(_percent(percent), None if message is None else cut(str(message), MAX_PROGRESS))
 
     def log(self, message: str) -> None:
-        """Keep a line with the attempt, and write it to the worker's log, with the job's id and attempt."""
+        """Store a line in the attempt's log, and write it to the worker's log with the job's id and attempt."""
         text = cut(str(message), MAX_LINE)
         self._keep(text)
         logger.info("%s attempt %d: %s", self.job_id, self.attempt, text)

@@ -1,4 +1,4 @@
-"""Requests that leave the service, for HTTP_REQUEST and WEBHOOK alike: to checked addresses, and judged by one rule."""
+"""Outgoing requests of HTTP_REQUEST and WEBHOOK: only to checked addresses, and with common rules for retries."""
 
 import http.client
 from datetime import UTC, datetime
@@ -17,25 +17,25 @@ MAX_URL = 8192
 MAX_RETRY_AFTER = 86400.0
 CONNECT_SECONDS = 10.0
 MAX_INFORMATIONAL = 10_000
-"""Most informational answers before the final one; at one each 10 s they last for a day."""
+"""Maximum informational responses before the final one; at one every 10 s they last for a day."""
 
 
 class UnexpectedStatus(Exception):
-    """The answer's status is not a success."""
+    """The response's status is not a success."""
 
 
 class Refused(Discard):
-    """The request may not be sent; another attempt wouldn't change that."""
+    """The request is not allowed; a retry wouldn't change that."""
 
 
 class FinalResponse(http.client.HTTPResponse):
-    """An answer without the informational ones before it; http.client skips only 100 (urllib3/urllib3#3319)."""
+    """A response that skips all informational ones; http.client skips only 100 (urllib3/urllib3#3319)."""
 
     def begin(self) -> None:
-        """Read up to the head of the final answer (RFC 9110 §15.2).
+        """Read up to the head of the final response (RFC 9110 §15.2).
 
-        101 counts as final: no upgrade was asked for, so no HTTP follows it. Raises UnexpectedStatus after
-        MAX_INFORMATIONAL of the others.
+        101 counts as final: no upgrade was requested, so no HTTP follows it. Raises UnexpectedStatus after
+        more than MAX_INFORMATIONAL others.
         """
         super().begin()
         skipped = 0
@@ -65,7 +65,7 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 
 def read(url: str) -> ssrf.Url:
-    """The URL in its parts. Raises Refused."""
+    """Parse a URL. Raises Refused if it is invalid."""
     try:
         return ssrf.read_url(url)
     except ValueError as error:
@@ -73,20 +73,20 @@ def read(url: str) -> ssrf.Url:
 
 
 def shorten(url: str) -> str:
-    """The URL for an error text: in ASCII, its beginning alone, its password masked."""
+    """Return the URL for an error message: in ASCII, cut to 200 characters, its password masked."""
     return ascii(mask_passwords(url)[:200])
 
 
 def send(url: ssrf.Url, method: str, headers: dict[str, str], body: bytes | None) -> urllib3.BaseHTTPResponse:
-    """One request, to the very addresses that were checked, the next where one doesn't answer.
+    """Send one request, to one of the checked addresses; tries the next if it can't connect.
 
-    Follows no redirect. The caller closes the response. Raises Refused for an address that may not be reached.
+    Follows no redirect. The caller closes the response. Raises Refused for an address that is not allowed.
     """
     try:
         addresses = ssrf.resolve(url, settings().JOBSVC_HTTP_ALLOW)
     except ssrf.AddressRefused as error:
         raise Refused(str(error)) from None
-    # The attempt's timeout bounds the whole; a dead address shall not use it up.
+    # The attempt's timeout limits the whole request; one unreachable address must not use it up.
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=None)
     for number, address in enumerate(addresses, 1):
         pool: urllib3.HTTPConnectionPool
@@ -111,7 +111,7 @@ def send(url: ssrf.Url, method: str, headers: dict[str, str], body: bytes | None
 
 
 def wait_if_asked(response: urllib3.BaseHTTPResponse) -> None:
-    """Raise RetryIn when a 429 or a 503 says in its Retry-After when to come again."""
+    """Raise RetryIn if the response is 429 or 503 and has a valid Retry-After."""
     if response.status in (429, 503):
         seconds = _retry_after(response.headers.get("retry-after"), response.headers.get("date"))
         if seconds is not None:
@@ -119,9 +119,9 @@ def wait_if_asked(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def _retry_after(value: str | None, date: str | None = None) -> float | None:
-    """Return the seconds of a Retry-After header, a number or a date (RFC 9110 §10.2.3), None if it can't be read.
+    """Return the seconds of a Retry-After header, a number or a date (RFC 9110 §10.2.3); None if it is invalid.
 
-    date: the response's Date header, the time by the clock of the server that also wrote the other one.
+    date: the response's Date header; a Retry-After date is by the same clock.
     """
     if not value:
         return None

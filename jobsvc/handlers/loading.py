@@ -1,4 +1,4 @@
-"""Import the modules that hold handlers, and say in one line where one that can't be imported is wrong."""
+"""Imports the handlers' modules; an import error becomes one line with file and line number."""
 
 import importlib
 import importlib.util
@@ -27,10 +27,10 @@ _PYTHON = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platst
 
 
 def load(modules: Sequence[str], queues: Sequence[str]) -> None:
-    """Import the built-in handlers and these modules, found from the working directory.
+    """Import the built-in handlers and these modules, with the working directory on the path.
 
-    Raises HandlerError, one line that names file and line, when one can't be imported, or a handler's
-    queue is not among `queues`.
+    Raises HandlerError, one line with file and line number, if a module can't be imported or a handler's
+    queue is not in `queues`.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -50,7 +50,7 @@ def load(modules: Sequence[str], queues: Sequence[str]) -> None:
 def _import(module: str) -> None:
     try:
         imported = importlib.import_module(module)
-    except BaseException as error:  # SystemExit and KeyboardInterrupt too: nothing may stop the start in silence
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: they would exit without a message
         place = _place_of(error, module)
         what = f"{place}: {_describe(error)}" if place else f"{module} can't be imported: {_describe(error)}"
         raise HandlerError(f"JOBSVC_HANDLERS: {what}") from None
@@ -69,7 +69,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _place_of(error: BaseException, module: str) -> str | None:
-    """Return the file and line that is wrong: of the syntax error, else of the user's own innermost frame."""
+    """Return file and line of the error: of the syntax error, else of the innermost frame in the user's code."""
     if isinstance(error, SyntaxError) and isinstance(error.filename, str) and os.path.exists(error.filename):
         return _place(error.filename, error.lineno)
     places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
@@ -82,7 +82,7 @@ def _place_of(error: BaseException, module: str) -> str | None:
 
 
 def _place_of_unreadable(module: str) -> str | None:
-    """Return where a module is wrong of whose code Python ran nothing: one with NUL bytes, or without permission."""
+    """Return file and line of an error that has no frame in the module: NUL bytes, or no permission to read it."""
     try:
         spec = importlib.util.find_spec(module)
     except Exception:

@@ -1,4 +1,4 @@
-"""Which handlers there are: `@handler` adds one."""
+"""The registry of handlers, to which `@handler` adds."""
 
 import inspect
 import typing
@@ -18,14 +18,14 @@ from jobsvc.printable import describe_exception
 from jobsvc.processes.forks import Boundary
 
 DELIVERY = "WEBHOOK"
-"""The type of the jobs that deliver webhooks, which the service makes itself."""
+"""The type of the jobs that deliver webhooks; the service creates them itself."""
 
 _boundary = Boundary()
 
 
 @dataclass(frozen=True)
 class Handler:
-    """A registered handler and its defaults. `queue` is None where it named none."""
+    """A registered handler and its defaults. `queue` is None if it names none."""
 
     name: str
     function: Callable[..., Any]
@@ -43,23 +43,23 @@ class Handler:
 
     @cached_property
     def retry_intervals(self) -> list[float]:
-        """One interval, in seconds, for each retry of a job that says nothing about them."""
+        """The default retry intervals of this handler's jobs, in seconds, one for each retry."""
         return self.retry.intervals()
 
     def payload_schema(self) -> dict[str, Any]:
-        """The JSON Schema (2020-12) of the payload; any object, where its annotation can't be told in one."""
+        """Return the payload's JSON Schema (2020-12); any object, if the annotation has no schema."""
         try:
             return self.payload.json_schema()
         except PydanticInvalidForJsonSchema:
             return {"type": "object"}
 
     def parse(self, payload: dict[str, Any]) -> Any:
-        """The payload as the handler's annotation has it. Raises pydantic's ValidationError."""
-        # By way of JSON, so that strict means JSON's types: a date may come as text, a number not.
+        """Return the payload as the annotated type. Raises pydantic's ValidationError."""
+        # Through JSON, where strict means JSON's types: a date may be given as text, a number may not.
         return self.payload.validate_json(to_json(payload), strict=True)
 
     def __call__(self, payload: dict[str, Any], context: Context) -> Any:
-        """Run the handler; what it returns and raises passes through."""
+        """Run the handler; returns and raises what it does."""
         with _boundary:
             arguments = (self.parse(payload), context) if self.takes_context else (self.parse(payload),)
             return self.function(*arguments)
@@ -80,11 +80,11 @@ def handler(
 ) -> Callable[[F], F]:
     """Register a function as the handler of the job type `name`.
 
-    The function takes the payload, whose annotation is its schema, and a Context if it wants one.
+    The function takes the payload, validated by its annotation, and optionally a Context.
     `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list}.
-    An `isolated` one runs in a process of its own, forked for each attempt.
+    An `isolated` handler runs in its own process, forked for each attempt.
 
-    Raises HandlerError when the name is taken or a default makes no sense.
+    Raises HandlerError if the name is taken or a default is invalid.
     """
 
     if not isinstance(name, str) or not name or not name.isprintable():
@@ -111,7 +111,7 @@ def handler(
             option = "retry" if error.title == RetryPolicy.__name__ else "timeout"
             first = error.errors(include_url=False, include_input=False)[0]
             raise HandlerError(f"{name}: {'.'.join(map(str, (option, *first['loc'])))}: {first['msg']}") from error
-        except Exception as error:  # an annotation may be anything, and pydantic, or its own code, raise anything
+        except Exception as error:  # pydantic, or an annotation's own code, may raise anything
             raise HandlerError(f"{name}: {describe_exception(error)}") from error
         return function
 
@@ -119,7 +119,7 @@ def handler(
 
 
 def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
-    """The annotation of the payload, any object if there is none, and whether the function takes a context."""
+    """Return the payload's annotation, dict[str, Any] if it has none, and True if the function takes a context."""
     if inspect.iscoroutinefunction(function):
         raise TypeError("an async function can't be a handler; wrap it with asyncio.run")
     parameters = list(inspect.signature(function).parameters)
@@ -130,20 +130,20 @@ def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
 
 
 def every() -> Collection[Handler]:
-    """Return all handlers, those of the service's own jobs included."""
+    """Return all handlers, including those of the service's own jobs."""
     return _handlers.values()
 
 
 def find(name: str) -> Handler | None:
-    """The handler of this job type, or None."""
+    """Return the handler of this job type, or None."""
     return _handlers.get(name)
 
 
 def types() -> frozenset[str]:
-    """Every job type that this process can run, that of the service's own deliveries included."""
+    """Return all job types that this process can run, including DELIVERY."""
     return frozenset(_handlers)
 
 
 def names() -> list[str]:
-    """The job types that a client can post, in order."""
+    """Return the job types that a client can post, sorted."""
     return sorted(set(_handlers) - {DELIVERY})

@@ -1,4 +1,4 @@
-"""The body of an answer as a job's result holds it: JSON, or text in the charset that the answer names."""
+"""Converts a response's body to a job's result: JSON, or text decoded with the response's charset."""
 
 import codecs
 import io
@@ -11,7 +11,7 @@ import urllib3
 from jobsvc.strict_json import clean, unique_keys, unstorable
 
 MAX_BODY = 64 * 1024
-"""Bytes kept of a body; what is longer is cut, and then text."""
+"""Maximum bytes kept of a body; a longer one is cut and returned as text."""
 
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([A-Za-z0-9._:+-]{1,40})["']?\s*(?:;|$)""", re.IGNORECASE)
 _BOMS = (
@@ -21,12 +21,12 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Python's own codecs, which are no charsets.
+# Codecs of Python that are not charsets.
 _NOT_CHARSETS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 
 
 def read_body(response: urllib3.BaseHTTPResponse) -> Any:
-    """Read the answer's body, decoded if it is JSON, else as text without what Postgres can't hold."""
+    """Read the response's body: parsed if it is JSON, else as text without characters that Postgres can't store."""
     raw = _content(response)
     is_cut = len(raw) > MAX_BODY
     media_type = response.headers.get("content-type", "")
@@ -44,12 +44,12 @@ def read_body(response: urllib3.BaseHTTPResponse) -> Any:
 
 
 def _content(response: urllib3.BaseHTTPResponse) -> bytes:
-    """The first MAX_BODY + 1 bytes without their content coding; as they came if they don't fit that coding.
+    """Return the first MAX_BODY + 1 bytes without their content coding; raw bytes if they can't be decoded.
 
-    The target did its work, so a body that can't be decoded is no reason to call it again.
+    The target has processed the request, so a body that can't be decoded must not cause a retry.
     """
     coding = response.headers.get("content-encoding")
-    # Twice as much surely holds MAX_BODY bytes, however badly they were compressed.
+    # Twice MAX_BODY bytes always contain MAX_BODY decoded ones, however badly they were compressed.
     raw = response.read(2 * MAX_BODY if coding else MAX_BODY + 1, decode_content=False) or b""
     if not coding or not raw:
         return raw
@@ -61,14 +61,14 @@ def _content(response: urllib3.BaseHTTPResponse) -> bytes:
 
 
 def _decode(raw: bytes, media_type: str, kind: str, is_json: bool, is_cut: bool) -> str:
-    """The bytes as text, without half a character at the end where they were cut."""
+    """Return the bytes as text; if they were cut, without an incomplete character at the end."""
     charset = "utf-8"
     if found := _CHARSET.search(media_type):
         charset = found[1].lower().replace("_", "-")
     elif is_json:
         charset = json.detect_encoding(raw)
     if is_json or kind.startswith("text/") or found:
-        # A byte order mark says more than the header (WHATWG Encoding §6).
+        # A byte order mark takes precedence over the header (WHATWG Encoding §6).
         for mark, marked in _BOMS:
             if raw.startswith(mark):
                 raw, charset = raw[len(mark) :], marked
@@ -77,7 +77,7 @@ def _decode(raw: bytes, media_type: str, kind: str, is_json: bool, is_cut: bool)
 
 
 _ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "x-euc-jp": "euc-jp", "x-gbk": "gbk", "x-cp1252": "cp1252"}
-"""Labels of charsets (WHATWG Encoding §4.2) that Python does not know."""
+"""Charset labels (WHATWG Encoding §4.2) unknown to Python."""
 
 
 def _decoder(charset: str) -> codecs.IncrementalDecoder:

@@ -1,4 +1,4 @@
-"""Durations and retries, as a handler declares them and a client asks for them."""
+"""Types for durations and retries, used by handlers and API requests."""
 
 from typing import Annotated, Any
 
@@ -7,10 +7,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 YEAR = 366 * 86400
 
 Delay = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
-"""Seconds to wait: none to a year."""
+"""Seconds to wait: 0 to a year."""
 
 Duration = Annotated[float, Field(gt=0, le=YEAR, allow_inf_nan=False)]
-"""Seconds that something may take: more than none, to a year."""
+"""A time limit in seconds: above 0, up to a year."""
 
 
 def _as_list(value: Any) -> Any:
@@ -33,12 +33,12 @@ class RetryPolicy(BaseModel):
     interval: Annotated[_Intervals, BeforeValidator(_as_list, json_schema_input_type=Delay | _Intervals)] | None = None
 
     def over(self, default: "RetryPolicy") -> "RetryPolicy":
-        """This policy, what it leaves open taken from `default`."""
+        """Return this policy with missing values taken from `default`."""
         count = len(self.interval) if self.interval and len(self.interval) > 1 else default.max
         return RetryPolicy(max=count if self.max is None else self.max, interval=self.interval or default.interval)
 
     def intervals(self) -> list[float]:
-        """Exactly one interval for each retry, of a policy that leaves nothing open."""
+        """Return one interval (seconds) for each retry. The policy must have both values set."""
         assert self.max is not None
         assert self.interval is not None
         return [self.interval[min(retry, len(self.interval) - 1)] for retry in range(self.max)]

@@ -1,7 +1,7 @@
-"""The guard of outgoing requests: which addresses may be connected to, and as what a URL is read.
+"""SSRF protection of outgoing requests: parses URLs and checks which addresses may be connected to.
 
-Names are resolved here and the addresses checked here, and the caller connects to exactly those,
-so that no second look-up can answer otherwise.
+Names are resolved and their addresses checked here. The caller connects to exactly these addresses,
+so that a second look-up can't return others.
 """
 
 import re
@@ -18,23 +18,23 @@ Address = IPv4Address | IPv6Address
 _6TO4_RELAYS = IPv4Network("192.88.99.0/24")
 _NAT64 = IPv6Network("64:ff9b::/96")
 MAX_NAME = 254
-"""Characters of a host name, its last dot included (RFC 1035 §3.1)."""
+"""Maximum characters of a host name, including its final dot (RFC 1035 §3.1)."""
 
 _PORTS = {"http": 80, "https": 443}
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
-# As WHATWG has it, a name doesn't end with a number: 4294967296 is a wrong address.
+# By the WHATWG URL standard a name doesn't end with a number: 4294967296 is an invalid address.
 _NAME = re.compile(r"([a-z0-9_-]+\.)*(?!(0x[0-9a-f]*|[0-9]+)\.?$)[a-z0-9_-]+\.?")
 
 
 class AddressRefused(Exception):
-    """The address is not a public one, and JOBSVC_HTTP_ALLOW doesn't name it."""
+    """The address is not public, and not in JOBSVC_HTTP_ALLOW."""
 
 
 @dataclass(frozen=True)
 class Url:
-    """An http(s) URL in its parts; `target` is what the request line holds."""
+    """A parsed http(s) URL; `target` is the request line's target: path and query."""
 
     scheme: str
     host: str
@@ -47,18 +47,18 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """What the Host header holds."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def read_url(text: str) -> Url:
-    """Read an absolute http(s) URL. Raises ValueError with what is wrong with it."""
+    """Parse an absolute http(s) URL. Raises ValueError with the reason if it is invalid."""
     if _NOT_IN_A_URL.search(text):
         raise ValueError("has a space, a backslash or a control character")
     try:
         parts = urlsplit(text)
-    except ValueError:  # brackets without an IPv6 address, or a host of odd characters
+    except ValueError:  # brackets without an IPv6 address, or invalid characters in the host
         raise ValueError("has no valid host") from None
     if parts.scheme not in _PORTS:
         raise ValueError("must start with http:// or https://")
@@ -82,7 +82,7 @@ def _host(parts: SplitResult) -> str:
 
 
 def _port(parts: SplitResult) -> int:
-    """The port; the scheme's own only where none is named (urllib3/urllib3#5071)."""
+    """Return the port; the scheme's default only if none is given (urllib3/urllib3#5071)."""
     found = _HOST_AND_PORT.fullmatch(parts.netloc)
     if found and found[1] is None:
         return _PORTS[parts.scheme]
@@ -92,9 +92,9 @@ def _port(parts: SplitResult) -> int:
 
 
 def join(base: str, reference: str) -> str:
-    """The URL that a redirect from `base` names (RFC 3986 §5). Raises ValueError for what can't be one.
+    """Return the URL of a redirect from `base` (RFC 3986 §5). Raises ValueError for invalid characters.
 
-    A reference with a scheme or two slashes stands for itself; urljoin would take `http:///x` as a path.
+    A reference with a scheme or two slashes is not joined; urljoin would read `http:///x` as a path.
     """
     if _NOT_IN_A_URL.search(reference):
         raise ValueError("has a space, a backslash or a control character")
@@ -106,7 +106,7 @@ def join(base: str, reference: str) -> str:
 
 
 def public_url(text: str) -> str:
-    """The URL as it is, for requests to be sent to. Raises ValueError for one that spells an address not allowed."""
+    """Return a URL for requests unchanged. Raises ValueError if it is invalid, or its literal address not allowed."""
     spelled = literal(read_url(text).host)
     if spelled is not None and not is_allowed(spelled, settings().JOBSVC_HTTP_ALLOW):
         raise ValueError(f"{spelled} is not a public address; JOBSVC_HTTP_ALLOW can let it in")
@@ -114,7 +114,7 @@ def public_url(text: str) -> str:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host spells out, in any way that resolvers understand (0x7f.1, 2130706433), or None."""
+    """Return the address if the host is one, in any form that resolvers accept (0x7f.1, 2130706433); else None."""
     try:
         return ip_address(host)
     except ValueError:
@@ -126,7 +126,7 @@ def literal(host: str) -> Address | None:
 
 
 def is_allowed(address: Address, allow: Sequence[Network]) -> bool:
-    """Whether the address is a public one, or in one of the networks `allow`."""
+    """Return True if the address is public, or in one of the networks `allow`."""
     reached: list[Address] = [*_embedded(address)] or [address]
     if any(form in network for form in (address, *reached) for network in allow):
         return True
@@ -140,7 +140,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded(address: Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses that an IPv6 one leads to."""
+    """Yield the IPv4 addresses embedded in an IPv6 address."""
     if isinstance(address, IPv4Address):
         return
     if address.ipv4_mapped:
@@ -154,9 +154,9 @@ def _embedded(address: Address) -> Iterator[IPv4Address]:
 
 
 def resolve(url: Url, allow: Sequence[Network]) -> list[str]:
-    """The addresses of the URL's host, in the resolver's order, all of them checked.
+    """Return the checked addresses of the URL's host, in the resolver's order.
 
-    Raises AddressRefused when any is not allowed, OSError when there is none.
+    Raises AddressRefused if any is not allowed, OSError if there is none.
     """
     spelled = literal(url.host)
     if spelled is not None:

@@ -1,7 +1,7 @@
-"""The state machine: every move of a job is made here, each by one statement over a list of jobs.
+"""The state machine of jobs. Each transition is one statement over a list of jobs.
 
-A job's row is the truth. `submit` makes it, `start` lets one dispatch through and raises the job's
-fence, and `finish` is the gate that every attempt leaves by. Nothing else writes a job's row.
+Postgres is the source of truth. `submit` inserts a job's row, `start` admits one of its dispatches and
+raises its fence, and `finish` stores the result of an attempt. Only this package writes job rows.
 """
 
 from jobsvc.jobs import schedules

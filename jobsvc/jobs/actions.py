@@ -1,4 +1,4 @@
-"""What people do to a job by hand: call it off, have it tried again, have it gone."""
+"""Manual actions on a job: cancel, retry, delete."""
 
 from collections.abc import Sequence, Sized
 from typing import Any
@@ -25,9 +25,9 @@ RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDIN
 
 @retrying
 def cancel(job_id: UUID, versions: Versions = None) -> Job:
-    """Call a job off: one that waits is CANCELLED and never run, a running attempt is told to stop.
+    """Cancel a waiting job at once, or request the cancel of a running one.
 
-    Returns the job as it stands then. Raises JobNotFound, WrongState if it has ended, and VersionMismatch if
+    Returns the job after the change. Raises JobNotFound, WrongState if it has ended, and VersionMismatch if
     its version is not among `versions`.
     """
     with transaction() as connection:
@@ -37,7 +37,7 @@ def cancel(job_id: UUID, versions: Versions = None) -> Job:
 
 
 def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Status]:
-    """`cancel` those of these jobs that have one of the statuses `among`; returns how each of them stands now."""
+    """Cancel the given jobs that have one of the statuses `among`; returns the new status of each."""
     waits = Job.status.in_(WAITING)
     locked = _lock(job_ids, among)
     call_off = (
@@ -59,11 +59,11 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
 
 @retrying
 def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
-    """Have a job that FAILED or was CANCELLED tried again, at once, with all its retries before it.
+    """Run a FAILED or CANCELLED job again, at once, with all its retries.
 
-    Its history stays and its attempts go on counting. Returns the job, and what is to be dispatched
-    of it. Raises JobNotFound, WrongState, UniqueKeyTaken if another job has its unique key now, and
-    VersionMismatch if its version is not among `versions`.
+    Keeps its history and its attempt count. Returns the job and its dispatch. Raises JobNotFound,
+    WrongState, UniqueKeyTaken if another unfinished job has its unique key, and VersionMismatch if
+    its version is not among `versions`.
     """
     with transaction() as connection:
         require_version(connection, job_id, versions)
@@ -72,7 +72,7 @@ def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
 
 
 def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
-    """`retry` those of these jobs that have one of the statuses `among`. Raises UniqueKeyTaken, and then none is."""
+    """Retry the given jobs that have one of the statuses `among`: all, or none if UniqueKeyTaken is raised."""
     locked = _lock(job_ids, among)
     start_over = (
         update(Job)
@@ -101,7 +101,7 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
 
 @retrying
 def remove(job_id: UUID, versions: Versions = None) -> None:
-    """Remove a job that has ended, and its attempts.
+    """Delete an ended job and its attempts.
 
     Raises JobNotFound, WrongState if it has not ended, and VersionMismatch if its version is not among `versions`.
     """
@@ -113,19 +113,19 @@ def remove(job_id: UUID, versions: Versions = None) -> None:
 
 
 def unfinished(job_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of these jobs that wait or run."""
+    """Return the ids of the given jobs that are waiting or running."""
     with transaction() as connection:
         return set(connection.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(CANCELLABLE))))
 
 
 def _lock(job_ids: Sequence[UUID], among: Sequence[Status]) -> Any:
-    # In the order of their ids, so that two who want the same jobs don't wait for each other.
+    # Ordered by id: two transactions that lock the same jobs must not wait for each other (deadlock).
     wanted = select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(among))
     return wanted.order_by(Job.id).with_for_update().cte("locked")
 
 
 def _moved(connection: Connection, job_id: UUID, moved: Sized, how: str, among: Sequence[Status]) -> Job:
-    """The job after the move; raises the reason if it wasn't made."""
+    """Return the job after the transition. Raises WrongState or JobNotFound if `moved` is empty."""
     job = load(Session(connection), job_id)
     if not moved:
         raise WrongState(f"the job was {job.status}; only one that is {' or '.join(among)} can be {how}")

@@ -1,7 +1,7 @@
-"""What keeps a waiting job from starting: its type is unknown, its queue is paused, or its concurrency key is full.
+"""Decides whether a waiting job may start. Refused: unknown type, paused queue, or full concurrency key.
 
-`start` asks here, and this decides. A job that is refused is withheld: `dispatched_at` is infinite, or for
-an unknown type AWAITS_HANDLER_AT, so that no sweep looks at it (see `claims` and `awaiting`).
+A refused job is withheld: its `dispatched_at` is infinite, or AWAITS_HANDLER_AT for an unknown type. Sweeps skip
+such jobs; `claims` and `awaiting` dispatch them later.
 """
 
 from collections import Counter
@@ -24,14 +24,14 @@ may_start = (
     Job.due_at <= now(),
     Job.expires_at.is_(None) | (Job.expires_at > now()),
 )
-"""What a job needs in itself to be started; the rest is other jobs' and its queue's."""
+"""Conditions on a job's own row for a start; `admit` checks its queue and concurrency key as well."""
 
 
 def admit(connection: Connection, job_ids: Collection[UUID], types: Collection[str] | None) -> list[UUID]:
-    """Return those of these jobs that may start now, by their types, queues and concurrency keys; withhold the others.
+    """Return the ids of the given jobs that may start now; withhold the others.
 
     types: the job types that can be run; None for any.
-    Exact however many ask at once: the keys stay locked until the transaction ends.
+    Exact under concurrent calls: the concurrency keys stay locked until the transaction ends.
     """
     wanted = select(
         Job.id, Job.type, Job.concurrency_key, Job.concurrency_limit, Job.queue.in_(paused).label("is_paused")
@@ -42,9 +42,9 @@ def admit(connection: Connection, job_ids: Collection[UUID], types: Collection[s
         found = [job for job in found if job.id not in unknown]
         wanted = wanted.where(Job.id.not_in(unknown))
     lock(connection, (job.concurrency_key for job in found if job.concurrency_key))
-    # With the keys locked, wait for no row: who holds one might wait for a key. It is decided there anyway.
+    # SKIP LOCKED: a row's holder may wait for a key we hold (deadlock). That transaction decides on the job.
     jobs = connection.execute(
-        # The largest limit first, so that one who may start doesn't count who may not.
+        # Largest limit first: a job refused for its smaller limit must not count against one that may start.
         wanted.order_by(Job.concurrency_limit.desc(), Job.due_at, Job.id).with_for_update(skip_locked=True, of=Job)
     ).all()
     running = _running(connection, {job.concurrency_key for job in jobs if job.concurrency_key})
@@ -60,14 +60,14 @@ def admit(connection: Connection, job_ids: Collection[UUID], types: Collection[s
 
 
 def lock(connection: Connection, keys: Iterable[str]) -> None:
-    """Lock these concurrency keys until the transaction ends, in one order for everybody."""
+    """Lock these concurrency keys until the transaction ends, always in the same order (deadlock)."""
     if numbers := sorted({lock_number("concurrency key", key) for key in keys}):
         each = func.unnest(bindparam("numbers", numbers, ARRAY(BigInteger))).column_valued()
         connection.execute(select(func.pg_advisory_xact_lock(each)))
 
 
 def _await_handler(connection: Connection, job_ids: Collection[UUID]) -> None:
-    # SKIP LOCKED: a row's holder decides on the job. One that is withheld already is not written to again.
+    # SKIP LOCKED: a row's holder decides on the job. A job that is already withheld is not written again.
     strange = select(Job.id).where(Job.id.in_(job_ids), *may_start, Job.dispatched_at.is_distinct_from(NO_HANDLER))
     locked = strange.with_for_update(skip_locked=True).cte("locked")
     connection.execute(update(Job).where(Job.id == locked.c.id).values(dispatched_at=NO_HANDLER))

@@ -1,4 +1,4 @@
-"""Attempts: held under a lease, and ended through one gate, which opens only to the fence of the job's last start."""
+"""Attempts: lease renewal, cancel checks and results. A result is stored only if its fence is the job's current one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ from jobsvc.states import Outcome, Status
 
 @dataclass(frozen=True)
 class JobTransition:
-    """Where an outcome put its job: the status, and while it waits for another start, when and how often still."""
+    """The state of a job after an attempt. While it waits: when it is due, and its remaining retry intervals (s)."""
 
     job_id: UUID
     status: Status
@@ -47,13 +47,13 @@ class JobTransition:
 
 
 def last_intervals(job: Any, retries: int) -> list[float]:
-    """The intervals (seconds) of a job's last `retries` retries."""
+    """Return the intervals (seconds) of a job's last `retries` retries."""
     return list(job.retry_intervals[-retries:]) if retries > 0 else []
 
 
 @retrying
 def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
-    """Keep the leases of these attempts for `lease_seconds` from now; returns the jobs whose attempt still holds."""
+    """Extend the leases of these attempts to `lease_seconds` from now; returns the ids of jobs whose lease is held."""
     with transaction() as connection:
         held = connection.execute(
             update(Job).where(*_holds).values(lease_expires_at=now() + seconds(lease_seconds)).returning(Job.id),
@@ -63,7 +63,7 @@ def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
 
 
 def cancel_requested(started: Iterable[StartedAttempt]) -> set[UUID]:
-    """Those of these attempts, by their jobs, that were told to stop and still hold."""
+    """Return the ids of the jobs whose attempt still holds its lease and has a cancel request."""
     with transaction() as connection:
         told = connection.execute(
             select(Job.id).where(*_holds, Job.cancel_requested_at.is_not(None)), _held_by(started)
@@ -95,11 +95,11 @@ _done = rows(
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
 _uncounted = _done.c.outcome.in_(UNCOUNTED)
-# Whatever else becomes of an attempt that was told to stop, its job isn't run again.
+# After a cancel request the job is not run again, unless the attempt completed.
 _is_called_off = (_done.c.outcome == Outcome.CANCELLED) | (
     Job.cancel_requested_at.is_not(None) & (_done.c.outcome != Outcome.COMPLETED)
 )
-# Of any other one nobody asks, and reading what it is would take longer than storing it.
+# A success without logs needs no row in `attempts`; reading these columns for it would take longer than storing it.
 _has_more = (_done.c.outcome != Outcome.COMPLETED) | _done.c.logged
 _goes_on = ~_is_called_off & (_uncounted | (_failed & (_attempts_left > 0)))
 _has_met_expiry = _goes_on & _done.c.not_begun.is_(None)
@@ -119,7 +119,7 @@ _finish = (
         attempts=case((_uncounted, Job.attempts - 1), else_=Job.attempts),
         due_at=case((_goes_on, now() + seconds(func.coalesce(_done.c.delay, _own_interval))), else_=Job.due_at),
         finished_at=case((_goes_on, null()), else_=now()),
-        # An expiry concerns the first attempt alone. A job that waits again after it only goes on showing it.
+        # An expiry applies to the first attempt only. Afterwards it is still shown, without effect.
         expires_at=case((_has_met_expiry, null()), else_=Job.expires_at),
         expiry_met=case((_has_met_expiry, func.coalesce(Job.expires_at, Job.expiry_met)), else_=Job.expiry_met),
         result=_done.c.result,
@@ -143,10 +143,10 @@ _finish_counted = counting(
 
 @retrying
 def finish(ends: Sequence[AttemptResult]) -> list[JobTransition]:
-    """End these attempts, all in one transaction.
+    """Store the results of these attempts in one transaction.
 
-    Returns a verdict on each one that still held its job. The others are not stored: their worker
-    had lost the job, and somebody else has decided since.
+    Returns the transition of each job whose attempt still held its lease. Other results are not stored:
+    the lease had been lost, and the job's state was decided elsewhere.
     """
     with transaction() as connection:
         return _end(connection, ends)
@@ -203,11 +203,11 @@ def _attempt_row(job: Row[Any], end: AttemptResult) -> dict[str, Any]:
 
 @retrying
 def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
-    """Put back, uncounted, those of these jobs that `worker` has started; returns how many.
+    """Return the given jobs that `worker` has started, uncounted; returns how many.
 
-    For starts that Postgres may have made before it went away, and that the worker hasn't heard of.
+    For starts that Postgres may have committed before a connection broke, so that the worker got no reply.
     """
-    # By their ids alone, so as to wait for a start that still goes on.
+    # Locks by id alone, to wait for a start that is still in progress.
     rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
     with transaction() as connection:
         found = connection.execute(rows_of)
@@ -219,9 +219,9 @@ def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
 
 @retrying
 def recover_lapsed(limit: int, lease_seconds: float) -> int:
-    """End up to `limit` attempts whose lease has lapsed as lost; returns how many.
+    """Finish up to `limit` attempts whose lease has expired, as lost; returns how many.
 
-    None while Postgres has been up for less than `lease_seconds`: no lease could be renewed before.
+    None while Postgres has been up for less than `lease_seconds`: leases could not be renewed before that.
     """
     lapsed = (
         select(Job.id, Job.fence)

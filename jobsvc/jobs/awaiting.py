@@ -1,7 +1,7 @@
-"""Jobs that a worker refused, since it does not know their type: they wait for one that does.
+"""Jobs that a worker refused because it has no handler for their type. They wait for a worker that has one.
 
-Nothing of them is dispatched by itself, so that they cost the other workers nothing. A worker looks for those of its
-queues and types, and starts them; for stock workers, which cannot look, the relay dispatches a few (see `offers`).
+They are not dispatched, so that they cost other workers nothing. A worker polls Postgres for jobs of its queues and
+types, and starts them. Stock workers can't poll; for them the relay dispatches a few jobs (see `offers`).
 """
 
 from collections.abc import Collection, Sequence
@@ -17,14 +17,14 @@ from jobsvc.jobs.claims import Dispatch, claim, dispatches
 
 
 class Waiting(NamedTuple):
-    """How many jobs of a queue and type wait for a handler, counted up to a limit."""
+    """The number of jobs of a queue and type that wait for a handler, counted up to a limit."""
 
     queue: str
     type: str
     jobs: int
 
 
-# For each queue and type a range of the index jobs_awaiting_handler, however many other jobs wait.
+# Reads one range of the index jobs_awaiting_handler for each queue and type, however many other jobs wait.
 _first = f"""
     SELECT id, due_at FROM jobs
     WHERE queue = wanted_queue.name AND type = wanted_type.name AND {AWAITS_HANDLER}
@@ -46,7 +46,7 @@ _count = text(
     """
 )
 
-# In the order of the queues, which is their priority; FOR UPDATE, so that no two callers get the same job.
+# The order of the queues is their priority. FOR UPDATE: no two callers get the same job.
 _claim = text(
     f"""
     WITH wanted AS MATERIALIZED (
@@ -76,15 +76,15 @@ _count, _claim = _bound(_count), _bound(_claim)
 
 
 def count_awaiting(queues: Sequence[str], types: Collection[str], most: int) -> dict[str, int]:
-    """Count the jobs of these queues and types that wait for a handler, up to `most` of each; by queue."""
+    """Count jobs that wait for a handler, by queue: up to `most` for each of these queues and types."""
     with statement() as connection:
         return {row.name: row.jobs for row in connection.execute(_count, _asked(queues, types, most))}
 
 
 def claim_awaiting(queues: Sequence[str], types: Collection[str], most: int) -> list[UUID]:
-    """Claim up to `most` jobs that wait for a handler, to start them next; no two callers get the same one.
+    """Claim up to `most` jobs that wait for a handler, for the caller to start; no two callers get the same one.
 
-    They come in the order of `queues`, the longest due first. None are of a paused queue.
+    Returns their ids in the order of `queues`, the longest due first, without jobs of paused queues.
     """
     with statement() as connection:
         return list(connection.scalars(_claim, _asked(queues, types, most)))
@@ -92,21 +92,21 @@ def claim_awaiting(queues: Sequence[str], types: Collection[str], most: int) -> 
 
 @retrying
 def claim_offers(queue: str, type_: str, most: int) -> list[Dispatch]:
-    """Claim up to `most` jobs of this queue and type that wait for a handler, to dispatch them."""
+    """Claim up to `most` jobs of this queue and type that wait for a handler, for the relay to dispatch."""
     with transaction() as connection:
         ids = list(connection.scalars(_claim, _asked([queue], [type_], most)))
         return dispatches(claim(connection, select(Job.id).where(Job.id.in_(ids)))) if ids else []
 
 
 class Offered(NamedTuple):
-    """What became of jobs that were offered: those that were refused again, and those that nobody took yet."""
+    """Offered jobs by their state: refused again, or still in RQ's queue."""
 
     refused: list[UUID]
     in_rq: list[UUID]
 
 
 def sort_offers(job_ids: Collection[UUID]) -> Offered:
-    """Return which of these jobs wait for a handler again, and which are still in RQ; the others have started."""
+    """Return which of these jobs were refused again, and which are still in RQ. All others have started."""
     stands = select(Job.id, Job.dispatched_at == NO_HANDLER).where(Job.id.in_(job_ids), text(IS_DISPATCHED))
     with statement() as connection:
         found = connection.execute(stands).all()
@@ -122,13 +122,13 @@ class Refused(NamedTuple):
 
 
 def find_refused(job_ids: Collection[UUID]) -> list[Refused]:
-    """Return those of these jobs that wait for a handler, and so take no place of their concurrency keys."""
+    """Return the given jobs that wait for a handler; they don't count against their concurrency limits."""
     refused = select(Job.id, Job.type, Job.concurrency_key).where(Job.id.in_(job_ids), text(AWAITS_HANDLER))
     with statement() as connection:
         return [Refused(*row) for row in connection.execute(refused)]
 
 
-# A step from queue and type to the next ones in the index, however many jobs each of them has.
+# Loose index scan: one step for each queue and type, however many jobs each has.
 _kinds = text(
     f"""
     WITH RECURSIVE step (queue, type) AS (
@@ -151,6 +151,6 @@ _kinds = text(
 
 
 def awaited_types(kinds: int, most: int) -> list[Waiting]:
-    """Return up to `kinds` pairs of queue and type of which jobs wait for a handler, each counted up to `most`."""
+    """Return up to `kinds` pairs of queue and type with jobs that wait for a handler, each counted up to `most`."""
     with statement() as connection:
         return [Waiting(*row) for row in connection.execute(_kinds, {"kinds": kinds, "most": most})]

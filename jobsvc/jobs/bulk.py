@@ -1,7 +1,7 @@
-"""The same by the thousand: every job that a filter means, in batches that each are a transaction of their own.
+"""Cancel or retry all jobs that match a filter, in batches. Each batch is one transaction.
 
-What was done stays done when a later batch can't be, and to ask again does the rest. Jobs that are
-made after the first batch was read are not meant.
+If a batch fails, the earlier ones stay committed; calling again processes the rest. Jobs created
+after the first batch was read are not included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ from jobsvc.jobs.filters import Filter
 from jobsvc.states import Status
 
 BATCH = 1000
-"""The most jobs that one transaction changes."""
+"""Maximum number of jobs changed by one transaction."""
 
 _holder = aliased(Job, name="holder")
-# A bare name in a subquery is that of the table within: the holder's.
+# IS_UNFINISHED has bare column names; in this subquery they resolve to the holder's columns.
 _key_is_taken = exists().where(
     _holder.type == Job.type,
     _holder.unique_key == Job.unique_key,
@@ -34,7 +34,7 @@ _key_is_taken = exists().where(
 
 
 def cancel_all(wanted: Filter) -> Iterator[dict[UUID, Status]]:
-    """Cancel every unfinished job that is meant; yields how each of a batch stands when that is committed."""
+    """Cancel all matching unfinished jobs; yields, for each committed batch, the new status by job id."""
     among = _allowed(wanted, CANCELLABLE)
     for batch in _batches(wanted, among):
         yield _cancel([job.id for job in batch], among)
@@ -47,9 +47,9 @@ def _cancel(job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Stat
 
 
 def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
-    """Retry every job that is meant and FAILED or was CANCELLED; yields what is to be dispatched of each batch.
+    """Retry all matching FAILED and CANCELLED jobs; yields the dispatches of each committed batch.
 
-    One whose unique key another job has is passed by; of several with the same key the oldest is retried.
+    Skips jobs whose unique key another unfinished job has. Of several with the same key, retries the oldest.
     """
     among = _allowed(wanted, RETRYABLE)
     for batch in _batches(wanted, among):
@@ -61,21 +61,21 @@ def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
 
 
 def retry_listed(job_ids: Sequence[UUID]) -> Iterator[list[Dispatch]]:
-    """Retry those of these jobs that are FAILED or CANCELLED; yields what is to be dispatched of each batch.
+    """Retry the given jobs that are FAILED or CANCELLED; yields the dispatches of each committed batch.
 
-    Passes by ids without a job, and jobs whose unique key another job has.
+    Skips ids without a job, and jobs whose unique key another unfinished job has.
     """
     for at in range(0, len(job_ids), BATCH):
         yield _retry(job_ids[at : at + BATCH], RETRYABLE)
 
 
 def count_cancellable(wanted: Filter, at_most: int) -> int:
-    """How many jobs `cancel_all` would mean now; it counts no further than `at_most`."""
+    """Return how many jobs `cancel_all` would cancel now, counted up to `at_most`."""
     return _count(wanted, CANCELLABLE, at_most)
 
 
 def count_retryable(wanted: Filter, at_most: int) -> int:
-    """How many jobs `retry_all` would mean now, also those whose key is taken; it counts no further than `at_most`."""
+    """Return how many jobs match `retry_all` now, including those whose key is taken, counted up to `at_most`."""
     return _count(wanted, RETRYABLE, at_most)
 
 
@@ -89,7 +89,7 @@ def _count(wanted: Filter, statuses: Sequence[Status], at_most: int) -> int:
 def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
     try:
         return _retry_together(job_ids, among)
-    except UniqueKeyTaken:  # a moment ago: then one by one, all but that one
+    except UniqueKeyTaken:  # race: taken since the batch was read. Retry one by one, without that job
         done: list[Dispatch] = []
         for job_id in job_ids:
             with suppress(UniqueKeyTaken):
@@ -108,7 +108,7 @@ def _allowed(wanted: Filter, statuses: Sequence[Status]) -> list[Status]:
 
 
 def _batches(wanted: Filter, among: Sequence[Status]) -> Iterator[Sequence[Row[UUID, str, str | None, bool]]]:
-    """The jobs that are meant, as they stood when their batch was read, in the order of their ids."""
+    """Yield batches of matching jobs in the order of their ids, each as of the time when it was read."""
     begun, after = None, UUID(int=0)
     while among:
         with transaction() as connection:

@@ -1,4 +1,4 @@
-"""Jobs that somebody watches: what has changed about many of them, by one query."""
+"""Changes to watched jobs: new versions of many jobs by one query, and new log lines."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from jobsvc.states import ENDED, Status
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a job has come; `version` grows with every change that is shown."""
+    """The status and progress of a job. `version` grows with every visible change."""
 
     job_id: UUID
     version: int
@@ -41,7 +41,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, job: Job) -> "Snapshot":
-        """What this job's row says."""
+        """Return the snapshot of this job's row."""
         return cls(job.id, job.version, Status(job.status), job.attempts, job.progress, job.error, job.fence)
 
     @property
@@ -63,7 +63,7 @@ _changes = (
 
 
 def changes(known: Mapping[UUID, int]) -> dict[UUID, Snapshot | None]:
-    """Those of these jobs that don't have the version known of them, as they are now; None for one that is gone."""
+    """Return the current state of the jobs whose version is not the known one, by id; None for a deleted job."""
     with transaction() as connection:
         found = connection.execute(
             _changes, {"rows": [{"id": str(job_id), "version": version} for job_id, version in known.items()]}
@@ -72,17 +72,17 @@ def changes(known: Mapping[UUID, int]) -> dict[UUID, Snapshot | None]:
 
 
 class Position(NamedTuple):
-    """A place in the log of a job: after this line of the attempt with this fence."""
+    """A position in a job's log: after this line of the attempt with this fence."""
 
     fence: int
     line: int
 
 
 START = Position(0, 0)
-"""Before the first line of a job."""
+"""The position before a job's first line."""
 
 AT_ONCE = 50
-"""Portions of lines that are read at once, since each may be large."""
+"""Number of portions of lines read by one query; each may be large."""
 
 _watched = (
     func.unnest(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid)))
@@ -100,14 +100,14 @@ _latest_lines = select(_watched.c.id, _newest.c.fence, _newest.c.last_line).sele
 
 
 def latest_lines(job_ids: Iterable[UUID]) -> dict[UUID, Position]:
-    """Return the newest line that was stored while an attempt of these jobs ran; jobs without one are left out."""
+    """Return the position of the newest line stored during an attempt, by job id; jobs without one are left out."""
     with transaction() as connection:
         found = connection.execute(_latest_lines, {"ids": [str(job_id) for job_id in job_ids]})
         return {row.id: Position(row.fence, row.last_line) for row in found}
 
 
 class NumberedLine(NamedTuple):
-    """A line of a job's log: where it stands, the attempt as its handler counts, and the line."""
+    """A line of a job's log: its position, its attempt's number as in `ctx.attempt`, and the line."""
 
     position: Position
     attempt: int
@@ -141,7 +141,7 @@ _lines_after = (
 
 
 def last_line(job_id: UUID, fence: int) -> int | None:
-    """Return the number of the last line that is kept of an attempt; None where none is."""
+    """Return the number of an attempt's last stored line; None if there is none."""
     appended = select(AttemptLines.last_line.label("last")).where(
         AttemptLines.job_id == job_id, AttemptLines.fence == fence
     )
@@ -153,9 +153,9 @@ def last_line(job_id: UUID, fence: int) -> int | None:
 
 
 def lines_after(job_id: UUID, position: Position, upto_fence: int) -> Iterator[NumberedLine]:
-    """Yield the lines that are kept of a job and stand after `position`, of attempts up to `upto_fence`, in order.
+    """Yield a job's stored lines after `position`, of attempts up to `upto_fence`, in order.
 
-    Where lines are missing, one says how many. Each page is read in a transaction of its own. Raises StoreUnavailable.
+    A gap is replaced by one line that says how many are missing. One transaction per page. Raises StoreUnavailable.
     """
     while True:
         with transaction() as connection:

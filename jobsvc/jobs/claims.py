@@ -1,9 +1,8 @@
-"""Which waiting jobs have to be dispatched to RQ: the bookkeeping of `dispatched_at`.
+"""Claims waiting jobs that must be dispatched to RQ, by `dispatched_at`.
 
-`dispatched_at` is a claim, written before the push. It may be wrong, if the push failed or Redis
-forgot it: then the job is found missing here, and claimed again. A dispatch too many is harmless.
-What could not be started is not dispatched but held, by an infinite `dispatched_at`: the jobs of a
-paused queue until it is resumed, those of a concurrency key until one of its places is free.
+`dispatched_at` is a claim, written before the job is enqueued. If that fails, or Redis loses the job,
+`claim_missing` claims it again; a duplicate dispatch is harmless. A job that can't start is withheld
+with an infinite `dispatched_at`: until its queue is resumed, or its concurrency key has a free slot.
 """
 
 from collections.abc import Collection, Iterable
@@ -22,10 +21,10 @@ from jobsvc.states import WAITING, Status
 
 
 class Dispatch(NamedTuple):
-    """What RQ has to know of a job: where it goes, when, and the intervals of the retries after this start.
+    """What RQ needs to enqueue or schedule a job. Durations are in seconds.
 
-    All in seconds; `wait` is what is left until `due_at`, 0 or less if it is due, by Postgres' clock.
-    A job that is due but not `is_claimed` is not to be pushed: `claim_due` decides on it.
+    retry_intervals: of the retries after this start. wait: until `due_at` by Postgres' clock; ≤ 0 if due.
+    is_claimed: if False and the job is due, don't enqueue it; `claim_due` decides on it.
     """
 
     job_id: UUID
@@ -48,13 +47,13 @@ _is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_
 def claim_due(limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one.
 
-    Those of them that can't start now are held instead.
+    Withholds jobs that can't start now.
     """
     due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
     is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
     with transaction() as connection:
         looked_at = claim(connection, due, case((is_free, now()), else_=HELD))
-        # Held first, like all others of their key, so that the longest due of them gets the free place.
+        # Withhold jobs with a key first, so that the longest due of all its jobs gets the free slot.
         keys = {job.concurrency_key for job in looked_at if job.concurrency_key}
         claimed = [job for job in looked_at if job.is_in_rq] + _claim_next(connection, keys, limit)
     return dispatches(claimed)
@@ -62,7 +61,7 @@ def claim_due(limit: int) -> list[Dispatch]:
 
 @retrying
 def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
-    """Claim up to `limit` jobs that were held while this queue was paused; none while it is."""
+    """Claim up to `limit` jobs that were withheld while this queue was paused; none if it still is."""
     held = select(Job.id).where(text(IS_HELD), Job.concurrency_key.is_(None), Job.queue == queue)
     with transaction() as connection:
         return dispatches(claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
@@ -70,15 +69,15 @@ def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
 
 @retrying
 def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
-    """Claim up to `limit` held jobs of these concurrency keys: as many as there are places, the longest due first."""
+    """Claim withheld jobs of these concurrency keys, one for each free slot, up to `limit`, the longest due first."""
     with transaction() as connection:
         return dispatches(_claim_next(connection, set(keys), limit))
 
 
 LOOK_AHEAD = 1000
-"""So many held jobs of one concurrency key are looked at; no limit is larger."""
+"""Number of withheld jobs read for each concurrency key; no concurrency limit is larger."""
 
-# Who is on its way in a paused queue takes no place: it can't start.
+# Jobs dispatched to a paused queue don't count against the limit; they can't start.
 _next_of_keys = text(
     f"""
     SELECT held.id
@@ -112,12 +111,12 @@ def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Any]
 
 
 def held_keys(after: str, limit: int) -> list[str]:
-    """Up to `limit` concurrency keys that have held jobs, in order, from the first one after `after` on."""
+    """Return up to `limit` concurrency keys that have withheld jobs, in order, starting after the key `after`."""
     with transaction() as connection:
         return list(connection.scalars(_held_keys, {"after": after, "most": limit}))
 
 
-# A step from key to key in the index, however many jobs each of them has.
+# Loose index scan: one step for each key, however many jobs each has.
 _held_keys = text(
     f"""
     WITH RECURSIVE step (key, steps) AS (
@@ -135,9 +134,9 @@ _held_keys = text(
 def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs of this queue that RQ must have lost.
 
-    `head` is the job at the head of RQ's queue, None if that is empty. A queue is served in order,
-    so what was dispatched well before its head, and still waits, is not in it any more; nor is
-    anything, when it is empty. `grace_seconds` is how long a job may be on its way.
+    head: the job at the head of RQ's queue, None if that is empty. A queue is served in order: a waiting
+        job dispatched well before the head is no longer in it, and an empty queue has none.
+    grace_seconds: how long a job may be between RQ's queue and its start.
     """
     served_until = now() if head is None else select(Job.dispatched_at).where(Job.id == head, _waits).scalar_subquery()
     missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
@@ -147,9 +146,9 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
 
 
 def claim_known(job_ids: Collection[UUID]) -> tuple[dict[str, Status], list[Dispatch]]:
-    """Return the status of those of these ids that are jobs, and claim those that are in RQ, to dispatch them anew.
+    """Return the status of each id that is a job, and dispatches for jobs that are in RQ or not yet due.
 
-    Those that wait for their time are among the dispatches as well.
+    The jobs in RQ are claimed again; ids without a job are left out.
     """
     if not job_ids:
         return {}, []
@@ -166,7 +165,7 @@ _statuses = select(Job.id, Job.status).where(Job.id == func.any(bindparam("ids",
 
 
 def claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
-    # A CTE, since Postgres may run a subquery with a limit more than once, and lock other rows each time.
+    # A CTE: Postgres may run a subquery with LIMIT more than once and lock other rows each time.
     locked = wanted.with_for_update(skip_locked=True).cte("locked")
     claim = (
         update(Job)
@@ -182,7 +181,7 @@ def dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
 
 
 def as_dispatch(job: Any) -> Dispatch:
-    """The dispatch of a job's row, which has `wait` beside the job's columns."""
+    """Return the dispatch of a row that has a job's columns and `wait` (seconds until it is due)."""
     retries = job.max_attempts - job.attempts - 1
     left = last_intervals(job, retries)
     return Dispatch(
@@ -192,20 +191,20 @@ def as_dispatch(job: Any) -> Dispatch:
 
 @retrying
 def release(job_ids: Iterable[UUID]) -> None:
-    """Take back the claims on these jobs: they did not reach RQ."""
+    """Release the claims on these jobs, which did not reach RQ."""
     with transaction() as connection:
         connection.execute(update(Job).where(Job.id.in_(list(job_ids)), _waits).values(dispatched_at=null()))
 
 
 def release_due(job_ids: Iterable[UUID]) -> None:
-    """Take back the claims on those of these jobs that are due and count as in RQ, where no entry of them is left."""
+    """Release the claims on the given jobs that are due and count as in RQ, but have no entry left there."""
     with transaction() as connection:
         due = Job.id.in_(list(job_ids)), text(IS_IN_RQ), Job.due_at <= now()
         connection.execute(update(Job).where(*due).values(dispatched_at=null()))
 
 
 def seconds_to_next() -> float | None:
-    """How long until the next job that is not in RQ comes due; None if there is none."""
+    """Return the seconds until the next job that is not in RQ is due, at least 0; None if there is none."""
     with transaction() as connection:
         wait = connection.scalar(select(seconds_until(func.min(Job.due_at))).where(_waits, _is_not_dispatched))
     return None if wait is None else max(float(wait), 0.0)

@@ -1,4 +1,4 @@
-"""Jobs that ended long ago: found by the primary key, so that no job pays for an index that only they need."""
+"""Deletes old ended jobs. Finds them by the primary key, so that no job pays for an index only for this."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,18 +13,18 @@ from jobsvc.jobs.queries import MAX_ATTEMPTS
 from jobsvc.states import ENDED
 
 SCANNED_PER_DELETED = 10
-"""How many rows a pass may look at for each one that it may delete, so that old jobs which wait hold it up little."""
+"""Rows scanned per row to delete, at most, so that old jobs which still wait delay a pass little."""
 
 LOWEST = UUID(int=0)
 
 
 TRIM_EVERY = 100
-"""Starts of a job between two deletions of attempts that are no longer shown."""
+"""Number of starts of a job between two deletions of its attempts that are no longer shown."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a pass deleted, and the id after which the next pass begins: LOWEST again once there was nothing beyond."""
+    """The ids that a pass deleted, and the id after which the next pass starts: LOWEST after the last row."""
 
     job_ids: list[UUID]
     reached: UUID
@@ -32,10 +32,10 @@ class Pruned:
 
 @retrying
 def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
-    """Delete up to `limit` jobs that ended more than `older_than` seconds ago, and their attempts with them.
+    """Delete up to `limit` jobs that ended more than `older_than` seconds ago, and their attempts.
 
-    Looks at the ids above `after`, no more than ten times `limit` of them. Ids are UUIDv7, in the
-    order in which the jobs were made: none that was made since can have ended before then.
+    Scans ids above `after`, at most SCANNED_PER_DELETED times `limit`. Ids are UUIDv7, ordered by creation:
+    the scan stops at that time, since a job created later can't have ended before it.
     """
     with transaction() as connection:
         ended_by = connection.execute(select(func.extract("epoch", now() - seconds(older_than)))).scalar_one()
@@ -54,12 +54,12 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
 
 
 def is_trim_due(fence: int) -> bool:
-    """Return True if the history of a job is to be trimmed with the end of this start."""
+    """Return True if a job's history is to be trimmed when the start with this fence ends."""
     return fence > MAX_ATTEMPTS and fence % TRIM_EVERY == 0
 
 
 def trim_history(connection: Connection, job_id: UUID) -> None:
-    """Delete attempts of a job that are no longer shown, so that one which snoozes for ever doesn't grow for ever."""
+    """Delete a job's attempts that are no longer shown, so that endless snoozing doesn't fill the table."""
     newest = select(Attempt.fence).where(Attempt.job_id == job_id).order_by(Attempt.fence.desc())
     oldest = connection.scalar(newest.offset(MAX_ATTEMPTS - 1).limit(1))
     if oldest is not None:

@@ -1,7 +1,7 @@
-"""Tallies: how often what has happened, counted by the very statement that made it happen.
+"""Counters of job events, written by the same statement as the event.
 
-So they are exact with any number of processes, and whatever is killed. Rows are only ever added,
-which makes nobody wait for anybody; now and then they are folded into few.
+So they are exact with any number of processes, even if one is killed. Statements only insert rows,
+so that no one waits for another; `fold_tallies` merges the rows from time to time.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,26 +31,26 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import tallies
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, float("inf"))
-"""The upper bounds, in seconds, of the buckets that durations are counted in."""
+"""Upper bounds (seconds) of the histogram buckets for durations."""
 
 FOLD_AT = 5000
-"""How many rows may be there before they are folded."""
+"""Number of rows above which they are merged."""
 
 
 class Event(StrEnum):
-    """What is counted."""
+    """A counted event."""
 
     ACCEPTED = "accepted"  # a job was stored
-    STARTED = "started"  # an attempt began; seconds: how long the job had been due
-    ENDED = "ended"  # an attempt ended, and its worker said how; seconds: how long it took
-    LOST = "lost"  # an attempt ended since its worker was lost
-    DROPPED = "dropped"  # a job that waited was cancelled, or expired; or one that runs was told to stop
-    REVIVED = "revived"  # somebody had an ended job tried again
+    STARTED = "started"  # an attempt started; seconds: how long the job had been due
+    ENDED = "ended"  # an attempt finished, with a result from its worker; seconds: its duration
+    LOST = "lost"  # an attempt ended because its worker was lost
+    DROPPED = "dropped"  # a waiting job was cancelled or expired, or a cancel of a running job was requested
+    REVIVED = "revived"  # an ended job was retried by hand
 
 
 @dataclass(frozen=True)
 class Count:
-    """What the rows that a statement returns count as."""
+    """How a statement's returned rows are counted: their event, status and duration (seconds), as SQL."""
 
     event: Any
     status: ColumnElement[Any] = field(default_factory=lambda: cast(null(), Text))
@@ -64,14 +64,14 @@ _KEYS = text("1, 2, 3, 4, 5")
 
 
 def counting(move: Any, tally: Callable[[Any], Count]) -> Select[Any]:
-    """The statement `move`, which counts its rows as it goes and returns them as before.
+    """Return the statement `move`, extended to count the rows that it returns.
 
-    They have to have `type` and `queue`; `tally` says what they count as, by their columns.
+    The rows must have `type` and `queue`. `tally` maps their columns to a Count.
     """
     moved = move.cte("moved")
     wanted = tally(moved.c)
     event = literal(str(wanted.event)) if isinstance(wanted.event, str) else wanted.event
-    # Counts what is equal to a bound into the bucket above it.
+    # A duration equal to a bound is counted in the bucket above it.
     le = case((wanted.seconds.is_not(None), _bounds[func.width_bucket(wanted.seconds, _bounds) + 1]))
     counted = insert(tallies).from_select(
         _COLUMNS,
@@ -83,9 +83,9 @@ def counting(move: Any, tally: Callable[[Any], Count]) -> Select[Any]:
 
 
 def tallied() -> Sequence[Any]:
-    """Everything that was ever counted: event, type, queue, status, le, number, seconds.
+    """Return all counters since the first job: event, type, queue, status, le, number, seconds.
 
-    `le` is the bound of BOUNDS below which the durations were; None where none were measured.
+    `le` is the bucket's upper bound, one of BOUNDS; None where no duration is measured.
     """
     with transaction() as connection:
         return connection.execute(_sums(tallies)).all()
@@ -93,10 +93,10 @@ def tallied() -> Sequence[Any]:
 
 @retrying
 def fold_tallies(at: int = FOLD_AT) -> int:
-    """Put all tallies of the same kind together, if there are more than `at`; returns how many there were."""
+    """Merge rows of the same kind if there are more than `at` rows; returns how many were merged."""
     ctid: ColumnElement[Any] = literal_column("ctid")
     are_many = select(tallies.c.event).offset(at).limit(1).exists()
-    # Any number of processes may do this at once: each takes what no other one has.
+    # SKIP LOCKED: any number of processes may do this at once; each takes rows that no other has locked.
     free = select(ctid).select_from(tallies).where(are_many).with_for_update(skip_locked=True)
     gone = tallies.delete().where(ctid.in_(free)).returning(tallies).cte("gone")
     folded = insert(tallies).from_select(_COLUMNS, _sums(gone)).cte("folded")

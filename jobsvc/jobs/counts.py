@@ -1,4 +1,4 @@
-"""How full the queues are: what hasn't ended, counted over the partial indexes that hold nothing else."""
+"""Queue depths: unfinished jobs, counted over partial indexes that hold only them."""
 
 import threading
 import time
@@ -13,11 +13,11 @@ from jobsvc.db.sql import now, seconds_since
 
 CHEAP_SECONDS = 0.25
 RATIO = 20
-"""What took longer to count than CHEAP_SECONDS serves again for RATIO times as long as it took."""
+"""A count slower than CHEAP_SECONDS is cached for RATIO times its duration."""
 
 
 def remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
-    """The rows of a query that counts, from memory while they are fresh; one caller at a time counts."""
+    """Cache the rows of a slow count query (see RATIO). One thread at a time runs the query."""
     lock = threading.Lock()
     fresh_until = 0.0
     rows: Sequence[Row[Any]] = ()
@@ -38,9 +38,9 @@ def remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any
 
 @remembered
 def depths() -> Executable:
-    """Rows of queue, status, jobs, and for how long (seconds) the longest due of them has been due, `waited`.
+    """Return rows of queue, status, jobs and `waited`: seconds since the longest due of them was due.
 
-    A queue and status may come in several rows: each part is read from a partial index of its own.
+    A queue and status may have several rows: each part is read from its own partial index.
     """
     parts = []
     for condition in (IS_RUNNING, IS_TO_DISPATCH, IS_DISPATCHED):
@@ -52,7 +52,7 @@ def depths() -> Executable:
 
 
 def relay_lag() -> float:
-    """For how long (seconds) the longest due job that was not handed to RQ has been due; 0 without one."""
+    """Return the seconds for which the longest due, undispatched job has been due; 0 if there is none."""
     lag = select(seconds_since(func.min(Job.due_at))).where(text(IS_TO_DISPATCH), Job.due_at <= now())
     with transaction() as connection:
         return float(connection.scalar(lag) or 0)

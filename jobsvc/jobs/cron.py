@@ -1,7 +1,7 @@
-"""Cron expressions: which are taken, and when they tick in a time zone, also on the days its clock is changed.
+"""Cron expressions: validation, and their ticks in a time zone, with its daylight saving changes.
 
-croniter knows the calendar, and is asked in local time without a zone; what a change of the clock does to
-a tick is decided here, after docs/decisions/0008-schedules.md.
+croniter computes ticks in local time without a zone; clock changes are handled here, as decided in
+docs/decisions/0008-schedules.md.
 """
 
 import re
@@ -22,14 +22,14 @@ _FIELD = rf"{_ITEM}(?:,{_ITEM})*"
 _EXPRESSION = re.compile(rf"{_FIELD}(?:[ \t]+{_FIELD}){{4}}")
 _RANGE = re.compile(rf"({_VALUE})-({_VALUE})")
 _SIZES = {"minutes": 60, "hours": 24, "days of the month": 31, "months": 12, "days of the week": 7}
-"""The fields, in order, with how many values each has."""
+"""The fields in order, with the number of values of each."""
 
 _HOUR = 1
-_ANY_DAY = datetime(2000, 1, 1)  # in local time, wherever that is
+_ANY_DAY = datetime(2000, 1, 1)  # local time, in any zone
 
 
 def check(expression: str) -> None:
-    """Raise ValueError, which says why, for what is no cron expression that we take, and for one that never ticks."""
+    """Raise ValueError with the reason if the cron expression is not supported or never ticks."""
     lowered = expression.lower()
     if lowered not in NICKNAMES and not _EXPRESSION.fullmatch(lowered):
         raise ValueError(
@@ -45,13 +45,13 @@ def check(expression: str) -> None:
     if lowered not in NICKNAMES:
         _check_steps(lowered)
     for low, high in _RANGE.findall(lowered):
-        # croniter takes 5-5 to mean all there are, and goes round the end with 5-3.
+        # croniter reads 5-5 as every value, and 5-3 as a range that wraps around.
         if _number(low) >= _number(high):
             raise ValueError(f"has a range that doesn't go up: {low}-{high}")
 
 
 def _check_steps(expression: str) -> None:
-    """Refuse a step that never comes round: */90 of the minutes would tick each hour, at 0."""
+    """Raise ValueError for a step larger than its field: */90 in the minutes would tick each hour, at 0."""
     for field, (name, size) in zip(expression.split(), _SIZES.items(), strict=True):
         for step in re.findall("/([0-9]+)", field):
             if int(step) > size:
@@ -63,34 +63,34 @@ def _number(value: str) -> int:
 
 
 def check_timezone(name: str) -> None:
-    """Raise ValueError when there is no such time zone."""
+    """Raise ValueError if there is no such time zone."""
     if name not in _timezones():
         raise ValueError(f"there is no time zone {name[:100]!a}; they have names like Europe/Berlin, and UTC")
 
 
 @lru_cache(maxsize=1)
 def _timezones() -> frozenset[str]:
-    # `localtime` is another one on every machine.
+    # `localtime` depends on the machine.
     return frozenset(available_timezones() - {"localtime"})
 
 
 def next_tick(expression: str, timezone: str, after: datetime) -> datetime:
-    """The first tick after a moment, in UTC.
+    """Return the first tick after a moment, in UTC.
 
-    An expression with every hour runs through in real time: it ticks whenever the clock shows one of
-    its times. Any other one ticks once for each of its times: for one that the clock skips, at the
-    jump; for one that comes twice, the first time.
+    An expression with every hour ticks whenever the clock shows one of its times. Any other ticks once
+    for each of its times: at the jump for a time that the clock skips, and the first time for one that
+    the clock repeats.
     """
     zone = ZoneInfo(timezone)
     here = after.astimezone(zone)
-    # How far the clock is going to be put back over what it shows now; its times come again then.
+    # How far the clock will be set back over the time that it shows now; these times come again.
     repeated = _offset(here) - _offset(here.replace(fold=1))
     calendar = _calendar(expression, here.replace(tzinfo=None) - repeated)
     has_every_hour = "*" in calendar.expanded[_HOUR]
     second_time = None
     while True:
         local: datetime = calendar.get_next(datetime)
-        # In a skipped hour, the first of these is the later one (PEP 495).
+        # In a skipped hour, fold=0 gives the later moment (PEP 495).
         first, last = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
         if last < first:
             if has_every_hour:
@@ -103,7 +103,7 @@ def next_tick(expression: str, timezone: str, after: datetime) -> datetime:
 
 
 def _calendar(expression: str, start: datetime) -> croniter:
-    # Its "cron bug" is what crontab(5) says: both days count only if neither field begins with a star.
+    # croniter's "cron bug" is the rule of crontab(5): either day matches only if neither field starts with a star.
     return croniter(expression, start, implement_cron_bug=True)
 
 
@@ -114,7 +114,7 @@ def _offset(local: datetime) -> timedelta:
 
 
 def _jump(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The moment between these two (in UTC) at which the clock of the zone was changed."""
+    """Return the moment between these two (in UTC) at which the zone's clock changed."""
     old = _offset(before.astimezone(zone))
     span = range(int((after - before).total_seconds()) + 1)
     changed = bisect_left(

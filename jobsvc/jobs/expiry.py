@@ -1,4 +1,4 @@
-"""Jobs whose first attempt did not start in time."""
+"""Expires jobs whose first attempt did not start in time."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -12,16 +12,16 @@ from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import WAITING, Status
 
-# Every attempt that started, and after which its job waits again, has left a row.
+# Every attempt after which its job waits again has left a row.
 _has_started = exists().where(Attempt.job_id == Job.id)
 
 
 @retrying
 def expire(limit: int) -> int:
-    """Fail up to `limit` jobs of which no attempt has started by their expiry; returns how many were looked at.
+    """Fail up to `limit` expired jobs that no attempt has started; returns how many expired jobs were found.
 
-    The expiry of a job that an attempt has started is marked as met instead. `finish` sees to that, but not in a
-    process of version 0.1.0 that runs beside this one.
+    A job that an attempt has started has its expiry marked as met. `finish` does so too, but a process of
+    version 0.1.0 that runs beside this one doesn't.
     """
     late = (
         select(Job.id, _has_started.label("has_started"))
@@ -54,7 +54,7 @@ def _fail(connection: Connection, job_ids: Sequence[UUID]) -> None:
 
 def _lift_expiry(connection: Connection, job_ids: Sequence[UUID]) -> None:
     if job_ids:
-        # `start` may have refused the job since it was dispatched. One that is withheld stays so.
+        # `start` may have refused the dispatched job: dispatch it again. A withheld job stays withheld.
         again = case((func.isfinite(Job.dispatched_at), null()), else_=Job.dispatched_at)
         lift = update(Job).where(Job.id.in_(job_ids))
         met = {"expires_at": null(), "expiry_met": Job.expires_at}

@@ -1,4 +1,4 @@
-"""Which jobs are meant: the filter that the list and the moves of many jobs share."""
+"""The filter on jobs, used by the list and by bulk cancel and retry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from jobsvc.jobs.ids import first_id
 from jobsvc.states import WAITING, Status
 
 ID_MARGIN = timedelta(minutes=10)
-"""How far the time in an id may be from `created_at`, which decides; the range of ids only keeps the scan short.
+"""Allowed difference between an id's time and `created_at`. The id range only shortens the scan; `created_at` decides.
 
-Ids are made by Postgres' clock within milliseconds. Versions before 0.2 made them by their host's.
+Ids follow Postgres' clock within milliseconds. Versions before 0.2 used their host's clock.
 """
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Jobs by what they are; an empty filter means all of them.
+    """Conditions on jobs, all of which must hold; an empty filter matches all but webhook deliveries.
 
     `statuses`: any of them; `tags`: all of them; `created_after` ≤ creation < `created_before`.
     """
@@ -33,8 +33,8 @@ class Filter:
     created_before: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """This filter in SQL, to be joined by AND."""
-        # Deliveries are meant only where somebody asks for them.
+        """Return this filter as SQL conditions, to be joined by AND."""
+        # Deliveries match only if their type is given.
         wanted = [Job.type == self.type if self.type else Job.type != DELIVERY]
         if self.statuses:
             wanted.append(or_(*(has_status(status) for status in sorted(set(self.statuses)))))
@@ -51,13 +51,13 @@ class Filter:
         return wanted
 
 
-# Always true; in the words of the sweep's two indexes, so that Postgres sees that they hold all waiting jobs.
+# Always true. Worded like the sweep's two indexes, so that Postgres can use them for waiting jobs.
 _is_dispatched_or_not = or_(
     Job.dispatched_at >= Job.due_at, Job.dispatched_at.is_(None), Job.dispatched_at < Job.due_at
 )
 
 
 def has_status(status: Status) -> ColumnElement[bool]:
-    """That a job has this status, said so that one of the partial indexes fits: COMPLETED is the only common one."""
+    """Return the condition on a status, worded so that a partial index fits; COMPLETED needs none."""
     is_it = Job.status == status
     return is_it & _is_dispatched_or_not if status in WAITING else is_it

@@ -1,7 +1,7 @@
-"""Group commit: what threads ask for at the same time is done in one go, so that they share its price.
+"""Group commit: concurrent calls of several threads are executed as one batch.
 
-Who comes first does it for all who came by then. Meanwhile others gather, and when it is done the
-first of them leads the next group. So nobody waits for company, and a thread that comes alone pays no more.
+The first caller becomes leader and executes everything queued. Callers that arrive meanwhile form the
+next batch, led by the first of them. No call waits for a batch to fill, so a single caller pays no more.
 """
 
 import os
@@ -16,7 +16,7 @@ Outcome = TypeVar("Outcome")
 
 
 class _Member(Generic[Wish, Outcome]):
-    """What one thread wants stored. It is woken once: when there is an outcome, or when it is its turn to lead."""
+    """One thread's request. The thread is woken up once: when its outcome is known, or to lead the next batch."""
 
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
@@ -35,17 +35,17 @@ class _Member(Generic[Wish, Outcome]):
     def outcome(self) -> Outcome:
         if self.error is not None:
             raise self.error
-        if not self.outcomes:  # whoever led was torn away
+        if not self.outcomes:  # the leader's thread was interrupted
             raise StoreUnavailable("It is not known whether this was stored")
         return self.outcomes[0]
 
 
 class GroupCommit(Generic[Wish, Outcome]):
-    """Calls `do` for the wishes of all threads that wait, in one of them at a time.
+    """Calls `do` with the requests of all waiting threads, in one thread at a time.
 
-    `do` has to be all or nothing, and returns an outcome for each wish. Where it raises, it is
-    called for each wish on its own, so that nobody suffers from a wish of others; but not where
-    Postgres was away, since it may have been done then.
+    `do` must be all or nothing, and return one outcome for each request. If it raises, it is called for
+    each request separately, so that a bad request fails alone; but not after StoreUnavailable, since the
+    batch may have been committed.
     """
 
     def __init__(self, do: Callable[[Sequence[Wish]], Sequence[Outcome]]) -> None:
@@ -59,7 +59,7 @@ class GroupCommit(Generic[Wish, Outcome]):
         self._is_led = False
 
     def __call__(self, wish: Wish) -> Outcome:
-        """The outcome of this wish. Raises what `do` raises for it."""
+        """Return the outcome of this request. Raises what `do` raises for it."""
         me: _Member[Wish, Outcome] = _Member(wish)
         with self._lock:
             self._gathered.append(me)
@@ -97,9 +97,9 @@ class GroupCommit(Generic[Wish, Outcome]):
 
 
 def do_each(do: Callable[[Sequence[Wish]], Sequence[Outcome]], wishes: Sequence[Wish]) -> list[Outcome | Exception]:
-    """Call `do` for all of these wishes, or, where it raises, for each of them; returns an outcome or error for each.
+    """Call `do` with all requests, or, if it raises, with each separately; returns an outcome or error for each.
 
-    Where Postgres is unavailable, `do` may have been done; so it is not called again.
+    After StoreUnavailable `do` is not called again, since the batch may have been committed.
     """
     try:
         return list(do(wishes))

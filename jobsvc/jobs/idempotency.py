@@ -1,4 +1,4 @@
-"""Requests that may come twice: the first one makes its jobs, the others hear what it was told."""
+"""Idempotent requests: the first one stores its jobs, repeats get the same reply."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from jobsvc.errors import KeyReused, KeyUnderWay
 from jobsvc.jobs.submit import NewJob, Submitted, store
 
 KEPT = timedelta(hours=24)
-"""How long a key is remembered."""
+"""Time for which a key is kept."""
 
 
 @dataclass(frozen=True)
 class RequestKey:
-    """An Idempotency-Key, whose it is, and a fingerprint of the request, the same for the same request only."""
+    """An Idempotency-Key, its owner, and the fingerprint of its request, by which another request is recognised."""
 
     owner: str
     key: str
@@ -29,7 +29,7 @@ class RequestKey:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the request is told, and the jobs that it made: none if it is `replayed`."""
+    """The reply to a request, and the jobs that it stored: none if the reply is `replayed`."""
 
     reply: dict[str, Any]
     submitted: list[Submitted]
@@ -38,15 +38,16 @@ class Answer:
 
 @retrying
 def submit_once(key: RequestKey, new: Sequence[NewJob], tell: Callable[[list[Submitted]], dict[str, Any]]) -> Answer:
-    """Store these jobs and what `tell` makes of them, in one transaction; or return what was told for this key before.
+    """Store jobs and the reply that `tell` makes of them in one transaction, or return the key's stored reply.
 
-    Raises KeyUnderWay while another request with this key is at it, and KeyReused if it was another request.
+    Raises KeyUnderWay while another request with this key is in progress, and KeyReused if the key was used
+    with a different request.
     """
     with transaction() as connection:
         number = lock_number("idempotency key", key.owner, key.key)
         if not connection.scalar(select(func.pg_try_advisory_xact_lock(number))):
             raise KeyUnderWay("a request with this key is under way; try again when it has been answered")
-        # A statement of its own, so that it sees what the lock's last holder committed.
+        # A separate statement, to see what the lock's previous holder committed.
         if first := _remembered(connection, key):
             if first.fingerprint != key.fingerprint:
                 raise KeyReused("this key was used with another request; take a new one")
@@ -78,7 +79,7 @@ def _remember(connection: Connection, key: RequestKey, reply: dict[str, Any]) ->
 
 @retrying
 def forget_keys(limit: int) -> int:
-    """Forget up to `limit` keys that are too old to count; returns how many."""
+    """Delete up to `limit` keys older than KEPT; returns how many."""
     old = (
         select(IdempotencyKey.owner, IdempotencyKey.key)
         .where(IdempotencyKey.created_at <= now() - KEPT)

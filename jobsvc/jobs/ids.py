@@ -1,4 +1,4 @@
-"""The ids of jobs, UUIDv7 (RFC 9562 §5.7) by Postgres' clock, and that clock for whoever compares times."""
+"""Job ids, UUIDv7 (RFC 9562 §5.7) by Postgres' clock, and that clock's current time."""
 
 import os
 import threading
@@ -14,17 +14,17 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.servers import pgclock
 
 UNITS = 4096
-"""Parts of a millisecond that the 12 bits after it count (RFC 9562 §6.2, method 3): 0.24 µs each."""
+"""Fractions of a millisecond in the 12 bits after the timestamp (RFC 9562 §6.2, method 3): 0.24 µs each."""
 
 MAX_LEAD = 1000 * UNITS
-"""Ids of a process rise even if its estimate falls, but by no more than a second: then Postgres' clock was set back."""
+"""Ids keep rising while the estimated time falls by less than this, 1 s. A larger one means a clock set back."""
 
 _VERSION_AND_VARIANT = 0x7 << 76 | 0b10 << 62
 _RANDOM_BITS = (1 << 62) - 1
 
 
 class _Source:
-    """Numbers of units since the epoch, each given once and, within the process, rising."""
+    """Numbers of UNITS since the epoch: unique and rising within the process."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -35,7 +35,7 @@ class _Source:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> int:
-        """Return the first of `count` numbers in a row."""
+        """Reserve `count` consecutive numbers and return the first."""
         with self._lock:
             first = int(pgclock.now() * 1000 * UNITS)
             if 0 <= self._last - first < MAX_LEAD:
@@ -48,9 +48,9 @@ _source = _Source()
 
 
 def make_ids(connection: Connection, count: int) -> list[UUID]:
-    """Make ids of jobs that are stored next, in rising order, by Postgres' clock.
+    """Make ids for new jobs, in rising order, by Postgres' clock.
 
-    Asks Postgres for its time over `connection` where it was not learnt in the last FRESH_SECONDS.
+    Queries Postgres' time over `connection` if the last sample is older than FRESH_SECONDS.
     """
     if not pgclock.is_fresh():
         learn_clock(connection)
@@ -63,12 +63,12 @@ def make_ids(connection: Connection, count: int) -> list[UUID]:
 
 
 def first_id(at: float) -> UUID:
-    """Return the lowest id of this time, in seconds since the epoch."""
+    """Return the lowest id of the time `at`, in seconds since the epoch."""
     return UUID(int=max(int(at * 1000), 0) << 80)
 
 
 def learn_clock(connection: Connection) -> None:
-    """Learn Postgres' time, also within a transaction."""
+    """Query Postgres' time and add it as a sample; exact within a transaction, too."""
     asked_at = pgclock.seconds_since_boot()
     told = connection.execute(select(func.clock_timestamp())).scalar_one()
     pgclock.add_sample(told.timestamp(), asked_at, pgclock.seconds_since_boot())
@@ -78,9 +78,9 @@ _next_try = 0.0
 
 
 def current_time() -> datetime:
-    """Return Postgres' time, within milliseconds, asking for it where it was not learnt lately.
+    """Return Postgres' time, within milliseconds; queries it if the last sample is older than FRESH_SECONDS.
 
-    While Postgres is unavailable: by what was learnt before, else this host's. Not to be called within a transaction.
+    While Postgres is unavailable, uses earlier samples, or else this host's time. Don't call within a transaction.
     """
     global _next_try
     if not pgclock.is_fresh() and pgclock.seconds_since_boot() >= _next_try:

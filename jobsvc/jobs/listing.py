@@ -1,4 +1,4 @@
-"""The list of jobs, a page at a time."""
+"""The list of jobs, page by page."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,18 +15,18 @@ from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.serialize import dump_job
 
 MAX_BYTES = 8 * 1024 * 1024
-"""A page ends with the job that brings its JSON to this many bytes."""
+"""A page ends with the job whose JSON takes it to this size (bytes)."""
 
 PORTION_BYTES = 4 * 1024 * 1024
-"""Jobs are read in portions of about this many bytes, so that a page is not in memory before it is known to end."""
+"""Approximate size (bytes) of the portions in which jobs are read, to limit memory."""
 
 COMPRESSION = 100
-"""What Postgres has compressed may be this many times as large. pglz reaches 90 with repeated text."""
+"""Assumed compression ratio of values that Postgres has compressed. pglz reaches 90 with repeated text."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Jobs, the newest first, the JSON of each, and the id to go on below; None on the last page."""
+    """Jobs, newest first, the JSON of each, and the id below which the next page starts; None on the last page."""
 
     jobs: Sequence[Job]
     texts: Sequence[str]
@@ -34,12 +34,11 @@ class Page:
 
 
 def page(which: Filter, limit: int, below: UUID | None = None, dump: Callable[[Job], Any] = dump_job) -> Page:
-    """Return up to `limit` of these jobs, whose ids are below that one, by falling id: the newest first.
+    """Return up to `limit` matching jobs with ids less than `below`, by descending id: newest first.
 
-    `dump` makes what is written of a job. Once that takes MAX_BYTES in all, the page ends, whatever the limit.
-    An id begins with the time at which it was made and never changes, so that whoever goes on below
-    `Page.next` sees each job once, however many are added meanwhile. One that is committed late,
-    under an id from before, may be missed, but moves no other.
+    `dump` makes a job's JSON value. The page ends early once its JSON takes MAX_BYTES.
+    Ids start with their time and never change, so that paging by `Page.next` shows each job once, however
+    many are added meanwhile. A job committed late, with an older id, may be missed but shifts no other.
     """
     jobs: list[Job] = []
     texts: list[str] = []
@@ -58,9 +57,9 @@ def page(which: Filter, limit: int, below: UUID | None = None, dump: Callable[[J
 
 
 def keys(which: Filter, below: UUID | None) -> Select[Any]:
-    """The ids of these jobs below that one, by falling id, and the bytes that each takes in Postgres."""
+    """Select the ids of matching jobs less than `below`, descending, and the size of each in Postgres (bytes)."""
     size = func.pg_column_size(Job.payload) + func.coalesce(func.pg_column_size(Job.result), 0)
-    # Neither reads what stands outside of the row, as octet_length(payload::text) would.
+    # Neither function reads TOASTed values, as octet_length(payload::text) would.
     compressed = or_(
         func.pg_column_compression(Job.payload).is_not(None), func.pg_column_compression(Job.result).is_not(None)
     )
@@ -73,7 +72,7 @@ def keys(which: Filter, below: UUID | None) -> Select[Any]:
 
 
 def _portions(found: Sequence[Row[Any]]) -> Iterator[list[UUID]]:
-    """The ids of these, in portions; a job larger than one is a portion of its own."""
+    """Yield the ids in portions of about PORTION_BYTES; a larger job is a portion of its own."""
     ids: list[UUID] = []
     room = PORTION_BYTES
     for row in found:

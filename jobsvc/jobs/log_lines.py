@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 MAX_LINES = 1000
 MAX_BYTES = 64 * 1024
-"""Of an attempt's log the newest lines are kept: at most MAX_LINES, and MAX_BYTES of text."""
+"""Limits of an attempt's log: the newest lines are kept, at most MAX_LINES, and MAX_BYTES of text."""
 
 Line = dict[str, Any]
 """{time, level, message}."""
@@ -25,15 +25,15 @@ class Lines(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The bytes of their text."""
+        """The size of their text in bytes."""
         return sum(len(line["message"].encode()) for line in self.lines)
 
     def after(self, number: int) -> "Lines":
-        """Return those with a higher number."""
+        """Return the lines with a number above `number`."""
         return Lines(self.last, self.lines[max(number - self.before, 0) :])
 
     def newest(self, most: int = MAX_LINES) -> "Lines":
-        """Return the newest of them: at most `most`, and MAX_BYTES of text."""
+        """Return the newest lines: at most `most`, and MAX_BYTES of text."""
         room, kept = MAX_BYTES, 0
         for line in reversed(self.lines[-most:]):
             room -= len(line["message"].encode())
@@ -43,7 +43,7 @@ class Lines(NamedTuple):
         return self if kept == len(self.lines) else Lines(self.last, self.lines[len(self.lines) - kept :])
 
     def shown(self) -> list[Line]:
-        """Return the newest of them for a reader: where earlier ones are missing, a first line says how many."""
+        """Return the newest lines for display; if earlier ones are missing, a first line says how many."""
         kept = self.newest()
         if kept.before == 0:
             return kept.lines
@@ -55,7 +55,7 @@ NO_LINES = Lines(0, [])
 
 
 def join(portions: Iterable[Lines]) -> Lines:
-    """Join portions of one log, which may overlap and come in any order: the newest lines up to the first gap."""
+    """Join portions of one log, which may overlap and be in any order; returns the newest lines without a gap."""
     numbered = {
         number: line for portion in portions for number, line in enumerate(portion.lines, start=portion.before + 1)
     }
@@ -66,18 +66,18 @@ def join(portions: Iterable[Lines]) -> Lines:
 
 
 def dropped(count: int, following: Line) -> Line:
-    """Return the line that stands for `count` lines which are no longer kept, before `following`."""
+    """Return a line that replaces `count` lines no longer kept, with the time of the line `following`."""
     return {"time": following["time"], "level": "WARNING", "message": f"{count} earlier lines dropped"}
 
 
 class Portions:
-    """The stored portions of one log, so that it is known which of them newer lines make superfluous."""
+    """Tracks the stored portions of one log, to know which of them newer lines make superfluous."""
 
     def __init__(self) -> None:
         self._portions: deque[tuple[int, int, int]] = deque()  # last, number of lines, size
 
     def superfluous(self, new: Lines) -> int:
-        """Return the number of the last stored line that is not kept any more, once `new` is stored; 0 for none."""
+        """Return the number of the last stored line that is no longer kept once `new` is stored; 0 for none."""
         count, size = len(new.lines), new.size
         for last, lines, bytes_ in reversed(self._portions):
             if count >= MAX_LINES or size >= MAX_BYTES:
@@ -86,7 +86,7 @@ class Portions:
         return 0
 
     def add(self, new: Lines) -> None:
-        """Note that `new` is stored, and that what it made superfluous is deleted."""
+        """Record that `new` was stored and the portions it made superfluous were deleted."""
         gone = self.superfluous(new)
         while self._portions and self._portions[0][0] <= gone:
             self._portions.popleft()

@@ -1,4 +1,4 @@
-"""How an attempt ended, in the words of whoever made it."""
+"""The result of an attempt."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from jobsvc.states import Outcome
 
 UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
-"""How a start may end that doesn't count as an attempt."""
+"""Outcomes of a start that doesn't count as an attempt."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How an attempt ended. `delay` (seconds) stands in for the job's own interval.
+    """The result of an attempt.
 
-    `logs`: lines that it logged and that are not stored yet, [{time, level, message}]; the last one has the number
-    `last_line`, counted from 1. Not `begun`: its handler was never called.
+    delay: seconds until the next start, instead of the job's retry interval.
+    logs: lines not stored yet, [{time, level, message}]; the last one has the number `last_line`, from 1.
+    begun: False if the handler was never called.
     """
 
     job_id: UUID
@@ -40,20 +41,20 @@ class AttemptResult:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it says nothing but that the attempt completed."""
+        """True if the attempt completed without a result value, progress or logs."""
         return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
 
 
 def lost(job_id: UUID, fence: int, message: str) -> AttemptResult:
-    """The end of an attempt that nobody will end any more; `message` says why."""
+    """Return the result of an attempt whose worker was lost; `message` says why."""
     return AttemptResult(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
 
 
 def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptResult:
-    """The end of an attempt whose handler returned this."""
+    """Return the result of an attempt whose handler returned `result`."""
     return AttemptResult(job_id, fence, Outcome.COMPLETED, result)
 
 
 def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptResult:
-    """The end that puts a job back, uncounted."""
+    """Return the result that returns a job to its queue, uncounted."""
     return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)

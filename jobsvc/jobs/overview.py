@@ -1,4 +1,4 @@
-"""What is going on: the latest jobs, and how fast it goes. All by index."""
+"""The overview: the latest jobs, and statistics of each job type. All queries use indexes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from jobsvc.handlers import DELIVERY
 from jobsvc.states import WAITING, Status
 
 SAMPLE = 10_000
-"""How many jobs `paces` looks at in each of the places where those are that moved last."""
+"""Number of jobs that `paces` reads in each of its samples."""
 
 
 @dataclass(frozen=True)
 class JobSummary:
-    """A job without what may be large: its payload and its result."""
+    """A job without its payload and result, which may be large."""
 
     id: UUID
     type: str
@@ -40,7 +40,7 @@ _GLANCE = [getattr(Job, name) for name in JobSummary.__dataclass_fields__]
 
 
 def latest(limit: int, followed: Collection[UUID] = ()) -> list[JobSummary]:
-    """The newest `limit` jobs, the newest `limit` that run, and those `followed`, all by falling id."""
+    """Return the newest `limit` jobs, the newest `limit` running ones and those `followed`, by descending id."""
     newest = select(Job.id).order_by(Job.id.desc()).limit(limit)
     wanted = union_all(
         select(newest.where(Job.type != DELIVERY).subquery().c.id),
@@ -54,7 +54,7 @@ def latest(limit: int, followed: Collection[UUID] = ()) -> list[JobSummary]:
 
 @dataclass(frozen=True)
 class TypeStats:
-    """How many jobs of a type started, completed and failed; how long (seconds) those that completed ran."""
+    """Numbers of a type's jobs that started, completed and failed; mean and longest run (s) of completed ones."""
 
     type: str
     started: int
@@ -65,10 +65,10 @@ class TypeStats:
 
 
 def paces(queues: Sequence[str], within: float) -> list[TypeStats]:
-    """The types of the jobs that moved in the last `within` seconds, the slowest first.
+    """Return statistics of the job types that were active in the last `within` seconds, the slowest first.
 
-    It looks only where those are that move: at the newest SAMPLE jobs, and, since queues are served
-    in order, at the SAMPLE before the next one of each of these queues. Where more moved, it counts too few.
+    Samples only the newest SAMPLE jobs, and, since queues are served in order, the SAMPLE jobs before
+    the next one of each of these queues. If more jobs were active, the counts are too low.
     """
     places = [select(_sample(None).subquery()), *(select(_sample(queue).subquery()) for queue in queues)]
     job = union(*places).subquery().c

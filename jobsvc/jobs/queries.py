@@ -1,4 +1,4 @@
-"""Jobs as they stand."""
+"""Reads jobs and their attempts."""
 
 from typing import Any
 from uuid import UUID
@@ -12,26 +12,26 @@ from jobsvc.errors import JobNotFound, VersionMismatch
 from jobsvc.jobs.log_lines import Lines
 
 MAX_ATTEMPTS = 1000
-"""Largest number of attempts that are read of one job; the newest ones."""
+"""Maximum number of attempts read of one job: the newest."""
 
 MAX_BYTES = 8 * 1024 * 1024
-"""No older attempt is read once the text of newer ones has reached this."""
+"""No older attempt is read once the text of newer ones takes this many bytes."""
 
 ATTEMPT_BYTES = 300
-"""What an attempt takes beside its texts."""
+"""Size of an attempt in bytes, not counting its texts."""
 
 Versions = frozenset[int] | None
 """The versions of a job that a caller accepts; None accepts any."""
 
 
 def get(job_id: UUID) -> Job:
-    """The job. Raises JobNotFound."""
+    """Return the job. Raises JobNotFound."""
     with transaction() as connection:
         return load(Session(connection), job_id)
 
 
 def history(job_id: UUID) -> tuple[Job, list[Attempt]]:
-    """Return the job, and its newest attempts that have rows (see Attempt), in the order they began.
+    """Return the job, and its newest attempts that have rows (see Attempt), by start time.
 
     Raises JobNotFound.
     """
@@ -39,9 +39,9 @@ def history(job_id: UUID) -> tuple[Job, list[Attempt]]:
 
 
 def full_history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
-    """Return what `history` does, and the lines that were stored while attempts ran, by their fences.
+    """Return the same as `history`, and the log lines stored while attempts ran, by fence.
 
-    Of the newest MAX_ATTEMPTS attempts, as many as bring it to MAX_BYTES, at least one. Raises JobNotFound.
+    Of the newest MAX_ATTEMPTS attempts, fewer if their text reaches MAX_BYTES, at least one. Raises JobNotFound.
     """
     with transaction() as connection:
         session = Session(connection)
@@ -63,13 +63,13 @@ def full_history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines
 
 
 def _bytes(text: SQLColumnExpression[Any]) -> ColumnElement[int]:
-    """About what this text takes as JSON, where characters beyond ASCII are escaped."""
+    """Return SQL for the approximate size of this text as JSON with non-ASCII characters escaped, in bytes."""
     beyond_ascii = func.octet_length(text) - func.char_length(text)
     return func.coalesce(func.octet_length(cast(func.to_json(text), Text)) + 2 * beyond_ascii, 0)
 
 
 def _oldest_to_read(job_id: UUID) -> Any:
-    """Select the fence of the oldest attempt to read. Postgres counts, so that nothing is read that isn't shown."""
+    """Select the fence of the oldest attempt to read. Postgres adds up sizes, so that no text is read in vain."""
     texts = (Attempt.error_message, Attempt.traceback, cast(Attempt.logs, Text))
     newest = (
         select(Attempt.fence, sum(map(_bytes, texts), start=literal(ATTEMPT_BYTES)).label("size"))
@@ -90,7 +90,7 @@ def _oldest_to_read(job_id: UUID) -> Any:
 
 
 def load(session: Session, job_id: UUID) -> Job:
-    """The job, within a transaction of the caller's. Raises JobNotFound."""
+    """Return the job, within the caller's transaction. Raises JobNotFound."""
     job = session.get(Job, job_id)
     if job is None:
         raise JobNotFound(f"no job has the id {job_id}")

@@ -1,4 +1,4 @@
-"""Queues: what is in them, and the pause of one, which Postgres keeps."""
+"""Queues: their job counts, and pausing them; Postgres stores which are paused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jobsvc.states import Status
 
 @dataclass(frozen=True)
 class QueueState:
-    """A queue as it stands. `oldest_waiting`: for how long (seconds) its longest due job has been due, None without."""
+    """The state of a queue. `oldest_waiting`: seconds since its longest due job was due; None if no job is due."""
 
     name: str
     is_paused: bool
@@ -27,7 +27,7 @@ class QueueState:
 
 @retrying
 def pause(name: str) -> None:
-    """Start no job of this queue from now on; those that run go on. Nothing changes where it is paused already."""
+    """Start no more jobs of this queue; running jobs continue. No effect if it is paused already."""
     with transaction() as connection:
         since = func.coalesce(Queue.paused_at, now())
         connection.execute(
@@ -39,22 +39,22 @@ def pause(name: str) -> None:
 
 @retrying
 def resume(name: str) -> None:
-    """Let jobs of this queue start again; the next sweep dispatches those that were held back."""
+    """Let jobs of this queue start again; the next sweep dispatches the withheld ones."""
     with transaction() as connection:
         connection.execute(delete(Queue).where(Queue.name == name))
 
 
 def paused_queues() -> set[str]:
-    """The names of the queues that are paused."""
+    """Return the names of the paused queues."""
     with transaction() as connection:
         return set(connection.scalars(paused))
 
 
 def queue_states(served: Sequence[str]) -> list[QueueState]:
-    """The queues `served`, in their order, and after them the others that hold unfinished jobs.
+    """Return the state of the queues `served`, in order, then of other queues with unfinished jobs.
 
-    The counts are of this moment, but with millions of jobs up to RATIO times as old as counting
-    takes; whether a queue is paused is always of this moment.
+    With millions of jobs the counts may be cached, for up to RATIO times as long as counting takes;
+    `is_paused` is always current.
     """
     unfinished, ended = depths(), _ended()
     are_paused = paused_queues()

@@ -18,7 +18,7 @@ from jobsvc.states import Status
 class Chunk(NamedTuple):
     """Lines to append to the log of a running attempt.
 
-    superfluous: the number of the last stored line that is no longer kept, now that there are these.
+    superfluous: the number of the last stored line that is no longer kept once these are stored.
     """
 
     started: StartedAttempt
@@ -72,16 +72,16 @@ _append_lines = (
         ["job_id", "fence", *_COLUMNS],
         select(_of_lines.c.id, _of_lines.c.fence, *(_of_lines.c[name] for name in _COLUMNS)),
     )
-    .on_conflict_do_nothing()  # stored before by a statement whose answer was lost
+    .on_conflict_do_nothing()  # stored before, by a statement whose reply was lost
     .cte("appended")
 )
 _store_lines = select(_of_lines.c.id, _of_lines.c.fence).add_cte(_delete_lines, _append_lines)
 
 
 def report(progress: Iterable[tuple[StartedAttempt, dict[str, Any]]]) -> Attempts:
-    """Store the newest progress, {percent, message}, of these attempts by one statement.
+    """Store the newest progress, {percent, message}, of these attempts in one statement.
 
-    Returns the attempts for which it was stored. The others hold their jobs no more, or their rows were locked.
+    Returns the attempts for which it was stored. The others have lost their leases, or their rows were locked.
     Raises StoreUnavailable.
     """
     told = [{"id": str(started.job_id), "fence": started.fence, "progress": newest} for started, newest in progress]
@@ -90,10 +90,10 @@ def report(progress: Iterable[tuple[StartedAttempt, dict[str, Any]]]) -> Attempt
 
 
 def append_lines(chunks: Sequence[Chunk]) -> Attempts:
-    """Append lines to the logs of these attempts, and delete superfluous ones, by one statement.
+    """Append lines to the logs of these attempts and delete superfluous ones, in one statement.
 
-    The version of a job stays as it is. Returns the attempts for which lines were stored, as `report` does.
-    Raises StoreUnavailable; whether lines were stored then is unknown, and storing them again does no harm.
+    Doesn't change the version of a job. Returns the attempts for which lines were stored, as `report` does.
+    Raises StoreUnavailable: the lines may have been stored then; storing them again is harmless.
     """
     told = [
         {

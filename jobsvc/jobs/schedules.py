@@ -1,4 +1,4 @@
-"""Schedules: a job made at each tick of a cron expression, one however many processes look."""
+"""Schedules: one new job at each tick of a cron expression, however many processes check."""
 
 import logging
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from jobsvc.jobs.submit import NewJob, Submitted, store
 logger = logging.getLogger("jobsvc.schedules")
 
 RETRY_SECONDS = 60
-"""How long a schedule is left alone that could not tick."""
+"""Pause before a schedule that could not tick is tried again."""
 
 
 @dataclass(frozen=True)
 class NewSchedule:
-    """A schedule as a client asks for it: `job` as it was given, `new_job` with the defaults filled in.
+    """A schedule as requested by a client. `job`: the body as given. `new_job`: the job with all defaults.
 
     The cron expression and the time zone have passed the checks of `jobs.cron`.
     """
@@ -40,9 +40,9 @@ class NewSchedule:
 
 @retrying
 def put(new: NewSchedule) -> tuple[Schedule, bool]:
-    """Store this schedule in the place of the one of its name; returns it, and whether there was none.
+    """Create the schedule or replace the one with its name; returns it, and True if it was created.
 
-    It goes on from now; but where cron and time zone stay as they were, a tick that is due is still made.
+    Its next tick is the first after now, but if cron and time zone don't change, a tick that is due still fires.
     """
     given = {**vars(new), "new_job": new.new_job._asdict()}
     with transaction() as connection:
@@ -61,7 +61,7 @@ def put(new: NewSchedule) -> tuple[Schedule, bool]:
 
 
 def get(name: str) -> Schedule:
-    """The schedule. Raises ScheduleNotFound."""
+    """Return the schedule. Raises ScheduleNotFound."""
     with transaction() as connection:
         schedule = Session(connection).get(Schedule, name)
     if schedule is None:
@@ -70,14 +70,14 @@ def get(name: str) -> Schedule:
 
 
 def every() -> list[Schedule]:
-    """All schedules, by name."""
+    """Return all schedules, ordered by name."""
     with transaction() as connection:
         return list(Session(connection).scalars(select(Schedule).order_by(Schedule.name)))
 
 
 @retrying
 def remove(name: str) -> None:
-    """Delete the schedule; the jobs that it made stay. Raises ScheduleNotFound."""
+    """Delete the schedule, but not its jobs. Raises ScheduleNotFound."""
     with transaction() as connection:
         if not connection.execute(delete(Schedule).where(Schedule.name == name)).rowcount:
             raise _not_found(name)
@@ -85,7 +85,7 @@ def remove(name: str) -> None:
 
 @retrying
 def run(name: str) -> Submitted:
-    """Make the schedule's job now, enabled or not; its ticks stay as they are. Raises ScheduleNotFound."""
+    """Submit the schedule's job now, enabled or not, without changing its ticks. Raises ScheduleNotFound."""
     with transaction() as connection:
         session = Session(connection)
         schedule = session.get(Schedule, name, with_for_update=True)
@@ -99,10 +99,10 @@ def run(name: str) -> Submitted:
 
 @retrying
 def tick(limit: int) -> list[Dispatch]:
-    """Make one job for each of up to `limit` schedules that are due, however many ticks they have missed.
+    """Submit one job for each of up to `limit` due schedules, however many ticks they have missed.
 
-    The next tick is the first one after now. A schedule that another process has at hand is left to it.
-    Returns what is to be dispatched.
+    Their next tick is the first one after now. Schedules locked by another process are left to it.
+    Returns the dispatches.
     """
     due = (
         select(Schedule)
@@ -123,20 +123,20 @@ def tick(limit: int) -> list[Dispatch]:
 
 
 def _move_on(schedule: Schedule, moment: datetime) -> NewJob | None:
-    """Set the schedule's next tick; returns the job to make now, or None when that can't be told."""
+    """Set the schedule's next tick; returns the job to submit now, or None if the schedule can't be evaluated."""
     try:
         job = NewJob(**schedule.new_job)
         schedule.next_run_at = next_tick(schedule.cron, schedule.timezone, moment)
         return job
     except Exception:
-        # Stored by another version, or under other time zone data; the other schedules go on.
+        # Stored by another version, or with other time zone data. The other schedules must still tick.
         logger.exception("the schedule %s can't tick; tried again in %d s", schedule.name, RETRY_SECONDS)
         schedule.next_run_at = moment + timedelta(seconds=RETRY_SECONDS)
         return None
 
 
 def seconds_to_next() -> float | None:
-    """How long until the next tick of any schedule; None if there is none to come."""
+    """Return the seconds until the next tick of any schedule, at least 0; None if there is none."""
     with transaction() as connection:
         wait = connection.scalar(select(seconds_until(func.min(Schedule.next_run_at))).where(Schedule.enabled))
     return None if wait is None else max(float(wait), 0.0)

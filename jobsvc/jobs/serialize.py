@@ -1,4 +1,4 @@
-"""Jobs and attempts as they go over the wire, in replies, events and webhooks."""
+"""JSON of jobs and attempts, for replies, events and webhooks."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -99,22 +99,22 @@ class ScheduleShown(TypedDict):
 
 
 def show_time(moment: datetime | None) -> str | None:
-    """RFC 3339, UTC, with milliseconds and Z."""
+    """Return the time in RFC 3339, UTC, with milliseconds and Z; None for None."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
 
 
 def show_number(value: float) -> float:
-    """The number as it was most likely written: 5, not 5.0."""
+    """Return a whole number as an int: 5, not 5.0."""
     return int(value) if value.is_integer() else value
 
 
 def _in_order(value: dict[str, Any] | None, *keys: str) -> Any:
-    """The object with its keys in the documented order, which jsonb doesn't keep."""
+    """Return the object with its keys in the documented order, which jsonb doesn't keep."""
     return None if value is None else {key: value[key] for key in keys}
 
 
 def dump_job(job: Job) -> JobShown:
-    """A job as GET /jobs/:id shows it."""
+    """Return a job as in GET /jobs/:id."""
     waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
     return {
         "id": str(job.id),
@@ -143,7 +143,7 @@ def dump_job(job: Job) -> JobShown:
 
 
 def dump_schedule(schedule: Schedule) -> ScheduleShown:
-    """A schedule as GET /schedules/:name shows it."""
+    """Return a schedule as in GET /schedules/:name."""
     return {
         "name": schedule.name,
         "cron": schedule.cron,
@@ -157,7 +157,7 @@ def dump_schedule(schedule: Schedule) -> ScheduleShown:
 
 
 def dump_snapshot(job: Any) -> dict[str, Any]:
-    """How far a job has come, as an event tells it. The job may be a `Snapshot`."""
+    """Return a job's status and progress as in an event. The job may be a `Snapshot`."""
     return {
         "id": str(job.job_id),
         "status": job.status,
@@ -168,10 +168,10 @@ def dump_snapshot(job: Any) -> dict[str, Any]:
 
 
 def dump_attempts(job: Job, ended: Sequence[Attempt], lines: Mapping[int, Sequence[Lines]]) -> list[AttemptShown]:
-    """A job's attempts as GET /jobs/:id/attempts shows them, the first one first.
+    """Return a job's attempts as in GET /jobs/:id/attempts, the first one first.
 
-    The attempt that runs, or that succeeded in silence, has no row of its own: the job's row says all of it.
-    lines: what was stored of the logs while the attempts ran, by their fences.
+    A running attempt, or a success without log lines at its end, has no row; it is made from the job's row.
+    lines: log lines stored while the attempts ran, by fence.
     """
     shown: list[AttemptShown] = [
         {
@@ -191,7 +191,7 @@ def dump_attempts(job: Job, ended: Sequence[Attempt], lines: Mapping[int, Sequen
         }
         for attempt in ended
     ]
-    # `ended` may be newer than `job`, and hold what was running a moment ago.
+    # `ended` may be newer than `job`, and contain the attempt that was running in `job`.
     if job.status in (Status.PROCESSING, Status.COMPLETED) and job.fence not in {attempt.fence for attempt in ended}:
         shown.append(
             {
@@ -216,5 +216,5 @@ def _dump_lines(portions: Sequence[Lines]) -> list[LineShown]:
 
 
 def dump_line(attempt: int, line: Line) -> dict[str, Any]:
-    """A line of an attempt's log, as an event shows it."""
+    """Return a line of an attempt's log as in an event."""
     return {"attempt": attempt, **_in_order(line, "time", "level", "message")}

@@ -1,4 +1,4 @@
-"""The start of an attempt: one of many dispatches is let through, under a lease and with a new fence."""
+"""Starts attempts, each under a lease and with a new fence. Of duplicate dispatches only one starts the job."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ from jobsvc.servers import pgclock
 from jobsvc.states import Status
 
 CLOCK_SECONDS = 60
-"""How old what a worker knows of Postgres' clock may be; in that time the two part by 30 ms at most."""
+"""Age (seconds) at which a worker samples Postgres' clock again; the clocks drift by 30 ms at most in that time."""
 
 
 class StartedAttempt(NamedTuple):
-    """An attempt that was begun: what its worker needs to run it, and the fence to finish it with."""
+    """A started attempt: what its worker needs to run it, and the fence that `finish` requires."""
 
     job_id: UUID
     type: str
@@ -34,7 +34,7 @@ class StartedAttempt(NamedTuple):
     traceparent: str | None = None
 
 
-# Of this statement, not of the transaction, which may have waited for a concurrency key.
+# The statement's time, not the transaction's, which may have waited for a concurrency key.
 _moment = func.statement_timestamp()
 _begin = (
     update(Job)
@@ -46,7 +46,7 @@ _begin = (
         worker=bindparam("by"),
         started_at=_moment,
         lease_expires_at=_moment + seconds(bindparam("lease", type_=Double)),
-        # Should it have been withheld: its next turn is to be dispatched again.
+        # If it was withheld: its next turn must be dispatched again.
         dispatched_at=func.least(Job.dispatched_at, now()),
         progress=null(),
         cancel_requested_at=null(),
@@ -63,7 +63,7 @@ def _counted(begin: Any) -> Any:
     return counting(begin, lambda job: Count(Event.STARTED, seconds=job.waited))
 
 
-# Built once: that takes longer than Postgres does.
+# Built once: building takes longer than Postgres takes to execute it.
 _types = bindparam("types", type_=ARRAY(Text))
 _is_known = cast(_types, ARRAY(Text)).is_(None) | (Job.type == any_(cast(_types, ARRAY(Text))))
 _begin_free = _counted(_begin.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known))
@@ -73,19 +73,19 @@ _begin_admitted = _counted(_begin)
 def start(
     job_ids: Sequence[UUID], worker: str, lease_seconds: float, types: Collection[str] | None = None
 ) -> list[StartedAttempt]:
-    """Begin an attempt of each of these jobs that waits, is due and has not expired.
+    """Start an attempt of each given job that is waiting, due and not expired; returns the started attempts.
 
     types: the job types that the worker can run; None for any.
-    The others are left as they are: another dispatch was first, or they have ended. So are those
-    whose type is not among `types`, whose queue is paused, or whose concurrency key has no place free;
-    these are withheld. Each started job is `worker`'s for `lease_seconds`, to be renewed by `renew`.
+    lease_seconds: how long `worker` holds the jobs unless `renew` extends the lease.
+    Jobs that have ended, or that another dispatch has started, are skipped. Jobs of other types, of paused
+    queues, or of concurrency keys without a free slot are withheld.
     """
-    by_text = {str(id_): id_ for id_ in job_ids}  # as text they cross the wire in half the time
+    by_text = {str(id_): id_ for id_ in job_ids}  # text transfers in half the time
     asked = {"by": worker, "lease": lease_seconds}
     known = None if types is None else list(types)
     with statement() as connection:
         started = connection.execute(_begin_free, {"ids": list(by_text), "types": known, **asked}).all()
-        if not pgclock.is_fresh(CLOCK_SECONDS):  # for the processes that run jobs, which ask Postgres nothing
+        if not pgclock.is_fresh(CLOCK_SECONDS):  # for the child processes, which don't query Postgres
             learn_clock(connection)
     if len(started) < len(by_text):
         left = set(job_ids) - {by_text[row.id] for row in started}

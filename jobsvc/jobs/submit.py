@@ -1,4 +1,4 @@
-"""New jobs: stored, before anybody is told that they were accepted."""
+"""Stores new jobs, before they are reported as accepted."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ from jobsvc.states import Status
 
 
 class NewJob(NamedTuple):
-    """A job as a client asks for it, with the defaults filled in. Durations are seconds."""
+    """A job as requested by a client, with all defaults. Durations are in seconds."""
 
     type: str
     queue: str
@@ -40,9 +40,9 @@ class NewJob(NamedTuple):
 
 
 class Submitted(NamedTuple):
-    """What became of a job that was asked for: its id, and what is to be dispatched of it.
+    """A submitted job's id and its dispatch.
 
-    Where another, unfinished job has its unique key, that one's id, and nothing to dispatch.
+    If another unfinished job has the unique key: that job's id, and None.
     """
 
     job_id: UUID
@@ -73,9 +73,9 @@ _AS_GIVEN = (
 )
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
-# A job that is due counts as dispatched from the start, which saves every job a second write: its
-# process pushes it to RQ next, and where that failed the sweep finds it missing there. Whether one
-# whose concurrency key or queue may hold it up goes there is for the relay's next look.
+# A due job is inserted as dispatched, which saves every job a second write. This process enqueues it
+# next; if that fails, a sweep finds it missing in RQ. If the job has a concurrency key or its queue is
+# paused, the relay's next check decides whether it is dispatched.
 _is_claimed = _new.c.concurrency_key.is_(None) & _new.c.queue.not_in(paused)
 _insert = (
     insert(Job)
@@ -93,7 +93,7 @@ _insert = (
             case((_is_later, null()), (_is_claimed, now())),
             now() + seconds(_new.c.expires_in),
         )
-        # One order for all, so that two batches with the same unique keys don't wait for each other.
+        # A fixed order: two batches with the same unique keys must not wait for each other (deadlock).
         .order_by(_new.c.type, _new.c.unique_key, _new.c.id),
     )
     .on_conflict_do_nothing(
@@ -101,7 +101,7 @@ _insert = (
         index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
     )
     .returning(
-        # As text and as a float, since a UUID and a Decimal for each of a thousand jobs take their time.
+        # Text and float: creating a UUID and a Decimal for each of a thousand jobs is slow.
         *(cast(Job.id, Text).label("id"), Job.due_at, cast(seconds_until(Job.due_at), Double).label("wait")),
         *(Job.dispatched_at.is_not(None).label("is_claimed"), Job.type, Job.queue),
     )
@@ -110,11 +110,10 @@ _insert_counted = counting(_insert, lambda job: Count(Event.ACCEPTED))
 
 
 def submit(new: Sequence[NewJob]) -> list[Submitted]:
-    """Store these jobs, all or none, in one transaction.
+    """Store new jobs in one transaction, all or none; returns one Submitted for each, in order.
 
-    Returns what became of each, in the order given; a new job's id is a UUIDv7 (RFC 9562). A job
-    whose unique key is taken, or comes twice, is not stored. Raises StoreUnavailable, and then
-    nothing was promised.
+    A new job's id is a UUIDv7 (RFC 9562). A job is not stored if its unique key is taken, or occurs
+    earlier in `new`. Raises StoreUnavailable: the jobs may have been stored, but are not accepted.
     """
     if any(job.unique_key is not None for job in new):
         return _submit_keyed(new)
@@ -128,37 +127,37 @@ def _submit_keyed(new: Sequence[NewJob]) -> list[Submitted]:
 
 
 def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
-    # Without unique keys one statement does it.
+    # Without unique keys one statement is enough.
     with statement() as connection:
         return store(connection, new, is_alone=True)
 
 
 def submit_each(new: Sequence[NewJob]) -> list[Submitted | Exception]:
-    """Store these jobs without unique keys by one statement, or, where Postgres refuses it, each by one of its own.
+    """Store jobs without unique keys in one statement, or, if Postgres rejects it, each in its own.
 
-    Returns what became of each, or why it was not stored, in the order given.
+    Returns a Submitted, or the error, for each job, in order.
     """
     return do_each(_submit_freely, new)
 
 
-# A job without a unique key waits for no other transaction, so none of a group holds the others up.
+# A job without a unique key waits for no other transaction, so none in a group delays the others.
 _submit_one = GroupCommit(_submit_freely)
 
 
 def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False) -> list[Submitted]:
-    """`submit`, within a transaction of the caller's. Nothing may be dispatched before it is committed.
+    """Store new jobs like `submit`, in the caller's transaction. Dispatch nothing before it is committed.
 
-    is_alone: the statement is a transaction of its own.
+    is_alone: True if each statement is its own transaction.
     """
     ids = make_ids(connection, len(new))
     rows_of = [_row(id_, job) for id_, job in zip(ids, new, strict=True)]
     found: dict[int, Submitted] = {}
-    while len(found) < len(new):  # again, when the holder of a unique key ended between the two statements
+    while len(found) < len(new):  # race: the holder of a unique key may end between the two statements
         missing = {rows_of[i]["id"]: i for i in range(len(new)) if i not in found}
         asked_at = pgclock.seconds_since_boot()
         stored = connection.execute(_insert_counted, {"rows": [rows_of[i] for i in missing.values()]}).all()
         if is_alone and stored and not pgclock.is_fresh(pgclock.SAMPLE_SECONDS):
-            # What it returns tells its time, which in a transaction would be that of an earlier statement.
+            # now() is this statement's time; in a transaction it would be that of an earlier statement.
             told = stored[0].due_at.timestamp() - stored[0].wait
             pgclock.add_sample(told, asked_at, answered_at=pgclock.seconds_since_boot())
         for row in stored:
@@ -173,7 +172,7 @@ def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False)
 
 
 def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, str | None], UUID]:
-    """The unfinished jobs that have the unique keys of these, by type and key."""
+    """Return the ids of the unfinished jobs that have these jobs' unique keys, by type and key."""
     keys = {(job.type, job.unique_key) for job in jobs}
     taken = select(Job.type, Job.unique_key, Job.id).where(
         tuple_(Job.type, Job.unique_key).in_(keys), text(IS_UNFINISHED)
@@ -190,7 +189,7 @@ def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
 
 
 def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
-    """What the INSERT is given of a job; what is left out is null."""
+    """Return a job as a record for the INSERT; columns left out are null."""
     type_, queue, payload, timeout, retry_intervals, *more = job
     row = {"id": str(job_id), "type": type_, "queue": queue, "payload": payload, "timeout": timeout}
     row["retry_intervals"] = retry_intervals

@@ -1,4 +1,4 @@
-"""Webhooks: whoever ends a job that has a URL to tell makes the job that tells it, in the same transaction."""
+"""Webhooks: the transaction that ends a job with a webhook URL also inserts the job that delivers it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +21,7 @@ from jobsvc.masking import mask_job
 from jobsvc.states import ENDED, Status
 
 AT_ONCE = 50
-"""The most jobs that one statement reads and tells of, since each may be large."""
+"""Maximum number of ended jobs that one statement reads; each may be large."""
 
 _told = rows("told", id=Uuid, delivery=Uuid)
 _name_delivery = (
@@ -30,14 +30,14 @@ _name_delivery = (
     .values(webhook_job_id=_told.c.delivery, version=Job.version + 1)
     .returning(Job)
 )
-# Not dispatched: whoever ends a job may have no relay; the next one that looks finds it.
+# Not dispatched here: the process may have no relay. The next check by any relay dispatches it.
 _insert = insert(Job).values(type=handlers.DELIVERY, status=Status.PENDING, due_at=now())
 
 
 def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
-    """Make a delivery for each of these jobs that has ended and has a URL to tell; returns their ids.
+    """Insert a delivery for each given job that has ended and has a webhook URL; returns the deliveries' ids.
 
-    To be called within the transaction that ended them.
+    Call it in the transaction that ended the jobs.
     """
     ids = list(job_ids)
     made: list[UUID] = []
@@ -54,9 +54,9 @@ def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
 
 @retrying
 def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
-    """Make another delivery of a job's end, as the job stands now; returns its id.
+    """Insert another delivery for an ended job, with its current state; returns the delivery's id.
 
-    Raises JobNotFound, WrongState if the job has not ended, or has no URL to tell, and VersionMismatch if its
+    Raises JobNotFound, WrongState if the job has not ended or has no webhook URL, and VersionMismatch if its
     version is not among `versions`.
     """
     with transaction() as connection:

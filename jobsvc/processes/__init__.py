@@ -1,1 +1,1 @@
-"""Processes: how they start, fork, end, and notice that their parent has died."""
+"""Processes: start, fork, exit, and detection of a dead parent."""

@@ -1,4 +1,4 @@
-"""Processes that a handler forks: none of them can speak for the process in which the attempt runs."""
+"""Guards against processes that a handler forks: they must not act for the process that runs the attempt."""
 
 import contextlib
 import itertools
@@ -14,20 +14,20 @@ from typing import Any
 
 Handling = Callable[..., Any] | int | None
 
-_program = multiprocessing_process.current_process()  # as it was imported: a program's main process
-_owner = 0  # the process of which `guard` was called
-_handlings: dict[int, tuple[Handling, Handling]] = {}  # of signals: ours, and what a forked process gets instead
+_program = multiprocessing_process.current_process()  # the main process, at import
+_owner = 0  # the process that called `guard`
+_handlings: dict[int, tuple[Handling, Handling]] = {}  # by signal: our handler, and the one for a forked process
 _forget: Callable[[], None] | None = None
 _is_guarded = False
 _masks = threading.local()
 
 
 def guard(handlings: Mapping[int, tuple[Handling, Handling]], forget: Callable[[], None] | None = None) -> None:
-    """Make sure from now on that a process forked by this one starts as one forked by any Python program.
+    """From now on, let processes forked by this one start like those of any Python program.
 
-    handlings: for each signal what this process does, and what a forked one is to do. The latter is set
-        only where the former still is, since a handler may have set its own.
-    forget: called in the forked process; gives up what only this one may use.
+    handlings: for each signal, this process' signal handler and the one for a forked process. The latter is
+        set only if the former is still installed, since a job handler may have installed its own.
+    forget: called in the forked process, to drop resources that only this process may use.
     """
     global _owner, _forget, _is_guarded
     _owner, _forget, _is_guarded = os.getpid(), forget, True
@@ -36,9 +36,9 @@ def guard(handlings: Mapping[int, tuple[Handling, Handling]], forget: Callable[[
 
 
 def be_main_process() -> None:
-    """Let `multiprocessing` take this process for a program's main one, without children and without a parent.
+    """Make `multiprocessing` treat this process as a main process, without parent and children.
 
-    A process that RQ forked has those of its worker, and `active_children()` would show RQ's scheduler to handlers.
+    Else a process forked by RQ inherits its worker's, and `active_children()` shows RQ's scheduler to handlers.
     """
     main: Any = multiprocessing_process
     main._children = set()
@@ -48,7 +48,7 @@ def be_main_process() -> None:
 
 
 class Boundary:
-    """`with` it around a handler: what comes out of it in another process ends that process, quietly."""
+    """A context manager around a handler: a process that the handler forked exits here, at the end of the block."""
 
     def __enter__(self) -> None:
         pass
@@ -61,12 +61,12 @@ class Boundary:
 
 
 def is_forked() -> bool:
-    """Return True in a process that was forked, by whatever means, from the one that called `guard`."""
+    """Return True in a process forked, directly or not, from the one that called `guard`."""
     return _owner != 0 and os.getpid() != _owner
 
 
 def leave(error: BaseException | None) -> None:
-    """End this process as Python would after `error`, but without running the exit functions that it inherited."""
+    """Exit as Python would after `error`, but without running the inherited exit functions."""
     status = 1
     try:
         if error is None:
@@ -87,7 +87,7 @@ def leave(error: BaseException | None) -> None:
 
 
 def _before() -> None:
-    # A signal for the new process waits until that process handles it as it should.
+    # Block signals until the new process has its own signal handlers (race).
     if _is_guarded:
         _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handlings)
 
@@ -101,7 +101,7 @@ def _in_child() -> None:
     global _is_guarded
     if not _is_guarded:
         return
-    _is_guarded = False  # what this process forks inherits its own state, whatever that is by then
+    _is_guarded = False  # processes forked from this one inherit its current state unchanged
     for number, (ours, default) in _handlings.items():
         if signal.getsignal(number) == ours:
             signal.signal(number, default)

@@ -1,4 +1,4 @@
-"""Processes that don't outlive the one that they depend on, and threads that don't take signals from the main one."""
+"""Ends processes whose parent has died, kills descendants, and keeps signals away from other threads."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 
 def when_orphaned(parent: int, act: Callable[[], None]) -> None:
-    """Call `act`, from a thread, once the process `parent` is this one's parent no more."""
+    """Call `act`, in a thread, once `parent` (a pid) is no longer this process' parent. Checks every second."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -23,7 +23,7 @@ def when_orphaned(parent: int, act: Callable[[], None]) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the ids of the processes below this one, as far as their parents live; none where Linux doesn't tell."""
+    """Return the pids of the descendants of `pid`, without orphaned ones; none if /proc doesn't list children."""
     found: list[int] = []
     parents = [pid]
     while parents:
@@ -37,14 +37,14 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_descendants() -> None:
-    """Kill the processes below this one, in whatever group or session they are."""
+    """Kill the descendants of this process, in any process group or session."""
     for pid in descendants(os.getpid()):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
 
 def end_group() -> NoReturn:
-    """End this process at once, and with it its group, if that is its own, and the processes below it."""
+    """Kill this process, its descendants, and its process group if it leads one."""
     try:
         kill_descendants()
         if os.getpgrp() == os.getpid():
@@ -54,16 +54,16 @@ def end_group() -> NoReturn:
 
 
 def stop_gently() -> None:
-    """Tell this process to stop, as its parent would have."""
+    """Send SIGTERM to this process, as its parent would."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def signals_kept() -> Iterator[None]:
-    """Threads started within don't take SIGINT and SIGTERM.
+    """Start threads within the block with SIGINT and SIGTERM blocked.
 
-    Of two that come at once, one may go to another thread, which may then run off with both; the
-    main thread would sleep on in its system call, and Python run the handlers only after that.
+    If two signals arrive at once, another thread may receive both. The main thread's system call would
+    then not be interrupted, and Python runs signal handlers only after it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

@@ -1,8 +1,8 @@
-"""The first process of a container (PID 1): it collects ended processes whose parents are gone, and passes signals on.
+"""PID 1 of a container: reaps orphaned processes and forwards signals.
 
-The kernel gives every process whose parent has ended to PID 1, and keeps it as a zombie until PID 1 waits for it.
-A program that waits for all of its children would take the exit statuses that `subprocess` and `multiprocessing`
-wait for. So as PID 1 the program goes on in a child, and PID 1 has no other duty.
+The kernel makes PID 1 the parent of each orphaned process, and keeps an ended one as a zombie until PID 1 waits for it.
+A program that waits for all its children would take the exit statuses that `subprocess` and `multiprocessing` wait for.
+So as PID 1 the program continues in a child process, and PID 1 does nothing else.
 """
 
 import os
@@ -11,20 +11,20 @@ import sys
 from typing import Never
 
 _KERNEL = 0
-"""A signal's `si_code` is above this if the kernel sent it, as a terminal does for Ctrl-C, to all of its processes."""
+"""The kernel's signals have a higher `si_code`. For Ctrl-C it sends one to all of a terminal's processes."""
 
 _KEPT = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP}
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 
 
 def leave_pid_one() -> None:
-    """As PID 1, go on in a child process, and end with its status; elsewhere, do nothing.
+    """As PID 1, continue in a child process and exit with its status; else do nothing.
 
-    To be called before threads are started.
+    Call it before threads are started.
     """
     if os.getpid() != 1:
         return
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, the kernel keeps no exit status
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel keeps no exit status
     signals = signal.valid_signals() - _FAULTS
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     main = os.fork()
@@ -44,7 +44,7 @@ def _be_init(main: int, signals: set[signal.Signals]) -> Never:
 
 
 def _reap(main: int) -> None:
-    """Collect every process that has ended; end with the main one."""
+    """Reap all ended processes; exit if the main one has ended."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

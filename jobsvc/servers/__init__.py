@@ -1,1 +1,1 @@
-"""The servers around jobsvc: how their addresses are written, and when they are unavailable."""
+"""Postgres, Redis and the API's socket: addresses and URLs, outages, Postgres' clock."""

@@ -1,4 +1,4 @@
-"""Where the API listens: the address that HOST means, and whether its port can be taken."""
+"""The API's listening socket: resolves HOST, and checks and opens the port."""
 
 import errno
 import os
@@ -11,9 +11,9 @@ WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound
 
 
 def resolve(host: str) -> str:
-    """Return the address that a host name or address means, an IPv4 one where there are both.
+    """Resolve a host name or address to an address, preferring IPv4.
 
-    IPv6 addresses may stand in brackets. Raises ValueError.
+    IPv6 addresses may be in brackets. Raises ValueError.
     """
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if name != host or ":" in name:
@@ -23,7 +23,7 @@ def resolve(host: str) -> str:
             raise ValueError("write a host name or an address without a port, such as localhost or ::1") from None
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, ValueError):  # ValueError: no name at all, such as one with a NUL in it
+    except (OSError, ValueError):  # ValueError: an invalid name, such as one with a NUL
         raise ValueError(
             "this name can't be resolved: write a host name or an address without a port, such as localhost or ::1"
         ) from None
@@ -32,9 +32,9 @@ def resolve(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if this host, a name or an address as in a URL, is this machine's own loopback.
+    """Return True if this host, a name or an address as in a URL, is the loopback of this machine.
 
-    Names are compared without case (RFC 9110 §4.2.3), and without the dot that makes them absolute.
+    Names are compared case-insensitively (RFC 9110 §4.2.3) and without the final dot of an absolute name.
     """
     name = host.strip("[]").removesuffix(".").lower()
     if name == "localhost":
@@ -48,20 +48,20 @@ def is_loopback(host: str) -> bool:
 
 
 def url_of(address: str, port: int) -> str:
-    """Return the URL at which people find a server that listens on this address."""
+    """Return a URL for a browser, of a server that listens on this address."""
     if address in WILDCARDS or address == "127.0.0.1":
         return f"http://localhost:{port}"
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def check_port(address: str, port: int) -> None:
-    """Raise ConfigError unless a server could listen there now."""
+    """Raise ConfigError unless a server can listen on this address and port now."""
     listen(address, port).close()
 
 
 def listen(address: str, port: int, backlog: int | None = None) -> socket.socket:
-    """Return a socket that listens there. Raises ConfigError."""
-    # Servers aren't left to do this: granian would share the port with whoever has it, or try for ever.
+    """Return a socket that listens on this address and port. Raises ConfigError."""
+    # Not left to the servers: granian would share the port with its current owner, or retry for ever.
     try:
         return socket.create_server(
             (address, port),

@@ -1,4 +1,4 @@
-"""The outages of a server, as one process sees them: one log line when one begins, one when it is over."""
+"""Outages of a server, as seen by one process: one log line at the start of each, one at its end."""
 
 import logging
 import math
@@ -11,11 +11,11 @@ from jobsvc.config import settings
 from jobsvc.printable import describe_exception
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between two tries while a server is unavailable; each pause is twice the one before."""
+"""Seconds between two tries while a server is unavailable; each pause doubles the previous one."""
 
 
 HASTE_SECONDS = 0.5
-"""The longest pause of a process that is about to end."""
+"""Longest pause between tries in a process that is shutting down."""
 
 
 class Backoff:
@@ -26,19 +26,19 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew with the shortest pause."""
+        """Start again with the shortest pause."""
         self._next = min(FIRST_PAUSE, self._longest)
 
     def next(self) -> float:
-        """Return the seconds of this pause."""
+        """Return the length of the next pause in seconds."""
         pause, self._next = self._next, min(2 * self._next, self._longest)
         return pause
 
 
 class OutageLog:
-    """Logs the begin and the end of each outage of one server, once for all threads of this process.
+    """Logs the start and end of each outage of one server, once for all threads of this process.
 
-    `effect` says what the outage means for those who wait.
+    effect: the outage's effect on jobs, for the log.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class OutageLog:
         self.start_afresh()
 
     def start_afresh(self) -> None:
-        """Use a lock of its own in a forked process."""
+        """Replace the lock; for a forked process."""
         self._lock = threading.Lock()  # fork: another thread may hold it in the parent
 
     def begin(self, cause: object) -> None:
-        """Log the outage with its cause, unless it is known."""
+        """Log the start of an outage with its cause, unless it is known."""
         with self._lock:
             was_on, self.is_on = self.is_on, True
         if not was_on:
             self._logger.warning("%s: unavailable, %s: %s", self._name, self._effect, cause)
 
     def end(self) -> None:
-        """Log that the server is available again, if it was not."""
+        """Log the end of the outage, if there is one."""
         with self._lock:
             was_on, self.is_on = self.is_on, False
         if was_on:
@@ -68,14 +68,14 @@ class OutageLog:
 
 
 PROBE = "probe"
-"""The task that asks for what all work needs; its success ends an outage whose cause it would have met."""
+"""The task that checks what every other task needs; its success ends an outage whose cause it would have detected."""
 
 
 class OutageTracker:
-    """Swallows the failures of what one server is asked within `with server.on(task):`.
+    """Tracks whether one server is available. `with server.on(task):` suppresses its failures.
 
-    With a logger, each outage is logged once, and is over when the task that failed has worked, or PROBE if the
-    failure was one of `met_by_probe`. Without one, any success ends it: of Postgres, whose outages `db` logs.
+    With a logger, each outage is logged once; it ends when the failed task succeeds, or PROBE if `met_by_probe`
+    is true for the failure. Without a logger any success ends it; that is for Postgres, whose outages `db` logs.
     """
 
     def __init__(
@@ -94,35 +94,35 @@ class OutageTracker:
 
     @property
     def is_available(self) -> bool:
-        """Whether it is available, as far as one knows."""
+        """True if the server is available, as of the last task."""
         return self._up_since is not None
 
     @property
     def seconds_up(self) -> float:
-        """Seconds for which it has been available, as far as one knows; endless, if it always was."""
+        """Seconds for which the server has been available; infinite if no failure was seen."""
         return 0.0 if self._up_since is None else time.monotonic() - self._up_since
 
     @property
     def seconds_to_retry(self) -> float:
-        """Seconds until it is worth a try; 0 while it is available."""
+        """Seconds until the next try; 0 while the server is available."""
         return 0.0 if self.is_available else max(self._retry_at - time.monotonic(), 0.0)
 
     @property
     def pause(self) -> float:
-        """Seconds until what has just failed is tried again."""
+        """Seconds to wait before a task that has just failed is tried again."""
         return max(self.seconds_to_retry, FIRST_PAUSE)
 
     def hurry(self) -> None:
-        """Pause no longer than HASTE_SECONDS from now on, since there is little time left."""
+        """Limit pauses to HASTE_SECONDS from now on; for a process that is shutting down."""
         self._backoff = Backoff(HASTE_SECONDS)
         self._retry_at = 0.0
 
     def is_worth_a_try(self) -> bool:
-        """Return True if it is available, as far as one knows, or the pause after the last failure is over."""
+        """Return True if the server is available, or the pause after its last failure is over."""
         return self.seconds_to_retry == 0.0
 
     def on(self, task: str) -> "_Task":
-        """Return a context for one task; a failure within it is swallowed."""
+        """Return a context manager for one task; it suppresses the server's failures."""
         return _Task(self, task)
 
     def __enter__(self) -> None:
@@ -134,7 +134,7 @@ class OutageTracker:
         return self.leave("", error)
 
     def leave(self, task: str, error: BaseException | None) -> bool:
-        """Note how a task went; returns whether its error is swallowed."""
+        """Record the outcome of a task; returns True if its error is suppressed."""
         if isinstance(error, self._failure):
             if getattr(error, "is_outage", True):
                 self._begin(task, error)

@@ -1,10 +1,9 @@
-"""Postgres' clock, as this process knows it: an offset to a clock of its own that nobody sets.
+"""Postgres' clock, estimated as an offset to the host's clock since boot, which is never set.
 
-A sample is a time that Postgres told, and when it was asked for and answered, by the host's clock since boot. So the
-offset between the two clocks lies within an interval as long as the round trip. Each further sample narrows it. The
-host's time of day has no part in this, so it may be wrong, or be set. The interval is in memory that forked processes
-share, since a process that runs jobs asks Postgres nothing. It needs no lock: of two samples written at once, the ends
-of either make a true interval.
+A sample is Postgres' time, with the times of query and reply by the clock since boot. So the offset lies within an
+interval as long as the round trip; further samples narrow it. The host's time of day is not used, so it may be wrong
+or be set. The interval is in memory shared with forked processes, since child processes don't query Postgres. It needs
+no lock: if two samples are written at once (race), any mix of their ends is a true interval.
 """
 
 import logging
@@ -15,49 +14,49 @@ from datetime import UTC, datetime
 logger = logging.getLogger("jobsvc.clock")
 
 FRESH_SECONDS = 10.0
-"""An offset older than this is learnt again before it is used for ids. Two clocks part by 5 ms in that time at most."""
+"""Age at which the offset is sampled again before it is used for ids. Clocks drift by 5 ms at most in that time."""
 
 SAMPLE_SECONDS = 1.0
-"""Least time between two samples that cost nothing but their arithmetic, 2 µs."""
+"""Minimum time between two samples taken from other queries' replies; these cost only 2 µs of arithmetic."""
 
 MAX_DRIFT = 5e-4
-"""Seconds a second by which two clocks part: NTP slews a clock by no more, and quartz errs by a tenth of that."""
+"""Maximum drift between two clocks, in seconds per second: NTP's highest slew rate; quartz errs by a tenth of it."""
 
 NOTABLE_SECONDS = 5.0
-"""A host whose time of day is off by more is reported in the log."""
+"""A larger difference of this host's time of day is logged."""
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine is suspended
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # BOOTTIME also runs while the machine is suspended
 
-# The least and the greatest offset, in seconds, and when the last sample was taken: 0 while there is none.
+# The least and the greatest offset (seconds), and the time of the last sample since boot: 0 while there is none.
 _shared = memoryview(mmap.mmap(-1, 3 * 8)).cast("d")
 _has_reported = False
 
 
 def seconds_since_boot() -> float:
-    """Return the time by the host's clock that nobody sets, for `add_sample`."""
+    """Return the host's time since boot, for `add_sample`."""
     return time.clock_gettime(_CLOCK)
 
 
 def is_known() -> bool:
-    """Return True if Postgres' time was learnt by this process, or by one that shares its memory."""
+    """Return True if this process, or one that shares its memory, has taken a sample."""
     return _shared[2] != 0
 
 
 def is_fresh(seconds: float = FRESH_SECONDS) -> bool:
-    """Return True if Postgres' time was learnt within the last `seconds`."""
+    """Return True if the last sample is younger than `seconds`."""
     return is_known() and time.clock_gettime(_CLOCK) - _shared[2] < seconds
 
 
 def add_sample(told: float, asked_at: float, answered_at: float) -> None:
-    """Take in that Postgres' time was `told` (seconds since the epoch) at some moment between these two.
+    """Add a sample: Postgres' time was `told` (seconds since the epoch) at some moment between query and reply.
 
-    asked_at, answered_at: by `seconds_since_boot`.
+    asked_at, answered_at: the times of query and reply, by `seconds_since_boot`.
     """
     least, greatest = told - answered_at, told - asked_at
     if is_known():
         drift = MAX_DRIFT * max(answered_at - _shared[2], 0)
         before_least, before_greatest = _shared[0] - drift, _shared[1] + drift
-        # Apart: Postgres' clock was set, another server took over, or this machine stood still. Then the newest counts.
+        # Disjoint intervals: Postgres' clock was set, or a failover, or this machine was paused. Use the newest.
         if least <= before_greatest and before_least <= greatest:
             least, greatest = max(least, before_least), min(greatest, before_greatest)
     _shared[0], _shared[1], _shared[2] = least, greatest, answered_at
@@ -65,7 +64,7 @@ def add_sample(told: float, asked_at: float, answered_at: float) -> None:
 
 
 def now() -> float:
-    """Return Postgres' time in seconds since the epoch; this host's while Postgres' was never learnt."""
+    """Return Postgres' time in seconds since the epoch, or this host's if there is no sample."""
     if not is_known():
         return time.time()
     return time.clock_gettime(_CLOCK) + (_shared[0] + _shared[1]) / 2
@@ -77,7 +76,7 @@ def utc_now() -> datetime:
 
 
 def from_local(moment: float) -> float:
-    """Return what Postgres' clock showed when this host's showed `moment`, both in seconds since the epoch."""
+    """Convert a time by this host's clock to Postgres' clock, both in seconds since the epoch."""
     return moment + now() - time.time()
 
 

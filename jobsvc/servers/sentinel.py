@@ -1,7 +1,7 @@
 """Connect to Redis by its URL: directly, or to the master that Redis Sentinel names.
 
-RQ makes connections again, from a pool's class and arguments, in each process that it forks. A connection
-here therefore finds the master by itself, without the pool of `redis.sentinel`, which RQ would leave behind.
+RQ recreates connections from a pool's connection class and arguments in each process that it forks. So our
+connections find the master themselves; the pool of `redis.sentinel` would be lost there.
 """
 
 from typing import Any, NamedTuple
@@ -16,16 +16,16 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
-"""Each with the scheme of the connection to the master; of TLS, that to the sentinels as well."""
+"""URL schemes, each with the scheme of connections to the master. With TLS, connections to sentinels use it, too."""
 
 PORT = 26379
-"""Sentinel's usual port."""
+"""Sentinel's default port."""
 
 TIMEOUT_SECONDS = 1.0
-"""How long one sentinel may take to accept a connection, and to answer; then the next one is asked."""
+"""Timeout for connecting to a sentinel, and for its reply, before the next one is asked."""
 
 PREFIX = "sentinel_"
-"""In front of the options of the connections to the sentinels, such as `sentinel_password`."""
+"""Prefix of URL options for the connections to the sentinels, such as `sentinel_password`."""
 
 Address = tuple[str, int]
 
@@ -36,7 +36,7 @@ class Watched(NamedTuple):
     addresses: list[Address]
     service: str
     options: dict[str, Any]
-    """Of the connection to the master, as redis-py takes them."""
+    """redis-py's options for the connection to the master."""
     sentinel_options: dict[str, Any]
 
 
@@ -46,7 +46,7 @@ def is_sentinel(url: str) -> bool:
 
 
 def parse(url: str) -> Watched:
-    """Split a URL that `urls` has checked."""
+    """Parse a URL that `urls` has checked."""
     scheme, _, rest = url.partition("://")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
@@ -71,15 +71,15 @@ def _address(text: str) -> Address:
 
 
 def connect(url: str, **options: Any) -> Redis:
-    """Return a client of this Redis with a pool of its own; `options` are as `Redis.from_url` takes them."""
+    """Return a client of this Redis with its own pool; `options` are those of `Redis.from_url`."""
     if not is_sentinel(url):
         return Redis.from_url(url, **options)
-    # As with from_url, what the URL says counts.
+    # As in from_url, the URL's options take precedence.
     return Redis.from_pool(ConnectionPool(**{**options, **connection_arguments(parse(url))}))
 
 
 def make_connections(url: str) -> None:
-    """Make, but don't open, the connections of a URL. Raises whatever redis-py does not take."""
+    """Create, but don't open, the connections of a URL. Raises redis-py's errors for invalid options."""
     watched = parse(url)
     ConnectionPool(**connection_arguments(watched)).make_connection()
     ConnectionPool(**watched.sentinel_options).make_connection()
@@ -98,7 +98,7 @@ def connection_arguments(watched: Watched) -> dict[str, Any]:
 
 
 def rq_settings(url: str) -> dict[str, Any]:
-    """Return what RQ's own commands take as SENTINEL in their settings file (rq/cli/helpers.py)."""
+    """Return the value of SENTINEL in the settings file of RQ's commands (rq/cli/helpers.py)."""
     watched = parse(url)
     arguments = connection_arguments(watched)
     return {
@@ -113,7 +113,7 @@ def rq_settings(url: str) -> dict[str, Any]:
 
 
 class MasterConnection(Connection):
-    """A connection that asks the sentinels for the master each time that it connects."""
+    """A connection that asks the sentinels for the master at each connect."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class MasterConnection(Connection):
         addresses: list[Address],
         service: str,
         sentinel_options: dict[str, Any],
-        connection_pool: object = None,  # what redis-py's pool for sentinels passes; not needed here
+        connection_pool: object = None,  # passed by redis-py's pool for sentinels; not used here
         **arguments: Any,
     ) -> None:
         self._addresses, self._service, self._sentinel_options = addresses, service, sentinel_options
@@ -132,7 +132,7 @@ class MasterConnection(Connection):
         return super()._connect()  # type: ignore[no-untyped-call]
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Close the connection if the server is no master any more, so that the next try finds the new one."""
+        """Close the connection if the server is no longer the master, so that the next try finds the new one."""
         try:
             return super().read_response(*args, **kwargs)
         except ReadOnlyError:
@@ -141,13 +141,13 @@ class MasterConnection(Connection):
 
 
 class TlsMasterConnection(MasterConnection, SSLConnection):
-    """The same with TLS."""
+    """A MasterConnection with TLS."""
 
 
 def find_master(addresses: list[Address], service: str, options: dict[str, Any]) -> Address:
-    """Return the address of the master. Raises MasterNotFoundError with what each sentinel answered.
+    """Return the address of the master. Raises MasterNotFoundError with the answer of each sentinel.
 
-    The sentinel that answers moves to the front of `addresses`, so that one that is down is not asked each time.
+    Moves the sentinel that answered to the front of `addresses`, so that one that is down is not asked each time.
     """
     reasons = []
     for address in tuple(addresses):

@@ -1,7 +1,7 @@
 """Check the URLs of Postgres and Redis at start, by their drivers' own rules.
 
-No message here repeats any part of a URL: where a password has a reserved character in it,
-every part of the URL may hold a piece of that password.
+No error message repeats any part of a URL: if a password has an unescaped reserved character,
+any part of the URL may contain a piece of it.
 """
 
 import os
@@ -20,7 +20,7 @@ SENTINEL = "redis+sentinel://user:password@host:port,host:port/service/0"
 _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[\w.-]*))(?P<port>:[0-9]+)?", re.ASCII)
 
-# libpq checks these when it connects, and then a wrong one looks like an outage.
+# libpq checks these only when it connects; a wrong one would then look like an outage.
 _LIBPQ_CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
@@ -42,7 +42,7 @@ _LIBPQ_NUMBERS = (
 def check_database_url(url: str) -> str:
     """Return the URL with the scheme that SQLAlchemy needs for psycopg2. Raises ValueError."""
     scheme, separator, rest = url.partition("://")
-    # SQLAlchemy 2.1 takes a bare postgresql:// to mean psycopg 3.
+    # SQLAlchemy 2.1 uses psycopg 3 for a plain postgresql://.
     if not separator or scheme not in ("postgres", "postgresql", "postgresql+psycopg2"):
         raise ValueError(f"write it as {POSTGRES}")
     host, tail = _check_authority(url, rest, POSTGRES)
@@ -77,7 +77,7 @@ def _is_known_to_psycopg2(url: str) -> bool:
 
 
 def check_redis_url(url: str) -> str:
-    """Return the URL if redis-py can connect by it. Raises ValueError."""
+    """Return the URL if redis-py accepts it. Raises ValueError."""
     scheme, separator, rest = url.partition("://")
     if separator and scheme in sentinel.SCHEMES:
         return _check_sentinel_url(url, rest)
@@ -142,7 +142,7 @@ def _is_known_to_redis(url: str) -> bool:
 
 
 def _check_authority(url: str, rest: str, form: str) -> tuple[str, str]:
-    """Check what stands between `://` and the path; returns the host, empty if there is none, and what follows."""
+    """Check the part between `://` and the path; returns the host, empty if there is none, and the rest."""
     _check_characters(url, form)
     found = _AUTHORITY.match(rest)
     authority = found[0] if found else ""
