@@ -32,7 +32,7 @@ migrate: $(READY)  ## bring the tables up to date
 	@$(SERVICES) && $(MIGRATE)
 
 test: $(READY)  ## the whole test suite, against real servers
-	@$(BIN)/pytest -n 3 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0
 
 test-infra: $(READY)  ## against servers from Debian (PgBouncer, Sentinel, TLS, several hosts), installed where that may be
 	@$(BIN)/pytest tests/infra
