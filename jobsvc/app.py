@@ -27,7 +27,6 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
     waiters: maximum number of clients that may wait at once. has_commands: False saves 9 MB of memory, without
     commands such as `flask db upgrade`. Exits with one line if a setting is wrong or a handler can't be loaded.
     """
-    bootstrap()
     with exit_on_error():
         app = Flask("jobsvc", static_folder=None)
         # One more than the limit, since Werkzeug silently cuts a body of unknown length there.
@@ -36,6 +35,7 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         app.url_map.converters["int"] = _ShortNumber
         if has_commands:
             _add_commands(app)  # before logging is set up, since Alembic logs when it is imported
+        bootstrap()
         logs.set_up()
         _wire(app)
         if has_commands and not ERRANDS & set(sys.argv[1:]):
