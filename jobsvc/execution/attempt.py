@@ -48,8 +48,7 @@ def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> Attemp
                 end = _end_of(started, clock, error)
             except BaseException:
                 end = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
-        if end.outcome != Outcome.COMPLETED:  # a completed attempt has not armed it again since `pause`
-            clock.close()
+        clock.close()
         return with_progress_and_logs(end, clock, log)
 
 

@@ -238,3 +238,12 @@ def test_a_killed_worker_leaves_nothing_for_ever() -> None:
     started.cleanup(current_timestamp() + 600)  # as RQ's maintenance does, when the entry has expired
     assert (started.get_job_ids(cleanup=False), failed().get_job_ids()) == ([], [str(job_id)])
     assert for_ever() == set()
+
+
+def test_an_attempt_leaves_no_thread_in_a_worker_that_does_not_fork() -> None:
+    """One that looks after the attempt would kill the process when the time of its handler is over."""
+    before = set(threading.enumerate())
+    for payload in ({}, {"failAttempts": 1}):
+        dispatch(payload=payload, retry_intervals=[])
+    work()
+    assert set(threading.enumerate()) <= before
