@@ -2,7 +2,10 @@
 
 import pytest
 
+from jobsvc.execution.bootstrap import bootstrap
+
 
 @pytest.fixture(autouse=True)
 def _clean(clean: None) -> None:
-    """Every test here begins with empty tables and an empty Redis."""
+    """Every test here begins with the handlers loaded, empty tables and an empty Redis."""
+    bootstrap()
