@@ -1,8 +1,11 @@
 """What the tests share: processes of the real service, and patience with a deadline."""
 
 import contextlib
+import itertools
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +22,6 @@ import redis
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from jobsvc.devservices.server import free_port
 from jobsvc.servers import sentinel
 from tests.servers import ROOT, sql
 
@@ -115,6 +117,24 @@ def _sessions() -> Iterator[tuple[int, int]]:
 POOL = (sys.executable, "worker.py")
 STOCK = (str(Path(sys.executable).parent / "rq"), "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-s")
 WORKERS = {"pool": POOL, "stock": STOCK}
+
+
+FIRST_PORT, PORTS_EACH = 12_000, 2_000
+"""Ports below those that the kernel gives to outgoing connections; each process that runs tests has its own."""
+
+_tester = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9").removeprefix("gw")) % 10
+_ports = itertools.count(random.randrange(PORTS_EACH))
+
+
+def free_port(_last: int | None = None) -> int:
+    """A port of 127.0.0.1 that nothing uses now, and no other test takes before a server listens on it."""
+    for number in _ports:
+        port = FIRST_PORT + _tester * PORTS_EACH + number % PORTS_EACH
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 class Service:

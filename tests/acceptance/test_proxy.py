@@ -16,12 +16,11 @@ import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
-from jobsvc.devservices.server import free_port
 from tests.acceptance.test_access import basic, bearer
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_openapi import chromium
 from tests.servers import ROOT
-from tests.support import Process, Service, eventually
+from tests.support import Process, Service, eventually, free_port
 
 KEY = "k-admin"
 HOST = "jobs.example:8443"

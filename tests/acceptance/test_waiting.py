@@ -13,11 +13,10 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
-from jobsvc.devservices.server import free_port
 from tests.acceptance.test_bad_input import refused
 from tests.integration.making import sql
 from tests.streams import follow
-from tests.support import Process, Service, eventually
+from tests.support import Process, Service, eventually, free_port
 
 PATIENT = {"Prefer": "wait=50"}
 CALL_OFF = "UPDATE jobs SET status = 'CANCELLED', finished_at = now(), version = version + 1 WHERE id = ANY(:ids)"

@@ -20,10 +20,9 @@ import pytest
 import redis
 
 from jobsvc.devservices import Valkey
-from jobsvc.devservices.server import free_port
 from tests.faults.conftest import Ground
 from tests.servers import sql
-from tests.support import Process, Service, eventually
+from tests.support import Process, Service, eventually, free_port
 
 SECRET = "geh31m"
 URL = os.environ["DATABASE_URL"]

@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 import psycopg2
 import redis
 
-from jobsvc.devservices.server import free_port
 from tests.infra.debian import program
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 USER = "nobody"
 """Who the servers run as where the tests run as root: Postgres and PgBouncer refuse root."""

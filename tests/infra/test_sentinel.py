@@ -17,13 +17,12 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
-from jobsvc.devservices.server import free_port
 from tests.infra.debian import program
 from tests.infra.life import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.infra.site import site
 from tests.servers import ROOT
-from tests.support import Service, eventually
+from tests.support import Service, eventually, free_port
 
 PASSWORD, SENTINEL_PASSWORD = "p@ss:w/o#rd%", "s&cret?"
 USERINFO, SENTINEL_OPTION = "default:p%40ss%3Aw%2Fo%23rd%25", "sentinel_password=s%26cret%3F"

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobsvc.devservices.server import free_port
 from tests.infra.certificates import Authority
 from tests.infra.debian import program
 from tests.infra.life import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.infra.site import site
-from tests.support import Service, eventually
+from tests.support import Service, eventually, free_port
 
 
 class Encrypted:

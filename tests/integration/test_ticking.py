@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobsvc.devservices.server import free_port
 from tests.integration.making import sql
-from tests.support import Service, eventually
+from tests.support import Service, eventually, free_port
 
 NIGHTLY = {"cron": "30 2 * * *", "job": {}}
 
