@@ -30,7 +30,7 @@ class Completer:
 
     def hurry(self) -> None:
         """Retry a failed flush now: the process is about to end."""
-        self._next_flush = 0.0
+        self._next_flush = min(self._next_flush, time.monotonic())
 
     def __bool__(self) -> bool:
         return bool(self._ended or self._stored)
