@@ -192,7 +192,6 @@ class ThreadDeadline(Deadline):
     def _disarm(self) -> None:
         with self._lock:
             self.is_over = True
-            self._limit = math.inf
             has_thrown, self._has_thrown = self._has_thrown, False
         if has_thrown:
             # Withdrawing a pending exception would make CPython 3.11 check for it at each call, and loop for ever in a

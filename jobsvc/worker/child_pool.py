@@ -11,18 +11,18 @@ class ChildPool:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._horses: list[ChildProcess] = []
+        self._children: list[ChildProcess] = []
         self._selector = selectors.DefaultSelector()
 
     def __iter__(self) -> Iterator[ChildProcess]:
-        return iter(list(self._horses))
+        return iter(list(self._children))
 
     def __contains__(self, child: ChildProcess) -> bool:
-        return child in self._horses
+        return child in self._children
 
     def for_many(self) -> ChildProcess:
         """Return the shared child process; fork a new one if that is closing or retired."""
-        usable = (child for child in self._horses if not child.is_for_one and child.is_usable)
+        usable = (child for child in self._children if not child.is_for_one and child.is_usable)
         return next(usable, None) or self._add(ChildProcess(self._threads))
 
     def for_one(self) -> ChildProcess:
@@ -30,13 +30,13 @@ class ChildPool:
         return self._add(ChildProcess(1, is_for_one=True))
 
     def _add(self, child: ChildProcess) -> ChildProcess:
-        self._horses.append(child)
+        self._children.append(child)
         self._selector.register(child, selectors.EVENT_READ)
         return child
 
     def wait(self, seconds: float, unsent: float) -> None:
         """Wait up to `seconds` for a message from a child; up to `unsent` while data for one is buffered."""
-        unsent_to = [child for child in self._horses if child.flush()]
+        unsent_to = [child for child in self._children if child.flush()]
         self._selector.select(max(min(seconds, unsent) if unsent_to else seconds, 0))
 
     def kill(self) -> None:
@@ -47,7 +47,7 @@ class ChildPool:
     def dismiss(self, child: ChildProcess) -> None:
         """Kill it and remove it; unread messages are lost."""
         self._selector.unregister(child)
-        self._horses.remove(child)
+        self._children.remove(child)
         child.close()
 
     def close(self) -> None:
