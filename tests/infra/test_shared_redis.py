@@ -24,7 +24,6 @@ OURS = 2_000
 """Jobs of each deployment."""
 
 QUEUES = ("default", "high", "low")
-OFTEN = {"JOBSVC_LEASE_SECONDS": "3", "JOBSVC_SWEEP_SECONDS": "0.5"}
 
 
 @contextlib.contextmanager
@@ -55,13 +54,12 @@ def test_each_runs_its_own_jobs_and_no_other(servers: Infrastructure) -> None:
     redis_url, _ = servers.redis()
     client = redis.Redis.from_url(redis_url)
     with (
-        site({"DATABASE_URL": first, "REDIS_URL": redis_url, **OFTEN}) as one,
+        site({"DATABASE_URL": first, "REDIS_URL": redis_url}) as one,
         site(
             {
                 "DATABASE_URL": first.rpartition("/")[0] + "/other",
                 "REDIS_URL": redis_url,
                 "JOBSVC_NAMESPACE": "other",
-                **OFTEN,
             }
         ) as two,
     ):
