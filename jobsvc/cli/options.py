@@ -1,5 +1,6 @@
 """Options of `flask jobs …`: job filters, named as in the API, and JSON output."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,11 @@ _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
 """Matches a UTC offset whose minutes are 60 or more, which Python accepts."""
 
 Command = Callable[..., Any]
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON value as one line."""
+    click.echo(json.dumps(value, separators=(",", ":")))
 
 
 class Word(click.ParamType[Any]):
