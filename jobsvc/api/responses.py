@@ -1,10 +1,14 @@
-"""Response bodies of the views; jobs, attempts and schedules are defined in `jobs.serialize`."""
+"""Response bodies of the views, and how to make them; jobs, attempts and schedules are in `jobs.serialize`."""
 
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown, Time, Uuid
+from jobsvc.config import settings
+from jobsvc.dispatch.rq_workers import WorkerState
+from jobsvc.handlers import Handler
+from jobsvc.jobs import QueueState
+from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown, Time, Uuid, show_number, show_time
 from jobsvc.states import Status
 
 
@@ -143,3 +147,41 @@ class ProblemReply(TypedDict):
     detail: str
     instance: str
     errors: NotRequired[list[ProblemShown]]
+
+
+def dump_job_type(handler: Handler) -> JobTypeShown:
+    """Return a job type as in GET /job-types."""
+    retry = handler.retry
+    return {
+        "name": handler.name,
+        "description": handler.description,
+        "payloadSchema": handler.payload_schema(),
+        "defaults": {
+            "queue": handler.queue or settings().default_queue,
+            "timeout": show_number(handler.timeout),
+            "retry": {"max": retry.max, "interval": [show_number(seconds) for seconds in retry.interval or []]},
+        },
+    }
+
+
+def dump_queue(queue: QueueState) -> QueueShown:
+    """Return a queue as in GET /queues."""
+    return {
+        "name": queue.name,
+        "paused": queue.is_paused,
+        "counts": dict(queue.counts),
+        "oldestWaitingSeconds": None if queue.oldest_waiting is None else round(queue.oldest_waiting, 3),
+    }
+
+
+def dump_worker(worker: WorkerState) -> WorkerShown:
+    """Return a worker as in GET /workers."""
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "state": worker.state,
+        "queues": worker.queues,
+        "jobs": worker.jobs,
+        "lastHeartbeat": show_time(worker.last_heartbeat),
+    }

@@ -6,15 +6,12 @@ from jobsvc import jobs
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.known_names import tell_known
-from jobsvc.api.responses import QueueShown, QueuesReply, WorkerShown, WorkersReply
+from jobsvc.api.responses import QueueShown, QueuesReply, WorkersReply, dump_queue, dump_worker
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import no_body, no_query
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_workers
-from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.errors import QueueNotFound
-from jobsvc.jobs import QueueState
-from jobsvc.jobs.serialize import show_time
 
 blueprint = Blueprint("queues", __name__)
 blueprint.before_request(no_query)
@@ -24,7 +21,7 @@ blueprint.before_request(no_query)
 @describe({200: Reply("The queues.", QueuesReply)})
 def list_queues() -> QueuesReply:
     """Show the queues in the order in which they are served."""
-    return {"queues": [_dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
+    return {"queues": [dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
 
 
 @blueprint.post("/queues/<name>/pause")
@@ -34,7 +31,7 @@ def pause_queue(name: str) -> QueueShown:
     """Start no job of a queue until it is resumed; it still accepts, and what runs goes on."""
     _check(name)
     jobs.pause(name)
-    return _dump_queue(jobs.queue_states([name])[0])
+    return dump_queue(jobs.queue_states([name])[0])
 
 
 @blueprint.post("/queues/<name>/resume")
@@ -45,14 +42,14 @@ def resume_queue(name: str) -> QueueShown:
     _check(name)
     jobs.resume(name)
     relay().release_withheld()
-    return _dump_queue(jobs.queue_states([name])[0])
+    return dump_queue(jobs.queue_states([name])[0])
 
 
 @blueprint.get("/workers")
 @describe({200: Reply("The workers.", WorkersReply)})
 def list_workers() -> WorkersReply:
     """Show the workers that RQ knows."""
-    return {"workers": [_dump_worker(worker) for worker in rq_workers.known()]}
+    return {"workers": [dump_worker(worker) for worker in rq_workers.known()]}
 
 
 def _check(name: str) -> None:
@@ -60,24 +57,3 @@ def _check(name: str) -> None:
     if name not in settings().JOBSVC_QUEUES:
         known = tell_known("queues", name, settings().JOBSVC_QUEUES)
         raise QueueNotFound(f"there is no queue {name[:100]!a}; {known}")
-
-
-def _dump_queue(queue: QueueState) -> QueueShown:
-    return {
-        "name": queue.name,
-        "paused": queue.is_paused,
-        "counts": dict(queue.counts),
-        "oldestWaitingSeconds": None if queue.oldest_waiting is None else round(queue.oldest_waiting, 3),
-    }
-
-
-def _dump_worker(worker: WorkerState) -> WorkerShown:
-    return {
-        "name": worker.name,
-        "host": worker.host,
-        "pid": worker.pid,
-        "state": worker.state,
-        "queues": worker.queues,
-        "jobs": worker.jobs,
-        "lastHeartbeat": show_time(worker.last_heartbeat),
-    }
