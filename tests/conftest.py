@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.servers import Servers, upgrade
-from tests.support import Service
+from tests.support.servers import Servers, upgrade
+from tests.support.service import Service
 
 _servers: Servers | None = None
 

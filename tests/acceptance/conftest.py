@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import empty
-from tests.support import WORKERS, Service
+from tests.support.service import WORKERS, Service
 
 
 @pytest.fixture(scope="package")

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.acceptance.test_bad_input import refused
-from tests.support import Service
+from tests.support.service import Service
 
 READ, WRITE, ADMIN = "r-key", "w-key:with:colons", "a-key"
 HASHED = hashlib.sha256(ADMIN.encode()).hexdigest()

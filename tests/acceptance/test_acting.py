@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.test_access import bearer
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_rq import fetch, is_in, queue
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 LONG = {"durationMs": 60_000}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.acceptance.test_life_of_a_job import TIME
-from tests.support import Service
+from tests.support.service import Service
 
 SAID = [
     ("INFO", "by ctx.log, with a \ufffd and a \ufffd"),

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc.db.engine import transaction
-from tests.support import Service
+from tests.support.service import Service
 
 JSON = {"Content-Type": "application/json"}
 YEAR = 366 * 86400

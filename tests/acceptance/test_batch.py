@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_bad_input import count, refused
-from tests.support import Service
+from tests.support.service import Service
 
 
 def batch(service: Service, *jobs: dict[str, Any]) -> list[str]:

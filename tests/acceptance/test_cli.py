@@ -24,8 +24,8 @@ from jobsvc import jobs
 from jobsvc.jobs.serialize import dump_attempts, dump_job
 from jobsvc.states import Outcome
 from tests.integration.making import outcome, sql, started, submit
-from tests.servers import ROOT
-from tests.support import eventually
+from tests.support.servers import ROOT
+from tests.support.service import eventually
 
 QUEUE = "terminal"  # no worker serves it
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi", "jobs")

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.acceptance.test_bad_input import refused
-from tests.support import Service
+from tests.support.service import Service
 
 ACTIONS = [("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry"), ("POST", "/webhook")]
 ROUTES = [("GET", ""), *ACTIONS]

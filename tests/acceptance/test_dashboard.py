@@ -31,7 +31,7 @@ from rq.serializers import JSONSerializer
 
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_openapi import chromium
-from tests.support import Service, eventually, serving
+from tests.support.service import Service, eventually, serving
 
 MARK = "<b data-from=job>"
 SCRIPTS = MARK + (
@@ -51,7 +51,7 @@ document.addEventListener('securitypolicyviolation', e => window.violations.push
 
 @pytest.fixture(scope="module")
 def service(apart: dict[str, str]) -> Iterator[Service]:
-    service = Service({**apart, "JOBSVC_HANDLERS": "tests.handlers_pages"})
+    service = Service({**apart, "JOBSVC_HANDLERS": "tests.support.handlers.dashboard"})
     service.worker()
     yield service
     service.close()

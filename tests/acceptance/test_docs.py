@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jobsvc.config import Settings
-from tests.servers import ROOT
-from tests.support import STOCK, Service
+from tests.support.servers import ROOT
+from tests.support.service import STOCK, Service
 
 README = (ROOT / "README.md").read_text()
 

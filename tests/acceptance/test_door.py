@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_access import READ, WRITE, bearer, guarded
-from tests.support import Service
+from tests.support.service import Service
 
 __all__ = ["guarded"]
 

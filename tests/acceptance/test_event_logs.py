@@ -12,8 +12,8 @@ from jobsvc.jobs.serialize import LineShown
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_openapi import chromium
 from tests.conftest import empty
-from tests.streams import Event, collect, follow
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
+from tests.support.sse import Event, collect, follow
 
 LOGS = "?logs=true"
 
@@ -22,7 +22,9 @@ LOGS = "?logs=true"
 def talking() -> Iterator[Service]:
     """A service with room for three streams, and a worker."""
     empty()
-    service = Service({"JOBSVC_HANDLERS": "tests.handlers_live", "JOBSVC_CONCURRENCY": "3"}, tune="serve.WAITERS = 3")
+    service = Service(
+        {"JOBSVC_HANDLERS": "tests.support.handlers.live", "JOBSVC_CONCURRENCY": "3"}, tune="serve.WAITERS = 3"
+    )
     service.worker()
     yield service
     service.close()

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.test_bad_input import refused
-from tests.streams import collect, follow
-from tests.support import Service
+from tests.support.service import Service
+from tests.support.sse import collect, follow
 
 
 def test_every_change_is_told_in_order_and_the_last_closes_the_stream(stack: Service) -> None:

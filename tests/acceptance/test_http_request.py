@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_life_of_a_job import seconds
-from tests.support import Service, serving
+from tests.support.service import Service, serving
 
 
 class Target(ThreadingHTTPServer):

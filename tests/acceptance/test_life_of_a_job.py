@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Service
+from tests.support.service import Service
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

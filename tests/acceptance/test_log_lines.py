@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.support import WORKERS, Service
+from tests.support.service import WORKERS, Service
 
 
 def check(output: str) -> None:
@@ -21,7 +21,7 @@ def check(output: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(WORKERS))
 def test_a_handler_forges_no_line(apart: dict[str, str], kind: str) -> None:
-    service = Service({**apart, "JOBSVC_HANDLERS": "tests.handlers_startup", "JOBSVC_SWEEP_SECONDS": "0.5"})
+    service = Service({**apart, "JOBSVC_HANDLERS": "tests.support.handlers.startup", "JOBSVC_SWEEP_SECONDS": "0.5"})
     try:
         worker = service.worker(kind)
         service.until(service.post("FORGE"), "FAILED")

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from jobsvc.devservices import Postgres, Valkey
-from tests.servers import ROOT
-from tests.support import Process, eventually, free_port
+from tests.support.servers import ROOT
+from tests.support.service import Process, eventually, free_port
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_access import basic, bearer
-from tests.raw_target import RawTarget, raw_target
-from tests.support import Service, eventually
+from tests.support.raw_target import RawTarget, raw_target
+from tests.support.service import Service, eventually
 
 READ, WRITE, ADMIN = "r-key", "w-key", "a-key"
 WEBHOOK_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1Zq2YfQ="

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import Service
+from tests.support.service import Service
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support import Process, eventually, free_port
+from tests.support.service import Process, eventually, free_port
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from jobsvc.api.responses import AttemptsReply, JobPage, JobTypesReply
 from jobsvc.jobs.serialize import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
 from tests.acceptance.test_access import CHALLENGES, basic, bearer
 from tests.acceptance.test_bad_input import refused
-from tests.servers import ROOT
-from tests.support import Service
+from tests.support.servers import ROOT
+from tests.support.service import Service
 
 KEY = "k-admin"
 SCHEMATHESIS = (str(Path(sys.executable).parent / "schemathesis"), "--config-file")

@@ -26,8 +26,8 @@ from typing import Any
 
 import pytest
 
-from tests.raw_target import OK, RawTarget, raw_target, redirect, reply
-from tests.support import Service, eventually
+from tests.support.raw_target import OK, RawTarget, raw_target, redirect, reply
+from tests.support.service import Service, eventually
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1Zq2YfQ="
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"

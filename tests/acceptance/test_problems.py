@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from tests.acceptance.test_bad_input import refused
-from tests.support import Service
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="module")
 def service(apart: dict[str, str]) -> Any:
-    service = Service({"JOBSVC_HANDLERS": "tests.handlers,tests.handlers_outgoing", **apart})
+    service = Service({"JOBSVC_HANDLERS": "tests.support.handlers.basic,tests.support.handlers.outgoing", **apart})
     yield service
     service.close()
 

@@ -19,8 +19,8 @@ from playwright.sync_api import sync_playwright
 from tests.acceptance.test_access import basic, bearer
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_openapi import chromium
-from tests.servers import ROOT
-from tests.support import Process, Service, eventually, free_port
+from tests.support.servers import ROOT
+from tests.support.service import Process, Service, eventually, free_port
 
 KEY = "k-admin"
 HOST = "jobs.example:8443"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.test_access import ADMIN, READ, WRITE, bearer
 from tests.acceptance.test_bad_input import refused
-from tests.support import Service
+from tests.support.service import Service
 
 
 def queue(service: Service, name: str = "default") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_bad_input import refused
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 NO_JOBS_CURSOR = "AZAAAAAAcACAAAAAAAAAAA"  # a UUIDv7 that no job has
 

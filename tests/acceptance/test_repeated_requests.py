@@ -13,7 +13,7 @@ from sqlalchemy import text
 from jobsvc.db.engine import transaction
 from tests.acceptance.test_access import bearer
 from tests.acceptance.test_bad_input import count, refused
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 
 def post(service: Service, key: str, body: Any = None, path: str = "/jobs", **headers: str) -> httpx.Response:

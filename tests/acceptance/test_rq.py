@@ -12,8 +12,8 @@ from rq.job import Job, JobStatus
 from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
-from tests.servers import ROOT
-from tests.support import Service, eventually
+from tests.support.servers import ROOT
+from tests.support.service import Service, eventually
 
 
 def queue(service: Service) -> Queue:

@@ -25,8 +25,8 @@ import pytest
 from rq import Queue
 
 from tests.acceptance.test_bad_input import refused
-from tests.servers import ROOT
-from tests.support import Service, eventually
+from tests.support.servers import ROOT
+from tests.support.service import Service, eventually
 
 ODD = ["a.b", "<script>", "x:y", "..x", "%00", "%2F", "%0A", "%ff", "ü", "a b", "-1", "0", "00", "1e3", "x", "9" * 30]
 ODD += ["9" * 5000, "a" * 3000, "*", "default", "nope", "'\"`", "\\", "{{7*7}}", "None", "١", "+1", "1_0"]

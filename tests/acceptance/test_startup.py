@@ -23,8 +23,8 @@ import pytest
 from jobsvc.devservices import Postgres, Valkey
 from jobsvc.errors import ConfigError
 from jobsvc.servers.listening import check_port
-from tests.servers import ROOT, sql, upgrade
-from tests.support import POOL, STOCK, Process, Service, eventually, free_port
+from tests.support.servers import ROOT, sql, upgrade
+from tests.support.service import POOL, STOCK, Process, Service, eventually, free_port
 
 SECRET = "hunter2-Zq9"
 SERVE = (sys.executable, "-m", "jobsvc.serve")

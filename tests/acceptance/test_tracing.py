@@ -9,7 +9,7 @@ import pytest
 
 from jobsvc import tracing
 from tests.acceptance.test_webhooks import NEW, Receiver, receiver  # noqa: F401
-from tests.support import WORKERS, Service, eventually
+from tests.support.service import WORKERS, Service, eventually
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -18,7 +18,7 @@ HEADER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 def test_a_trace_goes_on(apart: dict[str, str], receiver: Receiver, tmp_path: Path) -> None:  # noqa: F811
     """Through HTTP_REQUEST and the webhook; without spans of ours, then with them."""
     spans = tmp_path / "spans"
-    for env in ({}, {"JOBSVC_HANDLERS": "tests.traced", "SPANS": str(spans)}):
+    for env in ({}, {"JOBSVC_HANDLERS": "tests.support.otel_config", "SPANS": str(spans)}):
         receiver.seen.clear()
         service = Service({"JOBSVC_WEBHOOK_SECRETS": NEW, "JOBSVC_SWEEP_SECONDS": "0.2", **apart, **env})
         try:
@@ -58,7 +58,7 @@ def test_an_invalid_traceparent_is_ignored(api: Service) -> None:
 
 @pytest.mark.parametrize("kind", sorted(WORKERS))
 def test_logs_as_json(apart: dict[str, str], kind: str) -> None:
-    service = Service({"JOBSVC_LOG": "json", "JOBSVC_HANDLERS": "tests.handlers", **apart})
+    service = Service({"JOBSVC_LOG": "json", "JOBSVC_HANDLERS": "tests.support.handlers.basic", **apart})
     try:
         worker = service.worker(kind)
         job_id = service.post("TALK", {"end": "raise"}, retry={"max": 0})

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from tests.acceptance.test_startup import UP, refused
-from tests.servers import ROOT
-from tests.support import Process, eventually, free_port
+from tests.support.servers import ROOT
+from tests.support.service import Process, eventually, free_port
 
 KEY = 'hunter2-"Zq9'
 

@@ -19,8 +19,8 @@ import pytest
 
 from jobsvc.devservices import Postgres, Valkey
 from tests.acceptance.test_startup import UP
-from tests.servers import ROOT
-from tests.support import Process, eventually, free_port
+from tests.support.servers import ROOT
+from tests.support.service import Process, eventually, free_port
 
 Make = Callable[..., Process]
 

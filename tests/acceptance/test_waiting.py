@@ -15,8 +15,8 @@ from sqlalchemy import make_url
 
 from tests.acceptance.test_bad_input import refused
 from tests.integration.making import sql
-from tests.streams import follow
-from tests.support import Process, Service, eventually, free_port
+from tests.support.service import Process, Service, eventually, free_port
+from tests.support.sse import follow
 
 PATIENT = {"Prefer": "wait=50"}
 CALL_OFF = "UPDATE jobs SET status = 'CANCELLED', finished_at = now(), version = version + 1 WHERE id = ANY(:ids)"

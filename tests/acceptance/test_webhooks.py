@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import Webhook
 from uuid_utils.compat import uuid7
 
 from tests.acceptance.test_bad_input import post, refused
-from tests.support import Service, eventually, serving
+from tests.support.service import Service, eventually, serving
 
 OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NEW = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1Zq2YfQ="

@@ -14,8 +14,8 @@ from tests.chaos.audit import Account, audit, read_jobs, read_journal
 from tests.chaos.faults import FAULTS, Probe, Strike, strike
 from tests.chaos.load import Accepted, Load
 from tests.chaos.site import LEASE, SWEEP, Site
-from tests.servers import sql
-from tests.support import eventually
+from tests.support.servers import sql
+from tests.support.service import eventually
 
 BOUND = LEASE + SWEEP + 5
 """Promise 3: seconds until what a killed worker ran is given to others."""

@@ -15,8 +15,8 @@ from jobsvc.devservices import Server
 from tests.chaos.load import Accepted, post
 from tests.chaos.site import LEASE, Site, attempts, kill, relays, workers
 from tests.chaos.stalling import Stalling
-from tests.servers import kill_server
-from tests.support import Process
+from tests.support.servers import kill_server
+from tests.support.service import Process
 
 
 @dataclass

@@ -13,8 +13,8 @@ import psutil
 
 from jobsvc.devservices import Postgres, Valkey
 from tests.chaos.handlers import JOURNAL
-from tests.servers import upgrade
-from tests.support import POOL, Process, free_port
+from tests.support.servers import upgrade
+from tests.support.service import POOL, Process, free_port
 
 LEASE, SWEEP, SHUTDOWN = 3.0, 0.5, 1.0
 """The service's settings, in seconds: short, so that a run needn't wait long for a lease to lapse."""

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jobsvc.devservices import Postgres, Server, Valkey
-from tests.servers import kill_server, upgrade
-from tests.support import Process, Service
+from tests.support.servers import kill_server, upgrade
+from tests.support.service import Process, Service
 
 
 class Ground:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Ground
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 AGAIN = {"retry": {"max": 1, "interval": 0}}
 
@@ -199,7 +199,9 @@ def test_processes_that_cannot_live_are_not_forked_without_pause(ground: Ground,
     """As where memory is short. The job waits, uncounted, and runs once they can."""
     deadly = tmp_path / "deadly"
     deadly.touch()
-    ground.service.worker(JOBSVC_HANDLERS="tests.handlers,tests.stillborn", TESTS_DEADLY=str(deadly))
+    ground.service.worker(
+        JOBSVC_HANDLERS="tests.support.handlers.basic,tests.support.crashing_child", TESTS_DEADLY=str(deadly)
+    )
     [job_id] = post(ground.service, [{"retry": {"max": 0}}])
     eventually(lambda: len(deadly.read_text()) >= 3)
     before = len(deadly.read_text())

@@ -21,8 +21,8 @@ import redis
 
 from jobsvc.devservices import Valkey
 from tests.faults.conftest import Ground
-from tests.servers import sql
-from tests.support import Process, Service, eventually, free_port
+from tests.support.servers import sql
+from tests.support.service import Process, Service, eventually, free_port
 
 SECRET = "geh31m"
 URL = os.environ["DATABASE_URL"]

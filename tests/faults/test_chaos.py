@@ -2,7 +2,7 @@
 
 import subprocess
 
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 
 def test_a_short_run_keeps_every_promise() -> None:

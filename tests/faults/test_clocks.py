@@ -27,9 +27,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.acceptance.test_webhooks import NEW, Receiver
-from tests.clocks import HostClock, has_compiler
-from tests.servers import ROOT
-from tests.support import Service, serving
+from tests.support.clocks import HostClock, has_compiler
+from tests.support.servers import ROOT
+from tests.support.service import Service, serving
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="gcc, which makes the shifted clock, is missing")
 
@@ -293,6 +293,6 @@ def test_next_run_of_a_schedule_is_within_the_minute(hosts: Hosts, by: str, tag:
 
 def run(hosts: Hosts, by: str, code: str) -> str:
     """The output of Python code on this host."""
-    env = {**os.environ, "JOBSVC_HANDLERS": "tests.handlers", **hosts.env, **hosts.clocks[by].env}
+    env = {**os.environ, "JOBSVC_HANDLERS": "tests.support.handlers.basic", **hosts.env, **hosts.clocks[by].env}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout

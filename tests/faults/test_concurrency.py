@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Ground
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 AGAIN = {"retry": {"max": 1, "interval": 0}}
 ONCE = {"retry": {"max": 0}}

@@ -13,8 +13,8 @@ from rq.job import JobStatus
 from rq.registry import StartedJobRegistry
 
 from tests.faults.conftest import Ground
-from tests.servers import ROOT
-from tests.support import Service, eventually
+from tests.support.servers import ROOT
+from tests.support.service import Service, eventually
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import Process, Service, eventually
+from tests.support.service import Process, Service, eventually
 
 KINDS = {"pool": ("pool", {}), "threads": ("pool", {"JOBSVC_CONCURRENCY": "3"}), "stock": ("stock", {})}
 EXPIRY = 1.0

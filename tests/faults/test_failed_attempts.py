@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.handlers_exceptions import MEGABYTES
-from tests.support import Process, Service, eventually
+from tests.support.handlers.exceptions import MEGABYTES
+from tests.support.service import Process, Service, eventually
 
 TOLERANCE = 40
 """Megabytes that the process of the handlers may have grown by; one of the failures holds 20."""
@@ -28,7 +28,9 @@ class Site:
 
     def __init__(self, env: dict[str, str], kind: str) -> None:
         self.kind = kind
-        self.service = Service({**env, "JOBSVC_HANDLERS": "tests.handlers_exceptions", "JOBSVC_SHUTDOWN_SECONDS": "1"})
+        self.service = Service(
+            {**env, "JOBSVC_HANDLERS": "tests.support.handlers.exceptions", "JOBSVC_SHUTDOWN_SECONDS": "1"}
+        )
         self.worker = self.start()
 
     def start(self) -> Process:
@@ -64,7 +66,7 @@ def test_an_odd_exception_fails_its_attempt_at_once_with_its_real_type(site: Sit
         assert site.end_of(posted[what]) == ("failed", type_), what
     [attempt] = site.service.attempts(posted["getattr"])
     assert attempt["error"]["message"] == "of an API"
-    assert "handlers_exceptions.py" in attempt["error"]["traceback"]
+    assert "handlers/exceptions.py" in attempt["error"]["traceback"]
     shown = eventually(lambda: site.service.rq_job(posted["getattr"]).latest_result())
     assert "ApiError: of an API" in (shown.exc_string or "")
     shown = eventually(lambda: site.service.rq_job(posted["huge"]).latest_result())

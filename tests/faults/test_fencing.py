@@ -10,7 +10,7 @@ import pytest
 from rq.job import JobStatus
 
 from tests.faults.conftest import Ground
-from tests.support import Process, Service, eventually
+from tests.support.service import Process, Service, eventually
 
 LATE = "no longer this worker's"
 

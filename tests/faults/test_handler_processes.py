@@ -26,9 +26,9 @@ import pytest
 from tests.conftest import empty
 from tests.faults.conftest import Ground
 from tests.faults.test_processes import ended, horse_of
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
-ENV = {"JOBSVC_HANDLERS": "tests.handlers_processes,tests.handlers"}
+ENV = {"JOBSVC_HANDLERS": "tests.support.handlers.processes,tests.support.handlers.basic"}
 KINDS = {"one": {}, "threads": {"JOBSVC_CONCURRENCY": "3"}, "stock": {}}
 
 

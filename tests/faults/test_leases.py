@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.faults.conftest import Ground, kill
-from tests.support import eventually
+from tests.support.service import eventually
 
 SLEEPS = {"durationMs": 60_000}
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Ground, kill
-from tests.support import eventually
+from tests.support.service import eventually
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     ground = Ground(
-        tmp_path_factory.mktemp("ground"), JOBSVC_HANDLERS="tests.handlers_live", JOBSVC_SHUTDOWN_SECONDS="1"
+        tmp_path_factory.mktemp("ground"), JOBSVC_HANDLERS="tests.support.handlers.live", JOBSVC_SHUTDOWN_SECONDS="1"
     )
     yield ground
     ground.stop()

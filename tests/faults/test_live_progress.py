@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import empty
-from tests.support import Process, Service, eventually
+from tests.support.service import Process, Service, eventually
 
 KINDS = {
     "pool": ("pool", {}, "TELL"),
@@ -34,7 +34,7 @@ class Live:
         empty()
         self.kind = kind
         worker, env, self.type = KINDS[kind]
-        self.service = Service({"JOBSVC_HANDLERS": "tests.handlers_live", "JOBSVC_LEASE_SECONDS": "3", **env})
+        self.service = Service({"JOBSVC_HANDLERS": "tests.support.handlers.live", "JOBSVC_LEASE_SECONDS": "3", **env})
         self.worker: Process = self.service.worker(worker)
 
     def post(self, *attempts: list[list[Any]], **body: Any) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.faults.conftest import Ground
-from tests.support import eventually
+from tests.support.service import eventually
 
 
 def test_redis_away_then_back_with_what_it_had(ground: Ground) -> None:

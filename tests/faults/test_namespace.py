@@ -19,7 +19,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from tests.conftest import fresh_database
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 OFTEN = {"JOBSVC_SWEEP_SECONDS": "0.5", "JOBSVC_LEASE_SECONDS": "2"}
 

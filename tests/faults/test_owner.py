@@ -15,8 +15,8 @@ import pytest
 
 from jobsvc.devservices import Valkey
 from tests.conftest import fresh_database
-from tests.servers import ROOT, sql
-from tests.support import STOCK, Service, eventually
+from tests.support.servers import ROOT, sql
+from tests.support.service import STOCK, Service, eventually
 
 OWNER = "SELECT owner FROM deployment"
 KEY = "rq:jobsvc:jobsvc:owner"

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.acceptance.test_startup import SERVE, UP
-from tests.support import POOL, Process, Service, eventually, free_port
+from tests.support.service import POOL, Process, Service, eventually, free_port
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 HAS_NAMESPACES = bool(shutil.which("unshare") and shutil.which("nsenter")) and (
@@ -30,7 +30,7 @@ JOBS = 8
 
 @pytest.fixture(scope="module")
 def site(apart: dict[str, str]) -> Iterator[Service]:
-    service = Service({**apart, "JOBSVC_HANDLERS": "tests.handlers_ops"})
+    service = Service({**apart, "JOBSVC_HANDLERS": "tests.support.handlers.ops"})
     yield service
     service.close()
 

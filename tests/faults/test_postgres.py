@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import Ground, kill
-from tests.support import Process, eventually
+from tests.support.service import Process, eventually
 
 
 def is_fit(reply: httpx.Response) -> bool:

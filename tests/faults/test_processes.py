@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.faults.conftest import Ground
-from tests.support import Process, Service, eventually
+from tests.support.service import Process, Service, eventually
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_queues import pause, queue, resume
 from tests.faults.conftest import Ground
-from tests.support import WORKERS, Service, eventually
+from tests.support.service import WORKERS, Service, eventually
 
 
 def test_counts_and_the_oldest_age(service: Service) -> None:

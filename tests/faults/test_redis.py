@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.faults.conftest import Ground
-from tests.support import POOL, Process, Service, eventually
+from tests.support.service import POOL, Process, Service, eventually
 
 # A worker that looks after its running job every second, where RQ's does every 30.
 BRISK = """

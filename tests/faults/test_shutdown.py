@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from tests.faults.conftest import Ground
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
 
 LONG = {"durationMs": 60_000}
 

@@ -22,7 +22,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from tests.faults.conftest import Ground
-from tests.support import Process, Service, eventually
+from tests.support.service import Process, Service, eventually
 
 SLACK = 2.0
 """Seconds by which a machine with two cores may be late that runs three files at once; without the fix it is 10."""
@@ -31,7 +31,7 @@ SLACK = 2.0
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder: Path = tmp_path_factory.mktemp("shutdown")
-    ground = Ground(folder, JOBSVC_HANDLERS="tests.handlers_processes", JOBSVC_LEASE_SECONDS="600")
+    ground = Ground(folder, JOBSVC_HANDLERS="tests.support.handlers.processes", JOBSVC_LEASE_SECONDS="600")
     yield ground
     ground.stop()
 

@@ -29,8 +29,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.clients import HEAD, answer, connect, is_closed, many, reset
-from tests.support import Service, eventually
+from tests.support.clients import HEAD, answer, connect, is_closed, many, reset
+from tests.support.service import Service, eventually
 
 SECONDS = 2.0
 """How long a body has here; its head has as long."""
@@ -48,7 +48,9 @@ PATIENCE = 5.0
 
 @pytest.fixture(scope="module")
 def service(apart: dict[str, str]) -> Iterator[Service]:
-    service = Service({**apart, "JOBSVC_HANDLERS": "tests.handlers,tests.handlers_clients"}, tune=TUNE)
+    service = Service(
+        {**apart, "JOBSVC_HANDLERS": "tests.support.handlers.basic,tests.support.handlers.clients"}, tune=TUNE
+    )
     yield service
     service.close()
 

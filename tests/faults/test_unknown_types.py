@@ -1,16 +1,16 @@
 """Workers that do not know a job's type, from outside: during a deploy, in a mixed fleet, after a type was removed.
 
-Every process knows `tests.handlers`, and only those that are started with TYPES `tests.handlers_types` as well.
+Every process loads `tests.support.handlers.basic`; only those started with TYPES load `tests.support.handlers.types` too.
 """
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support import Process, Service, eventually
+from tests.support.service import Process, Service, eventually
 
 KINDS = {"pool": ("pool", {}), "threads": ("pool", {"JOBSVC_CONCURRENCY": "3"}), "stock": ("stock", {})}
-TYPES = "tests.handlers,tests.handlers_types"
+TYPES = "tests.support.handlers.basic,tests.support.handlers.types"
 BOUND = 10
 """Seconds within which a job starts once a worker that knows its type has a free slot."""
 
@@ -38,7 +38,7 @@ def worker(service: Service, kind: str, types: str, **env: str) -> Process:
 
 
 def old(service: Service, kind: str = "pool", **env: str) -> Process:
-    return worker(service, kind, "tests.handlers", **env)
+    return worker(service, kind, "tests.support.handlers.basic", **env)
 
 
 def new(service: Service, kind: str = "pool", **env: str) -> Process:

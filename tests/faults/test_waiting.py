@@ -9,8 +9,8 @@ import psycopg2
 import pytest
 
 from tests.faults.conftest import Ground
-from tests.streams import follow
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
+from tests.support.sse import follow
 
 TUNE = "events.HEARTBEAT_SECONDS = 0.2; serve.WAITERS = 3"
 

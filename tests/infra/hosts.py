@@ -12,8 +12,8 @@ import pytest
 
 from tests.infra.debian import program
 from tests.infra.servers import Infrastructure
-from tests.servers import upgrade
-from tests.support import POOL, Process, Service
+from tests.support.servers import upgrade
+from tests.support.service import POOL, Process, Service
 
 Runs = list[tuple[str, str, int, str, float]]
 """Of each start and end of SPAN: the word, job, fence, host and monotonic second."""
@@ -101,7 +101,7 @@ class Cluster:
             "REDIS_URL": servers.redis()[0],
             "HOST": api.address,
             "JOBSVC_ALLOW_ANONYMOUS": "1",
-            "JOBSVC_HANDLERS": "tests.handlers_infra",
+            "JOBSVC_HANDLERS": "tests.support.handlers.infra",
             "JOBSVC_LEASE_SECONDS": str(self.LEASE),
             "JOBSVC_SWEEP_SECONDS": str(self.SWEEP),
             "JOBSVC_SHUTDOWN_SECONDS": "2",

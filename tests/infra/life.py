@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
-from tests.streams import follow
-from tests.support import Service, eventually
+from tests.support.service import Service, eventually
+from tests.support.sse import follow
 
 
 def live(service: Service) -> None:

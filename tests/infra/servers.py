@@ -16,7 +16,7 @@ import psycopg2
 import redis
 
 from tests.infra.debian import program
-from tests.support import eventually, free_port
+from tests.support.service import eventually, free_port
 
 USER = "nobody"
 """Who the servers run as where the tests run as root: Postgres and PgBouncer refuse root."""

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-from tests.servers import upgrade
-from tests.support import Service
+from tests.support.servers import upgrade
+from tests.support.service import Service
 
 SHORT = {"JOBSVC_LEASE_SECONDS": "3", "JOBSVC_SWEEP_SECONDS": "0.5", "JOBSVC_SHUTDOWN_SECONDS": "3"}
 """Times that a test can wait for."""

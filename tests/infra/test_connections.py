@@ -4,8 +4,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.infra.servers import Infrastructure
-from tests.servers import sql, upgrade
-from tests.support import Service, eventually
+from tests.support.servers import sql, upgrade
+from tests.support.service import Service, eventually
 
 WORKERS, CONNECTIONS = 20, 4
 SUM = CONNECTIONS + WORKERS * 3 + 2

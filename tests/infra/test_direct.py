@@ -9,7 +9,7 @@ import redis
 from tests.infra.life import live
 from tests.infra.servers import Infrastructure
 from tests.infra.site import site
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])

@@ -13,7 +13,7 @@ import pytest
 
 from tests.infra.servers import Infrastructure, give
 from tests.infra.site import site
-from tests.support import eventually
+from tests.support.service import eventually
 
 SIZE = "160m"
 LARGE = {"result": secrets.token_hex(100_000)}  # compresses badly

@@ -15,8 +15,8 @@ import pytest
 
 from tests.infra.packages import install
 from tests.infra.wsgi import STREAM_HEADERS, Site
-from tests.servers import ROOT
-from tests.support import POOL, Process, eventually
+from tests.support.servers import ROOT
+from tests.support.service import POOL, Process, eventually
 
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:{port}")
 README = (*GUNICORN, "--threads", "32", "wsgi:app")

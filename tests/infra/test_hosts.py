@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clocks import HostClock, has_compiler
 from tests.infra.hosts import Cluster, network
 from tests.infra.servers import Infrastructure, infrastructure
-from tests.support import eventually
+from tests.support.clocks import HostClock, has_compiler
+from tests.support.service import eventually
 
 CLOCKS = {0: 0, 1: 300, 2: -300}
 """How many seconds each host's clock is ahead."""

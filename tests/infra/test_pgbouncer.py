@@ -11,8 +11,8 @@ import pytest
 from tests.infra.life import live
 from tests.infra.servers import Infrastructure
 from tests.infra.site import site
-from tests.servers import ROOT
-from tests.support import free_port
+from tests.support.servers import ROOT
+from tests.support.service import free_port
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])

@@ -21,8 +21,8 @@ from tests.infra.debian import program
 from tests.infra.life import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.infra.site import site
-from tests.servers import ROOT
-from tests.support import Service, eventually, free_port
+from tests.support.servers import ROOT
+from tests.support.service import Service, eventually, free_port
 
 PASSWORD, SENTINEL_PASSWORD = "p@ss:w/o#rd%", "s&cret?"
 USERINFO, SENTINEL_OPTION = "default:p%40ss%3Aw%2Fo%23rd%25", "sentinel_password=s%26cret%3F"
@@ -194,7 +194,7 @@ def test_rqs_own_commands_find_the_master(replicas: Replicas) -> None:
     replicas.settle()
     rq = Path(sys.executable).parent / "rq"
     command = [str(rq), "info", "-c", "jobsvc.rqsettings", "--raw"]
-    environment = {**replicas.env, "PATH": "/usr/bin:/bin", "JOBSVC_HANDLERS": "tests.handlers"}
+    environment = {**replicas.env, "PATH": "/usr/bin:/bin", "JOBSVC_HANDLERS": "tests.support.handlers.basic"}
     shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert shown.returncode == 0, shown.stderr
     assert "queue" in shown.stdout

@@ -16,8 +16,8 @@ from rq import Queue
 
 from tests.infra.servers import Infrastructure
 from tests.infra.site import site
-from tests.servers import ROOT
-from tests.support import Service, eventually
+from tests.support.servers import ROOT
+from tests.support.service import Service, eventually
 
 THEIRS = 10_000
 OURS = 2_000

@@ -9,7 +9,7 @@ from tests.infra.debian import program
 from tests.infra.life import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.infra.site import site
-from tests.support import Service, eventually, free_port
+from tests.support.service import Service, eventually, free_port
 
 
 class Encrypted:

@@ -17,8 +17,8 @@ import pytest
 
 from tests.infra.servers import Infrastructure
 from tests.infra.site import SHORT
-from tests.servers import ROOT, upgrade
-from tests.support import POOL, Service, eventually
+from tests.support.servers import ROOT, upgrade
+from tests.support.service import POOL, Service, eventually
 
 OLD = "aa214f0"
 """A version with tables of revision 0002, queue names without a namespace, and ids from the API host's clock."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.infra.packages import install
 from tests.infra.wsgi import Site
-from tests.support import POOL, eventually
+from tests.support.service import POOL, eventually
 
 UWSGI = ("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "-p", "1", "--die-on-term", "--venv", sys.prefix)
 WARNING = "threads do not run in this process"

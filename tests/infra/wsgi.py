@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.support import Process, eventually, free_port
+from tests.support.service import Process, eventually, free_port
 
 STREAM_HEADERS = {"Accept": "text/event-stream"}
 

@@ -12,8 +12,8 @@ import psycopg2
 import pytest
 
 from tests.integration.making import submit
-from tests.servers import ROOT, sql
-from tests.support import eventually
+from tests.support.servers import ROOT, sql
+from tests.support.service import eventually
 
 LOCK = """
 import os, signal, sys, time

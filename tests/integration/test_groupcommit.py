@@ -16,7 +16,7 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs.submit import _submit_one
 from tests.integration.making import sql, submit
 from tests.integration.test_races import held, waiting
-from tests.support import eventually
+from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")
 

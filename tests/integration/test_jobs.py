@@ -15,7 +15,7 @@ from jobsvc.db.engine import engine, transaction
 from jobsvc.errors import JobNotFound
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
-from tests.support import eventually
+from tests.support.service import eventually
 
 
 def test_one_statement_stores_many_in_order() -> None:

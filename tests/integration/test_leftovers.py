@@ -22,8 +22,8 @@ from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.relay import BATCH, Relay
 from jobsvc.states import Status
 from tests.integration.making import dispatches, lapse, new, sql
-from tests.servers import ROOT
-from tests.support import eventually
+from tests.support.servers import ROOT
+from tests.support.service import eventually
 
 
 class Worker(SimpleWorker):

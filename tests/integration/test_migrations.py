@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from tests.integration.making import sql
-from tests.servers import ROOT
+from tests.support.servers import ROOT
 
 
 def flask_db(*command: str) -> str:

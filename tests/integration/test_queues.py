@@ -17,7 +17,7 @@ from jobsvc.jobs import admission, counts
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, make_due, new, outcome, sql, submit
 from tests.integration.test_jobs import in_parallel, waits_for_a_lock
-from tests.support import eventually
+from tests.support.service import eventually
 
 HIGH = ["high", "default", "low"]
 

@@ -17,7 +17,7 @@ from jobsvc.db.engine import engine
 from jobsvc.jobs import StartedAttempt
 from jobsvc.states import Outcome, Status
 from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
-from tests.support import eventually
+from tests.support.service import eventually
 
 
 def waiting() -> int:

@@ -12,7 +12,7 @@ from rq import Worker
 from rq.serializers import JSONSerializer
 
 from tests.conftest import empty
-from tests.support import WORKERS, Service, eventually
+from tests.support.service import WORKERS, Service, eventually
 
 JOBS: dict[str, tuple[dict[str, Any], str]] = {
     "completes": ({"payload": {"result": {"a": [1, None]}}}, "finished"),

@@ -19,8 +19,8 @@ from jobsvc.db import engine, pgoutage, pgsession
 from jobsvc.db.engine import check_writable, retrying, statement, transaction
 from jobsvc.errors import StoreBusy, StoreConflict
 from tests.integration.making import new, submit
-from tests.servers import sql
-from tests.support import eventually
+from tests.support.servers import sql
+from tests.support.service import eventually
 
 URL = os.environ["DATABASE_URL"]
 BACKENDS = """FROM pg_stat_activity

@@ -15,7 +15,7 @@ from jobsvc.states import Status
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 from tests.integration.making import LEASE, submit
 from tests.integration.test_races import waiting
-from tests.support import eventually
+from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.making import sql
-from tests.support import Service, eventually, free_port
+from tests.support.service import Service, eventually, free_port
 
 NIGHTLY = {"cron": "30 2 * * *", "job": {}}
 

@@ -9,7 +9,7 @@ import pytest
 
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs.group_commit import GroupCommit
-from tests.support import eventually
+from tests.support.service import eventually
 
 
 class Work:

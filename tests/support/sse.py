@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.support import Service
+from tests.support.service import Service
 
 Event = dict[str, Any]
 """`event`, `id`, `data` as JSON; a comment is {}."""

@@ -18,7 +18,7 @@ import redis
 
 from jobsvc.devservices import Postgres, Server, Valkey
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def upgrade(env: dict[str, str]) -> None:

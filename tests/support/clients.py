@@ -6,7 +6,7 @@ import struct
 import time
 from collections.abc import Iterator
 
-from tests.support import Service
+from tests.support.service import Service
 
 HEAD = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 

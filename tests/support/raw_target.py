@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.support import serving
+from tests.support.service import serving
 
 Answer = bytes | Callable[[socketserver.StreamRequestHandler], None]
 

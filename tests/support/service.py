@@ -23,7 +23,7 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
 from jobsvc.servers import sentinel
-from tests.servers import ROOT, sql
+from tests.support.servers import ROOT, sql
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ class Service:
         self.port = free_port(None)
         self.env = {
             "PORT": str(self.port),
-            "JOBSVC_HANDLERS": "tests.handlers",
+            "JOBSVC_HANDLERS": "tests.support.handlers.basic",
             "JOBSVC_HTTP_ALLOW": "127.0.0.1/32",
             **(env or {}),
         }
