@@ -23,7 +23,7 @@ import redis
 from jobsvc import jobs
 from jobsvc.jobs.serialize import dump_attempts, dump_job
 from jobsvc.states import Outcome
-from tests.integration.making import outcome, sql, started, submit
+from tests.integration.factories import outcome, sql, started, submit
 from tests.support.servers import ROOT
 from tests.support.service import eventually
 

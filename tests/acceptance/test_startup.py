@@ -2,7 +2,7 @@
 
 Every program reads the settings: the API, a worker, a stock `rq worker`, migrations, `flask jobs`, other flask
 commands, `make up`, and what starts the embedded servers. What may be wrong is listed in tests/unit/test_config.py
-and tests/unit/handlers/test_loading.py, where all of it is tried within one process; here each program meets some of it.
+and tests/unit/handlers/test_loading.py, where all of it is tried within one process; here each program meets a part.
 Then HOST and PORT: names, IPv6, ports that are taken, addresses of other machines. Then Postgres, for programs that
 need it at once (migrations): closed, unknown, not Postgres, wrong password, no such database, no TLS, no rights, and
 tables of another version; and for those that wait for it (API, worker), which start without Redis, too.

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.acceptance.test_bad_input import refused
-from tests.integration.making import sql
+from tests.integration.factories import sql
 from tests.support.service import Process, Service, eventually, free_port
 from tests.support.sse import follow
 

@@ -1,6 +1,6 @@
 """Attempts that fail in odd ways, from outside: their outcome is the real one, and nothing of them stays in memory.
 
-The classes and their members are listed in tests/unit/execution/test_attempt_outcomes.py; here are those of each that need real
+The classes and their members are listed in tests/unit/execution/test_attempt_outcomes.py; here are those that need real
 processes: one thread, several threads in one process, and RQ's own worker. Beyond: memory that runs out, what a deploy
 does to handlers whose clean-up raises, and 100 failures of 20 MB each in one process.
 """

@@ -14,7 +14,7 @@ from jobsvc import jobs
 from jobsvc.db.engine import engine, transaction
 from jobsvc.errors import JobNotFound
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.support.service import eventually
 
 

@@ -17,7 +17,7 @@ from jobsvc import jobs
 from jobsvc.dispatch import enqueue, rq_redis
 from jobsvc.dispatch.relay import Relay
 from jobsvc.execution import rq_entry
-from tests.integration.making import dispatches, make_due, new, sql, submit
+from tests.integration.factories import dispatches, make_due, new, sql, submit
 
 
 def queue() -> Any:

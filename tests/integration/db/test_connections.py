@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from tests.integration.making import submit
+from tests.integration.factories import submit
 from tests.support.servers import ROOT, sql
 from tests.support.service import eventually
 

@@ -15,7 +15,7 @@ from jobsvc.db.engine import transaction
 from jobsvc.handlers.builtin import test_job  # noqa: F401  # registers TEST_JOB
 from jobsvc.jobs import BOUNDS
 from jobsvc.states import Outcome
-from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
 
 SERIES = {"type": "TEST_JOB", "queue": "default"}
 

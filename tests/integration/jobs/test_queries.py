@@ -21,7 +21,7 @@ from jobsvc.jobs import Filter
 from jobsvc.jobs.listing import MAX_BYTES, keys
 from jobsvc.jobs.serialize import dump_job
 from jobsvc.states import Status
-from tests.integration.making import sql, submit
+from tests.integration.factories import sql, submit
 
 YEAR_2026 = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -12,8 +12,8 @@ from jobsvc import jobs
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter, bulk
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, lapse, make_due, new, outcome, sql, started, submit
-from tests.integration.test_jobs import TAKE, behind_the_lock
+from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.integration.jobs.test_start_and_finish import TAKE, behind_the_lock
 
 AGAIN = "UPDATE jobs SET status = 'PENDING' WHERE id = :id"
 TAKE_KEY = (

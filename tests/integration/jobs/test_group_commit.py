@@ -14,8 +14,8 @@ from jobsvc import jobs
 from jobsvc.db.engine import engine
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs.submit import _submit_one
-from tests.integration.making import sql, submit
-from tests.integration.test_races import held, waiting
+from tests.integration.factories import sql, submit
+from tests.integration.jobs.test_races import held, waiting
 from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")

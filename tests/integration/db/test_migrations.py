@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.integration.making import sql
+from tests.integration.factories import sql
 from tests.support.servers import ROOT
 
 

@@ -11,8 +11,8 @@ from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
 from jobsvc.dispatch.withdrawing import FEW, withdraw
 from jobsvc.states import Outcome
-from tests.integration.making import LEASE, dispatches, new, outcome
-from tests.integration.test_relay import fetch, no_redis, queue
+from tests.integration.dispatch.test_relay import fetch, no_redis, queue
+from tests.integration.factories import LEASE, dispatches, new, outcome
 
 __all__ = ["no_redis"]
 
@@ -99,8 +99,8 @@ def test_one_retried_by_hand_is_not_among_the_failed() -> None:
 
 
 def test_the_sweep_prunes_old_keys() -> None:
-    from tests.integration.making import sql
-    from tests.integration.test_idempotency import submit
+    from tests.integration.factories import sql
+    from tests.integration.jobs.test_idempotency import submit
 
     submit()
     sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")

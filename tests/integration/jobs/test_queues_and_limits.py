@@ -15,8 +15,8 @@ from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
 from jobsvc.jobs import admission, counts
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, make_due, new, outcome, sql, submit
-from tests.integration.test_jobs import in_parallel, waits_for_a_lock
+from tests.integration.factories import LEASE, make_due, new, outcome, sql, submit
+from tests.integration.jobs.test_start_and_finish import in_parallel, waits_for_a_lock
 from tests.support.service import eventually
 
 HIGH = ["high", "default", "low"]

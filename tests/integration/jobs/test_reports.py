@@ -7,7 +7,7 @@ from jobsvc.jobs import START, Chunk, Position, StartedAttempt, queries
 from jobsvc.jobs.log_lines import Lines
 from jobsvc.jobs.serialize import dump_attempts
 from jobsvc.states import Outcome
-from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
+from tests.integration.factories import LEASE, make_due, outcome, sql, started, submit
 
 
 def lines(first: int, last: int) -> Lines:

@@ -13,7 +13,7 @@ from jobsvc.execution.attempt import attempt
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
+from tests.integration.factories import LEASE, make_due, outcome, sql, started, submit
 
 OLD = frozenset({"TEST_JOB", "WEBHOOK"})
 NEW = OLD | {"NEW"}

@@ -16,7 +16,7 @@ from jobsvc import jobs
 from jobsvc.db.engine import engine
 from jobsvc.jobs import StartedAttempt
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
+from tests.integration.factories import LEASE, lapse, outcome, sql, started, submit
 from tests.support.service import eventually
 
 

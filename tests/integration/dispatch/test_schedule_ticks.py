@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.making import sql
+from tests.integration.factories import sql
 from tests.support.service import Service, eventually, free_port
 
 NIGHTLY = {"cron": "30 2 * * *", "job": {}}

@@ -18,7 +18,7 @@ from jobsvc import jobs
 from jobsvc.db import engine, pgoutage, pgsession
 from jobsvc.db.engine import check_writable, retrying, statement, transaction
 from jobsvc.errors import StoreBusy, StoreConflict
-from tests.integration.making import new, submit
+from tests.integration.factories import new, submit
 from tests.support.servers import sql
 from tests.support.service import eventually
 

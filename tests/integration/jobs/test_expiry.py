@@ -15,7 +15,7 @@ import pytest
 from jobsvc import jobs
 from jobsvc.jobs import AttemptResult, StartedAttempt, handed_back, lost
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, lapse, make_due, outcome, sql, started, submit
+from tests.integration.factories import LEASE, lapse, make_due, outcome, sql, started, submit
 
 
 def pass_expiry(job_id: UUID) -> None:

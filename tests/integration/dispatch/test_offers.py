@@ -12,7 +12,7 @@ from jobsvc.dispatch import rq_workers
 from jobsvc.dispatch.offers import Offers, is_to_offer, turn_key
 from jobsvc.dispatch.rq_redis import connection
 from jobsvc.dispatch.rq_workers import WorkerState
-from tests.integration.making import LEASE, submit
+from tests.integration.factories import LEASE, submit
 
 OLD = frozenset({"TEST_JOB"})
 

@@ -17,8 +17,8 @@ from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
 from jobsvc.jobs import Filter, overview
 from jobsvc.states import Outcome, Status
-from tests.integration.making import outcome, sql, started, submit
-from tests.integration.test_listing import Explain, fill
+from tests.integration.factories import outcome, sql, started, submit
+from tests.integration.jobs.test_queries import Explain, fill
 
 
 def ids(found: list[Any]) -> list[UUID]:

@@ -12,7 +12,7 @@ from jobsvc.jobs import Filter
 from jobsvc.jobs.serialize import dump_job
 from jobsvc.jobs.webhooks import AT_ONCE
 from jobsvc.states import Outcome, Status
-from tests.integration.making import LEASE, lapse, outcome, sql, started, submit
+from tests.integration.factories import LEASE, lapse, outcome, sql, started, submit
 
 URL = "https://example.com/hook"
 

@@ -11,7 +11,7 @@ from jobsvc import jobs
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.old_names import AT_ONCE, OldNames
 from jobsvc.states import Outcome
-from tests.integration.making import dispatches, new, outcome, sql, started
+from tests.integration.factories import dispatches, new, outcome, sql, started
 
 pytestmark = pytest.mark.usefixtures("clean")
 

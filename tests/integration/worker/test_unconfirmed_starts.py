@@ -13,8 +13,8 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.servers.outages import OutageTracker
 from jobsvc.states import Status
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
-from tests.integration.making import LEASE, submit
-from tests.integration.test_races import waiting
+from tests.integration.factories import LEASE, submit
+from tests.integration.jobs.test_races import waiting
 from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")

@@ -7,7 +7,7 @@ import pytest
 
 from jobsvc import jobs
 from jobsvc.states import Outcome
-from tests.integration.making import LEASE, make_due, outcome, sql, started, submit
+from tests.integration.factories import LEASE, make_due, outcome, sql, started, submit
 
 
 def age(job_id: UUID, seconds: float) -> None:

@@ -11,7 +11,7 @@ from jobsvc.db.engine import engine
 from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.relay import Relay
 from jobsvc.states import ENDED, Status
-from tests.integration.making import sql, submit
+from tests.integration.factories import sql, submit
 
 DAY = 86400.0
 

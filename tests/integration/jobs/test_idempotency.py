@@ -11,7 +11,7 @@ from jobsvc import jobs
 from jobsvc.db.engine import transaction
 from jobsvc.errors import KeyReused, KeyUnderWay
 from jobsvc.jobs import Answer, RequestKey, Submitted, idempotency
-from tests.integration.making import new, sql
+from tests.integration.factories import new, sql
 
 KEY = RequestKey("somebody", "key", "fingerprint")
 

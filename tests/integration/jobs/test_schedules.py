@@ -11,7 +11,7 @@ from jobsvc import jobs
 from jobsvc.db.engine import transaction
 from jobsvc.jobs import schedules
 from jobsvc.jobs.schedules import NewSchedule
-from tests.integration.making import new, sql
+from tests.integration.factories import new, sql
 
 
 def put(name: str = "nightly", **changes: Any) -> bool:

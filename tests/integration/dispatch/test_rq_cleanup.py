@@ -21,7 +21,7 @@ from jobsvc.config import settings
 from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.relay import BATCH, Relay
 from jobsvc.states import Status
-from tests.integration.making import dispatches, lapse, new, sql
+from tests.integration.factories import dispatches, lapse, new, sql
 from tests.support.servers import ROOT
 from tests.support.service import eventually
 
