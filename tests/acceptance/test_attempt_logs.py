@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.acceptance.test_life_of_a_job import TIME
+from tests.acceptance.test_lifecycle import TIME
 from tests.support.service import Service
 
 SAID = [

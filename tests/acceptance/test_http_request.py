@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_life_of_a_job import seconds
+from tests.acceptance.test_lifecycle import seconds
 from tests.support.service import Service, serving
 
 

@@ -25,7 +25,7 @@ import pytest
 
 from tests.conftest import empty
 from tests.faults.conftest import Ground
-from tests.faults.test_processes import ended, horse_of
+from tests.faults.test_process_deaths import ended, horse_of
 from tests.support.service import Service, eventually
 
 ENV = {"JOBSVC_HANDLERS": "tests.support.handlers.processes,tests.support.handlers.basic"}
