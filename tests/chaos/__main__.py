@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from tests.chaos.audit import Account, audit, read_jobs, read_journal
+from tests.chaos.deployment import LEASE, SWEEP, Site
 from tests.chaos.faults import FAULTS, Probe, Strike, strike
 from tests.chaos.load import Accepted, Load
-from tests.chaos.site import LEASE, SWEEP, Site
 from tests.support.servers import sql
 from tests.support.service import eventually
 

@@ -10,9 +10,9 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
+from tests.chaos.deployment import LEASE, SHUTDOWN
 from tests.chaos.faults import Strike
 from tests.chaos.load import Accepted
-from tests.chaos.site import LEASE, SHUTDOWN
 
 EARLY = 0.005
 """Seconds by which a clock may be read too early."""

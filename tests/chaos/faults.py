@@ -12,9 +12,9 @@ import psutil
 import redis
 
 from jobsvc.devservices import Server
+from tests.chaos.deployment import LEASE, Site, attempts, kill, relays, workers
 from tests.chaos.load import Accepted, post
-from tests.chaos.site import LEASE, Site, attempts, kill, relays, workers
-from tests.chaos.stalling import Stalling
+from tests.chaos.stalling_client import Stalling
 from tests.support.servers import kill_server
 from tests.support.service import Process
 

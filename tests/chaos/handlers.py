@@ -7,7 +7,7 @@ import time
 from pydantic import BaseModel
 
 from jobsvc import Context, handler
-from tests.chaos.odd import FAILURES, MISCHIEF, ChildReturns, sleep_through
+from tests.chaos.misbehaviour import FAILURES, MISCHIEF, ChildReturns, sleep_through
 
 JOURNAL = "CHAOS_JOURNAL"
 """The environment variable with the journal's path."""

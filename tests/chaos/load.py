@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.chaos.odd import FAILURES, MISCHIEF
+from tests.chaos.misbehaviour import FAILURES, MISCHIEF
 
 RETRIES = {"max": 20, "interval": [0.2, 0.5, 1]}
 """Enough for a job to outlive any number of workers that a run kills under it."""

@@ -1,6 +1,6 @@
 """Workers that do not know a job's type, from outside: during a deploy, in a mixed fleet, after a type was removed.
 
-All processes load `tests.support.handlers.basic`; only those started with TYPES load `tests.support.handlers.types` too.
+All processes load `tests.support.handlers.basic`; those started with TYPES load `tests.support.handlers.types` too.
 """
 
 from collections.abc import Iterator

@@ -6,9 +6,9 @@ import re
 import pytest
 import redis
 
-from tests.infra.life import live
+from tests.infra.deployment import site
+from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
-from tests.infra.site import site
 from tests.support.servers import ROOT
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.deployment import site
 from tests.infra.servers import Infrastructure, give
-from tests.infra.site import site
 from tests.support.service import eventually
 
 SIZE = "160m"

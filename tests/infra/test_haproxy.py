@@ -2,9 +2,9 @@
 
 import time
 
-from tests.infra.life import live
+from tests.infra.deployment import site
+from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
-from tests.infra.site import site
 
 IDLE_SECONDS = 2
 

@@ -8,9 +8,9 @@ import sys
 import psycopg2
 import pytest
 
-from tests.infra.life import live
+from tests.infra.deployment import site
+from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
-from tests.infra.site import site
 from tests.support.servers import ROOT
 from tests.support.service import free_port
 

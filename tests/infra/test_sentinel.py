@@ -18,9 +18,9 @@ import redis
 from redis.exceptions import ResponseError
 
 from tests.infra.debian import program
-from tests.infra.life import live
+from tests.infra.deployment import site
+from tests.infra.scenario import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
-from tests.infra.site import site
 from tests.support.servers import ROOT
 from tests.support.service import Service, eventually, free_port
 

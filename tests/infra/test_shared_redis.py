@@ -14,8 +14,8 @@ import psycopg2
 import redis
 from rq import Queue
 
+from tests.infra.deployment import site
 from tests.infra.servers import Infrastructure
-from tests.infra.site import site
 from tests.support.servers import ROOT
 from tests.support.service import Service, eventually
 

@@ -6,9 +6,9 @@ import pytest
 
 from tests.infra.certificates import Authority
 from tests.infra.debian import program
-from tests.infra.life import live
+from tests.infra.deployment import site
+from tests.infra.scenario import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
-from tests.infra.site import site
 from tests.support.service import Service, eventually, free_port
 
 

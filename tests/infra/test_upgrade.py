@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.deployment import SHORT
 from tests.infra.servers import Infrastructure
-from tests.infra.site import SHORT
 from tests.support.servers import ROOT, upgrade
 from tests.support.service import POOL, Service, eventually
 
@@ -41,7 +41,7 @@ class Both:
 
     def __init__(self, env: dict[str, str], old_checkout: Path) -> None:
         self.env = env
-        self.prefix = ("env", "-C", str(old_checkout))
+        self.prefix = ("env", "-C", str(old_checkout), "JOBSVC_HANDLERS=tests.handlers")
         migrate = [*self.prefix, sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
         subprocess.run(migrate, env={**os.environ, **env}, check=True, capture_output=True)
         self.old = Service(env, prefix=self.prefix)

@@ -63,7 +63,7 @@ def _run(source: Path, tests: Iterable[str]) -> dict[str, str]:
     paths = os.pathsep.join(map(str, (source, Path(__file__).parent, ROOT)))
     programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     with tempfile.NamedTemporaryFile(suffix=".xml") as report, tempfile.TemporaryFile() as output:
-        options = ["-p", "standin", "-p", "no:cacheprovider", "-q", "--tb=short", f"--junitxml={report.name}"]
+        options = ["-p", "plugin", "-p", "no:cacheprovider", "-q", "--tb=short", f"--junitxml={report.name}"]
         shutil.rmtree(SANDBOX, ignore_errors=True)
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, *tests],
