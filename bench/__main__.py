@@ -6,14 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
-from bench import growth, ours, report
-from bench.book import Book
-from bench.cast import Cast
-from bench.facts import facts
+from bench import growth, jobsvc_stacks, report
+from bench.competitors import Cast
+from bench.environment import Broken, Stage
 from bench.goals import GOALS
+from bench.machine import facts
 from bench.peers import store
-from bench.plan import Plan
-from bench.stage import Broken, Stage
+from bench.results import Book
+from bench.workloads import Plan
 
 SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth")
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
             f"bench: others keep this machine busy (load average {busy:.1f}): rates and ratios mean little", flush=True
         )
     with Stage() as stage:
-        ours.make_tables(stage)
+        jobsvc_stacks.make_tables(stage)
         stage.make("peers", lambda: stage.sql(store.TABLE))
         cast = Cast.untuned()
         if chosen.only != ["growth"] and not chosen.quick:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import load, usage
-from bench.contender import BATCH, WithApi, batch, job
-from bench.stage import Program, Stage, eventually
+from bench.competitor import BATCH, WithApi, batch, job
+from bench.environment import Program, Stage, eventually
 
 CONNECTIONS = 20
 BATCH_CONNECTIONS = 4

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 
 from bench import usage
-from bench.contender import Contender
-from bench.stage import Broken, Program, Stage, eventually
+from bench.competitor import Contender
+from bench.environment import Broken, Program, Stage, eventually
 
 POLL_SECONDS = 0.4
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cast
-from bench.book import Book
+from bench import competitors
+from bench.results import Book
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,31 @@ class Goal:
 
 
 def _against(what: str, figure: str, peer: str, bound: float, *, at_most: bool = False) -> Goal:
-    needs = ((figure, cast.JOBSVC), (figure, peer))
-    return Goal(what, bound, needs, lambda book: book.ratio(figure, cast.JOBSVC, peer), at_most)
+    needs = ((figure, competitors.JOBSVC), (figure, peer))
+    return Goal(what, bound, needs, lambda book: book.ratio(figure, competitors.JOBSVC, peer), at_most)
 
 
 def _figure(what: str, figure: str, bound: float, unit: str, *, at_most: bool = True) -> Goal:
     return Goal(
-        what, bound, ((figure, cast.JOBSVC),), lambda book: book.median(figure, cast.JOBSVC), at_most=at_most, unit=unit
+        what,
+        bound,
+        ((figure, competitors.JOBSVC),),
+        lambda book: book.median(figure, competitors.JOBSVC),
+        at_most=at_most,
+        unit=unit,
     )
 
 
 GOALS = [
-    _against("drain of no-op jobs against BullMQ, 50 at once", "drain.rate", cast.BULLMQ, 2),
-    _against("… against stock rq worker, imports before the fork", "drain.rate", cast.STOCK, 100),
-    _against("… against Dramatiq", "drain.rate", cast.DRAMATIQ, 3),
-    _against("… against Celery prefork", "drain.rate", cast.CELERY, 7),
-    _against("… against Procrastinate", "drain.rate", cast.PROCRASTINATE, 15),
-    _against("drain of 10 ms jobs against BullMQ, 50 at once each", "sleep.rate", cast.BULLMQ, 1.2),
-    _against("POST /jobs at 20 connections against Express + BullMQ", "accept.rate", cast.EXPRESS, 1),
-    _against("… its p99", "accept.p99", cast.EXPRESS, 1, at_most=True),
-    _against("POST /jobs/batch, jobs/s, against one INSERT + addBulk", "batch.rate", cast.EXPRESS, 1.2),
+    _against("drain of no-op jobs against BullMQ, 50 at once", "drain.rate", competitors.BULLMQ, 2),
+    _against("… against stock rq worker, imports before the fork", "drain.rate", competitors.STOCK, 100),
+    _against("… against Dramatiq", "drain.rate", competitors.DRAMATIQ, 3),
+    _against("… against Celery prefork", "drain.rate", competitors.CELERY, 7),
+    _against("… against Procrastinate", "drain.rate", competitors.PROCRASTINATE, 15),
+    _against("drain of 10 ms jobs against BullMQ, 50 at once each", "sleep.rate", competitors.BULLMQ, 1.2),
+    _against("POST /jobs at 20 connections against Express + BullMQ", "accept.rate", competitors.EXPRESS, 1),
+    _against("… its p99", "accept.p99", competitors.EXPRESS, 1, at_most=True),
+    _against("POST /jobs/batch, jobs/s, against one INSERT + addBulk", "batch.rate", competitors.EXPRESS, 1.2),
     _figure("POST to the handler's start, idle, p50", "start.p50", 5, "ms"),
     _figure("… p99", "start.p99", 15, "ms"),
     _figure("drain with many waiting against few", "growth.waiting", 0.9, "×", at_most=False),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import usage
-from bench.book import Book
-from bench.cast import JOBSVC
-from bench.ours import Jobsvc
-from bench.stage import Broken, Stage, eventually
+from bench.competitors import JOBSVC
+from bench.environment import Broken, Stage, eventually
+from bench.jobsvc_stacks import Jobsvc
+from bench.results import Book
 
 ROUNDS = 3
 LOOKS = 50
@@ -152,7 +152,7 @@ def _get(connection: http.client.HTTPConnection, paths: list[str]) -> float:
 
 
 def _sweep(stage: Stage) -> float:
-    program = stage.run(sys.executable, "-m", "bench.sweeping", "10")
+    program = stage.run(sys.executable, "-m", "bench.sweep_timing", "10")
     program.succeed(300)
     return statistics.median(json.loads(program.log.read_text().splitlines()[-1]))
 

@@ -9,7 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from bench.stage import Broken
+from bench.environment import Broken
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import shutil
 from dataclasses import dataclass
 
-from bench.contender import WithApi
-from bench.stage import ROOT, Program, Stage
+from bench.competitor import WithApi
+from bench.environment import ROOT, Program, Stage
 
 NODE = shutil.which("node") or "node"
 

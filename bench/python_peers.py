@@ -4,8 +4,8 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bench.contender import Contender
-from bench.stage import BIN, Program, Stage
+from bench.competitor import Contender
+from bench.environment import BIN, Program, Stage
 
 FILL_SECONDS = 300
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pygal
 from pygal.style import Style
 
-from bench.book import Book
-from bench.cast import JOBSVC
+from bench.competitors import JOBSVC
 from bench.goals import Goal
+from bench.results import Book
 
 STYLE = Style(background="white", plot_background="white", font_family="sans-serif")
 OURS, OTHERS = "#c2572b", "#5b7fa6"

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from bench import load
-from bench.book import Book
-from bench.cast import EXPRESS, JOBSVC
+from bench.competitors import EXPRESS, JOBSVC
 from bench.goals import GOALS
+from bench.results import Book
 
 ACCEPT = next(goal for goal in GOALS if "20 connections" in goal.what)
 P99 = GOALS[GOALS.index(ACCEPT) + 1]

@@ -6,11 +6,11 @@ from typing import TypeVar
 
 from bench import usage
 from bench.accept import Accept, accept, accept_batches, start_times
-from bench.book import Book
-from bench.cast import Cast
-from bench.contender import Contender
+from bench.competitor import Contender
+from bench.competitors import Cast
 from bench.drain import Drain, drain
-from bench.stage import Broken, Stage
+from bench.environment import Broken, Stage
+from bench.results import Book
 
 SLEEP_MS = 10
 C = TypeVar("C", bound=Contender)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.environment import ROOT, Stage
 from bench.node import NODE
-from bench.stage import ROOT, Stage
 
 PYTHON_PACKAGES = ("rq", "celery", "dramatiq", "procrastinate", "granian", "flask", "sqlalchemy", "psycopg2-binary")
 NODE_PACKAGES = ("bullmq", "express", "ioredis", "pg")

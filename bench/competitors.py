@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bench.accept import accept
-from bench.contender import Contender
+from bench.competitor import Contender
 from bench.drain import drain
+from bench.environment import Stage
+from bench.jobsvc_stacks import Jobsvc, StockRq
 from bench.node import BullMQ
-from bench.ours import Jobsvc, StockRq
 from bench.python_peers import Celery, Dramatiq, Procrastinate
-from bench.stage import Stage
 
 JOBSVC = "jobsvc"
 STOCK = "rq worker"

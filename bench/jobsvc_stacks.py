@@ -3,8 +3,8 @@
 import sys
 from dataclasses import dataclass
 
-from bench.contender import WithApi
-from bench.stage import BIN, ROOT, Program, Stage
+from bench.competitor import WithApi
+from bench.environment import BIN, ROOT, Program, Stage
 
 TEMPLATE = "jobsvc_tables"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bench import load
-from bench.stage import Program, Stage, eventually
+from bench.environment import Program, Stage, eventually
 
 BATCH = 1000
 
