@@ -1,23 +1,32 @@
-"""Manual actions on a job: cancel, retry, delete."""
+"""Manual actions on one job or on all that match a filter: cancel, retry, delete.
 
-from collections.abc import Sequence, Sized
+Actions on many jobs work in batches. Each batch is one transaction. If a batch fails, the earlier ones stay
+committed; calling again processes the rest. Jobs created after the first batch was read are not included.
+"""
+
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from psycopg2.errors import UniqueViolation
-from sqlalchemy import Connection, case, delete, func, null, select, update
+from sqlalchemy import Connection, Row, case, delete, exists, func, null, select, text, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from jobsvc.db.engine import retrying, transaction
-from jobsvc.db.models import Job
+from jobsvc.db.models import IS_UNFINISHED, Job
 from jobsvc.db.sql import now, seconds_until
 from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.claims import Dispatch, as_dispatch
 from jobsvc.jobs.counters import Count, Event, counting
+from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.queries import Versions, load, require_version
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, MOVES, WAITING, Status
+
+BATCH = 1000
+"""Maximum number of jobs changed by one transaction."""
 
 CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[status])
 RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})
@@ -130,3 +139,104 @@ def _moved(connection: Connection, job_id: UUID, moved: Sized, how: str, among: 
     if not moved:
         raise WrongState(f"the job was {job.status}; only one that is {' or '.join(among)} can be {how}")
     return job
+
+
+_holder = aliased(Job, name="holder")
+# IS_UNFINISHED has bare column names; in this subquery they resolve to the holder's columns.
+_key_is_taken = exists().where(
+    _holder.type == Job.type,
+    _holder.unique_key == Job.unique_key,
+    text(IS_UNFINISHED),
+)
+
+
+def cancel_all(wanted: Filter) -> Iterator[dict[UUID, Status]]:
+    """Cancel all matching unfinished jobs; yields, for each committed batch, the new status by job id."""
+    among = _allowed(wanted, CANCELLABLE)
+    for batch in _batches(wanted, among):
+        yield _cancel([job.id for job in batch], among)
+
+
+@retrying
+def _cancel(job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Status]:
+    with transaction() as connection:
+        return cancel_these(connection, job_ids, among)
+
+
+def retry_all(wanted: Filter) -> Iterator[list[Dispatch]]:
+    """Retry all matching FAILED and CANCELLED jobs; yields the dispatches of each committed batch.
+
+    Skips jobs whose unique key another unfinished job has. Of several with the same key, retries the oldest.
+    """
+    among = _allowed(wanted, RETRYABLE)
+    for batch in _batches(wanted, among):
+        first: dict[tuple[Any, ...], UUID] = {}
+        for job in batch:
+            if not job.key_is_taken:
+                first.setdefault((job.type, job.unique_key) if job.unique_key else (job.id,), job.id)
+        yield _retry(list(first.values()), among)
+
+
+def retry_listed(job_ids: Sequence[UUID]) -> Iterator[list[Dispatch]]:
+    """Retry the given jobs that are FAILED or CANCELLED; yields the dispatches of each committed batch.
+
+    Skips ids without a job, and jobs whose unique key another unfinished job has.
+    """
+    for at in range(0, len(job_ids), BATCH):
+        yield _retry(job_ids[at : at + BATCH], RETRYABLE)
+
+
+def count_cancellable(wanted: Filter, at_most: int) -> int:
+    """Return how many jobs `cancel_all` would cancel now, counted up to `at_most`."""
+    return _count(wanted, CANCELLABLE, at_most)
+
+
+def count_retryable(wanted: Filter, at_most: int) -> int:
+    """Return how many jobs match `retry_all` now, including those whose key is taken, counted up to `at_most`."""
+    return _count(wanted, RETRYABLE, at_most)
+
+
+def _count(wanted: Filter, statuses: Sequence[Status], at_most: int) -> int:
+    among = _allowed(wanted, statuses)
+    meant = select(Job.id).where(*wanted.conditions(), Job.status.in_(among)).limit(at_most).subquery()
+    with transaction() as connection:
+        return connection.scalar(select(func.count()).select_from(meant)) or 0
+
+
+def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+    try:
+        return _retry_together(job_ids, among)
+    except UniqueKeyTaken:  # race: taken since the batch was read. Retry one by one, without that job
+        done: list[Dispatch] = []
+        for job_id in job_ids:
+            with suppress(UniqueKeyTaken):
+                done += _retry_together([job_id], among)
+        return done
+
+
+@retrying
+def _retry_together(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+    with transaction() as connection:
+        return retry_these(connection, job_ids, among)
+
+
+def _allowed(wanted: Filter, statuses: Sequence[Status]) -> list[Status]:
+    return [status for status in statuses if not wanted.statuses or status in wanted.statuses]
+
+
+def _batches(wanted: Filter, among: Sequence[Status]) -> Iterator[Sequence[Row[UUID, str, str | None, bool]]]:
+    """Yield batches of matching jobs in the order of their ids, each as of the time when it was read."""
+    begun, after = None, UUID(int=0)
+    while among:
+        with transaction() as connection:
+            begun = begun or connection.scalar(select(now()))
+            batch = connection.execute(
+                select(Job.id, Job.type, Job.unique_key, _key_is_taken.label("key_is_taken"))
+                .where(*wanted.conditions(), Job.status.in_(among), Job.id > after, Job.created_at <= begun)
+                .order_by(Job.id)
+                .limit(BATCH)
+            ).all()
+        if not batch:
+            return
+        yield batch
+        after = batch[-1].id

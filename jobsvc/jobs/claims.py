@@ -16,7 +16,6 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import IS_HELD, IS_IN_RQ, IS_RUNNING, Job
 from jobsvc.db.sql import now, seconds, seconds_until
 from jobsvc.jobs.admission import HELD, paused
-from jobsvc.jobs.attempts import last_intervals
 from jobsvc.states import WAITING, Status
 
 
@@ -187,6 +186,11 @@ def as_dispatch(job: Any) -> Dispatch:
     return Dispatch(
         *(job.id, job.type, job.queue, job.timeout, left, job.due_at, float(job.wait)), traceparent=job.traceparent
     )
+
+
+def last_intervals(job: Any, retries: int) -> list[float]:
+    """Return the intervals (seconds) of a job's last `retries` retries."""
+    return list(job.retry_intervals[-retries:]) if retries > 0 else []
 
 
 @retrying

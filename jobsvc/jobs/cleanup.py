@@ -1,22 +1,24 @@
-"""Deletes old ended jobs. Finds them by the primary key, so that no job pays for an index only for this."""
+"""Fails jobs that expired before they started, and deletes old ended jobs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, case, delete, exists, func, null, select, update
 
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Attempt, AttemptLines, Job
 from jobsvc.db.sql import now, seconds
+from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.ids import first_id
 from jobsvc.jobs.queries import MAX_ATTEMPTS
-from jobsvc.states import ENDED
+from jobsvc.jobs.webhooks import announce
+from jobsvc.states import ENDED, WAITING, Status
 
 SCANNED_PER_DELETED = 10
 """Rows scanned per row to delete, at most, so that old jobs which still wait delay a pass little."""
 
 LOWEST = UUID(int=0)
-
 
 TRIM_EVERY = 100
 """Number of starts of a job between two deletions of its attempts that are no longer shown."""
@@ -65,3 +67,52 @@ def trim_history(connection: Connection, job_id: UUID) -> None:
     if oldest is not None:
         for table in (Attempt, AttemptLines):
             connection.execute(delete(table).where(table.job_id == job_id, table.fence < oldest))
+
+
+# Every attempt after which its job waits again has left a row.
+_has_started = exists().where(Attempt.job_id == Job.id)
+
+
+@retrying
+def expire(limit: int) -> int:
+    """Fail up to `limit` expired jobs that no attempt has started; returns how many expired jobs were found.
+
+    A job that an attempt has started has its expiry marked as met. `finish` does so too, but a process of
+    version 0.1.0 that runs beside this one doesn't.
+    """
+    late = (
+        select(Job.id, _has_started.label("has_started"))
+        .where(Job.status.in_(WAITING), Job.expires_at <= now())
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    with transaction() as connection:
+        found = connection.execute(late).all()
+        _fail(connection, [job.id for job in found if not job.has_started])
+        _lift_expiry(connection, [job.id for job in found if job.has_started])
+    return len(found)
+
+
+def _fail(connection: Connection, job_ids: Sequence[UUID]) -> None:
+    if not job_ids:
+        return
+    error = func.jsonb_build_object(
+        "type", "Expired", "message", "not started before it expired", "attempt", Job.attempts
+    )
+    fail = (
+        update(Job)
+        .where(Job.id.in_(job_ids))
+        .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
+        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
+    )
+    expired = connection.execute(counting(fail, lambda job: Count(Event.DROPPED, job.status))).all()
+    announce(connection, [job.id for job in expired if job.webhook_url])
+
+
+def _lift_expiry(connection: Connection, job_ids: Sequence[UUID]) -> None:
+    if job_ids:
+        # `start` may have refused the dispatched job: dispatch it again. A withheld job stays withheld.
+        again = case((func.isfinite(Job.dispatched_at), null()), else_=Job.dispatched_at)
+        lift = update(Job).where(Job.id.in_(job_ids))
+        met = {"expires_at": null(), "expiry_met": Job.expires_at}
+        connection.execute(lift.values(**met, dispatched_at=again, version=Job.version + 1))

@@ -11,7 +11,7 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job, Queue
 from jobsvc.db.sql import now
 from jobsvc.jobs.admission import paused
-from jobsvc.jobs.counts import depths, remembered
+from jobsvc.jobs.stats import depths, remembered
 from jobsvc.states import Status
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobsvc import jobs
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
-from jobsvc.jobs import Filter, bulk
+from jobsvc.jobs import Filter, actions
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.integration.jobs.test_start_and_finish import TAKE, behind_the_lock
@@ -257,7 +257,7 @@ def retry_all(wanted: Filter) -> list[UUID]:
 
 
 def test_all_that_a_filter_means_are_cancelled_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "BATCH", 3)
+    monkeypatch.setattr(actions, "BATCH", 3)
     meant = [submit(tags=["a"]) for _ in range(7)]
     running, done = started(tags=["a"]), ended(Outcome.COMPLETED, tags=["a"])
     others = [submit(), submit(tags=["b"])]
@@ -291,7 +291,7 @@ def test_deliveries_of_webhooks_are_meant_only_by_name() -> None:
 
 def test_jobs_made_meanwhile_are_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that it ends, however fast jobs are posted."""
-    monkeypatch.setattr(bulk, "BATCH", 1)
+    monkeypatch.setattr(actions, "BATCH", 1)
     meant = {submit(), submit()}
     moved: set[UUID] = set()
     for batch in islice(jobs.cancel_all(Filter(queue="default")), 5):
@@ -301,7 +301,7 @@ def test_jobs_made_meanwhile_are_not_meant(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_all_that_a_filter_means_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "BATCH", 2)
+    monkeypatch.setattr(actions, "BATCH", 2)
     failed = [ended(Outcome.FAILED) for _ in range(3)]
     cancelled, done, pending = submit(), ended(Outcome.COMPLETED), submit()
     jobs.cancel(cancelled)
@@ -327,7 +327,7 @@ def test_many_retried_pass_by_a_unique_key_that_is_taken_in_that_moment() -> Non
 
 
 def test_a_batch_is_committed_before_the_next_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "BATCH", 1)
+    monkeypatch.setattr(actions, "BATCH", 1)
     first, second = submit(), submit()
     batches = jobs.cancel_all(Filter(queue="default"))
     next(batches)

@@ -14,6 +14,7 @@ from jobsvc.api.metrics import registry
 from jobsvc.db.engine import transaction
 from jobsvc.handlers.builtin import test_job  # noqa: F401  # registers TEST_JOB
 from jobsvc.jobs import BOUNDS
+from jobsvc.jobs.submit import store
 from jobsvc.states import Outcome
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
 
@@ -85,7 +86,7 @@ def test_jobs_that_end_or_return_by_other_ways() -> None:
 def test_a_taken_unique_key_is_not_accepted_and_a_rollback_counts_nothing() -> None:
     jobs.submit([new(unique_key="k"), new(unique_key="k")])
     with suppress(ZeroDivisionError), transaction() as connection:
-        jobs.store(connection, [new()])
+        store(connection, [new()])
         raise ZeroDivisionError
     assert value("jobs_accepted_total", **SERIES) == 1
 

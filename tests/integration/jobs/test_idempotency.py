@@ -10,7 +10,8 @@ import pytest
 from jobsvc import jobs
 from jobsvc.db.engine import transaction
 from jobsvc.errors import KeyReused, KeyUnderWay
-from jobsvc.jobs import Answer, RequestKey, Submitted, idempotency
+from jobsvc.jobs import RequestKey, Submitted, idempotency
+from jobsvc.jobs.idempotency import Answer
 from tests.integration.factories import new, sql
 
 KEY = RequestKey("somebody", "key", "fingerprint")

@@ -18,7 +18,7 @@ from jobsvc import jobs
 from jobsvc.db.engine import statement, transaction
 from jobsvc.db.models import Job
 from jobsvc.jobs import Filter
-from jobsvc.jobs.listing import MAX_BYTES, keys
+from jobsvc.jobs.queries import MAX_BYTES, keys
 from jobsvc.jobs.serialize import dump_job
 from jobsvc.states import Status
 from tests.integration.factories import sql, submit

@@ -13,7 +13,7 @@ from jobsvc import jobs
 from jobsvc.db.engine import engine
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
-from jobsvc.jobs import admission, counts
+from jobsvc.jobs import admission, stats
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, make_due, new, outcome, sql, submit
 from tests.integration.jobs.test_start_and_finish import in_parallel, waits_for_a_lock
@@ -25,7 +25,7 @@ HIGH = ["high", "default", "low"]
 @pytest.fixture(autouse=True)
 def _count_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is."""
-    monkeypatch.setattr(counts, "CHEAP_SECONDS", math.inf)
+    monkeypatch.setattr(stats, "CHEAP_SECONDS", math.inf)
 
 
 def start(*job_ids: UUID) -> list[jobs.StartedAttempt]:
@@ -179,14 +179,14 @@ def test_a_queue_that_is_no_longer_served_is_shown_while_it_holds_unfinished_job
 
 
 def test_what_took_long_to_count_serves_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = counts.remembered(lambda: text("SELECT count(*) FROM jobs"))
-    monkeypatch.setattr(counts, "CHEAP_SECONDS", 0)
-    monkeypatch.setattr(counts, "RATIO", 10**6)
+    look = stats.remembered(lambda: text("SELECT count(*) FROM jobs"))
+    monkeypatch.setattr(stats, "CHEAP_SECONDS", 0)
+    monkeypatch.setattr(stats, "RATIO", 10**6)
     assert look() == [(0,)]
     submit()
     assert look() == [(0,)]
-    monkeypatch.setattr(counts, "CHEAP_SECONDS", math.inf)
-    assert counts.remembered(lambda: text("SELECT count(*) FROM jobs"))() == [(1,)]
+    monkeypatch.setattr(stats, "CHEAP_SECONDS", math.inf)
+    assert stats.remembered(lambda: text("SELECT count(*) FROM jobs"))() == [(1,)]
 
 
 # --- concurrency keys

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db.engine import engine, transaction
 from jobsvc.errors import JobNotFound
+from jobsvc.jobs.submit import store
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.support.service import eventually
@@ -296,10 +297,10 @@ def test_a_unique_key_twice_in_one_batch_makes_one_job() -> None:
 def test_batches_with_the_same_unique_keys_do_not_wait_for_each_other() -> None:
     """One waits for the other's first key, while it holds none that the other wants yet."""
     with ThreadPoolExecutor(1) as pool, transaction() as holder:
-        first = jobs.store(holder, [new(unique_key="a")])
+        first = store(holder, [new(unique_key="a")])
         answer = pool.submit(jobs.submit, [new(unique_key="b"), new(unique_key="a")])
         eventually(waits_for_a_lock)
-        first += jobs.store(holder, [new(unique_key="b")])
+        first += store(holder, [new(unique_key="b")])
         holder.commit()
         assert [one.job_id for one in answer.result()] == [one.job_id for one in reversed(first)]
 

@@ -15,7 +15,7 @@ from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
-from jobsvc.jobs import Filter, overview
+from jobsvc.jobs import Filter, stats
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import outcome, sql, started, submit
 from tests.integration.jobs.test_queries import Explain, fill
@@ -57,7 +57,7 @@ def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypa
 
 
 def test_the_pace_is_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "SAMPLE", 3)
+    monkeypatch.setattr(stats, "SAMPLE", 3)
     jobs.finish([outcome(started(type="OLD"), Outcome.COMPLETED)])
     sql("UPDATE jobs SET started_at = now() - interval '90 s', finished_at = now() - interval '70 s'")
     slow, quick = started(type="SLOW"), started(type="QUICK")
@@ -110,10 +110,10 @@ def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         with transaction() as connection:
             yield SimpleNamespace(execute=execute)
 
-    monkeypatch.setattr(overview, "SAMPLE", 600)
+    monkeypatch.setattr(stats, "SAMPLE", 600)
     assert fill() > 2500
     followed = [job.id for job in jobs.latest(100)]
-    monkeypatch.setattr(overview, "transaction", explaining)
+    monkeypatch.setattr(stats, "transaction", explaining)
     jobs.latest(50, followed)
     jobs.paces(["high", "default", "low"], 60)
     latest, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)

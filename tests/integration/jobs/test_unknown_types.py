@@ -12,6 +12,7 @@ from jobsvc import jobs
 from jobsvc.execution.attempt import attempt
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
+from jobsvc.jobs import unknown_types
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, make_due, outcome, sql, started, submit
 
@@ -146,8 +147,8 @@ def test_a_paused_queue_keeps_it_and_is_asked_for_none() -> None:
 def test_no_two_workers_claim_the_same_job() -> None:
     ids = {submit(type="NEW") for _ in range(4)}
     start(*ids)
-    with jobs.awaiting.transaction() as holder:
-        first = list(holder.scalars(jobs.awaiting._claim, {"queues": ["default"], "types": ["NEW"], "most": 3}))
+    with unknown_types.transaction() as holder:
+        first = list(holder.scalars(unknown_types._claim, {"queues": ["default"], "types": ["NEW"], "most": 3}))
         second = jobs.claim_awaiting(QUEUES, NEW, 3)
     assert set(first) | set(second) == ids
     assert len(first) + len(second) == 4
@@ -188,7 +189,7 @@ def test_thousands_that_wait_are_found_by_an_index() -> None:
         row[0]
         for row in sql(
             "EXPLAIN ANALYZE "
-            + str(jobs.awaiting._count)
+            + str(unknown_types._count)
             .replace(":queues", "ARRAY['high', 'default']")
             .replace(":types", "ARRAY['NEW', 'TEST_JOB']")
             .replace(":most", "100")

@@ -1,18 +1,67 @@
-"""The overview: the latest jobs, and statistics of each job type. All queries use indexes."""
+"""Statistics: queue depths, the latest jobs, and numbers of each job type. All queries use indexes."""
 
-from collections.abc import Collection, Sequence
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, union, union_all
+from sqlalchemy import Executable, Row, Select, func, select, text, union, union_all
 
 from jobsvc.db.engine import transaction
-from jobsvc.db.models import Job
-from jobsvc.db.sql import now, seconds
+from jobsvc.db.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job
+from jobsvc.db.sql import now, seconds, seconds_since
 from jobsvc.handlers import DELIVERY
 from jobsvc.states import WAITING, Status
+
+CHEAP_SECONDS = 0.25
+RATIO = 20
+"""A count slower than CHEAP_SECONDS is cached for RATIO times its duration."""
+
+
+def remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
+    """Cache the rows of a slow count query (see RATIO). One thread at a time runs the query."""
+    lock = threading.Lock()
+    fresh_until = 0.0
+    rows: Sequence[Row[Any]] = ()
+
+    def look() -> Sequence[Row[Any]]:
+        nonlocal fresh_until, rows
+        with lock:
+            if time.monotonic() >= fresh_until:
+                with transaction() as connection:
+                    begun = time.monotonic()
+                    rows = connection.execute(count()).all()
+                    took = time.monotonic() - begun
+                fresh_until = time.monotonic() + (RATIO * took if took > CHEAP_SECONDS else 0)
+            return rows
+
+    return look
+
+
+@remembered
+def depths() -> Executable:
+    """Return rows of queue, status, jobs and `waited`: seconds since the longest due of them was due.
+
+    A queue and status may have several rows: each part is read from its own partial index.
+    """
+    parts = []
+    for condition in (IS_RUNNING, IS_TO_DISPATCH, IS_DISPATCHED):
+        is_due = Job.due_at <= now() if condition != IS_RUNNING else text("false")
+        waited = seconds_since(func.min(Job.due_at).filter(is_due))
+        part = select(Job.queue, Job.status, func.count().label("jobs"), waited.label("waited"))
+        parts.append(part.where(text(condition)).group_by(Job.queue, Job.status))
+    return union_all(*parts)
+
+
+def relay_lag() -> float:
+    """Return the seconds for which the longest due, undispatched job has been due; 0 if there is none."""
+    lag = select(seconds_since(func.min(Job.due_at))).where(text(IS_TO_DISPATCH), Job.due_at <= now())
+    with transaction() as connection:
+        return float(connection.scalar(lag) or 0)
+
 
 SAMPLE = 10_000
 """Number of jobs that `paces` reads in each of its samples."""

@@ -1,6 +1,6 @@
-"""Attempts: lease renewal, cancel checks and results. A result is stored only if its fence is the job's current one."""
+"""Results of attempts, and storing them. A result is stored only if its fence is the job's current one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,6 @@ from sqlalchemy import (
     func,
     insert,
     null,
-    select,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -27,12 +26,64 @@ from sqlalchemy.dialects.postgresql import JSONB
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Attempt, Job
 from jobsvc.db.sql import now, rows, seconds, seconds_since
+from jobsvc.jobs.claims import last_intervals
 from jobsvc.jobs.cleanup import is_trim_due, trim_history
 from jobsvc.jobs.counters import Count, Event, counting
-from jobsvc.jobs.outcomes import UNCOUNTED, AttemptResult, handed_back, lost
-from jobsvc.jobs.start import StartedAttempt
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import Outcome, Status
+
+UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
+"""Outcomes of a start that doesn't count as an attempt."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """The result of an attempt.
+
+    delay: seconds until the next start, instead of the job's retry interval.
+    logs: lines not stored yet, [{time, level, message}]; the last one has the number `last_line`, from 1.
+    begun: False if the handler was never called.
+    """
+
+    job_id: UUID
+    fence: int
+    outcome: Outcome
+    result: Any = None
+    failure: Failure | None = None
+    delay: float | None = None
+    progress: dict[str, Any] | None = None
+    logs: list[dict[str, Any]] | None = None
+    last_line: int = 0
+    begun: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the attempt completed without a result value, progress or logs."""
+        return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
+
+
+def lost(job_id: UUID, fence: int, message: str) -> AttemptResult:
+    """Return the result of an attempt whose worker was lost; `message` says why."""
+    return AttemptResult(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
+
+
+def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptResult:
+    """Return the result of an attempt whose handler returned `result`."""
+    return AttemptResult(job_id, fence, Outcome.COMPLETED, result)
+
+
+def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptResult:
+    """Return the result that returns a job to its queue, uncounted."""
+    return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)
 
 
 @dataclass(frozen=True)
@@ -44,39 +95,6 @@ class JobTransition:
     due_at: datetime
     intervals_left: list[float]
     concurrency_key: str | None = None
-
-
-def last_intervals(job: Any, retries: int) -> list[float]:
-    """Return the intervals (seconds) of a job's last `retries` retries."""
-    return list(job.retry_intervals[-retries:]) if retries > 0 else []
-
-
-@retrying
-def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
-    """Extend the leases of these attempts to `lease_seconds` from now; returns the ids of jobs whose lease is held."""
-    with transaction() as connection:
-        held = connection.execute(
-            update(Job).where(*_holds).values(lease_expires_at=now() + seconds(lease_seconds)).returning(Job.id),
-            _held_by(started),
-        )
-        return set(held.scalars())
-
-
-def cancel_requested(started: Iterable[StartedAttempt]) -> set[UUID]:
-    """Return the ids of the jobs whose attempt still holds its lease and has a cancel request."""
-    with transaction() as connection:
-        told = connection.execute(
-            select(Job.id).where(*_holds, Job.cancel_requested_at.is_not(None)), _held_by(started)
-        )
-        return set(told.scalars())
-
-
-_held = rows("held", id=Uuid, fence=BigInteger)
-_holds = (Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
-
-
-def _held_by(started: Iterable[StartedAttempt]) -> dict[str, Any]:
-    return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]}
 
 
 _done = rows(
@@ -149,10 +167,10 @@ def finish(ends: Sequence[AttemptResult]) -> list[JobTransition]:
     the lease had been lost, and the job's state was decided elsewhere.
     """
     with transaction() as connection:
-        return _end(connection, ends)
+        return finish_within(connection, ends)
 
 
-def _end(connection: Connection, ends: Sequence[AttemptResult]) -> list[JobTransition]:
+def finish_within(connection: Connection, ends: Sequence[AttemptResult]) -> list[JobTransition]:
     done = [_done_row(n, end) for n, end in enumerate(ends)]
     ended = [(job, ends[job.n]) for job in connection.execute(_finish_counted, {"rows": done})]
     worth_a_row = [(job, end) for job, end in ended if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
@@ -199,40 +217,3 @@ def _attempt_row(job: Row[Any], end: AttemptResult) -> dict[str, Any]:
         "logs": end.logs or None,
         "last_line": (end.last_line or len(end.logs)) if end.logs else None,
     }
-
-
-@retrying
-def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
-    """Return the given jobs that `worker` has started, uncounted; returns how many.
-
-    For starts that Postgres may have committed before a connection broke, so that the worker got no reply.
-    """
-    # Locks by id alone, to wait for a start that is still in progress.
-    rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
-    with transaction() as connection:
-        found = connection.execute(rows_of)
-        unheard = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
-        if unheard:
-            _end(connection, [handed_back(job.id, job.fence, begun=False) for job in unheard])
-    return len(unheard)
-
-
-@retrying
-def recover_lapsed(limit: int, lease_seconds: float) -> int:
-    """Finish up to `limit` attempts whose lease has expired, as lost; returns how many.
-
-    None while Postgres has been up for less than `lease_seconds`: leases could not be renewed before that.
-    """
-    lapsed = (
-        select(Job.id, Job.fence)
-        .where(Job.status == Status.PROCESSING, Job.lease_expires_at < now())
-        .where(func.pg_postmaster_start_time() < now() - seconds(lease_seconds))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    message = "the worker died, or was cut off, before the attempt ended"
-    with transaction() as connection:
-        found = connection.execute(lapsed).all()
-        if found:
-            _end(connection, [lost(job.id, job.fence, message) for job in found])
-    return len(found)

@@ -1,0 +1,79 @@
+"""Leases of running attempts: renewing them, and what happens to an attempt without one."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Uuid, func, select, update
+
+from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.models import Job
+from jobsvc.db.sql import now, rows, seconds
+from jobsvc.jobs.finish import finish_within, handed_back, lost
+from jobsvc.jobs.start import StartedAttempt
+from jobsvc.states import Status
+
+
+@retrying
+def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
+    """Extend the leases of these attempts to `lease_seconds` from now; returns the ids of jobs whose lease is held."""
+    with transaction() as connection:
+        held = connection.execute(
+            update(Job).where(*_holds).values(lease_expires_at=now() + seconds(lease_seconds)).returning(Job.id),
+            _held_by(started),
+        )
+        return set(held.scalars())
+
+
+def cancel_requested(started: Iterable[StartedAttempt]) -> set[UUID]:
+    """Return the ids of the jobs whose attempt still holds its lease and has a cancel request."""
+    with transaction() as connection:
+        told = connection.execute(
+            select(Job.id).where(*_holds, Job.cancel_requested_at.is_not(None)), _held_by(started)
+        )
+        return set(told.scalars())
+
+
+_held = rows("held", id=Uuid, fence=BigInteger)
+_holds = (Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
+
+
+def _held_by(started: Iterable[StartedAttempt]) -> dict[str, Any]:
+    return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]}
+
+
+@retrying
+def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
+    """Return the given jobs that `worker` has started, uncounted; returns how many.
+
+    For starts that Postgres may have committed before a connection broke, so that the worker got no reply.
+    """
+    # Locks by id alone, to wait for a start that is still in progress.
+    rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
+    with transaction() as connection:
+        found = connection.execute(rows_of)
+        unheard = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
+        if unheard:
+            finish_within(connection, [handed_back(job.id, job.fence, begun=False) for job in unheard])
+    return len(unheard)
+
+
+@retrying
+def recover_lapsed(limit: int, lease_seconds: float) -> int:
+    """Finish up to `limit` attempts whose lease has expired, as lost; returns how many.
+
+    None while Postgres has been up for less than `lease_seconds`: leases could not be renewed before that.
+    """
+    lapsed = (
+        select(Job.id, Job.fence)
+        .where(Job.status == Status.PROCESSING, Job.lease_expires_at < now())
+        .where(func.pg_postmaster_start_time() < now() - seconds(lease_seconds))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    message = "the worker died, or was cut off, before the attempt ended"
+    with transaction() as connection:
+        found = connection.execute(lapsed).all()
+        if found:
+            finish_within(connection, [lost(job.id, job.fence, message) for job in found])
+    return len(found)
