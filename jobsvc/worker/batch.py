@@ -30,7 +30,7 @@ from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.reports import Reports
 from jobsvc.worker.running import FinishedAttempt, JobSource, RunningJob
-from jobsvc.worker.supervisor import keep_leases, look_after
+from jobsvc.worker.supervisor import check_all, keep_leases
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
 logger = logging.getLogger("jobsvc.worker")
@@ -44,10 +44,10 @@ MOST_REFUSED = 100
 SHOW_AFTER_SECONDS = 0.1
 """Age from which on a running job is shown as started in RQ; of shorter ones RQ shows only the result."""
 
-STILLBORN_SECONDS = 0.5
+CRASH_PAUSE_SECONDS = 0.5
 """Pause after a child process died before it ran a job."""
 
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 """Seconds between checks on running jobs (timeout, cancel, shutdown)."""
 
 
@@ -55,17 +55,17 @@ class BatchRunner:
     """Runs the jobs of one worker, by slot. Main thread only, except for the renewal of leases."""
 
     def __init__(self, source: JobSource, worker: str, threads: int) -> None:
-        self.held: dict[int, RunningJob] = {}
+        self.running: dict[int, RunningJob] = {}
         self.children = ChildPool(threads)
         self._source, self._threads = source, threads
         self._free = list(range(SLOTS))
         self._seconds_each = 1.0  # moving average of an attempt's duration
-        self._more = 0
-        self._next_take = self._next_look = 0.0
+        self._extra = 0
+        self._next_take = self._next_check = 0.0
         self._stop_at = math.inf
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
-        self._ends = Completer(postgres, source.show_ended)
+        self._completer = Completer(postgres, source.show_finished)
         self._reports = Reports(postgres)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
@@ -75,36 +75,35 @@ class BatchRunner:
         """Return True once `stop` was called."""
         return self._stop_at < math.inf
 
-    @property
-    def holds_ends(self) -> bool:
-        """Return True if there are results not yet stored in Postgres."""
-        return bool(self._ends.not_stored)
-
     def stop(self) -> None:
         """Take no more jobs, return unstarted ones, and let the rest run for JOBSVC_SHUTDOWN_SECONDS."""
         self._stop_at = min(self._stop_at, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS)
         self._postgres.hurry()
-        self._ends.hurry()
+        self._completer.retry_now()
 
     def run(self, job_ids: list[str]) -> None:
-        """Run these jobs, and any that can be taken meanwhile, until none is left."""
+        """Run these jobs, and others taken while they run, until none is left."""
         if self._keeper is None:
-            self._keeper = Thread(target=keep_leases, args=(self._all_held,), daemon=True)
+            self._keeper = Thread(target=keep_leases, args=(self._leased,), daemon=True)
             self._keeper.start()
         try:
             self._start(job_ids)
-            while self.held or self._ends or ((self._starts or self._more) and not self.is_stopping):
+            while (
+                self.running
+                or self._completer.has_pending
+                or ((self._starts.has_unconfirmed or self._extra) and not self.is_stopping)
+            ):
                 self._wait()
-                self._hear_all()
+                self._receive_all()
                 now = time.monotonic()
-                if now >= self._ends.due_at(is_idle=not self.held):
+                if now >= self._completer.due_at(is_idle=not self.running):
                     self._flush()
                 if now >= self._reports.due_at():
                     self._reports.store()
-                if not (self.is_stopping and self.held):  # Redis may hang, and running jobs must be returned in time
-                    self._ends.show(is_last_try=self.is_stopping)
-                if now >= self._next_look:
-                    self._look()
+                if not (self.is_stopping and self.running):  # Redis may hang, and running jobs must be returned in time
+                    self._completer.show(is_last_try=self.is_stopping)
+                if now >= self._next_check:
+                    self._check()
                 self._take()
                 if time.monotonic() >= self._stop_at + STORE_SECONDS:
                     return self._leave_unstored()
@@ -114,24 +113,24 @@ class BatchRunner:
             raise
 
     def _leave_unstored(self) -> None:
-        if unstored := len(self.held) + len(self._ends.not_stored):
+        if unstored := len(self.running) + len(self._completer.not_stored):
             logger.error("shutdown: outcomes not stored in time, their attempts end as lost (%d)", unstored)
 
     def _wait(self) -> None:
         seconds = self._until() - time.monotonic()
-        if len(self.held) > self._threads:  # a child with waiting jobs doesn't wake us up for each result
+        if len(self.running) > self._threads:  # a child with waiting jobs doesn't wake us up for each result
             seconds = min(seconds, FLUSH_SECONDS)
         self.children.wait(seconds, FLUSH_SECONDS)
 
     def _until(self) -> float:
         """Return when (monotonic seconds) the next step is due at the latest."""
-        moments = [self._next_look, self._ends.due_at(is_idle=not self.held), self._reports.due_at()]
-        if not self.is_stopping and len(self.held) < self._threads:
+        moments = [self._next_check, self._completer.due_at(is_idle=not self.running), self._reports.due_at()]
+        if not self.is_stopping and len(self.running) < self._threads:
             moments.append(self._next_take)
         return min(moments)
 
-    def _all_held(self) -> list[RunningJob]:
-        return [*list(self.held.values()), *self._ends.not_stored]
+    def _leased(self) -> list[RunningJob]:
+        return [*list(self.running.values()), *self._completer.not_stored]
 
     def _take(self) -> None:
         if self.is_stopping or time.monotonic() < self._next_take:
@@ -139,32 +138,32 @@ class BatchRunner:
         if not self._starts.undo():
             self._next_take = time.monotonic() + self._postgres.pause
             return
-        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._more
-        if len(self.held) > max(self._threads - 1, most // 2):  # enough for now, so that the next ones come as a batch
+        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._extra
+        if len(self.running) > max(self._threads - 1, most // 2):  # enough, so that the next come as a batch
             return
         job_ids: list[str] = []
         with suppress(RedisError):
-            room = min(most - len(self.held), len(self._free))
-            job_ids = self._source.take(room, free=max(self._threads - len(self.held), 0))
+            room = min(most - len(self.running), len(self._free))
+            job_ids = self._source.take(room, free=max(self._threads - len(self.running), 0))
         self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # empty queues are polled less often
         if job_ids:
             self._start(job_ids)
         else:
-            self._more = 0
+            self._extra = 0
 
     def _start(self, job_ids: list[str]) -> None:
         now = time.monotonic()
-        started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._all_held()))
+        started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._leased()))
         if started is None:
             with suppress(RedisError):  # otherwise a sweep re-dispatches them
                 self._source.give_back(job_ids)
-            self._next_take, self._more = time.monotonic() + self._postgres.pause, 0
-            if not (self.held or self._starts):
+            self._next_take, self._extra = time.monotonic() + self._postgres.pause, 0
+            if not (self.running or self._starts.has_unconfirmed):
                 self._rest(self._postgres.pause)
             return
         by_id = {str(one.job_id): one for one in started}
         # Refused jobs take no time: if all were refused, take more next time.
-        self._more = 0 if started else min(2 * self._more + 8, MOST_REFUSED)
+        self._extra = 0 if started else min(2 * self._extra + 8, MOST_REFUSED)
         if refused := set(job_ids) - by_id.keys():
             with suppress(RedisError):
                 self._source.refused(refused)
@@ -174,7 +173,7 @@ class BatchRunner:
     def _rest(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.is_stopping and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK_SECONDS))
+            time.sleep(min(left, CHECK_SECONDS))
 
     def _give(self, started: Iterable[tuple[StartedAttempt, float]]) -> None:
         """Pass started jobs to child processes, each with its start time (monotonic seconds)."""
@@ -182,98 +181,98 @@ class BatchRunner:
         for one, since in started:
             handler = handlers.find(one.type)
             is_isolated = handler is not None and handler.isolated
-            is_too_much = is_isolated and sum(held.child.is_for_one for held in self.held.values()) >= self._threads
+            is_too_much = is_isolated and sum(job.child.is_for_one for job in self.running.values()) >= self._threads
             child = self.children.for_one() if is_isolated and not is_too_much else self.children.for_many()
-            held = RunningJob(one, self._free.pop(), child, since, renew_at=since + self._lease / 3)
-            self.held[held.slot] = held
+            job = RunningJob(one, self._free.pop(), child, since, renew_at=since + self._lease / 3)
+            self.running[job.slot] = job
             if is_too_much:
-                self._put_back(held)
+                self._return_unstarted(job)
             else:
-                by_child.setdefault(child, []).append(held)
+                by_child.setdefault(child, []).append(job)
         for child, work in by_child.items():
-            child.give((held.slot, held.started, held.since + self._lease) for held in work)
+            child.give((job.slot, job.started, job.since + self._lease) for job in work)
 
-    def _hear_all(self) -> None:
+    def _receive_all(self) -> None:
         for child in self.children:
             is_dead = child.is_dead  # race: checked first, so that its last messages are read below
-            for message in checked_messages(child, self.held):
-                self._hear(child, message)
+            for message in checked_messages(child, self.running):
+                self._receive(child, message)
             if is_dead:
                 self._handle_child_exit(child)
 
-    def _hear(self, child: ChildProcess, message: Message) -> None:
+    def _receive(self, child: ChildProcess, message: Message) -> None:
         match message:
             case messages.Completed(slot, seconds):
-                self._on_ended(slot, self.held[slot].completed(), seconds)
-            case messages.Ended(slot, end, seconds):
-                self._on_ended(slot, end, seconds)
+                self._on_finished(slot, self.running[slot].completed(), seconds)
+            case messages.Finished(slot, result, seconds):
+                self._on_finished(slot, result, seconds)
             case messages.Returned(slots):
                 for slot in slots:
-                    self._put_back(self.held[slot])
+                    self._return_unstarted(self.running[slot])
             case messages.Reported(slot, _, _, progress, lines):
-                held = self.held[slot]
-                self._reports.take(held, Report(slot, held.started, progress, lines))
-            case messages.PartialResult(slot, end):
-                self.held[slot].partial_result = end
+                job = self.running[slot]
+                self._reports.take(job, Report(slot, job.started, progress, lines))
+            case messages.PartialResult(slot, result):
+                self.running[slot].partial_result = result
             case messages.Retired():
                 child.is_retired = True
 
-    def _on_ended(self, slot: int, end: AttemptResult, seconds: float) -> None:
+    def _on_finished(self, slot: int, result: AttemptResult, seconds: float) -> None:
         self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
-        self._end(self.held[slot], end, seconds)
+        self._finish(self.running[slot], result, seconds)
 
-    def _put_back(self, held: RunningJob) -> None:
+    def _return_unstarted(self, job: RunningJob) -> None:
         """Return an unstarted job uncounted; assume long attempts, so that it isn't prefetched again."""
         self._seconds_each = 1.0
-        self._end(held, held.handed_back(begun=False))
+        self._finish(job, job.handed_back(begun=False))
 
     def _handle_child_exit(self, child: ChildProcess) -> None:
         """Decide on the jobs of a child process that has died."""
-        unbegun: list[tuple[StartedAttempt, float]] = []
-        for held in [held for held in self.held.values() if held.child is child]:
-            if not held.begun and child.has_begun and not self.is_stopping:
-                del self.held[held.slot]
-                self._free.append(held.slot)
-                unbegun.append((held.started, held.since))
-            elif held.overdue:
-                self._end(held, held.partial_result or failed(held.started, held.overdue))
+        unstarted: list[tuple[StartedAttempt, float]] = []
+        for job in [job for job in self.running.values() if job.child is child]:
+            if not job.called_at and child.has_called and not self.is_stopping:
+                del self.running[job.slot]
+                self._free.append(job.slot)
+                unstarted.append((job.started, job.since))
+            elif job.overdue:
+                self._finish(job, job.partial_result or failed(job.started, job.overdue))
             # We killed the process because of another job, or a handler ended it in response to the hand-back.
-            elif not held.begun or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
-                self._end(held, held.handed_back(begun=bool(held.begun)))
+            elif not job.called_at or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
+                self._finish(job, job.handed_back(begun=bool(job.called_at)))
             else:
                 message = "the process of the attempt died before it ended"
-                self._end(held, lost(held.started.job_id, held.started.fence, message))
+                self._finish(job, lost(job.started.job_id, job.started.fence, message))
         self.children.dismiss(child)
-        if not child.has_begun and child.kill_at == math.inf:
-            time.sleep(STILLBORN_SECONDS)  # the next one may die too, e.g. if memory is short
-        self._give(unbegun)
+        if not child.has_called and child.kill_at == math.inf:
+            time.sleep(CRASH_PAUSE_SECONDS)  # the next one may die too, e.g. if memory is short
+        self._give(unstarted)
 
-    def _end(self, held: RunningJob, end: AttemptResult, seconds: float = 0.0) -> None:
-        del self.held[held.slot]
-        held.is_ended = True
-        self._ends.add(FinishedAttempt(held, self._reports.complete(held, end), seconds))
+    def _finish(self, job: RunningJob, result: AttemptResult, seconds: float = 0.0) -> None:
+        del self.running[job.slot]
+        job.is_ended = True
+        self._completer.add(FinishedAttempt(job, self._reports.complete(job, result), seconds))
 
     def _flush(self) -> None:
         by_child: dict[ChildProcess, list[int]] = {}
-        for one in self._ends.flush():
-            by_child.setdefault(one.held.child, []).append(one.held.slot)
-            self._free.append(one.held.slot)
+        for one in self._completer.flush():
+            by_child.setdefault(one.job.child, []).append(one.job.slot)
+            self._free.append(one.job.slot)
         if not by_child:
             self._next_take = time.monotonic() + self._postgres.pause
         for child, slots in by_child.items():
             if child in self.children:
                 self.children.dismiss(child) if child.is_for_one else child.stored(slots)
 
-    def _look(self) -> None:
-        self._next_look = time.monotonic() + LOOK_SECONDS
-        look_after(list(self.held.values()), self.children, self._stop_at)
+    def _check(self) -> None:
+        self._next_check = time.monotonic() + CHECK_SECONDS
+        check_all(list(self.running.values()), self.children, self._stop_at)
         if self.is_stopping:
             return
         long_ago = time.monotonic() - SHOW_AFTER_SECONDS
         with suppress(RedisError):
             self._source.beat()
-            self._source.show_begun(
-                [held for held in self.held.values() if not held.execution_id and 0 < held.begun < long_ago]
+            self._source.show_running(
+                [job for job in self.running.values() if not job.execution_id and 0 < job.called_at < long_ago]
             )
 
     def _abandon(self) -> None:
@@ -282,6 +281,6 @@ class BatchRunner:
         for child in self.children:
             child.close_by(0.0)
             child.end()
-        self._hear_all()
+        self._receive_all()
         with suppress(Exception):
             self._flush()

@@ -26,7 +26,7 @@ logger = logging.getLogger("jobsvc.worker")
 SLOTS = 512
 """Maximum jobs in flight per worker. Parent and child refer to a job by its slot number."""
 
-STUCK_LOOKS = 5
+STUCK_CHECKS = 5
 """Checks without a new start before a busy child counts as stuck; not seconds: a loaded machine stalls both."""
 
 READS = 64
@@ -76,12 +76,12 @@ class ChildProcess:
     def __init__(self, threads: int, is_for_one: bool = False) -> None:
         self._channel, there = Channel.pair()
         shared = memoryview(mmap.mmap(-1, 2 * 8 * SLOTS)).cast("d")
-        self._begun, self._took = shared[:SLOTS], shared[SLOTS:]
+        self._called_at, self._took = shared[:SLOTS], shared[SLOTS:]
         self.is_for_one = is_for_one
         self.kill_at = math.inf  # monotonic seconds; once set, it gets no more jobs
         self.is_retired = False  # by its own message: gets no more jobs, and ends when idle
-        self._latest, self._looks = 0.0, 0
-        self._had_begun = False  # `has_begun` before its slots were reused
+        self._latest, self._idle_checks = 0.0, 0
+        self._had_called = False  # `has_called` before its slots were reused
         self._is_ended = self._is_reaped = False
         self.pid = fork()
         if self.pid == 0:
@@ -92,12 +92,12 @@ class ChildProcess:
         _ours.add(self._channel)
 
     def _be_child(self, there: Channel, threads: int) -> NoReturn:
-        # Whatever happens, this process never returns into the worker's code.
+        # This process must never returns into the worker's code.
         try:
             from jobsvc.worker.child_main import ChildMain
 
             self._channel.close()
-            ChildMain(there, self._begun, self._took, threads).run()
+            ChildMain(there, self._called_at, self._took, threads).run()
         except BaseException:
             traceback.print_exc()
         finally:
@@ -110,48 +110,48 @@ class ChildProcess:
     def give(self, work: Iterable[tuple[int, StartedAttempt, float]]) -> None:
         """Send jobs to run: for each its slot, the job, and its latest start (monotonic seconds)."""
         work = list(work)
-        self._looks = 0
-        self._had_begun = self.has_begun
+        self._idle_checks = 0
+        self._had_called = self.has_called
         for slot, _, _ in work:
-            self._begun[slot] = self._took[slot] = 0.0
-        self._tell("run", work)
+            self._called_at[slot] = self._took[slot] = 0.0
+        self._send("run", work)
 
-    def begun(self, slot: int) -> float:
+    def called_at(self, slot: int) -> float:
         """Return when (monotonic seconds) the handler of the job in this slot was called; 0 before."""
-        return self._begun[slot]
+        return self._called_at[slot]
 
     @property
-    def has_begun(self) -> bool:
+    def has_called(self) -> bool:
         """Return True once it has called a handler; a dead process without one died during start-up."""
-        return self._had_begun or any(self._begun)
+        return self._had_called or any(self._called_at)
 
     @property
     def is_usable(self) -> bool:
         """Return True if it may get more jobs."""
         return self.kill_at == math.inf and not self.is_retired
 
-    def look(self, is_busy: bool) -> None:
+    def check_progress(self, is_busy: bool) -> None:
         """Check for progress; to be called at regular intervals. `is_busy`: a handler runs in it."""
-        latest = max(self._begun)
-        self._looks = self._looks + 1 if is_busy and latest == self._latest else 0
+        latest = max(self._called_at)
+        self._idle_checks = self._idle_checks + 1 if is_busy and latest == self._latest else 0
         self._latest = latest
 
     @property
     def is_stuck(self) -> bool:
-        """Return True if it was busy, and started no job, for STUCK_LOOKS checks."""
-        return self._looks >= STUCK_LOOKS
+        """Return True if it was busy, and started no job, for STUCK_CHECKS checks."""
+        return self._idle_checks >= STUCK_CHECKS
 
     def stored(self, slots: list[int]) -> None:
         """Let it drop its copies of the results in these slots: they are stored."""
-        self._tell("stored", slots)
+        self._send("stored", slots)
 
     def cancel(self, slot: int) -> None:
         """Cancel the running job in this slot."""
-        self._tell("cancel", slot)
+        self._send("cancel", slot)
 
     def hand_back(self, slot: int) -> None:
         """Raise HandBack in the handler of the job in this slot."""
-        self._tell("hand_back", slot)
+        self._send("hand_back", slot)
 
     def close_by(self, moment: float) -> None:
         """Give it no more jobs; it ends when idle, at `moment` (monotonic seconds) at the latest."""
@@ -159,14 +159,14 @@ class ChildProcess:
 
     def abandon(self, slot: int) -> None:
         """Request the PartialResult of an attempt that does not stop."""
-        self._tell("abandon", slot)
+        self._send("abandon", slot)
 
     def return_unstarted(self) -> None:
         """Request the return of jobs that have not started."""
-        self._looks = 0
-        self._tell("return_unstarted")
+        self._idle_checks = 0
+        self._send("return_unstarted")
 
-    def _tell(self, *command: Any) -> None:
+    def _send(self, *command: Any) -> None:
         # Pickle is safe here: only this worker can write to the child.
         self._channel.send(pickle.dumps(command, pickle.HIGHEST_PROTOCOL))
 

@@ -21,7 +21,7 @@ from jobsvc.processes import forks
 from jobsvc.states import Outcome
 from jobsvc.worker import garbage
 from jobsvc.worker.ipc import Channel
-from jobsvc.worker.messages import Ended, Message, PartialResult, Reported, Retired, Returned, Unencodable, encode
+from jobsvc.worker.messages import Finished, Message, PartialResult, Reported, Retired, Returned, Unencodable, encode
 from jobsvc.worker.orphan_report import end_in_place_of_worker
 from jobsvc.worker.process_state import ProcessState, restore_thread
 
@@ -39,7 +39,7 @@ WAKE_AT = 50
 """Wake the worker up after this many results, or as soon as a thread may run out of work."""
 
 RESTORE_TRIES = 3
-"""Tries to restore the process: a signal handler left behind by a job may raise while it is being removed."""
+"""Tries to restore the process: a signal handler left by a job may raise while it is being removed."""
 
 MAX_MESSAGE = 1000
 """Characters of the failure message for a result that can't be encoded."""
@@ -49,16 +49,16 @@ UNSHOWN = "Unknown"
 
 
 class ChildMain:
-    """Runs jobs in a child process. `begun` and `took`, by slot, are memory shared with the worker.
+    """Runs jobs in a child process. `called_at` and `took`, by slot, are memory shared with the worker.
 
-    `begun[slot]`: monotonic time at which the handler was called, 0 before. `took[slot]`: duration (seconds) of a
+    `called_at[slot]`: monotonic time at which the handler was called, 0 before. `took[slot]`: duration (seconds) of a
     success with nothing else to report; it costs next to nothing, and outlives this process as a message does.
     """
 
-    def __init__(self, channel: Channel, begun: Any, took: Any, threads: int) -> None:
+    def __init__(self, channel: Channel, called_at: Any, took: Any, threads: int) -> None:
         self._channel = channel
-        self._begun, self._took = begun, took
-        self._unheard = 0  # results since the last wake-up of the worker
+        self._called_at, self._took = called_at, took
+        self._unannounced = 0  # results since the last wake-up of the worker
         self._threads = threads
         self._worker = os.getppid()
         self._is_retired = False
@@ -107,37 +107,37 @@ class ChildMain:
             slot, started, latest = self._waiting.get()
             # If late, this process was frozen and the lease may have lapsed; if retired, another job damaged its state.
             if time.monotonic() > latest or self._is_retired:
-                self._tell(Returned([slot]))
+                self._send_now(Returned([slot]))
             else:
                 self._attempt(slot, started, kind)
 
     def _attempt(self, slot: int, started: StartedAttempt, kind: type[Deadline]) -> None:
-        begun = time.monotonic()
+        called_at = time.monotonic()
         clock, log = kind(started, self._reporter.on_progress), AttemptLog()
         log.on_new = self._reporter.on_line
-        self._running[slot] = Running(started, clock, log, begun)
-        self._begun[slot] = begun
+        self._running[slot] = Running(started, clock, log, called_at)
+        self._called_at[slot] = called_at
         try:
             # In a context of its own, so that the next job sees none of its context variables.
             end = copy_context().run(attempt, started, clock, log)
-        except BaseException as error:  # e.g. of a signal handler that the job left behind
+        except BaseException as error:  # e.g. of a signal handler that the job left
             end = _unforeseen(started, clock, error)
         is_usable = self._restore(is_alone=len(self._running) == 1)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - called_at
         # With all log lines: if the worker dies now, those sent before may not have been stored.
         self._not_stored[slot] = with_lines(end, log.kept()) if log.sent else end
         del self._running[slot]
         if end.is_plain and not log.sent:  # shared memory may be read before lines sent earlier
             self._took[slot] = max(seconds, 1e-9)
         else:
-            self._send(Ended(slot, end, seconds))
+            self._send(Finished(slot, end, seconds))
         if end.outcome != Outcome.COMPLETED:
             garbage.collect_soon()
-        self._unheard += 1
+        self._unannounced += 1
         if not is_usable:
             self._retire()
-        elif self._unheard >= WAKE_AT or self._waiting.qsize() < self._threads:
-            self._unheard = 0
+        elif self._unannounced >= WAKE_AT or self._waiting.qsize() < self._threads:
+            self._unannounced = 0
             self._channel.wake()
 
     def _restore(self, is_alone: bool) -> bool:
@@ -161,21 +161,21 @@ class ChildMain:
             "process %d: a job left it in a state that can't be restored, the process is replaced", os.getpid()
         )
         self._return_unstarted()
-        self._tell(Retired())
+        self._send_now(Retired())
 
     def _send(self, message: Message) -> None:
         try:
             frame = encode(message)
         except (Unencodable, MemoryError) as error:
-            if not isinstance(message, Ended | PartialResult):
+            if not isinstance(message, Finished | PartialResult):
                 return
-            failure = Failure(UNSHOWN, f"the outcome can't be told: {error}"[:MAX_MESSAGE])
-            end = AttemptResult(message.end.job_id, message.end.fence, Outcome.FAILED, failure=failure)
-            frame = encode(message._replace(end=end))
+            failure = Failure(UNSHOWN, f"the outcome can't be sent: {error}"[:MAX_MESSAGE])
+            result = AttemptResult(message.result.job_id, message.result.fence, Outcome.FAILED, failure=failure)
+            frame = encode(message._replace(result=result))
         if self._channel.is_intact():
             self._channel.send(frame)
 
-    def _tell(self, message: Message) -> None:
+    def _send_now(self, message: Message) -> None:
         self._send(message)
         self._channel.wake()
 
@@ -222,12 +222,12 @@ class ChildMain:
             case "abandon", slot:
                 if running := self._running.get(slot):
                     end = failed(running.started, running.clock.reason)
-                    self._tell(PartialResult(slot, with_progress_and_logs(end, running.clock, running.log)))
+                    self._send_now(PartialResult(slot, with_progress_and_logs(end, running.clock, running.log)))
             case ("return_unstarted",):
                 self._return_unstarted()
 
     def _return_unstarted(self) -> None:
-        self._tell(Returned([slot for slot, _, _ in self._take_all()]))
+        self._send_now(Returned([slot for slot, _, _ in self._take_all()]))
 
     def _take_all(self) -> list[Work]:
         work = []
@@ -237,9 +237,9 @@ class ChildMain:
         return work
 
     def _on_hung_up(self) -> NoReturn:
-        unbegun = [started for _, started, _ in self._take_all()]
+        unstarted = [started for _, started, _ in self._take_all()]
         # Race: an attempt that finishes between the two copies is in both, so none is missed.
-        end_in_place_of_worker(self._worker, unbegun, running=dict(self._running), not_stored=dict(self._not_stored))
+        end_in_place_of_worker(self._worker, unstarted, running=dict(self._running), not_stored=dict(self._not_stored))
 
 
 def _ignore(*_: object) -> None:

@@ -23,52 +23,55 @@ class Completer:
 
     def __init__(self, postgres: OutageTracker, show: Callable[[list[FinishedAttempt]], None]) -> None:
         self._postgres, self._show = postgres, show
-        self._ended: list[FinishedAttempt] = []
+        self._unstored: list[FinishedAttempt] = []
         self._stored: list[FinishedAttempt] = []
         self._first = self._next_flush = self._next_show = 0.0
         self._show_pauses = Backoff()
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Retry a failed flush now: the process is about to end."""
         self._next_flush = min(self._next_flush, time.monotonic())
 
-    def __bool__(self) -> bool:
-        return bool(self._ended or self._stored)
+    @property
+    def has_pending(self) -> bool:
+        """Return True if a result is not stored in Postgres or not shown in RQ yet."""
+        return bool(self._unstored or self._stored)
 
     @property
     def not_stored(self) -> list[RunningJob]:
         """Return the jobs whose results are not stored in Postgres yet. From any thread."""
-        return [one.held for one in list(self._ended)]
+        return [one.job for one in list(self._unstored)]
 
-    def add(self, ended: FinishedAttempt) -> None:
+    def add(self, finished: FinishedAttempt) -> None:
         """Add the result of an attempt."""
-        self._first = self._first if self._ended else time.monotonic()
-        self._ended.append(ended)
+        self._first = self._first if self._unstored else time.monotonic()
+        self._unstored.append(finished)
 
     def due_at(self, is_idle: bool) -> float:
         """Return when (monotonic seconds) to flush: 0 for at once, infinity if there is nothing to store."""
-        if not self._ended:
+        if not self._unstored:
             return math.inf
-        is_due = is_idle or len(self._ended) >= FLUSH_AT
+        is_due = is_idle or len(self._unstored) >= FLUSH_AT
         return max(0.0 if is_due else self._first + FLUSH_SECONDS, self._next_flush)
 
     def flush(self) -> list[FinishedAttempt]:
         """Store the buffered results; returns them with their transitions, [] while Postgres is unavailable."""
         stored = None
         with self._postgres:
-            stored = store([one.end for one in self._ended])
+            stored = store([one.result for one in self._unstored])
         if stored is None:
             if not self._next_flush:
-                logger.warning("%s: its outcome waits for Postgres, of %d", self._ended[0].end.job_id, len(self._ended))
+                first = self._unstored[0].result.job_id
+                logger.warning("%s: its outcome waits for Postgres, of %d", first, len(self._unstored))
             self._next_flush = time.monotonic() + self._postgres.pause
             return []
         self._next_flush = 0.0
-        pairs = zip(self._ended, stored, strict=True)
-        ended = [replace(one, end=end, verdict=verdict) for one, (end, verdict) in pairs]
-        tell_all([(one.held.started, one.end, one.verdict) for one in ended])
-        self._ended = []
-        self._stored += ended
-        return ended
+        pairs = zip(self._unstored, stored, strict=True)
+        finished = [replace(one, result=result, transition=transition) for one, (result, transition) in pairs]
+        tell_all([(one.job.started, one.result, one.transition) for one in finished])
+        self._unstored = []
+        self._stored += finished
+        return finished
 
     def show(self, is_last_try: bool) -> None:
         """Show stored results in RQ. After a failed last try, RQ's entries expire or a sweep corrects them."""

@@ -57,11 +57,11 @@ def _collect() -> None:
         _asked.wait()
         time.sleep(DELAY_SECONDS)
         _asked.clear()
-        begun = time.monotonic()
+        started = time.monotonic()
         gc.collect()
         if trim:
             trim(0)
-        time.sleep((time.monotonic() - begun) / MAX_SHARE)
+        time.sleep((time.monotonic() - started) / MAX_SHARE)
 
 
 def _glibc(name: str) -> "ctypes._NamedFuncPointer | None":

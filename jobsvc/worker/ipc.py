@@ -13,7 +13,7 @@ import threading
 _LENGTH = struct.Struct(">I")
 _CHUNK = 256 * 1024
 _PIECE = 64 * 1024
-_RINGS = 1024
+_WAKEUPS = 1024
 
 MAX_FRAME = 256 * 1024 * 1024
 """Bytes of the largest frame; a larger length means that something else was written to the socket."""
@@ -36,8 +36,8 @@ class Channel:
     @classmethod
     def pair(cls) -> tuple["Channel", "Channel"]:
         """Return both ends: the first is non-blocking, the second blocking."""
-        ends, bells = socket.socketpair(), socket.socketpair()
-        return cls(ends[0], bells[0], blocking=False), cls(ends[1], bells[1], blocking=True)
+        ends, wakeups = socket.socketpair(), socket.socketpair()
+        return cls(ends[0], wakeups[0], blocking=False), cls(ends[1], wakeups[1], blocking=True)
 
     def fileno(self) -> int:
         """Return the descriptor of the wake-up socket, for `select`."""
@@ -104,7 +104,7 @@ class Channel:
         """Return the frames received. A blocking end waits for one, or until the other end is closed."""
         frames: list[bytes] = []
         try:
-            self._is_hung_up = not self._wakeup.recv(_RINGS)
+            self._is_hung_up = not self._wakeup.recv(_WAKEUPS)
         except BlockingIOError:
             pass
         except OSError:  # the other end closed before it read our last wake-up

@@ -5,19 +5,19 @@ from collections.abc import Iterator, Mapping
 from uuid import UUID
 
 from jobsvc.worker.child import ChildProcess
-from jobsvc.worker.messages import Completed, Ended, Message, PartialResult, Reported, Retired, Returned
+from jobsvc.worker.messages import Completed, Finished, Message, PartialResult, Reported, Retired, Returned
 from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
 
-def checked_messages(child: ChildProcess, held: Mapping[int, RunningJob]) -> Iterator[Message]:
+def checked_messages(child: ChildProcess, running: Mapping[int, RunningJob]) -> Iterator[Message]:
     """Yield the child's new messages about its own attempts; others are logged and dropped.
 
-    held: the worker's jobs by slot, read again for each message.
+    running: the worker's jobs by slot, read again for each message.
     """
     for message in child.messages():
-        if _is_of_its_own(message, child, held):
+        if _is_of_its_own(message, child, running):
             yield message
         elif not isinstance(message, Reported | PartialResult):  # these may just be late
             logger.warning(
@@ -25,23 +25,23 @@ def checked_messages(child: ChildProcess, held: Mapping[int, RunningJob]) -> Ite
             )
 
 
-def _is_of_its_own(message: Message, child: ChildProcess, held: Mapping[int, RunningJob]) -> bool:
+def _is_of_its_own(message: Message, child: ChildProcess, running: Mapping[int, RunningJob]) -> bool:
     match message:
         case Completed(slot, _):
-            return _find(slot, child, held) is not None
-        case Ended(slot, end, _) | PartialResult(slot, end):
-            return _is_of(end.job_id, end.fence, _find(slot, child, held))
+            return _find(slot, child, running) is not None
+        case Finished(slot, result, _) | PartialResult(slot, result):
+            return _is_of(result.job_id, result.fence, _find(slot, child, running))
         case Reported(slot, job_id, fence):
-            return _is_of(job_id, fence, _find(slot, child, held))
+            return _is_of(job_id, fence, _find(slot, child, running))
         case Returned(slots):
-            found_all = [_find(slot, child, held) for slot in set(slots)]
-            return len(found_all) == len(slots) and all(one is not None and not one.begun for one in found_all)
+            found_all = [_find(slot, child, running) for slot in set(slots)]
+            return len(found_all) == len(slots) and all(one is not None and not one.called_at for one in found_all)
         case Retired():
             return True
 
 
-def _find(slot: int, child: ChildProcess, held: Mapping[int, RunningJob]) -> RunningJob | None:
-    found = held.get(slot)
+def _find(slot: int, child: ChildProcess, running: Mapping[int, RunningJob]) -> RunningJob | None:
+    found = running.get(slot)
     return found if found is not None and found.child is child else None
 
 

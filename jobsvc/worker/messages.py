@@ -22,11 +22,11 @@ class Completed(NamedTuple):
     seconds: Seconds
 
 
-class Ended(NamedTuple):
-    """The attempt in this slot finished with the result `end`; it took `seconds`."""
+class Finished(NamedTuple):
+    """The attempt in this slot finished with the result `result`; it took `seconds`."""
 
     slot: int
-    end: AttemptResult
+    result: AttemptResult
     seconds: Seconds
 
 
@@ -50,17 +50,17 @@ class PartialResult(NamedTuple):
     """The result so far of an attempt that does not stop."""
 
     slot: int
-    end: AttemptResult
+    result: AttemptResult
 
 
 class Retired(NamedTuple):
     """The process runs no more jobs: one of them left it in a state that can't be restored."""
 
 
-Message = Completed | Ended | Returned | Reported | PartialResult | Retired
+Message = Completed | Finished | Returned | Reported | PartialResult | Retired
 
 _KINDS: dict[bytes, TypeAdapter[Message]] = {
-    kind.__name__.lower().encode(): TypeAdapter(kind) for kind in (Ended, Returned, Reported, PartialResult, Retired)
+    kind.__name__.lower().encode(): TypeAdapter(kind) for kind in (Finished, Returned, Reported, PartialResult, Retired)
 }
 
 

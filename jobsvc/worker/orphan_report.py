@@ -15,7 +15,7 @@ from jobsvc.processes.orphans import end_group, kill_descendants
 
 logger = logging.getLogger("jobsvc.worker")
 
-TELL_SECONDS = 1.5
+STORE_SECONDS = 1.5
 """Time limit for storing the results; then the child process exits with all that its handlers have started."""
 
 PARENT_SECONDS = 1.0
@@ -24,7 +24,7 @@ PARENT_SECONDS = 1.0
 
 def end_in_place_of_worker(
     worker: int,
-    unbegun: Iterable[StartedAttempt],
+    unstarted: Iterable[StartedAttempt],
     running: Mapping[int, Running],
     not_stored: Mapping[int, AttemptResult],
 ) -> NoReturn:
@@ -32,9 +32,9 @@ def end_in_place_of_worker(
 
     If the process `worker` is alive, exit without storing: the channel was closed here, and the worker decides.
     """
-    if not _is_gone(worker):
+    if not _has_ended(worker):
         os._exit(os.EX_SOFTWARE)
-    threading.Timer(TELL_SECONDS, end_group).start()
+    threading.Timer(STORE_SECONDS, end_group).start()
     kill_descendants()
     ends = [
         *not_stored.values(),
@@ -46,7 +46,7 @@ def end_in_place_of_worker(
             for slot, one in running.items()
             if slot not in not_stored
         ),
-        *(handed_back(one.job_id, one.fence, begun=False) for one in unbegun),
+        *(handed_back(one.job_id, one.fence, begun=False) for one in unstarted),
     ]
     try:
         if ends:
@@ -58,7 +58,7 @@ def end_in_place_of_worker(
         end_group()
 
 
-def _is_gone(worker: int) -> bool:
+def _has_ended(worker: int) -> bool:
     # Race: a dying process closes its files a moment before its children get a new parent.
     deadline = time.monotonic() + PARENT_SECONDS
     while os.getppid() == worker:

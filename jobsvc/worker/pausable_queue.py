@@ -14,7 +14,7 @@ from jobsvc.dispatch.rq_names import from_rq
 from jobsvc.errors import StoreUnavailable
 
 PAUSES_SECONDS = 0.5
-"""Age up to which a worker's list of paused queues is used. `start` refuses jobs of queues paused meanwhile."""
+"""Age up to which a worker's list of paused queues is used. `start` refuses jobs of queues paused since."""
 
 
 class PausableQueue(Queue):

@@ -35,7 +35,7 @@ class Pool(WorkerPool):
     _leave_by = math.inf  # monotonic seconds
 
     def request_stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
-        """Stop as RQ does; the first call sets the deadline by which the pool ends, whatever its workers do."""
+        """Stop as RQ does; the first call sets the deadline by which the pool ends, even if its workers still run."""
         self._leave_by = min(self._leave_by, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + POOL_SECONDS)
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 

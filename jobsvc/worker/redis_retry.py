@@ -41,8 +41,8 @@ class WaitForRedis(Retry):
         self._probe = probe
         self._server = OutageTracker("Redis", RedisError, logger)
         self._worker = os.getpid()
-        self._hasty_thread: int | None = None
-        self._is_away = False
+        self._unwaiting_thread: int | None = None
+        self._is_unavailable = False
         self._ended = mmap.mmap(-1, 1)  # memory shared with processes that the worker forks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WaitForRedis":
@@ -55,11 +55,11 @@ class WaitForRedis(Retry):
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
         """Within the block, calls in this thread don't wait: they raise errors until Redis is available again."""
-        self._hasty_thread = threading.get_ident()
+        self._unwaiting_thread = threading.get_ident()
         try:
             yield
         finally:
-            self._hasty_thread, self._is_away = None, False
+            self._unwaiting_thread, self._is_unavailable = None, False
 
     @property
     def is_over(self) -> bool:
@@ -75,21 +75,21 @@ class WaitForRedis(Retry):
     ) -> T:
         """Retry `do` until Redis is available; return its result. `fail` closes the connection in between."""
         failures, backoff = 0, Backoff()
-        is_hasty = threading.get_ident() == self._hasty_thread
-        if is_hasty and self._is_away:
-            self._is_away = not self._is_up()
-            if self._is_away:
-                raise exceptions.ConnectionError("Redis is away")
+        is_unwaiting = threading.get_ident() == self._unwaiting_thread
+        if is_unwaiting and self._is_unavailable:
+            self._is_unavailable = not self._is_up()
+            if self._is_unavailable:
+                raise exceptions.ConnectionError("Redis is unavailable")
         while True:
-            if self.is_over and not is_hasty and not self._is_up():
+            if self.is_over and not is_unwaiting and not self._is_up():
                 self._stop()  # without calling `do`, which takes long if Redis hangs
             try:
                 return do()
             except (*PASSING, ResponseError) as error:
                 if not isinstance(error, PASSING) and self._is_up():
                     raise
-                if is_hasty:
-                    self._is_away = not self._is_up()
+                if is_unwaiting:
+                    self._is_unavailable = not self._is_up()
                     fail(error, 1) if with_failure_count else fail(error)
                     raise
                 failures += 1

@@ -44,22 +44,22 @@ class Reports:
         self._unstored: dict[RunningJob, _Unstored] = {}
         self._next_progress = self._next_lines = 0.0
 
-    def take(self, held: RunningJob, report: Report) -> None:
+    def take(self, job: RunningJob, report: Report) -> None:
         """Add a report to the buffer: progress replaces earlier progress, lines are appended."""
-        one = self._unstored.setdefault(held, _Unstored())
+        one = self._unstored.setdefault(job, _Unstored())
         if report.progress:
             one.progress = report.progress
         if report.lines:
             one.lines = join([one.lines, report.lines])
 
-    def complete(self, held: RunningJob, end: AttemptResult) -> AttemptResult:
+    def complete(self, job: RunningJob, result: AttemptResult) -> AttemptResult:
         """Return the result with the attempt's unstored reports added; drop the attempt from the buffer."""
-        one = self._unstored.pop(held, None)
+        one = self._unstored.pop(job, None)
         if one is None:
-            return end
-        if one.progress and not end.progress:
-            end = replace(end, progress=one.progress)
-        return with_lines(end, one.lines)
+            return result
+        if one.progress and not result.progress:
+            result = replace(result, progress=one.progress)
+        return with_lines(result, one.lines)
 
     def due_at(self) -> float:
         """Return when (monotonic seconds) `store` is due; infinity if there is nothing to store."""
@@ -76,45 +76,43 @@ class Reports:
         """Store what is due. After a failed write it stays in the buffer, and is stored with later reports."""
         now = time.monotonic()
         if now >= self._next_progress:
-            self._store_progress({held: one.progress for held, one in self._unstored.items() if one.progress})
+            self._store_progress({job: one.progress for job, one in self._unstored.items() if one.progress})
         if now >= min(self._next_lines, self.due_at()):
-            self._store_lines({held: one.lines for held, one in self._unstored.items() if one.lines.lines})
+            self._store_lines({job: one.lines for job, one in self._unstored.items() if one.lines.lines})
 
     def _store_progress(self, progress: dict[RunningJob, dict[str, Any]]) -> None:
         if not progress:
             return
         stored = None
         with self._postgres:
-            stored = _each(jobs.report, [(held.started, newest) for held, newest in progress.items()])
+            stored = _each(jobs.report, [(job.started, newest) for job, newest in progress.items()])
         if stored is None:
             self._next_progress = time.monotonic() + self._postgres.pause
             return
         self._next_progress = time.monotonic() + PROGRESS_SECONDS
-        for held in _settled(progress, stored):
-            self._unstored[held].progress = None
+        for job in _settled(progress, stored):
+            self._unstored[job].progress = None
 
     def _store_lines(self, lines: dict[RunningJob, Lines]) -> None:
         if not lines:
             return
         stored = None
-        chunks = [Chunk(held.started, new, self._unstored[held].stored.superfluous(new)) for held, new in lines.items()]
+        chunks = [Chunk(job.started, new, self._unstored[job].stored.superfluous(new)) for job, new in lines.items()]
         with self._postgres:
             stored = _each(jobs.append_lines, chunks)
         if stored is None:  # `due_at` subtracts this difference for first lines
             self._next_lines = time.monotonic() + self._postgres.pause + LINES_SECONDS - FIRST_LINES_SECONDS
             return
         self._next_lines = time.monotonic() + LINES_SECONDS
-        for held in _settled(lines, stored):
-            one = self._unstored[held]
+        for job in _settled(lines, stored):
+            one = self._unstored[job]
             one.stored.add(one.lines)
             one.lines, one.has_stored = NO_LINES, True
 
 
 def _settled(reported: Iterable[RunningJob], stored: Collection[tuple[UUID, int]]) -> list[RunningJob]:
     """Return the jobs whose reports are stored, or never will be because the lease is lost."""
-    return [
-        held for held in reported if (held.started.job_id, held.started.fence) in stored or held.renew_at == math.inf
-    ]
+    return [job for job in reported if (job.started.job_id, job.started.fence) in stored or job.renew_at == math.inf]
 
 
 def _each(store: Callable[[Sequence[Item]], set[tuple[UUID, int]]], items: Sequence[Item]) -> set[tuple[UUID, int]]:

@@ -49,7 +49,7 @@ class QueueingWorker(Worker):
         super().__init__(*args, **kwargs)
         self._shown: dict[RunningJob, tuple[RQJob, Execution]] = {}
         self._is_one_by_one = False
-        self._is_held_up = False  # a foreign job is next
+        self._is_foreign_next = False
         self._next_beat = 0.0
         self._withheld = WithheldJobs()
         self._is_taken = False  # our Redis namespace, by another database
@@ -76,7 +76,7 @@ class QueueingWorker(Worker):
         Within a queue, jobs that other workers refused come first, since they have been due longest.
         """
         taken: list[str] = []
-        if self._is_one_by_one or self._is_held_up or self._stop_requested or is_suspended(self.connection):
+        if self._is_one_by_one or self._is_foreign_next or self._stop_requested or is_suspended(self.connection):
             return taken
         if not self.may_take():
             return taken
@@ -135,7 +135,7 @@ class QueueingWorker(Worker):
                 rq_view.step_aside(self, job, None)
                 ours.append(job.id)
             else:
-                self._is_held_up = True
+                self._is_foreign_next = True
                 self._to_the_front(job)
         # Race: RQ's scheduler, on a host whose clock is ahead, queued a job early. If it came due between the refusal
         # and `step_aside`, the relay has claimed it but did not queue it, since it was shown as queued.
@@ -151,31 +151,32 @@ class QueueingWorker(Worker):
     def _to_the_front(self, job: RQJob) -> None:
         Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
 
-    def show_begun(self, held: Iterable[RunningJob]) -> None:
+    def show_running(self, running: Iterable[RunningJob]) -> None:
         """Show these jobs as started: as RQ's worker does before it forks, and its fork before it runs a job."""
-        for one in held:
+        for one in running:
             job = self._rq_job(one)
             execution = self.prepare_execution(job)
             self._shown[one], one.execution_id = (job, execution), execution.id
             self.prepare_job_execution(job)
 
-    def show_ended(self, ended: list[FinishedAttempt]) -> None:
+    def show_finished(self, finished: list[FinishedAttempt]) -> None:
         """Show results in RQ, completed ones in one round trip; dispatch jobs that may start now.
 
         Does nothing if another database has our namespace. Results other than completed are shown as by RQ.
         """
         if self._is_taken:
-            for one in ended:
-                self._shown.pop(one.held, None)
+            for one in finished:
+                self._shown.pop(one.job, None)
             return
-        self._show_completed([one for one in ended if one.is_completed])
-        for one in ended:
-            if one.end.begun and not one.is_completed:
-                self._show_otherwise(one)
-            self._shown.pop(one.held, None)
-        if keys := {one.verdict.concurrency_key for one in ended if one.verdict and one.verdict.concurrency_key}:
+        self._show_completed([one for one in finished if one.is_completed])
+        for one in finished:
+            if one.result.begun and not one.is_completed:
+                self._show_other(one)
+            self._shown.pop(one.job, None)
+        transitions = [one.transition for one in finished if one.transition]
+        if keys := {one.concurrency_key for one in transitions if one.concurrency_key}:
             attempts.dispatch_withheld(keys, self.connection)
-        if returned := [one for one in ended if one.end.outcome == Outcome.HANDED_BACK]:
+        if returned := [one for one in finished if one.result.outcome == Outcome.HANDED_BACK]:
             attempts.dispatch(lambda: jobs.claim_due(len(returned)), self.connection)
 
     def _show_completed(self, done: list[FinishedAttempt]) -> None:
@@ -183,48 +184,48 @@ class QueueingWorker(Worker):
             return
         with self.connection.pipeline(transaction=False) as pipeline:
             for one in done:
-                if shown := self._shown.get(one.held):
+                if shown := self._shown.get(one.job):
                     self.cleanup_execution(shown[0], pipeline, shown[1])
             pipeline.hincrby(self.key, "successful_job_count", len(done))
             self.increment_total_working_time(timedelta(seconds=sum(one.seconds for one in done)), pipeline)
             for one in show_completed(pipeline, self.name, done):
-                job = self._rq_job(one.held)
+                job = self._rq_job(one.job)
                 Queue(job.origin, self.connection, serializer=SERIALIZER).enqueue_dependents(job)
 
-    def _show_otherwise(self, one: FinishedAttempt) -> None:
-        _, execution = self._shown.get(one.held, (None, None))
+    def _show_other(self, one: FinishedAttempt) -> None:
+        _, execution = self._shown.get(one.job, (None, None))
         try:
-            job = self.job_class.fetch(str(one.held.started.job_id), self.connection, SERIALIZER)
+            job = self.job_class.fetch(str(one.job.started.job_id), self.connection, SERIALIZER)
         except NoSuchJobError:
             return
-        job.origin = to_rq(one.held.started.queue)
-        if one.verdict is None or one.end.outcome == Outcome.HANDED_BACK:
+        job.origin = to_rq(one.job.started.queue)
+        if one.transition is None or one.result.outcome == Outcome.HANDED_BACK:
             rq_view.step_aside(self, job, execution)
         else:
-            self._show_not_completed(one, one.verdict, self._ended_job(one, job), execution)
+            self._show_not_completed(one, one.transition, self._finished_job(one, job), execution)
 
     def _show_not_completed(
-        self, one: FinishedAttempt, verdict: JobTransition, job: RQJob, execution: Execution | None
+        self, one: FinishedAttempt, transition: JobTransition, job: RQJob, execution: Execution | None
     ) -> None:
         queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
         execution = execution or Execution(uuid4().hex, job.id, self.connection)  # not shown as started
-        if verdict.status == Status.SCHEDULED:  # snoozed
-            retry = Retry(max=2**31, interval=attempts.seconds_until(verdict.due_at))
+        if transition.status == Status.SCHEDULED:  # snoozed
+            retry = Retry(max=2**31, interval=attempts.seconds_until(transition.due_at))
             self.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
             return
-        attempts.plan_retries(job, verdict)
-        if one.held.is_stopped_by_rq:
+        attempts.plan_retries(job, transition)
+        if one.job.is_stopped_by_rq:
             self._stopped_job_id = job.id
-        self.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.end), execution=execution)
+        self.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.result), execution=execution)
 
-    def _rq_job(self, held: RunningJob) -> RQJob:
-        job = RQJob(str(held.started.job_id), self.connection, SERIALIZER)
-        job.origin, job.description = to_rq(held.started.queue), held.started.type
-        job.timeout, job.result_ttl, job.failure_ttl = int(held.started.timeout), RESULT_TTL, FAILURE_TTL
+    def _rq_job(self, running: RunningJob) -> RQJob:
+        job = RQJob(str(running.started.job_id), self.connection, SERIALIZER)
+        job.origin, job.description = to_rq(running.started.queue), running.started.type
+        job.timeout, job.result_ttl, job.failure_ttl = int(running.started.timeout), RESULT_TTL, FAILURE_TTL
         job.func_name = RUN
         return job
 
-    def _ended_job(self, one: FinishedAttempt, job: RQJob) -> RQJob:
+    def _finished_job(self, one: FinishedAttempt, job: RQJob) -> RQJob:
         job.ended_at = job.last_heartbeat = datetime.now(UTC)
         job.started_at = job.ended_at - timedelta(seconds=one.seconds)
         job.worker_name = self.name
@@ -258,7 +259,7 @@ class QueueingWorker(Worker):
         self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
     ) -> None:
         """Handle the failure as RQ does, unless another worker has started the job since."""
-        if is_ours(job) and rq_view.is_anothers(self, job):
+        if is_ours(job) and rq_view.is_running_elsewhere(self, job):
             rq_view.step_aside(self, job, execution)
         else:
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)

@@ -62,10 +62,10 @@ def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[Finished
         keys: list[str] = []
         own: list[str | bytes | float] = []
         for one, result in portion:
-            job_id = str(one.held.started.job_id)
+            job_id = str(one.job.started.job_id)
             keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
-            own += (_format(now - one.seconds), result, one.held.execution_id, now - one.seconds)
-            finished[one.held.started.queue][job_id] = now + RESULT_TTL
+            own += (_format(now - one.seconds), result, one.job.execution_id, now - one.seconds)
+            finished[one.job.started.queue][job_id] = now + RESULT_TTL
         pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
     for queue, members in finished.items():
         pipeline.zadd(FinishedJobRegistry.key_template.format(to_rq(queue)), members)
@@ -78,7 +78,7 @@ def _portions(completed: Sequence[FinishedAttempt]) -> Iterator[list[tuple[Finis
     portion: list[tuple[FinishedAttempt, bytes]] = []
     weight = 0
     for one in completed:
-        result = b"" if one.end.result is None else b64encode(json.dumps(one.end.result).encode())
+        result = b"" if one.result.result is None else b64encode(json.dumps(one.result.result).encode())
         if portion and (len(portion) == AT_ONCE or weight + len(result) > MOST_BYTES):
             yield portion
             portion, weight = [], 0

@@ -1,7 +1,7 @@
 """Correction of a job's state in RQ after an execution that did not decide the job.
 
 RQ writes the end of every execution to its job, as if there were only one. After a duplicate dispatch, a lost lease or
-a returned job it would show the job as finished without a result, whatever the outcome of other attempts.
+a returned job it would show the job as finished without a result even if another attempt decides otherwise.
 """
 
 from collections.abc import Collection
@@ -27,9 +27,9 @@ _SHOWN = {
 }
 
 
-def is_anothers(worker: BaseWorker, job: RQJob) -> bool:
+def is_running_elsewhere(worker: BaseWorker, job: RQJob) -> bool:
     """Return True if Postgres shows another worker on this job; False also if that can't be read."""
-    row = _look(job)
+    row = _read(job)
     return row is not None and row.worker not in (None, worker.name)
 
 
@@ -53,11 +53,11 @@ def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> N
 
     def write(pipeline: Pipeline) -> None:
         status, name = pipeline.hmget(job.key, "status", "worker_name")
-        begun_here = (status, name) == (b"started", worker.name.encode()) if execution else status == b"queued"
-        row = _look(job)
+        is_from_here = (status, name) == (b"started", worker.name.encode()) if execution else status == b"queued"
+        row = _read(job)
         pipeline.multi()
         worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
-        if row is not None and begun_here:
+        if row is not None and is_from_here:
             # `scheduled` for all waiting jobs: the relay does not dispatch jobs that are shown as queued.
             shown = _SHOWN.get(Status(row.status), JobStatus.SCHEDULED)
             pipeline.hset(job.key, mapping={"status": shown, "worker_name": row.worker or ""})
@@ -69,7 +69,7 @@ def step_aside(worker: BaseWorker, job: RQJob, execution: Execution | None) -> N
     worker.connection.transaction(write, job.key)
 
 
-def _look(job: RQJob) -> Job | None:
+def _read(job: RQJob) -> Job | None:
     try:
         return jobs.get(UUID(job.id))
     except (ValueError, JobNotFound, StoreUnavailable):

@@ -29,9 +29,9 @@ class RunningJob:
     is_asked: bool = False  # for a partial result, before its process is killed
 
     @property
-    def begun(self) -> float:
+    def called_at(self) -> float:
         """Return when its handler was called; 0 before."""
-        return self.child.begun(self.slot)
+        return self.child.called_at(self.slot)
 
     def completed(self) -> AttemptResult:
         """Return a success without a result, progress or log lines."""
@@ -44,17 +44,17 @@ class RunningJob:
 
 @dataclass(frozen=True)
 class FinishedAttempt:
-    """A finished attempt: result, duration and stored transition (`verdict`), None if the lease was lost."""
+    """A finished attempt: result, duration and stored transition (`transition`), None if the lease was lost."""
 
-    held: RunningJob
-    end: AttemptResult
+    job: RunningJob
+    result: AttemptResult
     seconds: float
-    verdict: JobTransition | None = None
+    transition: JobTransition | None = None
 
     @property
     def is_completed(self) -> bool:
         """Return True if the attempt completed the job."""
-        return self.verdict is not None and self.verdict.status == Status.COMPLETED
+        return self.transition is not None and self.transition.status == Status.COMPLETED
 
 
 class JobSource(Protocol):
@@ -69,10 +69,10 @@ class JobSource(Protocol):
     def refused(self, job_ids: Iterable[str]) -> None:
         """Handle ids that Postgres refused to start."""
 
-    def show_begun(self, held: Iterable[RunningJob]) -> None:
+    def show_running(self, running: Iterable[RunningJob]) -> None:
         """Show these jobs as started in RQ."""
 
-    def show_ended(self, ended: list[FinishedAttempt]) -> None:
+    def show_finished(self, finished: list[FinishedAttempt]) -> None:
         """Show these results in RQ, and dispatch jobs that may start now."""
 
     def beat(self) -> None:

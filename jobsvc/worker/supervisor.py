@@ -34,58 +34,58 @@ PARTIAL_RESULT_SECONDS = 0.5
 """Time for a child process to send the logs of a handler that won't stop, before it is killed."""
 
 
-def look_after(held: Collection[RunningJob], children: ChildPool, stop_at: float) -> None:
+def check_all(running: Collection[RunningJob], children: ChildPool, stop_at: float) -> None:
     """Do what is due for these jobs and the child processes that run them.
 
     stop_at: when (monotonic seconds) to return running jobs; if finite, unstarted jobs are returned at once.
     """
     for child in children:
-        child.look(is_busy=any(one.begun for one in held if one.child is child))
-    for one in held:
-        _look_at(one, stop_at)
+        child.check_progress(is_busy=any(one.called_at for one in running if one.child is child))
+    for one in running:
+        _check(one, stop_at)
     for child in children:
         if time.monotonic() >= stop_at + CLEANUP_SECONDS:
             child.close_by(0.0)
-        running = [one for one in held if one.child is child]
+        here = [one for one in running if one.child is child]
         if child.is_usable:
             continue
-        if not running:
+        if not here:
             children.dismiss(child)
-        elif _is_to_be_killed(child, running):
+        elif _is_to_be_killed(child, here):
             child.kill()
 
 
-def _look_at(held: RunningJob, stop_at: float) -> None:
-    now, child, begun = time.monotonic(), held.child, held.begun
-    if not begun:
-        if held.is_cancel_requested or stop_at < math.inf or child.is_stuck:
+def _check(job: RunningJob, stop_at: float) -> None:
+    now, child, called_at = time.monotonic(), job.child, job.called_at
+    if not called_at:
+        if job.is_cancel_requested or stop_at < math.inf or child.is_stuck:
             child.return_unstarted()
-    elif held.overdue:
+    elif job.overdue:
         pass
-    elif now >= begun + held.started.timeout + GRACE_SECONDS:
-        _abandon_attempt(held, AttemptTimeout(held.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
-    elif now >= held.stop_by:
-        reason = Cancelled("the job was cancelled") if held.is_cancel_requested else HandBack("the worker shut down")
-        _abandon_attempt(held, reason, CANCEL_DRAIN_SECONDS)
-    elif held.stop_by < math.inf:
-        if not held.is_asked and now >= held.stop_by - PARTIAL_RESULT_SECONDS and stop_at < math.inf:
-            held.is_asked = True
-            child.abandon(held.slot)
-    elif held.is_cancel_requested:
-        held.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
-        child.cancel(held.slot)
+    elif now >= called_at + job.started.timeout + GRACE_SECONDS:
+        _abandon_attempt(job, AttemptTimeout(job.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
+    elif now >= job.stop_by:
+        reason = Cancelled("the job was cancelled") if job.is_cancel_requested else HandBack("the worker shut down")
+        _abandon_attempt(job, reason, CANCEL_DRAIN_SECONDS)
+    elif job.stop_by < math.inf:
+        if not job.is_asked and now >= job.stop_by - PARTIAL_RESULT_SECONDS and stop_at < math.inf:
+            job.is_asked = True
+            child.abandon(job.slot)
+    elif job.is_cancel_requested:
+        job.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
+        child.cancel(job.slot)
     elif now >= stop_at:
-        held.stop_by = stop_at + CLEANUP_SECONDS
-        child.hand_back(held.slot)
+        job.stop_by = stop_at + CLEANUP_SECONDS
+        child.hand_back(job.slot)
 
 
-def _abandon_attempt(held: RunningJob, reason: BaseException, drain: float) -> None:
+def _abandon_attempt(job: RunningJob, reason: BaseException, drain: float) -> None:
     """End the process of a handler that did not stop; other jobs there have `drain` seconds to finish."""
-    logger.error("%s did not stop when it was told to; its process ends", held.started.job_id)
-    held.overdue, held.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
-    held.child.close_by(time.monotonic() + drain)
-    held.child.abandon(held.slot)
-    held.child.return_unstarted()
+    logger.error("attempt: did not stop when interrupted, its process is killed (job %s)", job.started.job_id)
+    job.overdue, job.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
+    job.child.close_by(time.monotonic() + drain)
+    job.child.abandon(job.slot)
+    job.child.return_unstarted()
 
 
 def _is_to_be_killed(child: ChildProcess, running: Collection[RunningJob]) -> bool:
@@ -121,7 +121,7 @@ def _renew(due: list[RunningJob], lease: float) -> None:
     for one in due:
         one.renew_at = now + lease / 3
         # Race: storing a result, which may be under way now, gives up the lease as well.
-        if one.started.job_id not in kept and one.begun and not one.is_ended:
+        if one.started.job_id not in kept and one.called_at and not one.is_ended:
             one.renew_at = math.inf
             logger.warning("%s lost its lease; its outcome will not count", one.started.job_id)
 

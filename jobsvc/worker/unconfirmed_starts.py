@@ -19,27 +19,28 @@ class UnconfirmedStarts:
         self, postgres: OutageTracker, worker: str, types: Callable[[], Collection[str] | None] = lambda: None
     ) -> None:
         self._postgres, self._worker, self._types = postgres, worker, types
-        self._unheard: list[UUID] = []
+        self._unconfirmed: list[UUID] = []
 
-    def __bool__(self) -> bool:
+    @property
+    def has_unconfirmed(self) -> bool:
         """Return True if there is something to undo."""
-        return bool(self._unheard)
+        return bool(self._unconfirmed)
 
-    def start(self, job_ids: Sequence[UUID], held: Iterable[UUID]) -> list[StartedAttempt] | None:
+    def start(self, job_ids: Sequence[UUID], confirmed: Iterable[UUID]) -> list[StartedAttempt] | None:
         """Start jobs as `jobs.start` does; None while Postgres is unavailable: `undo` reverts such starts.
 
-        held: ids of jobs that this worker has already, whose start was confirmed.
+        confirmed: ids of jobs that this worker has already, whose start was confirmed.
         """
         if self.undo():
             with self._postgres:
                 return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS, self._types())
-            self._unheard = list(set(job_ids).difference(held))
+            self._unconfirmed = list(set(job_ids).difference(confirmed))
         return None
 
     def undo(self) -> bool:
         """Return unconfirmed starts uncounted; returns True if none is left."""
-        if self._unheard:
+        if self._unconfirmed:
             with self._postgres:
-                jobs.undo_starts(self._unheard, self._worker)
-                self._unheard = []
-        return not self._unheard
+                jobs.undo_starts(self._unconfirmed, self._worker)
+                self._unconfirmed = []
+        return not self._unconfirmed

@@ -7,7 +7,7 @@ from contextlib import suppress
 from jobsvc import handlers, jobs
 from jobsvc.errors import StoreUnavailable
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 """Pause between two checks that find nothing: the only cost for a worker of jobs that it can't run."""
 
 MOST = 100
@@ -19,15 +19,15 @@ class WithheldJobs:
 
     def __init__(self) -> None:
         self._waiting: dict[str, int] = {}
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def count(self, queues: Sequence[str]) -> dict[str, int]:
-        """Return how many wait in each queue, up to MOST; queries Postgres at most once in LOOK_SECONDS.
+        """Return how many wait in each queue, up to MOST; queries Postgres at most once in CHECK_SECONDS.
 
         Empty while Postgres is unavailable.
         """
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + LOOK_SECONDS
+        if time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + CHECK_SECONDS
             self._waiting = {}
             with suppress(StoreUnavailable):
                 self._waiting = jobs.count_awaiting(queues, handlers.types(), MOST)
@@ -45,5 +45,5 @@ class WithheldJobs:
         if len(claimed) < wanted:  # other workers were quicker
             del self._waiting[queue]
         elif not self._waiting[queue]:  # there may be more
-            self._next_look = 0.0
+            self._next_check = 0.0
         return claimed

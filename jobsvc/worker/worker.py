@@ -112,14 +112,14 @@ class JobsvcWorker(QueueingWorker):
         if is_ours(job):
             self._run_batch([job.id])
             return
-        self._is_working, self._is_held_up = True, False
+        self._is_working, self._is_foreign_next = True, False
         try:
             super().execute_job(job, queue)
         finally:
             self._is_working = False
 
     def _run_batch(self, job_ids: list[str]) -> None:
-        self._is_working, self._is_held_up = True, False
+        self._is_working, self._is_foreign_next = True, False
         try:
             with self._redis_retry.suspended():
                 self._batches.run(job_ids)
@@ -130,10 +130,10 @@ class JobsvcWorker(QueueingWorker):
         """Handle RQ's command: stop-job for one of many running jobs, kill-horse for all child processes."""
         payload = parse_payload(message)
         command, job_id = payload["command"], payload.get("job_id")
-        ours = [one for one in list(self._batches.held.values()) if str(one.started.job_id) == job_id]
+        ours = [one for one in list(self._batches.running.values()) if str(one.started.job_id) == job_id]
         if command in ("stop-job", "stop-execution") and ours:
             ours[0].is_stopped_by_rq = ours[0].is_cancel_requested = True
-        elif command == "kill-horse" and self._batches.held:
+        elif command == "kill-horse" and self._batches.running:
             self._batches.children.kill()
         else:
             super().handle_payload(message)  # type: ignore[no-untyped-call]

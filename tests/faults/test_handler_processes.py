@@ -250,23 +250,23 @@ FRAMES = [
     "",
     " ",
     "unknown [1]",
-    "ended",
-    "ended [1]",
-    "ended {}",
-    f'ended ["0",{AN_END},0.1]',
-    f"ended [{FREE},{AN_END},0.1]",
-    f"ended [-1,{AN_END},0.1]",
-    f"ended [99999999999999999999,{AN_END},0.1]",
-    f"ended [{FREE},{AN_END},-1]",
-    f"ended [{FREE},{AN_END},NaN]",
+    "finished",
+    "finished [1]",
+    "finished {}",
+    f'finished ["0",{AN_END},0.1]',
+    f"finished [{FREE},{AN_END},0.1]",
+    f"finished [-1,{AN_END},0.1]",
+    f"finished [99999999999999999999,{AN_END},0.1]",
+    f"finished [{FREE},{AN_END},-1]",
+    f"finished [{FREE},{AN_END},NaN]",
     f"returned [[{FREE}]]",
     "returned [[0,0]]",
     'returned ["x"]',
-    f'progress [{FREE},"{OTHERS_ID}",{{}}]',
-    f'progress [{FREE},"x",5]',
-    f"lastwords [{FREE},{AN_END}]",
+    f'reported [{FREE},"{OTHERS_ID}",1,{{}},null]',
+    f'reported [{FREE},"x",1,5,null]',
+    f"partialresult [{FREE},{AN_END}]",
     "completed [0,0.1]",
-    "ended " + "[" * 50_000,
+    "finished " + "[" * 50_000,
     PICKLED,
     "\xff\xfe",
 ]
@@ -288,7 +288,7 @@ def test_a_second_end_is_dropped(site: Site) -> None:
     """Of an attempt that has ended, in a slot that another job may have by now."""
     first = site.service.post("GARBAGE", {"frames": []})
     site.service.until(first, "COMPLETED")
-    ends = [f'ended [{slot},{{"job_id":"{first}","fence":1,"outcome":"discarded"}},0.1]' for slot in range(500, 512)]
+    ends = [f'finished [{slot},{{"job_id":"{first}","fence":1,"outcome":"discarded"}},0.1]' for slot in range(500, 512)]
     assert site.result("GARBAGE", frames=ends) == "went on"
     assert [one["outcome"] for one in site.service.attempts(first)] == ["completed"]
 

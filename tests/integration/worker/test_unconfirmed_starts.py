@@ -43,24 +43,24 @@ def starts() -> UnconfirmedStarts:
 def test_a_start_that_was_not_heard_of_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, job_ids = starts(), [submit() for _ in range(3)]
     cut_off(monkeypatch)
-    assert ours.start(job_ids, held=()) is None
+    assert ours.start(job_ids, confirmed=()) is None
     assert {jobs.get(job_id).status for job_id in job_ids} == {Status.PROCESSING}
-    again = ours.start(job_ids[:2], held=())
+    again = ours.start(job_ids[:2], confirmed=())
     assert again
     assert {(one.job_id, one.attempt) for one in again} == {(job_id, 1) for job_id in job_ids[:2]}
     left = jobs.get(job_ids[2])
     assert (left.status, left.attempts) == (Status.PENDING, 0)
     assert jobs.history(job_ids[2])[1] == []
-    assert not ours
+    assert not ours.has_unconfirmed
 
 
 def test_what_was_heard_of_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when RQ names a job twice, and the second start is cut off while the first one's handler runs."""
     ours, job_id = starts(), submit()
-    begun = ours.start([job_id], held=())
+    begun = ours.start([job_id], confirmed=())
     assert begun
     cut_off(monkeypatch)
-    assert ours.start([job_id], held=[job_id]) is None
+    assert ours.start([job_id], confirmed=[job_id]) is None
     assert ours.undo()
     assert (jobs.get(job_id).status, jobs.get(job_id).fence) == (Status.PROCESSING, begun[0].fence)
 
@@ -68,11 +68,11 @@ def test_what_was_heard_of_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_while_postgres_is_away_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, job_id = starts(), submit()
     cut_off(monkeypatch)
-    ours.start([job_id], held=())
+    ours.start([job_id], confirmed=())
     with monkeypatch.context() as away:
         away.setattr(jobs, "undo_starts", unavailable)
         assert not ours.undo()
-        assert ours.start([submit()], held=()) is None
+        assert ours.start([submit()], confirmed=()) is None
     assert ours.undo()
     assert jobs.get(job_id).attempts == 0
 
