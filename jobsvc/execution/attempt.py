@@ -12,7 +12,7 @@ from jobsvc.execution.deadline import Cancelled, Deadline, HandBack
 from jobsvc.execution.description import UNKNOWN_TYPE, Description
 from jobsvc.execution.result_json import storable
 from jobsvc.handlers.retry_policy import YEAR
-from jobsvc.jobs import AttemptResult, Failure, StartedAttempt, completed, handed_back
+from jobsvc.jobs import AttemptResult, Failure, StartedAttempt, completed, returned_uncounted
 from jobsvc.jobs.log_lines import Lines, join
 from jobsvc.states import Outcome
 
@@ -71,7 +71,7 @@ def _run(started: StartedAttempt, clock: Deadline, context: handlers.Context) ->
 def _unknown_type(started: StartedAttempt) -> AttemptResult:
     """Return the result for a type without a handler in this process: returned uncounted."""
     logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
-    return replace(handed_back(started.job_id, started.fence, begun=False), delay=UNKNOWN_TYPE_SECONDS)
+    return replace(returned_uncounted(started.job_id, started.fence, handler_called=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
 def with_progress_and_logs(end: AttemptResult, clock: Deadline, log: AttemptLog) -> AttemptResult:
@@ -177,7 +177,7 @@ def _end(
 ) -> AttemptResult:
     """Return the result for this exception. An Interruption counts as one only if the clock raised it."""
     if is_struck and isinstance(subject, HandBack):
-        return handed_back(started.job_id, started.fence)
+        return returned_uncounted(started.job_id, started.fence)
     if is_struck and isinstance(subject, Cancelled):
         return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     if delay is not None and exceptions.is_a(subject, handlers.Snooze):

@@ -32,7 +32,7 @@ from jobsvc.jobs.claims import (
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
 from jobsvc.jobs.counters import BOUNDS, Event, fold_tallies, tallied
 from jobsvc.jobs.filters import Filter
-from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, handed_back, lost
+from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
 from jobsvc.jobs.idempotency import RequestKey, forget_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew, undo_starts

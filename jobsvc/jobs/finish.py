@@ -51,7 +51,7 @@ class AttemptResult:
 
     delay: seconds until the next start, instead of the job's retry interval.
     logs: lines not stored yet, [{time, level, message}]; the last one has the number `last_line`, from 1.
-    begun: False if the handler was never called.
+    handler_called: False if the handler was never called.
     """
 
     job_id: UUID
@@ -63,7 +63,7 @@ class AttemptResult:
     progress: dict[str, Any] | None = None
     logs: list[dict[str, Any]] | None = None
     last_line: int = 0
-    begun: bool = True
+    handler_called: bool = True
 
     @property
     def is_plain(self) -> bool:
@@ -81,9 +81,9 @@ def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptResult:
     return AttemptResult(job_id, fence, Outcome.COMPLETED, result)
 
 
-def handed_back(job_id: UUID, fence: int, begun: bool = True) -> AttemptResult:
+def returned_uncounted(job_id: UUID, fence: int, handler_called: bool = True) -> AttemptResult:
     """Return the result that returns a job to its queue, uncounted."""
-    return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, begun=begun)
+    return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, handler_called=handler_called)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ _done = rows(
     error=JSONB,
     delay=Double,
     progress=JSONB,
-    not_begun=Boolean,
+    handler_not_called=Boolean,
 )
 _attempts_left = Job.max_attempts - Job.attempts
 _failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
@@ -120,7 +120,7 @@ _is_called_off = (_done.c.outcome == Outcome.CANCELLED) | (
 # A success without logs needs no row in `attempts`; reading these columns for it would take longer than storing it.
 _has_more = (_done.c.outcome != Outcome.COMPLETED) | _done.c.logged
 _goes_on = ~_is_called_off & (_uncounted | (_failed & (_attempts_left > 0)))
-_has_met_expiry = _goes_on & _done.c.not_begun.is_(None)
+_has_met_expiry = _goes_on & _done.c.handler_not_called.is_(None)
 _own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
 _finish = (
     update(Job)
@@ -173,7 +173,9 @@ def finish(ends: Sequence[AttemptResult]) -> list[JobTransition]:
 def finish_within(connection: Connection, ends: Sequence[AttemptResult]) -> list[JobTransition]:
     done = [_done_row(n, end) for n, end in enumerate(ends)]
     ended = [(job, ends[job.n]) for job in connection.execute(_finish_counted, {"rows": done})]
-    worth_a_row = [(job, end) for job, end in ended if end.logs or (end.begun and end.outcome != Outcome.COMPLETED)]
+    worth_a_row = [
+        (job, end) for job, end in ended if end.logs or (end.handler_called and end.outcome != Outcome.COMPLETED)
+    ]
     if worth_a_row:
         connection.execute(insert(Attempt), [_attempt_row(job, end) for job, end in worth_a_row])
         for _, end in worth_a_row:
@@ -186,8 +188,8 @@ def finish_within(connection: Connection, ends: Sequence[AttemptResult]) -> list
 def _done_row(n: int, end: AttemptResult) -> dict[str, Any]:
     error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
     more = {"result": end.result, "error": error, "delay": end.delay, "progress": end.progress}
-    if not end.begun:
-        more["not_begun"] = True
+    if not end.handler_called:
+        more["handler_not_called"] = True
     return {
         "n": n,
         "id": str(end.job_id),

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Uuid, func, select, update
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, rows, seconds
-from jobsvc.jobs.finish import finish_within, handed_back, lost
+from jobsvc.jobs.finish import finish_within, lost, returned_uncounted
 from jobsvc.jobs.start import StartedAttempt
 from jobsvc.states import Status
 
@@ -54,7 +54,7 @@ def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
         found = connection.execute(rows_of)
         unheard = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
         if unheard:
-            finish_within(connection, [handed_back(job.id, job.fence, begun=False) for job in unheard])
+            finish_within(connection, [returned_uncounted(job.id, job.fence, handler_called=False) for job in unheard])
     return len(unheard)
 
 

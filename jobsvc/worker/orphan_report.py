@@ -10,7 +10,7 @@ from typing import NoReturn
 from jobsvc import jobs
 from jobsvc.execution.attempt import with_lines
 from jobsvc.execution.reporter import Running
-from jobsvc.jobs import AttemptResult, StartedAttempt, handed_back, lost
+from jobsvc.jobs import AttemptResult, StartedAttempt, lost, returned_uncounted
 from jobsvc.processes.orphans import end_group, kill_descendants
 
 logger = logging.getLogger("jobsvc.worker")
@@ -46,7 +46,7 @@ def end_in_place_of_worker(
             for slot, one in running.items()
             if slot not in not_stored
         ),
-        *(handed_back(one.job_id, one.fence, begun=False) for one in unstarted),
+        *(returned_uncounted(one.job_id, one.fence, handler_called=False) for one in unstarted),
     ]
     try:
         if ends:

@@ -170,7 +170,7 @@ class QueueingWorker(Worker):
             return
         self._show_completed([one for one in finished if one.is_completed])
         for one in finished:
-            if one.result.begun and not one.is_completed:
+            if one.result.handler_called and not one.is_completed:
                 self._show_other(one)
             self._shown.pop(one.job, None)
         transitions = [one.transition for one in finished if one.transition]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt, completed, handed_back
+from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt, completed, returned_uncounted
 from jobsvc.states import Status
 from jobsvc.worker.child import ChildProcess
 
@@ -39,7 +39,7 @@ class RunningJob:
 
     def handed_back(self, begun: bool) -> AttemptResult:
         """Return a result that returns the job uncounted."""
-        return handed_back(self.started.job_id, self.started.fence, begun)
+        return returned_uncounted(self.started.job_id, self.started.fence, begun)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from jobsvc import jobs
-from jobsvc.jobs import AttemptResult, StartedAttempt, handed_back, lost
+from jobsvc.jobs import AttemptResult, StartedAttempt, lost, returned_uncounted
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, make_due, outcome, sql, started, submit
 
@@ -28,7 +28,7 @@ ENDS: dict[str, Callable[[StartedAttempt], AttemptResult]] = {
     "timed out": lambda start: outcome(start, Outcome.TIMEOUT),
     "child process died": lambda start: lost(start.job_id, start.fence, "gone"),
     "snoozed": lambda start: outcome(start, Outcome.SNOOZED, delay=5.0),
-    "handed back": lambda start: handed_back(start.job_id, start.fence),
+    "handed back": lambda start: returned_uncounted(start.job_id, start.fence),
 }
 WAITS_AS = {"snoozed": Status.SCHEDULED, "handed back": Status.PENDING}
 
@@ -78,7 +78,7 @@ def test_a_withheld_job_stays_so_as_its_expiry_is_lifted() -> None:
 
 
 def returned(start: StartedAttempt) -> Any:
-    return jobs.finish([handed_back(start.job_id, start.fence, begun=False)])
+    return jobs.finish([returned_uncounted(start.job_id, start.fence, handler_called=False)])
 
 
 def undone(start: StartedAttempt) -> Any:

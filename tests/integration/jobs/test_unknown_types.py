@@ -95,7 +95,7 @@ def test_a_start_that_knows_the_type_needs_no_claim() -> None:
     job_id = submit(type="NEW")
     start(job_id)
     assert start(job_id, types=NEW) == [job_id]
-    jobs.finish([jobs.handed_back(job_id, 1)])
+    jobs.finish([jobs.returned_uncounted(job_id, 1)])
     assert dispatched() == {job_id}  # its next turn is dispatched like any other
 
 
