@@ -38,7 +38,7 @@ def registry() -> CollectorRegistry:
 
 
 def _events() -> Iterator[Metric]:
-    rows = jobs.tallied()
+    rows = jobs.read_counters()
     yield _counter(rows, "accepted", "Jobs stored.", lambda row: row.event == Event.ACCEPTED)
     yield _counter(rows, "started", "Attempts begun.", lambda row: row.event == Event.STARTED)
     yield _finished(rows)

@@ -99,7 +99,7 @@ def _dump_move(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
 def stats(minutes: int, as_json: bool) -> None:
     """Count what waits, runs and failed in each queue, and tell how fast the types of jobs go."""
     served = settings().JOBSVC_QUEUES
-    queues, paces = jobs.queue_states(served), jobs.paces(served, minutes * 60)
+    queues, paces = jobs.queue_states(served), jobs.type_stats(served, minutes * 60)
     if as_json:
         print_json(
             {

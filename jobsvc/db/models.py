@@ -39,7 +39,7 @@ AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
 """`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""
 
 IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
-IS_HELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
+IS_WITHHELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
 AWAITS_HANDLER = f"{_IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
 TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
@@ -138,13 +138,13 @@ class Job(Base):
             "jobs_held_by_key",
             "concurrency_key",
             "due_at",
-            postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_HELD}"),
+            postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_WITHHELD}"),
         ),
         Index(
             "jobs_held_by_pause",
             "queue",
             "due_at",
-            postgresql_where=text(f"concurrency_key IS NULL AND {IS_HELD}"),
+            postgresql_where=text(f"concurrency_key IS NULL AND {IS_WITHHELD}"),
         ),
         # Jobs that a worker refused because it has no handler for their type.
         Index("jobs_awaiting_handler", "queue", "type", "due_at", postgresql_where=text(AWAITS_HANDLER)),
@@ -257,7 +257,7 @@ class IdempotencyKey(Base):
     __table_args__ = (Index("idempotency_keys_age", "created_at"),)
 
 
-tallies = Table(
+counters = Table(
     "tallies",
     Base.metadata,
     Column("event", Text, nullable=False),

@@ -183,8 +183,8 @@ class Relay:
             counts = [jobs.expire(BATCH), self._recover_lapsed()]
             if any(counts):
                 self.look()  # for their webhook deliveries, and the retries of lost attempts
-            counts.append(jobs.forget_keys(BATCH))
-            jobs.fold_tallies()
+            counts.append(jobs.delete_old_keys(BATCH))
+            jobs.fold_counters()
             if self._redis_answers():
                 with self._redis.on("move"):
                     self._old_names.step()
@@ -216,7 +216,7 @@ class Relay:
 
     def _next_of_keys(self) -> Sequence[Dispatch]:
         """Claim withheld jobs of concurrency keys that have a free slot; up to BATCH keys per call, round robin."""
-        keys = jobs.held_keys(self._last_key, BATCH)
+        keys = jobs.withheld_keys(self._last_key, BATCH)
         self._last_key = keys[-1] if len(keys) == BATCH else ""
         return jobs.claim_next(keys, BATCH)
 

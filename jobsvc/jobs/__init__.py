@@ -24,23 +24,23 @@ from jobsvc.jobs.claims import (
     claim_missing,
     claim_next,
     claim_resumed,
-    held_keys,
     release,
     release_due,
     seconds_to_next,
+    withheld_keys,
 )
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
-from jobsvc.jobs.counters import BOUNDS, Event, fold_tallies, tallied
+from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
-from jobsvc.jobs.idempotency import RequestKey, forget_keys, submit_once
+from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew, undo_starts
 from jobsvc.jobs.queries import Versions, check_version, full_history, get, history, page
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.start import StartedAttempt, start
-from jobsvc.jobs.stats import JobSummary, TypeStats, depths, latest, paces, relay_lag
+from jobsvc.jobs.stats import JobSummary, TypeStats, depths, latest, relay_lag, type_stats
 from jobsvc.jobs.submit import NewJob, Submitted, submit, submit_each
 from jobsvc.jobs.unknown_types import (
     Refused,

@@ -14,7 +14,7 @@ from jobsvc.db.models import AWAITS_HANDLER_AT, Job, Moment, Queue
 from jobsvc.db.sql import lock_number, now
 from jobsvc.states import WAITING, Status
 
-HELD = literal_column("'infinity'::timestamptz", Moment)
+WITHHELD = literal_column("'infinity'::timestamptz", Moment)
 NO_HANDLER = literal_column(f"'{AWAITS_HANDLER_AT}'::timestamptz", Moment)
 
 paused = select(Queue.name).where(Queue.paused_at.is_not(None))
@@ -55,7 +55,7 @@ def admit(connection: Connection, job_ids: Collection[UUID], types: Collection[s
         running[job.concurrency_key] += 1
         admitted.append(job.id)
     if refused := [job.id for job in jobs if job.id not in admitted]:
-        connection.execute(update(Job).where(Job.id.in_(refused)).values(dispatched_at=HELD))
+        connection.execute(update(Job).where(Job.id.in_(refused)).values(dispatched_at=WITHHELD))
     return admitted
 
 

@@ -13,9 +13,9 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, func, null, select, text, update
 
 from jobsvc.db.engine import retrying, transaction
-from jobsvc.db.models import IS_HELD, IS_IN_RQ, IS_RUNNING, Job
+from jobsvc.db.models import IS_IN_RQ, IS_RUNNING, IS_WITHHELD, Job
 from jobsvc.db.sql import now, seconds, seconds_until
-from jobsvc.jobs.admission import HELD, paused
+from jobsvc.jobs.admission import WITHHELD, paused
 from jobsvc.states import WAITING, Status
 
 
@@ -51,19 +51,19 @@ def claim_due(limit: int) -> list[Dispatch]:
     due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
     is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
     with transaction() as connection:
-        looked_at = claim(connection, due, case((is_free, now()), else_=HELD))
+        checked = claim(connection, due, case((is_free, now()), else_=WITHHELD))
         # Withhold jobs with a key first, so that the longest due of all its jobs gets the free slot.
-        keys = {job.concurrency_key for job in looked_at if job.concurrency_key}
-        claimed = [job for job in looked_at if job.is_in_rq] + _claim_next(connection, keys, limit)
+        keys = {job.concurrency_key for job in checked if job.concurrency_key}
+        claimed = [job for job in checked if job.is_in_rq] + _claim_next(connection, keys, limit)
     return dispatches(claimed)
 
 
 @retrying
 def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that were withheld while this queue was paused; none if it still is."""
-    held = select(Job.id).where(text(IS_HELD), Job.concurrency_key.is_(None), Job.queue == queue)
+    withheld = select(Job.id).where(text(IS_WITHHELD), Job.concurrency_key.is_(None), Job.queue == queue)
     with transaction() as connection:
-        return dispatches(claim(connection, held.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
+        return dispatches(claim(connection, withheld.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
 
 
 @retrying
@@ -73,13 +73,13 @@ def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
         return dispatches(_claim_next(connection, set(keys), limit))
 
 
-LOOK_AHEAD = 1000
+MAX_PER_KEY = 1000
 """Number of withheld jobs read for each concurrency key; no concurrency limit is larger."""
 
 # Jobs dispatched to a paused queue don't count against the limit; they can't start.
 _next_of_keys = text(
     f"""
-    SELECT held.id
+    SELECT withheld.id
     FROM unnest(:keys) AS wanted (key),
     LATERAL (
         SELECT count(*) AS places FROM jobs WHERE concurrency_key = wanted.key AND (
@@ -90,12 +90,12 @@ _next_of_keys = text(
         SELECT id, concurrency_limit, row_number() OVER (ORDER BY concurrency_limit DESC, due_at, id) AS place
         FROM (
             SELECT id, concurrency_limit, due_at FROM jobs
-            WHERE concurrency_key = wanted.key AND {IS_HELD}
+            WHERE concurrency_key = wanted.key AND {IS_WITHHELD}
             AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
-            ORDER BY due_at LIMIT {LOOK_AHEAD}
+            ORDER BY due_at LIMIT {MAX_PER_KEY}
         ) AS first
-    ) AS held
-    WHERE taken.places + held.place <= held.concurrency_limit
+    ) AS withheld
+    WHERE taken.places + withheld.place <= withheld.concurrency_limit
     LIMIT :most
     """  # noqa: S608  # put together from constants
 )
@@ -106,22 +106,22 @@ def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Any]
         return []
     following = _next_of_keys.bindparams(bindparam("keys", sorted(keys), ARRAY(Text)), most=limit)
     ids = following.columns(id=Uuid).subquery("following")
-    return claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_HELD)))
+    return claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_WITHHELD)))
 
 
-def held_keys(after: str, limit: int) -> list[str]:
+def withheld_keys(after: str, limit: int) -> list[str]:
     """Return up to `limit` concurrency keys that have withheld jobs, in order, starting after the key `after`."""
     with transaction() as connection:
-        return list(connection.scalars(_held_keys, {"after": after, "most": limit}))
+        return list(connection.scalars(_withheld_keys, {"after": after, "most": limit}))
 
 
 # Loose index scan: one step for each key, however many jobs each has.
-_held_keys = text(
+_withheld_keys = text(
     f"""
     WITH RECURSIVE step (key, steps) AS (
-        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > :after AND {IS_HELD}), 1
+        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > :after AND {IS_WITHHELD}), 1
         UNION ALL
-        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > step.key AND {IS_HELD}), steps + 1
+        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > step.key AND {IS_WITHHELD}), steps + 1
         FROM step WHERE key IS NOT NULL AND steps < :most
     )
     SELECT key FROM step WHERE key IS NOT NULL
@@ -170,7 +170,7 @@ def claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None
         update(Job)
         .where(Job.id == locked.c.id)
         .values(dispatched_at=now() if dispatched_at is None else dispatched_at)
-        .returning(Job, seconds_until(Job.due_at).label("wait"), (Job.dispatched_at < HELD).label("is_in_rq"))
+        .returning(Job, seconds_until(Job.due_at).label("wait"), (Job.dispatched_at < WITHHELD).label("is_in_rq"))
     )
     return list(connection.execute(claim))
 

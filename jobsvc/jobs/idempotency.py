@@ -78,7 +78,7 @@ def _remember(connection: Connection, key: RequestKey, reply: dict[str, Any]) ->
 
 
 @retrying
-def forget_keys(limit: int) -> int:
+def delete_old_keys(limit: int) -> int:
     """Delete up to `limit` keys older than KEPT; returns how many."""
     old = (
         select(IdempotencyKey.owner, IdempotencyKey.key)

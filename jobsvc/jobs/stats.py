@@ -64,7 +64,7 @@ def relay_lag() -> float:
 
 
 SAMPLE = 10_000
-"""Number of jobs that `paces` reads in each of its samples."""
+"""Number of jobs that `type_stats` reads in each of its samples."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class TypeStats:
     longest: float | None
 
 
-def paces(queues: Sequence[str], within: float) -> list[TypeStats]:
+def type_stats(queues: Sequence[str], within: float) -> list[TypeStats]:
     """Return statistics of the job types that were active in the last `within` seconds, the slowest first.
 
     Samples only the newest SAMPLE jobs, and, since queues are served in order, the SAMPLE jobs before

@@ -129,8 +129,8 @@ def test_folding_keeps_every_count() -> None:
     for _ in range(5):
         jobs.finish([outcome(started(), Outcome.COMPLETED)])
     before = scrape()
-    assert jobs.fold_tallies() == 0
-    assert jobs.fold_tallies(at=10) == 15
+    assert jobs.fold_counters() == 0
+    assert jobs.fold_counters(at=10) == 15
     [(rows,)] = sql("SELECT count(*) FROM tallies")
     assert rows < 15
     after = scrape()
@@ -150,7 +150,7 @@ def test_counters_never_fall_while_many_count_and_fold() -> None:
 
     def fold() -> None:
         while not over.is_set():
-            jobs.fold_tallies(at=2)
+            jobs.fold_counters(at=2)
 
     def look() -> None:
         while not over.is_set():
@@ -170,7 +170,7 @@ def test_counters_never_fall_while_many_count_and_fold() -> None:
 
 
 def _accepted() -> list[Any]:
-    return [row for row in jobs.tallied() if row.event == "accepted"]
+    return [row for row in jobs.read_counters() if row.event == "accepted"]
 
 
 def test_names_and_types_follow_the_conventions() -> None:

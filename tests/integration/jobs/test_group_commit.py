@@ -44,7 +44,7 @@ def test_jobs_that_come_together_share_a_commit() -> None:
     assert transactions == 2
     assert [jobs.get(id_).tags for id_ in ids[1:]] == [[str(n)] for n in range(5)]
     assert [jobs.get(id_).traceparent for id_ in ids[1:]] == [f"trace {n}" for n in range(5)]
-    assert sum(row.number for row in jobs.tallied() if row.event == "accepted") == 6
+    assert sum(row.number for row in jobs.read_counters() if row.event == "accepted") == 6
 
 
 def test_a_job_that_postgres_refuses_is_refused_alone() -> None:

@@ -96,7 +96,7 @@ def test_old_keys_are_pruned_in_bounded_batches() -> None:
     for number in range(5):
         submit(replace(KEY, key=str(number)))
     sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h' WHERE key <> '4'")
-    assert [jobs.forget_keys(3), jobs.forget_keys(3), jobs.forget_keys(3)] == [3, 1, 0]
+    assert [jobs.delete_old_keys(3), jobs.delete_old_keys(3), jobs.delete_old_keys(3)] == [3, 1, 0]
     assert sql("SELECT key FROM idempotency_keys") == [("4",)]
 
 
@@ -105,5 +105,5 @@ def test_a_key_that_is_being_used_again_is_not_pruned() -> None:
     sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")
     with ThreadPoolExecutor(1) as pool, transaction() as connection:
         idempotency._remember(connection, KEY, {})
-        assert pool.submit(jobs.forget_keys, 10).result(timeout=5) == 0  # without waiting for it
-    assert jobs.forget_keys(10) == 0
+        assert pool.submit(jobs.delete_old_keys, 10).result(timeout=5) == 0  # without waiting for it
+    assert jobs.delete_old_keys(10) == 0

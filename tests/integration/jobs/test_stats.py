@@ -65,12 +65,12 @@ def test_the_pace_is_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) 
     jobs.finish([outcome(slow, Outcome.COMPLETED), outcome(quick, Outcome.DISCARDED)])
     for _ in range(4):
         submit()
-    assert jobs.paces([], 60) == []
-    first, second = jobs.paces(["high", "default"], 60)
+    assert jobs.type_stats([], 60) == []
+    first, second = jobs.type_stats(["high", "default"], 60)
     assert (second.type, second.started, second.completed, second.failed, second.mean) == ("QUICK", 1, 0, 1, None)
     assert (first.type, first.started, first.completed, first.failed) == ("SLOW", 1, 1, 0)
     assert first.mean == first.longest == pytest.approx(5, abs=2)
-    assert [pace.type for pace in jobs.paces(["default"], 80)] == ["OLD", "SLOW", "QUICK"]
+    assert [pace.type for pace in jobs.type_stats(["default"], 80)] == ["OLD", "SLOW", "QUICK"]
 
 
 def test_counting_what_would_be_meant_stops_where_it_is_told() -> None:
@@ -115,7 +115,7 @@ def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     followed = [job.id for job in jobs.latest(100)]
     monkeypatch.setattr(stats, "transaction", explaining)
     jobs.latest(50, followed)
-    jobs.paces(["high", "default", "low"], 60)
+    jobs.type_stats(["high", "default", "low"], 60)
     latest, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
     assert latest < 600  # three for an id
     assert paces < 100
