@@ -224,7 +224,7 @@ class BatchRunner:
     def _return_unstarted(self, job: RunningJob) -> None:
         """Return an unstarted job uncounted; assume long attempts, so that it isn't prefetched again."""
         self._seconds_each = 1.0
-        self._finish(job, job.handed_back(begun=False))
+        self._finish(job, job.returned_uncounted(handler_called=False))
 
     def _handle_child_exit(self, child: ChildProcess) -> None:
         """Decide on the jobs of a child process that has died."""
@@ -238,7 +238,7 @@ class BatchRunner:
                 self._finish(job, job.partial_result or failed(job.started, job.overdue))
             # We killed the process because of another job, or a handler ended it in response to the hand-back.
             elif not job.called_at or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
-                self._finish(job, job.handed_back(begun=bool(job.called_at)))
+                self._finish(job, job.returned_uncounted(handler_called=bool(job.called_at)))
             else:
                 message = "the process of the attempt died before it ended"
                 self._finish(job, lost(job.started.job_id, job.started.fence, message))

@@ -37,9 +37,9 @@ class RunningJob:
         """Return a success without a result, progress or log lines."""
         return completed(self.started.job_id, self.started.fence)
 
-    def handed_back(self, begun: bool) -> AttemptResult:
+    def returned_uncounted(self, handler_called: bool) -> AttemptResult:
         """Return a result that returns the job uncounted."""
-        return returned_uncounted(self.started.job_id, self.started.fence, begun)
+        return returned_uncounted(self.started.job_id, self.started.fence, handler_called)
 
 
 @dataclass(frozen=True)
