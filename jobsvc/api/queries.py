@@ -1,20 +1,19 @@
-"""Models of query parameters: which jobs are selected, and which page of them."""
+"""Models of query parameters: which jobs are selected, and which page of them; the link to the next page."""
 
 import re
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
+from flask import request
 from pydantic import BeforeValidator, Field, model_validator
 
 from jobsvc.api.known_names import tell_known
-from jobsvc.api.paging import CURSOR, read_cursor
 from jobsvc.api.requests import Name, Tag, read_time
-from jobsvc.api.validation import Query
+from jobsvc.api.validation import ID, Query
 from jobsvc.jobs import Filter
 from jobsvc.states import Status
-
-Cursor = Annotated[str, Field(pattern=CURSOR)]
 
 
 def _read_status(value: Any) -> Any:
@@ -54,8 +53,22 @@ def _read_count(value: Any) -> Any:
     return value
 
 
+def _read_cursor(value: Any) -> UUID:
+    """Return the id that a cursor is: the last job's id of the page before, but opaque to clients."""
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise ValueError("is not a cursor of this list")
+    return UUID(value)
+
+
 class ListQuery(FilterQuery):
     """The query parameters of GET /jobs."""
 
     limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
-    cursor: Annotated[UUID, BeforeValidator(read_cursor, json_schema_input_type=Cursor)] | None = None
+    cursor: Annotated[UUID, BeforeValidator(_read_cursor, json_schema_input_type=UUID)] | None = None
+
+
+def link_to_next(cursor: str) -> str:
+    """Return a Link header (RFC 8288) to the page at `cursor`, with the other query parameters unchanged."""
+    parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    query = urlencode([*parameters, ("cursor", cursor)], quote_via=quote, safe="")
+    return f'<{quote(request.root_path)}{request.path}?{query}>; rel="next"'

@@ -171,12 +171,12 @@ def query(schema: type[Parameters]) -> Parameters:
 
 
 # UUID() also accepts other spellings, such as urn:uuid:…; the routes with <uuid:job_id> don't.
-_ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 def read_id(text: str) -> UUID:
     """Return the job id in a path, a UUID with hyphens. Raises JobNotFound for anything else."""
-    if not _ID.fullmatch(text):
+    if not ID.fullmatch(text):
         raise JobNotFound(f"{text[:100]!a} is not the id of a job")
     return UUID(text)
 

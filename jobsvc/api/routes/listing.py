@@ -6,8 +6,7 @@ from flask import Blueprint, Response
 
 from jobsvc import jobs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.paging import link_to_next, write_cursor
-from jobsvc.api.queries import ListQuery
+from jobsvc.api.queries import ListQuery, link_to_next
 from jobsvc.api.responses import JobPage
 from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.api.validation import query
@@ -21,6 +20,6 @@ def listing() -> Response:
     """List jobs, the newest first."""
     asked = query(ListQuery)
     page = jobs.page(asked.filter(), asked.limit, asked.cursor, dump_job_for_caller)
-    cursor = write_cursor(page.next) if page.next else None
+    cursor = str(page.next) if page.next else None
     body = f'{{"jobs":[{",".join(page.texts)}],"nextCursor":{json.dumps(cursor)}}}\n'
     return Response(body, mimetype="application/json", headers={"Link": link_to_next(cursor)} if cursor else {})
