@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from jobsvc import strict_json
 from jobsvc.api.known_names import MAX_NAME, known_fields, tell_known
 from jobsvc.config import settings
-from jobsvc.errors import InvalidInput, JobNotFound, Problem
+from jobsvc.errors import InvalidInput, JobNotFound, Problem, QueueNotFound
 from jobsvc.strict_json import clean, escape
 
 MAX_PROBLEMS = 20
@@ -179,6 +179,14 @@ def read_id(text: str) -> UUID:
     if not ID.fullmatch(text):
         raise JobNotFound(f"{text[:100]!a} is not the id of a job")
     return UUID(text)
+
+
+def known_queue(name: str) -> str:
+    """Return the name of a queue that is served. Raises QueueNotFound for any other."""
+    served = settings().JOBSVC_QUEUES
+    if name not in served:
+        raise QueueNotFound(f"there is no queue {name[:100]!a}; {tell_known('queues', name, served)}")
+    return name
 
 
 def no_query() -> None:

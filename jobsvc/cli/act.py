@@ -1,6 +1,7 @@
-"""The commands that change jobs."""
+"""The commands that change jobs and queues."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -8,14 +9,56 @@ from uuid import UUID
 import click
 
 from jobsvc import jobs
-from jobsvc.api.submit import relay
+from jobsvc.api.requests import JobRequest
+from jobsvc.api.submit import relay, submit
+from jobsvc.api.validation import known_queue, read
 from jobsvc.cli import options
-from jobsvc.cli.options import print_json
+from jobsvc.cli.options import find_job, print_json
+from jobsvc.db.models import Job
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter
-from jobsvc.states import Status
+from jobsvc.jobs.serialize import dump_job
+from jobsvc.states import ENDED, Status
 
 MOST_COUNTED = 10_000
+"""Number of jobs up to which a command counts the matching ones before it asks."""
+
+POLL_SECONDS = 0.2
+"""Seconds between two checks whether a job has ended."""
+
+
+@click.command(epilog="Example: enqueue TEST_JOB '{\"durationMs\": 500}' --delay 10 --tag nightly")
+@options.job_fields
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for its end, and show it.")
+@options.as_json
+def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
+    """Enqueue a job, as POST /jobs does, and print its id.
+
+    TYPE is a job type, PAYLOAD a JSON object. With --wait the exit status is 1 unless the job is COMPLETED.
+    """
+    [job] = submit([read(JobRequest, body).resolve()], None, relay())
+    relay().settle()
+    if not as_json:
+        click.echo(str(job.job_id))
+    ended = None if wait is None else _wait(job.job_id, wait)
+    if as_json:
+        print_json(dump_job(ended) if ended else {"jobId": str(job.job_id)})
+    elif ended:
+        from jobsvc.cli import render
+
+        render.job(dump_job(ended), [])
+    if wait is not None and (ended is None or ended.status != Status.COMPLETED):
+        sys.exit(1)
+
+
+def _wait(job_id: UUID, seconds: float) -> Job | None:
+    """Return the job once it has ended, None if it has not after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (job := jobs.get(job_id)).status not in ENDED:
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(POLL_SECONDS)
+    return job
 
 
 class _Action(NamedTuple):
@@ -23,6 +66,17 @@ class _Action(NamedTuple):
     one: Callable[[UUID], None]
     all_of: Callable[[Filter], Iterator[int]]
     how_many: Callable[[Filter, int], int]
+
+
+@click.command(epilog=options.ID_HELP)
+@options.on_jobs
+def retry(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) -> None:
+    """Retry jobs that are FAILED or CANCELLED, at once.
+
+    Give their ids, or at least one option: then all matching jobs are retried.
+    """
+    action = _Action("retry", _retry, _retry_all, jobs.count_retryable)
+    _act(action, given, which, yes=yes, as_json=as_json)
 
 
 def _retry(job_id: UUID) -> None:
@@ -33,6 +87,18 @@ def _retry_all(which: Filter) -> Iterator[int]:
     for batch in jobs.retry_all(which):
         relay().wake(batch)
         yield len(batch)
+
+
+@click.command(epilog=options.ID_HELP)
+@options.on_jobs
+def cancel(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) -> None:
+    """Cancel waiting and running jobs.
+
+    Give their ids, or at least one option: then all matching jobs are cancelled. A waiting job is cancelled at once,
+    the attempt of a running one is stopped within seconds.
+    """
+    action = _Action("cancel", _cancel, _cancel_all, jobs.count_cancellable)
+    _act(action, given, which, yes=yes, as_json=as_json)
 
 
 def _cancel(job_id: UUID) -> None:
@@ -49,54 +115,82 @@ def _withdraw(batch: dict[UUID, Status]) -> None:
     relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
 
 
-@click.command()
-@options.on_jobs
-def retry(**given: Any) -> None:
-    """Have jobs that failed or were cancelled tried again at once: these, or all that the options mean."""
-    _act(_Action("retry", _retry, _retry_all, jobs.count_retryable), **given)
+@click.command(epilog=options.ID_HELP)
+@click.argument("given", metavar="ID...", nargs=-1, required=True, type=options.JobId())
+@options.as_json
+def delete(given: Sequence[UUID | str], as_json: bool) -> None:
+    """Delete jobs that have ended, with their attempts."""
+    _act_on_each("delete", _delete, given, as_json)
 
 
-@click.command()
-@options.on_jobs
-def cancel(**given: Any) -> None:
-    """Call jobs off, these or all that the options mean: one that waits never runs, one that runs is told to stop."""
-    _act(_Action("cancel", _cancel, _cancel_all, jobs.count_cancellable), **given)
+def _delete(job_id: UUID) -> None:
+    jobs.remove(job_id)
+    relay().withdraw([job_id])
 
 
-def _act(action: _Action, job_ids: Sequence[UUID], which: Filter, yes: bool, as_json: bool) -> None:
-    """Run the action and print the number of jobs. Exits with 1 if it failed for any of `job_ids`, a line for each."""
-    if bool(job_ids) == (which != Filter()):
-        raise click.UsageError("say which jobs are meant: either by their ids, or by at least one option")
-    if not job_ids and not yes:
-        meant = action.how_many(which, MOST_COUNTED)
-        if meant == 0:
-            _tell_done(action, 0, as_json)
-            return
-        click.confirm(f"{action.verb} {_jobs(meant)}{' or more' * (meant == MOST_COUNTED)}?", abort=True, err=True)
-    done = 0
-    for count in _each(action, job_ids) if job_ids else action.all_of(which):
-        relay().settle()
-        done += count
-    _tell_done(action, done, as_json)
-    if job_ids and done < len(set(job_ids)):
+def _act(action: _Action, given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) -> None:
+    """Run the action on the given jobs or on all that match, and print the number of changed jobs."""
+    if bool(given) == (which != Filter()):
+        raise click.UsageError("give either ids or at least one option that selects jobs")
+    if given:
+        _act_on_each(action.verb, action.one, given, as_json)
+    else:
+        _act_on_all(action, which, yes, as_json)
+
+
+def _act_on_each(verb: str, act: Callable[[UUID], None], given: Sequence[UUID | str], as_json: bool) -> None:
+    """Act on these jobs. Exits with 1 if it failed for any, after an error line for each."""
+    done: set[UUID] = set()
+    has_failed = False
+    for one in dict.fromkeys(given):
+        try:
+            job_id = find_job(one)
+            if job_id not in done:
+                act(job_id)
+                done.add(job_id)
+                relay().settle()
+        except (JobNotFound, WrongState, UniqueKeyTaken) as error:
+            has_failed = True
+            click.echo(f"Error: {one}: {error}", err=True)
+    _print_count(verb, len(done), as_json)
+    if has_failed:
         sys.exit(1)
 
 
-def _tell_done(action: _Action, done: int, as_json: bool) -> None:
+def _act_on_all(action: _Action, which: Filter, yes: bool, as_json: bool) -> None:
+    count = 1 if yes else action.how_many(which, MOST_COUNTED)
+    if count and not yes:
+        more = " or more" if count == MOST_COUNTED else ""
+        click.confirm(f"{action.verb} {_jobs(count)}{more}?", abort=True, err=True)
+    done = 0
+    for changed in action.all_of(which) if count else ():
+        relay().settle()
+        done += changed
+    _print_count(action.verb, done, as_json, none="no job matches")
+
+
+def _print_count(verb: str, done: int, as_json: bool, none: str = "0 jobs") -> None:
     if as_json:
         print_json({"count": done})
     else:
-        click.echo(f"{action.verb}: {_jobs(done) if done else 'nothing to do'}")
-
-
-def _each(action: _Action, job_ids: Sequence[UUID]) -> Iterator[int]:
-    for job_id in dict.fromkeys(job_ids):
-        try:
-            action.one(job_id)
-            yield 1
-        except (JobNotFound, WrongState, UniqueKeyTaken) as error:
-            click.echo(f"Error: {job_id}: {error}", err=True)
+        click.echo(f"{verb}: {_jobs(done) if done else none}")
 
 
 def _jobs(count: int) -> str:
     return "1 job" if count == 1 else f"{count} jobs"
+
+
+@click.command()
+@click.argument("queue")
+def pause(queue: str) -> None:
+    """Pause a queue: its running jobs continue, no others start."""
+    jobs.pause(known_queue(queue))
+    click.echo(f"pause: {queue}")
+
+
+@click.command()
+@click.argument("queue")
+def resume(queue: str) -> None:
+    """Resume a paused queue."""
+    jobs.resume(known_queue(queue))
+    click.echo(f"resume: {queue}")

@@ -1,6 +1,6 @@
-"""`flask jobs …`: job commands for people at a terminal, and with `--json` for scripts.
+"""`flask jobs …`: commands for people at a terminal and, with `--json`, for scripts.
 
-The commands use Postgres, as the API's views do, not the API.
+The commands use Postgres and Redis directly, not the API.
 """
 
 import io
@@ -10,24 +10,39 @@ from typing import Any
 
 import click
 from psycopg2.errors import InsufficientPrivilege, UndefinedTable
+from redis import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from jobsvc.api.submit import relay
 from jobsvc.cli import act, show
 from jobsvc.db.pgoutage import cause_of
-from jobsvc.errors import JobsvcError, StoreUnavailable
+from jobsvc.errors import InvalidInput, JobsvcError, StoreUnavailable
+from jobsvc.printable import describe_exception
+
+
+class _WrongInput(click.ClickException):
+    """A job that does not fit its schema."""
+
+    exit_code = 2
 
 
 class _Jobs(click.Group):
+    """The group of commands. Errors that are no bug of jobsvc are shown as one line."""
+
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises ClickException."""
         try:
             return super().invoke(ctx)
+        except InvalidInput as error:
+            raise _WrongInput(str(error)) from None
         except StoreUnavailable as error:
             raise click.ClickException(_with_cause(error)) from None
         except JobsvcError as error:
             raise click.ClickException(str(error)) from None
         except DBAPIError as error:
             raise click.ClickException(f"Postgres refused this: {cause_of(error)}") from None
+        except RedisError as error:
+            raise click.ClickException(f"Redis can't be used: {describe_exception(error)}") from None
 
 
 def _with_cause(error: StoreUnavailable) -> str:
@@ -40,14 +55,28 @@ def _with_cause(error: StoreUnavailable) -> str:
     return f"{error}: {cause_of(cause)}"
 
 
-@click.group("jobs", cls=_Jobs)
+@click.group("jobs", cls=_Jobs, epilog="Exit status: 0 done; 1 not found, refused or unavailable; 2 wrong usage.")
 def commands() -> None:
-    """Look at jobs, retry and cancel them."""
+    """Show and change jobs and queues."""
     relay().stop()
-    logging.getLogger("jobsvc.db").setLevel(logging.ERROR)  # the command's own error has the cause
+    logging.getLogger("jobsvc.db").setLevel(logging.ERROR)  # the command's own error names the cause
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # any text of a job can be printed
 
 
-for command in (show.list_jobs, show.show, show.tail, show.stats, act.retry, act.cancel):
+for command in (
+    show.list_jobs,
+    show.show,
+    show.tail,
+    show.stats,
+    show.workers,
+    show.schedules,
+    show.types,
+    act.enqueue,
+    act.retry,
+    act.cancel,
+    act.delete,
+    act.pause,
+    act.resume,
+):
     commands.add_command(command)

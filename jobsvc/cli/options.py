@@ -1,16 +1,21 @@
-"""Options of `flask jobs …`: job filters, named as in the API, and JSON output."""
+"""Arguments and options of the commands, named as in the API, and their JSON output."""
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 import click
 
+from jobsvc import jobs, strict_json
 from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
+
+ID_HELP = f"An ID is a job's whole id, or its last 8 characters if the job is among the newest {jobs.MOST_SEARCHED:,}."
 
 _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
 """Matches a UTC offset whose minutes are 60 or more, which Python accepts."""
@@ -18,9 +23,30 @@ _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
 Command = Callable[..., Any]
 
 
-def print_json(value: Any) -> None:
-    """Print a JSON value as one line."""
-    click.echo(json.dumps(value, separators=(",", ":")))
+def print_json(*values: Any) -> None:
+    """Print each value as one line of JSON."""
+    for value in values:
+        click.echo(json.dumps(value, separators=(",", ":")))
+
+
+class JobId(click.ParamType[Any]):
+    """A job's id: a UUID, or its last 8 characters as a string; see `find_job`."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID | str:
+        """Return the id. Fails if it is neither."""
+        if re.fullmatch("[0-9A-Fa-f]{8}", value):
+            return str(value).lower()
+        try:
+            return UUID(value)
+        except ValueError:
+            self.fail(f"{value!a} is neither a job's id nor the last 8 characters of one", param, ctx)
+
+
+def find_job(given: UUID | str) -> UUID:
+    """Return the whole id. Raises JobNotFound if no job, or more than one, has these last characters."""
+    return given if isinstance(given, UUID) else jobs.find_by_id_end(given)
 
 
 class Word(click.ParamType[Any]):
@@ -29,6 +55,7 @@ class Word(click.ParamType[Any]):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Fails if the API would not accept it."""
         if not 1 <= len(value) <= 255:
             self.fail("must have 1 to 255 characters", param, ctx)
         try:
@@ -38,6 +65,19 @@ class Word(click.ParamType[Any]):
         return str(value)
 
 
+class Json(click.ParamType[Any]):
+    """A JSON value, parsed as the API parses a request's body."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the parsed value. Fails if it is not JSON."""
+        try:
+            return strict_json.parse(os.fsencode(value))
+        except strict_json.NotJson as error:
+            self.fail(f"is not JSON: {error}", param, ctx)
+
+
 class Moment(click.ParamType[Any]):
     """A time, or an age such as 90s, 15m, 2h or 7d."""
 
@@ -45,45 +85,98 @@ class Moment(click.ParamType[Any]):
     UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the time in UTC; a time without an offset is local."""
         try:
             if age := re.fullmatch(r"([0-9]+)([smhd])", value):
                 moment = current_time() - timedelta(**{self.UNITS[age[2]]: int(age[1])})
             else:
-                moment = datetime.fromisoformat(value).astimezone(UTC)  # without an offset: local time
+                moment = datetime.fromisoformat(value).astimezone(UTC)
             if _WRONG_OFFSET.search(value) or not 1970 <= moment.year < 9999:
                 raise ValueError
         except (ValueError, OverflowError):
-            self.fail(f"{value!a} is no time like 2030-01-31T12:00 and no age like 90s, 15m, 2h or 7d", param, ctx)
+            self.fail(f"{value!a} is not a time like 2030-01-31T12:00, nor an age like 90s, 15m, 2h or 7d", param, ctx)
         return moment
+
+
+_FILTERS = {
+    "statuses": click.option(
+        "--status",
+        "statuses",
+        type=click.Choice([*Status], case_sensitive=False),
+        multiple=True,
+        metavar="STATUS",
+        help="Such as FAILED; repeat it for any of several.",
+    ),
+    "type": click.option("--type", type=Word()),
+    "queue": click.option("--queue", type=Word()),
+    "tags": click.option("--tag", "tags", type=Word(), multiple=True, help="Repeat it for all of several."),
+    "created_after": click.option(
+        "--after", "created_after", type=Moment(), help="Created then or later, e.g. 2h ago: --after 2h."
+    ),
+    "created_before": click.option(
+        "--before", "created_before", type=Moment(), help="Created before then, e.g. --before 2030-01-31T12:00."
+    ),
+}
+"""The filter options by the field of `Filter` that they set."""
+
+
+def _add(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
+    for option in reversed(list(options)):
+        command = option(command)
+    return command
 
 
 def filters(command: Command) -> Command:
     """Add the filter options to a command, which gets the filter as `which`."""
-    names = ("status", "type", "queue", "tag", "after", "before")
-    options = (
-        click.option(
-            "--status", type=click.Choice([*Status], case_sensitive=False), multiple=True, help="Any of them."
-        ),
-        click.option("--type", type=Word()),
-        click.option("--queue", type=Word()),
-        click.option("--tag", type=Word(), multiple=True, help="All of them."),
-        click.option("--after", type=Moment(), help="Created at this time (or 2h ago) or later."),
-        click.option("--before", type=Moment(), help="Created before this time (or 2h ago)."),
-    )
 
     @wraps(command)
     def run(**given: Any) -> Any:
-        return command(which=Filter(*(given.pop(name) for name in names)), **given)
+        return command(which=Filter(**{field: given.pop(field) for field in _FILTERS}), **given)
 
-    for option in reversed(options):
-        run = option(run)
-    return run
+    return _add(run, _FILTERS.values())
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
 def on_jobs(command: Command) -> Command:
     """Add the arguments and options of a command that acts on given jobs, or on all that match a filter."""
-    yes = click.option("--yes", is_flag=True, help="Don't ask before acting on all jobs that the options mean.")
-    return click.argument("job_ids", metavar="[ID]...", nargs=-1, type=click.UUID)(filters(yes(as_json(command))))
+    ids = click.argument("given", metavar="[ID]...", nargs=-1, type=JobId())
+    yes = click.option("--yes", is_flag=True, help="Don't ask before acting on all matching jobs.")
+    return ids(filters(yes(as_json(command))))
+
+
+def job_fields(command: Command) -> Command:
+    """Add the arguments and options of POST /jobs to a command, which gets the request's body as `body`."""
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        body = {field: given.pop(field) for field in _FIELDS}
+        body["tags"] = list(body["tags"])
+        return command(body={field: value for field, value in body.items() if value is not None}, **given)
+
+    return _add(run, _FIELDS.values())
+
+
+_FIELDS = {
+    "type": click.argument("type"),
+    "payload": click.argument("payload", type=Json(), default="{}"),
+    "queue": click.option("--queue"),
+    "delay": click.option("--delay", type=Json(), metavar="SECONDS", help="Start it that much later."),
+    "runAt": click.option("--run-at", "runAt", metavar="TIME", help="Start it then, e.g. 2030-01-31T12:00:00Z."),
+    "retry": click.option("--retry", type=Json(), metavar="JSON", help='E.g. {"max": 3, "interval": [1, 5]}.'),
+    "timeout": click.option("--timeout", type=Json(), metavar="SECONDS", help="Time limit of one attempt."),
+    "expiresIn": click.option("--expires-in", "expiresIn", type=Json(), metavar="SECONDS", help="Latest first start."),
+    "uniqueKey": click.option("--unique-key", "uniqueKey", help="At most one unfinished job of the type has it."),
+    "tags": click.option("--tag", "tags", multiple=True, help="Repeat it for several."),
+    "concurrencyKey": click.option("--concurrency-key", "concurrencyKey", help="Limits jobs that run at once."),
+    "concurrencyLimit": click.option(
+        "--concurrency-limit",
+        "concurrencyLimit",
+        type=Json(),
+        metavar="N",
+        help="Jobs with the key that may run at once.",
+    ),
+    "webhookUrl": click.option("--webhook-url", "webhookUrl", metavar="URL", help="Called when the job has ended."),
+}
+"""The arguments and options of `enqueue` by the field of POST /jobs that they set."""

@@ -1,8 +1,7 @@
-"""Terminal output of `flask jobs`. It loads rich, so the API and the workers must not import it."""
+"""Terminal output of the commands. It loads rich, so the API and the workers must not import it."""
 
 import json
 import os
-import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,9 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobsvc.cli.follow import Move
+from jobsvc.api.responses import JobTypeShown, WorkerShown
+from jobsvc.cli.poll import Change
 from jobsvc.db.models import Job
 from jobsvc.jobs import JobSummary, QueueState, TypeStats, current_time
+from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown
+from jobsvc.printable import escape_controls
 from jobsvc.states import Status
 
 STYLES = {
@@ -31,7 +33,8 @@ STYLES = {
 
 WIDTH_OF_NO_TERMINAL = 160
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CLIENT_TEXTS = ("TYPE", "QUEUE", "DETAIL", "QUEUES", "DESCRIPTION", "HOST")
+"""Columns that are shortened first on a narrow terminal."""
 
 
 def console() -> Console:
@@ -46,41 +49,49 @@ def is_live() -> bool:
 
 
 def clean(text: Any) -> str:
-    """Return the text with control characters escaped: the text of a job must not control the terminal."""
-    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+    """Return the text with control characters escaped, so that a job's text can't control the terminal."""
+    return escape_controls(str(text).expandtabs(), keep_newlines=True)
 
 
-def table(found: Iterable[Job | JobSummary], marked: Collection[UUID] = ()) -> Table:
+def jobs(found: Sequence[Job]) -> None:
+    """Print a table of jobs."""
+    console().print(_job_table(found))
+
+
+def _job_table(found: Iterable[Job | JobSummary], marked: Collection[UUID] = ()) -> Table:
     """Return a table with a row per job; those in `marked` are bold."""
-    grid = _grid("ID", "STATUS", "TYPE", "QUEUE", "TRY", "AGE", "SAYS")
-    now = current_time()
+    table = _table("ID", "STATUS", "TYPE", "QUEUE", "TRY", "AGE", "DETAIL")
     for job in found:
-        grid.add_row(
-            str(job.id),
+        table.add_row(
+            _short(job.id),
             Text(job.status, STYLES[Status(job.status)]),
             _cell(job.type),
             _cell(job.queue),
             f"{job.attempts}/{job.max_attempts}",
-            span((now - job.created_at).total_seconds()),
-            _cell(says(job)),
+            _age(job.created_at),
+            _cell(detail(job)),
             style="bold" if job.id in marked else "",
         )
-    return grid
+    return table
 
 
-def _grid(*names: str) -> Table:
-    grid = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
+def _table(*names: str) -> Table:
+    table = Table(box=None, padding=(0, 1), collapse_padding=True, pad_edge=False, header_style="bold")
     for name in names:
-        # On a narrow terminal, texts from clients are shortened first.
-        grid.add_column(name, no_wrap=name not in ("TYPE", "QUEUE", "SAYS"), overflow="ellipsis")
-    return grid
+        table.add_column(name, no_wrap=name not in CLIENT_TEXTS, overflow="ellipsis")
+    return table
+
+
+def _short(job_id: UUID | str) -> str:
+    """Return the last 8 characters of an id, which are random; the first ones are a time."""
+    return str(job_id)[-8:]
 
 
 def _cell(text: str) -> Text:
     return Text(clean(" ".join(text.split())), no_wrap=True, overflow="ellipsis")
 
 
-def says(job: Job | JobSummary) -> str:
+def detail(job: Job | JobSummary) -> str:
     """Return the progress of a running job, else its last error."""
     if job.status == Status.PROCESSING and job.progress:
         return progress(job.progress)
@@ -102,70 +113,107 @@ def span(seconds: float) -> str:
     return f"{max(seconds, 0):.0f}s"
 
 
+def _age(moment: datetime | str | None) -> str:
+    """Return how long ago this time was, or will be; the API's spelling of a time will do."""
+    if moment is None:
+        return ""
+    at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return span(abs((current_time() - at).total_seconds()))
+
+
 def line(before: JobSummary | None, job: JobSummary) -> str:
     """Return a change as one line: the current time, the job, its previous and its new status."""
-    moved = f"{before.status} → {job.status}" if before and before.status != job.status else job.status
+    is_moved = before is not None and before.status != job.status
     words = [
         f"{datetime.now():%H:%M:%S}",
-        str(job.id),
+        _short(job.id),
         job.type,
-        moved,
+        f"{before.status} → {job.status}" if before and is_moved else job.status,
         f"{job.attempts}/{job.max_attempts}",
-        says(job),
+        detail(job),
     ]
     return clean(" ".join("  ".join(words).splitlines())).rstrip()
 
 
-def live(looks: Iterator[tuple[list[JobSummary], list[Move]]]) -> None:
-    """Draw each poll over the previous one, latest changes on top, as many jobs as the terminal holds."""
+def live(polls: Iterator[tuple[list[JobSummary], list[Change]]]) -> None:
+    """Draw each poll over the previous one, latest changes on top, as many jobs as the terminal has lines for."""
     screen = console()
     with Live(console=screen, auto_refresh=False) as view:
-        for latest, moves in looks:
-            shown = sorted(latest, key=_last_move, reverse=True)[: max(screen.height - 3, 1)]
-            drawn = table(shown, {job.id for before, job in moves if before})
-            drawn.title, drawn.title_justify = Text(f"{datetime.now():%H:%M:%S}  Ctrl-C ends"), "left"
-            view.update(drawn, refresh=True)
+        for newest, changes in polls:
+            shown = sorted(newest, key=_changed_at, reverse=True)[: max(screen.height - 3, 1)]
+            table = _job_table(shown, {job.id for before, job in changes if before})
+            table.title, table.title_justify = Text(f"{datetime.now():%H:%M:%S}  Ctrl-C ends"), "left"
+            view.update(table, refresh=True)
 
 
-def _last_move(job: JobSummary) -> datetime:
+def _changed_at(job: JobSummary) -> datetime:
     return max(filter(None, (job.created_at, job.started_at, job.finished_at)))
 
 
-def show(job: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> None:
+def job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
     """Print a job with its attempts, as the API shows them, without empty fields."""
     screen = console()
     for name, value in job.items():
         if value not in (None, [], {}):
-            style = STYLES[Status(value)] if name == "status" else ""
+            style = STYLES[Status(job["status"])] if name == "status" else ""
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            text = progress(value) if name == "progress" else text
+            if name == "progress" and job["progress"]:
+                text = progress(job["progress"])
             screen.print(Text(f"{name:<15}", "bold"), Text(clean(text), style), soft_wrap=True)
     for attempt in attempts:
         times = f"{attempt['startedAt']} to {attempt['finishedAt'] or 'now'}"
-        title = f"\nattempt {attempt['number']}: {attempt['outcome'] or 'runs'}, {times}, {attempt['worker']}"
+        title = f"\nattempt {attempt['number']}: {attempt['outcome'] or 'running'}, {times}, {attempt['worker']}"
         screen.print(Text(clean(title), "bold"), soft_wrap=True)
         for log in attempt["logs"]:
             screen.print(Text(clean(f"  {log['time']} {log['level']} {log['message']}")), soft_wrap=True)
         if error := attempt["error"]:
-            told = error["traceback"] or f"{error['type']}: {error['message']}"
-            screen.print(Text(clean(told.rstrip()), "red"), soft_wrap=True)
+            text = error["traceback"] or f"{error['type']}: {error['message']}"
+            screen.print(Text(clean(text.rstrip()), "red"), soft_wrap=True)
 
 
-def stats(queues: Sequence[QueueState], paces: Sequence[TypeStats], minutes: int) -> None:
+def stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int) -> None:
     """Print the job counts per queue, and the rates and durations per type."""
     screen = console()
-    counted = list(queues[0].counts) if queues else []
-    grid = _grid("QUEUE", *counted, "WAITS FOR")
-    for one in queues:
-        oldest = "" if one.oldest_waiting is None else span(one.oldest_waiting)
-        numbers = [Text(str(one.counts[name]), STYLES[name] if one.counts[name] else "dim") for name in counted]
-        name = _cell(f"{one.name} (paused)" if one.is_paused else one.name)
-        grid.add_row(name, *numbers, oldest)
-    screen.print(grid)
-    grid = _grid("TYPE", "STARTED", "COMPLETED", "FAILED", "MEAN", "LONGEST")
-    for pace in paces:
-        rates = [f"{count / minutes:.4g}/min" for count in (pace.started, pace.completed, pace.failed)]
-        lengths = ["" if length is None else f"{length:.3f}s" for length in (pace.mean, pace.longest)]
-        grid.add_row(_cell(pace.type), *rates, *lengths)
+    table = _table("QUEUE", *Status, "OLDEST")
+    for queue in queues:
+        oldest = "" if queue.oldest_waiting is None else span(queue.oldest_waiting)
+        counts = [Text(str(queue.counts[name]), STYLES[name] if queue.counts[name] else "dim") for name in Status]
+        table.add_row(_cell(f"{queue.name} (paused)" if queue.is_paused else queue.name), *counts, oldest)
+    screen.print(table)
     screen.print()
-    screen.print(grid if paces else f"Nothing moved in the last {minutes} min.")
+    table = _table("TYPE", "STARTED", "COMPLETED", "FAILED", "MEAN", "LONGEST")
+    for one in types:
+        rates = [f"{count / minutes:.4g}/min" for count in (one.started, one.completed, one.failed)]
+        lengths = ["" if length is None else f"{length:.3f}s" for length in (one.mean, one.longest)]
+        table.add_row(_cell(one.type), *rates, *lengths)
+    screen.print(table if types else f"No job started or ended in the last {minutes} min.")
+
+
+def workers(found: Sequence[WorkerShown]) -> None:
+    """Print a table of workers, as the API shows them."""
+    table = _table("NAME", "HOST", "PID", "STATE", "QUEUES", "JOBS", "SEEN")
+    for one in found:
+        texts = (one["name"], one["host"] or "", str(one["pid"] or ""), one["state"], ",".join(one["queues"]))
+        table.add_row(*map(_cell, texts), " ".join(map(_short, one["jobs"])), _age(one["lastHeartbeat"]))
+    console().print(table if found else "No worker is registered in Redis.")
+
+
+def schedules(found: Sequence[ScheduleShown]) -> None:
+    """Print a table of schedules, as the API shows them."""
+    table = _table("NAME", "CRON", "TIMEZONE", "TYPE", "NEXT", "LAST")
+    for one in found:
+        next_run = f"in {_age(one['nextRunAt'])}" if one["enabled"] else "disabled"
+        last_run = f"{_age(one['lastRunAt'])} ago" if one["lastRunAt"] else "never"
+        texts = (one["name"], one["cron"], one["timezone"], one["job"].get("type", ""))
+        table.add_row(*map(_cell, texts), next_run, last_run)
+    console().print(table if found else "There are no schedules.")
+
+
+def types(found: Sequence[JobTypeShown]) -> None:
+    """Print a table of job types, as the API shows them."""
+    table = _table("NAME", "QUEUE", "TIMEOUT", "RETRIES", "DESCRIPTION")
+    for one in found:
+        defaults = one["defaults"]
+        numbers = f"{defaults['timeout']}s", str(defaults["retry"]["max"])
+        table.add_row(_cell(one["name"]), _cell(defaults["queue"]), *numbers, _cell(one["description"] or ""))
+    console().print(table)

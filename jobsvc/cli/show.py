@@ -1,4 +1,7 @@
-"""The commands that show jobs and queues. They import rich only to draw, since the API loads this module too."""
+"""The commands that show jobs, queues, workers, schedules and types.
+
+They import `render` only to draw: it loads rich, and the API loads this module too.
+"""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,34 +11,42 @@ from uuid import UUID
 
 import click
 
-from jobsvc import jobs
-from jobsvc.cli import follow, options
-from jobsvc.cli.options import print_json
+from jobsvc import handlers, jobs
+from jobsvc.api.responses import dump_job_type, dump_queue, dump_worker
+from jobsvc.cli import options, poll
+from jobsvc.cli.options import find_job, print_json
 from jobsvc.config import settings
 from jobsvc.db.models import Job
-from jobsvc.jobs import Filter, JobSummary
-from jobsvc.jobs.serialize import dump_attempts, dump_job
+from jobsvc.dispatch import rq_workers
+from jobsvc.jobs import Filter, JobSummary, TypeStats
+from jobsvc.jobs.serialize import dump_attempts, dump_job, dump_schedule
 
 PAGE = 200
+"""Number of jobs that `list` reads at once."""
 
 
 @click.command("list")
 @options.filters
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, metavar="N", help="Number of jobs shown.  [default: 50]"
+)
 @options.as_json
 def list_jobs(which: Filter, limit: int, as_json: bool) -> None:
-    """List jobs, the newest first."""
-    found = islice(_walk(which, min(limit, PAGE)), limit)
+    """List jobs, the newest first.
+
+    A job's id is shown by its last 8 characters; with --json as a whole.
+    """
+    found = islice(_pages(which, min(limit, PAGE)), limit)
     if as_json:
         for job in found:
             print_json(dump_job(job))
     else:
         from jobsvc.cli import render
 
-        render.console().print(render.table(list(found)))
+        render.jobs(list(found))
 
 
-def _walk(which: Filter, size: int) -> Iterator[Job]:
+def _pages(which: Filter, size: int) -> Iterator[Job]:
     page = jobs.page(which, size)
     yield from page.jobs
     while page.next:
@@ -43,43 +54,50 @@ def _walk(which: Filter, size: int) -> Iterator[Job]:
         yield from page.jobs
 
 
-@click.command()
-@click.argument("job_id", metavar="ID", type=click.UUID)
+@click.command(epilog=options.ID_HELP)
+@click.argument("given", metavar="ID", type=options.JobId())
 @options.as_json
-def show(job_id: UUID, as_json: bool) -> None:
-    """Show a job, with its attempts and what they said."""
-    job, ended, lines = jobs.full_history(job_id)
+def show(given: UUID | str, as_json: bool) -> None:
+    """Show a job with its attempts and their logs."""
+    job, ended, lines = jobs.full_history(find_job(given))
     whole, attempts = dump_job(job), dump_attempts(job, ended, lines)
     if as_json:
         print_json({"job": whole, "attempts": attempts})
     else:
         from jobsvc.cli import render
 
-        render.show(whole, attempts)
+        render.job(whole, attempts)
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(min=0, max=follow.WINDOW), default=10, help="Lines to begin with.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0, poll.WINDOW),
+    default=10,
+    metavar="N",
+    help="Number of jobs shown at first.  [default: 10]",
+)
 @options.as_json
 def tail(limit: int, as_json: bool) -> None:
-    """Follow the latest jobs until Ctrl-C: a live view at a terminal, else a line for each move.
+    """Follow the newest jobs until Ctrl-C.
 
-    It polls twice a second: of several moves between two polls it shows the last.
+    At a terminal this is a live view, else a line for each change. Jobs are polled twice a second: of several changes
+    between two polls only the last one is shown.
     """
     from jobsvc.cli import render
 
     with suppress(KeyboardInterrupt):
         if not as_json and render.is_live():
-            render.live(follow.looks())
-        for number, (_, moves) in enumerate(follow.looks()):
-            for before, job in reversed(moves if number else moves[:limit]):
+            render.live(poll.polls())
+        for number, (_, changes) in enumerate(poll.polls()):
+            for before, job in reversed(changes if number else changes[:limit]):
                 if as_json:
-                    print_json(_dump_move(before, job))
+                    print_json(_dump_change(before, job))
                 else:
                     click.echo(render.line(before, job))
 
 
-def _dump_move(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
+def _dump_change(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
     return {
         "id": str(job.id),
         "type": job.type,
@@ -94,39 +112,72 @@ def _dump_move(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--minutes", type=click.IntRange(1, 1440), default=1, show_default=True, help="The time to look back on.")
+@click.option(
+    "--minutes",
+    type=click.IntRange(1, 1440),
+    default=1,
+    metavar="N",
+    help="Length of the period that ends now.  [default: 1]",
+)
 @options.as_json
 def stats(minutes: int, as_json: bool) -> None:
-    """Count what waits, runs and failed in each queue, and tell how fast the types of jobs go."""
+    """Show job counts per queue, and rates and durations per type."""
     served = settings().JOBSVC_QUEUES
-    queues, paces = jobs.queue_states(served), jobs.type_stats(served, minutes * 60)
+    queues, types = jobs.queue_states(served), jobs.type_stats(served, minutes * 60)
     if as_json:
-        print_json(
-            {
-                "queues": [
-                    {
-                        "name": one.name,
-                        "paused": one.is_paused,
-                        "counts": one.counts,
-                        "oldestWaitingSeconds": one.oldest_waiting,
-                    }
-                    for one in queues
-                ],
-                "minutes": minutes,
-                "types": [
-                    {
-                        "name": one.type,
-                        "started": one.started,
-                        "completed": one.completed,
-                        "failed": one.failed,
-                        "meanSeconds": one.mean,
-                        "longestSeconds": one.longest,
-                    }
-                    for one in paces
-                ],
-            }
-        )
+        shown = {"queues": [*map(dump_queue, queues)], "minutes": minutes, "types": [*map(_dump_type_stats, types)]}
+        print_json(shown)
     else:
         from jobsvc.cli import render
 
-        render.stats(queues, paces, minutes)
+        render.stats(queues, types, minutes)
+
+
+def _dump_type_stats(stats: TypeStats) -> dict[str, Any]:
+    return {
+        "name": stats.type,
+        "started": stats.started,
+        "completed": stats.completed,
+        "failed": stats.failed,
+        "meanSeconds": stats.mean,
+        "longestSeconds": stats.longest,
+    }
+
+
+@click.command()
+@options.as_json
+def workers(as_json: bool) -> None:
+    """List the workers that are registered in Redis."""
+    found = [dump_worker(worker) for worker in rq_workers.known()]
+    if as_json:
+        print_json(*found)
+    else:
+        from jobsvc.cli import render
+
+        render.workers(found)
+
+
+@click.command()
+@options.as_json
+def schedules(as_json: bool) -> None:
+    """List the schedules, by name."""
+    found = [dump_schedule(schedule) for schedule in jobs.schedules.every()]
+    if as_json:
+        print_json(*found)
+    else:
+        from jobsvc.cli import render
+
+        render.schedules(found)
+
+
+@click.command()
+@options.as_json
+def types(as_json: bool) -> None:
+    """List the job types and their defaults."""
+    found = [dump_job_type(handler) for name in handlers.names() if (handler := handlers.find(name))]
+    if as_json:
+        print_json(*found)
+    else:
+        from jobsvc.cli import render
+
+        render.types(found)

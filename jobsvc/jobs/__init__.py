@@ -36,7 +36,7 @@ from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed,
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew, undo_starts
-from jobsvc.jobs.queries import Versions, check_version, full_history, get, history, page
+from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, full_history, get, history, page
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.start import StartedAttempt, start

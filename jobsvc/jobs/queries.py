@@ -44,6 +44,9 @@ PORTION_BYTES = 4 * 1024 * 1024
 COMPRESSION = 100
 """Assumed compression ratio of values that Postgres has compressed. pglz reaches 90 with repeated text."""
 
+MOST_SEARCHED = 100_000
+"""Number of newest jobs among which `find_by_id_end` searches: less than 0.1 s."""
+
 Versions = frozenset[int] | None
 """The versions of a job that a caller accepts; None accepts any."""
 
@@ -52,6 +55,20 @@ def get(job_id: UUID) -> Job:
     """Return the job. Raises JobNotFound."""
     with transaction() as connection:
         return load(Session(connection), job_id)
+
+
+def find_by_id_end(end: str) -> UUID:
+    """Return the id that ends with these 8 characters, in lower case. Raises JobNotFound, also if several end so."""
+    newest = select(cast(Job.id, Text).label("id")).order_by(Job.id.desc()).limit(MOST_SEARCHED).subquery()
+    with transaction() as connection:
+        found = connection.scalars(select(newest.c.id).where(func.right(newest.c.id, 8) == end).limit(2)).all()
+    match found:
+        case [one]:
+            return UUID(one)
+        case []:
+            raise JobNotFound(f"none of the newest {MOST_SEARCHED:,} jobs has an id that ends in {end}")
+        case _:
+            raise JobNotFound(f"several jobs have ids that end in {end}, such as {' and '.join(found)}")
 
 
 def history(job_id: UUID) -> tuple[Job, list[Attempt]]:

@@ -5,13 +5,11 @@ from flask import Blueprint
 from jobsvc import jobs
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.known_names import tell_known
 from jobsvc.api.responses import QueueShown, QueuesReply, WorkersReply, dump_queue, dump_worker
 from jobsvc.api.submit import relay
-from jobsvc.api.validation import no_body, no_query
+from jobsvc.api.validation import known_queue, no_body, no_query
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_workers
-from jobsvc.errors import QueueNotFound
 
 blueprint = Blueprint("queues", __name__)
 blueprint.before_request(no_query)
@@ -29,8 +27,8 @@ def list_queues() -> QueuesReply:
 @describe({200: Reply("It is paused.", QueueShown)}, errors=(404,))
 def pause_queue(name: str) -> QueueShown:
     """Start no job of a queue until it is resumed; it still accepts, and what runs goes on."""
-    _check(name)
-    jobs.pause(name)
+    no_body()
+    jobs.pause(known_queue(name))
     return dump_queue(jobs.queue_states([name])[0])
 
 
@@ -39,8 +37,8 @@ def pause_queue(name: str) -> QueueShown:
 @describe({200: Reply("Its jobs are started.", QueueShown)}, errors=(404,))
 def resume_queue(name: str) -> QueueShown:
     """Let a queue's jobs start again."""
-    _check(name)
-    jobs.resume(name)
+    no_body()
+    jobs.resume(known_queue(name))
     relay().release_withheld()
     return dump_queue(jobs.queue_states([name])[0])
 
@@ -50,10 +48,3 @@ def resume_queue(name: str) -> QueueShown:
 def list_workers() -> WorkersReply:
     """Show the workers that RQ knows."""
     return {"workers": [dump_worker(worker) for worker in rq_workers.known()]}
-
-
-def _check(name: str) -> None:
-    no_body()
-    if name not in settings().JOBSVC_QUEUES:
-        known = tell_known("queues", name, settings().JOBSVC_QUEUES)
-        raise QueueNotFound(f"there is no queue {name[:100]!a}; {known}")
