@@ -170,7 +170,7 @@ def test_a_table_fits_the_terminal(tag: str) -> None:
     hostile = failed_job("a\nb\x1b[2J[red]" + "x" * 300, tags=[tag], type="T" * 60)
     wide, narrow = (answer("list", "--tag", tag, env={"COLUMNS": width}).splitlines() for width in ("120", "50"))
     assert [wide[0].split()[0], len(wide), len(narrow)] == ["ID", 2, 2]
-    assert wide[1].startswith(f"{hostile} FAILED ")
+    assert wide[1].startswith(f"{str(hostile)[-8:]} FAILED ")
     assert " 1/1 " in wide[1]
     assert r"ValueError: a b\x1b[2J[red]x" in wide[1]
     assert max(map(len, wide)) <= 120
@@ -232,8 +232,8 @@ def test_all_that_the_options_mean_after_a_question(tag: str) -> None:
 
 def test_nothing_to_do_is_said_and_not_asked(tag: str) -> None:
     completed_job(tags=[tag])
-    assert answer("cancel", "--tag", tag) == "cancel: nothing to do\n"
-    assert answer("retry", "--tag", tag) == "retry: nothing to do\n"
+    assert answer("cancel", "--tag", tag) == "cancel: no job matches\n"
+    assert answer("retry", "--tag", tag, "--yes") == "retry: no job matches\n"
 
 
 def test_a_running_job_shows_a_rounded_percentage(tag: str) -> None:
@@ -317,9 +317,9 @@ def test_tail_tells_each_move_in_a_line(run: Callable[..., Running]) -> None:
     before = failed_job()
     plain, as_json = run("tail", "--limit", "500"), run("tail", "--limit", "500", "--json")
     for one in (plain, as_json):
-        eventually(lambda one=one: str(before) in one.output, 30)
+        eventually(lambda one=one: str(before)[-8:] in one.output, 30)
     one = started(queue=QUEUE, type="TAILED")
-    job_id = str(one.job_id)
+    job_id = str(one.job_id)[-8:]
     for tail in (plain, as_json):
         eventually(lambda tail=tail: job_id in tail.output)
     jobs.finish([outcome(one, Outcome.FAILED)])
@@ -333,7 +333,7 @@ def test_tail_tells_each_move_in_a_line(run: Callable[..., Running]) -> None:
         ("TAILED", "PROCESSING  1/4"),
         ("TAILED", "PROCESSING → RETRYING  1/4  ValueError: no"),
     ]
-    moves = [move for move in objects(as_json.output) if move["id"] == job_id]
+    moves = [move for move in objects(as_json.output) if move["id"] == str(one.job_id)]
     assert [(move["before"], move["status"]) for move in moves] == [(None, "PROCESSING"), ("PROCESSING", "RETRYING")]
 
 
@@ -349,7 +349,7 @@ def test_tail_ends_when_nobody_reads(run: Callable[..., Running], tag: str) -> N
 def test_tail_draws_a_live_view_on_a_terminal(run: Callable[..., Running]) -> None:
     one = started(queue=QUEUE, type="DRAWN")
     view = run("tail", terminal=True)
-    row = rf"{one.job_id} +(\w+) +DRAWN +{QUEUE} +1/4"
+    row = rf"{str(one.job_id)[-8:]} +(\w+) +DRAWN +{QUEUE} +1/4"
     eventually(lambda: re.search(row, view.output), 30)
     jobs.finish([outcome(one, Outcome.COMPLETED)])
     eventually(lambda: re.findall(row, view.output)[-1] == "COMPLETED")

@@ -19,5 +19,5 @@ def test_a_percentage_is_rounded(percent: float, shown: str) -> None:
 
 def test_show_rounds_it_too() -> None:
     with redirect_stdout(io.StringIO()) as out:
-        render.show({"progress": {"percent": 100 / 7.5, "message": "x"}}, [])
+        render.job({"progress": {"percent": 100 / 7.5, "message": "x"}}, [])
     assert out.getvalue().split() == ["progress", "13%", "x"]
