@@ -190,7 +190,7 @@ class BatchRunner:
             else:
                 by_child.setdefault(child, []).append(job)
         for child, work in by_child.items():
-            child.give((job.slot, job.started, job.since + self._lease) for job in work)
+            child.give([messages.Work(job.slot, job.started, job.since + self._lease) for job in work])
 
     def _receive_all(self) -> None:
         for child in self.children:
@@ -261,7 +261,7 @@ class BatchRunner:
             self._next_take = time.monotonic() + self._postgres.pause
         for child, slots in by_child.items():
             if child in self.children:
-                self.children.dismiss(child) if child.is_for_one else child.stored(slots)
+                self.children.dismiss(child) if child.is_for_one else child.send(messages.Stored(slots))
 
     def _check(self) -> None:
         self._next_check = time.monotonic() + CHECK_SECONDS

@@ -13,13 +13,12 @@ import pickle
 import signal
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import NoReturn
 
-from jobsvc.jobs import StartedAttempt
 from jobsvc.processes.orphans import descendants
 from jobsvc.worker.ipc import Channel
-from jobsvc.worker.messages import Completed, Garbage, Message, decode
+from jobsvc.worker.messages import Command, Completed, Garbage, Message, ReturnUnstarted, Run, Work, decode
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -44,77 +43,55 @@ def _hang_up() -> None:
 os.register_at_fork(after_in_child=_hang_up)
 
 
-_is_forking = False
-
-
-def fork() -> int:
-    """Fork a child process, with SIGINT and SIGTERM blocked; it detects its worker's death itself."""
-    global _is_forking
-    _is_forking = True
-    pid = -1
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        pid = os.fork()
-    finally:
-        _is_forking = False
-        if pid != 0:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return pid
-
-
-def is_forking() -> bool:
-    """Return True during `fork`, i.e. if the current fork makes a child process."""
-    return _is_forking
-
-
 class ChildProcess:
-    """A forked process that runs jobs on its main thread, or on `threads` others if that is more than 1.
+    """A forked process that runs jobs on its main thread, or on several others.
 
-    With `is_for_one` it runs a single job.
+    With `is_for_one` it runs a single job. `spawn` makes one.
     """
 
-    def __init__(self, threads: int, is_for_one: bool = False) -> None:
-        self._channel, there = Channel.pair()
-        shared = memoryview(mmap.mmap(-1, 2 * 8 * SLOTS)).cast("d")
-        self._called_at, self._took = shared[:SLOTS], shared[SLOTS:]
+    def __init__(
+        self, pid: int, channel: Channel, called_at: "memoryview[float]", took: "memoryview[float]", is_for_one: bool
+    ) -> None:
+        self.pid = pid
         self.is_for_one = is_for_one
         self.kill_at = math.inf  # monotonic seconds; once set, it gets no more jobs
         self.is_retired = False  # by its own message: gets no more jobs, and ends when idle
+        self._channel, self._called_at, self._took = channel, called_at, took
         self._latest, self._idle_checks = 0.0, 0
         self._had_called = False  # `has_called` before its slots were reused
         self._is_ended = self._is_reaped = False
-        self.pid = fork()
-        if self.pid == 0:
-            self._be_child(there, threads)
-        with contextlib.suppress(OSError):
-            os.setpgid(self.pid, self.pid)  # race: both processes do this, whichever is first
-        there.close()
-        _ours.add(self._channel)
 
-    def _be_child(self, there: Channel, threads: int) -> NoReturn:
-        # This process must never returns into the worker's code.
+    @classmethod
+    def spawn(cls, threads: int, is_for_one: bool = False) -> "ChildProcess":
+        """Fork a child process with so many threads for handlers. It detects this process' death itself."""
+        here, there = Channel.pair()
+        shared = memoryview(mmap.mmap(-1, 2 * 8 * SLOTS)).cast("d")
+        called_at, took = shared[:SLOTS], shared[SLOTS:]
+        # Race: signals wait until the child process has its own signal handlers.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            from jobsvc.worker.child_main import ChildMain
-
-            self._channel.close()
-            ChildMain(there, self._called_at, self._took, threads).run()
-        except BaseException:
-            traceback.print_exc()
+            if (pid := os.fork()) == 0:
+                here.close()
+                _run_child(there, called_at, took, threads)
         finally:
-            os._exit(os.EX_SOFTWARE)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # race: both processes do this, whichever is first
+        there.close()
+        _ours.add(here)
+        return cls(pid, here, called_at, took, is_for_one)
 
     def fileno(self) -> int:
         """Return the descriptor of the wake-up socket, for `select`."""
         return self._channel.fileno()
 
-    def give(self, work: Iterable[tuple[int, StartedAttempt, float]]) -> None:
-        """Send jobs to run: for each its slot, the job, and its latest start (monotonic seconds)."""
-        work = list(work)
+    def give(self, work: list[Work]) -> None:
+        """Send jobs to run."""
         self._idle_checks = 0
         self._had_called = self.has_called
-        for slot, _, _ in work:
+        for slot, *_ in work:
             self._called_at[slot] = self._took[slot] = 0.0
-        self._send("run", work)
+        self.send(Run(work))
 
     def called_at(self, slot: int) -> float:
         """Return when (monotonic seconds) the handler of the job in this slot was called; 0 before."""
@@ -141,32 +118,17 @@ class ChildProcess:
         """Return True if it was busy, and started no job, for STUCK_CHECKS checks."""
         return self._idle_checks >= STUCK_CHECKS
 
-    def stored(self, slots: list[int]) -> None:
-        """Let it drop its copies of the results in these slots: they are stored."""
-        self._send("stored", slots)
-
-    def cancel(self, slot: int) -> None:
-        """Cancel the running job in this slot."""
-        self._send("cancel", slot)
-
-    def hand_back(self, slot: int) -> None:
-        """Raise HandBack in the handler of the job in this slot."""
-        self._send("hand_back", slot)
-
     def close_by(self, moment: float) -> None:
         """Give it no more jobs; it ends when idle, at `moment` (monotonic seconds) at the latest."""
         self.kill_at = min(self.kill_at, moment)
 
-    def abandon(self, slot: int) -> None:
-        """Request the PartialResult of an attempt that does not stop."""
-        self._send("abandon", slot)
-
     def return_unstarted(self) -> None:
         """Request the return of jobs that have not started."""
         self._idle_checks = 0
-        self._send("return_unstarted")
+        self.send(ReturnUnstarted())
 
-    def _send(self, *command: Any) -> None:
+    def send(self, command: Command) -> None:
+        """Send a command; what the channel can't take now is sent by `flush`."""
         # Pickle is safe here: only this worker can write to the child.
         self._channel.send(pickle.dumps(command, pickle.HIGHEST_PROTOCOL))
 
@@ -223,3 +185,15 @@ class ChildProcess:
         """Kill it and close the channel; unread messages are lost."""
         self._channel.close()
         self.end()
+
+
+def _run_child(channel: Channel, called_at: "memoryview[float]", took: "memoryview[float]", threads: int) -> NoReturn:
+    # This process must never return into the worker's code.
+    try:
+        from jobsvc.worker.child_main import ChildMain
+
+        ChildMain(channel, called_at, took, threads).run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(os.EX_SOFTWARE)

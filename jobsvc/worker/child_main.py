@@ -19,15 +19,13 @@ from jobsvc.execution.reporter import Reporter, Running
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.processes import forks
 from jobsvc.states import Outcome
-from jobsvc.worker import garbage
+from jobsvc.worker import garbage, messages
 from jobsvc.worker.ipc import Channel
-from jobsvc.worker.messages import Finished, Message, PartialResult, Reported, Retired, Returned, Unencodable, encode
+from jobsvc.worker.messages import Message, Unencodable, Work, encode
 from jobsvc.worker.orphan_report import end_in_place_of_worker
 from jobsvc.worker.process_state import ProcessState, restore_thread
 
 logger = logging.getLogger("jobsvc.worker")
-
-Work = tuple[int, StartedAttempt, float]
 
 PROGRESS_SECONDS, LINES_SECONDS = 0.1, 0.5
 """Minimum interval between two reports to the worker. Its own interval for storing them adds to a reader's wait."""
@@ -107,7 +105,7 @@ class ChildMain:
             slot, started, latest = self._waiting.get()
             # If late, this process was frozen and the lease may have lapsed; if retired, another job damaged its state.
             if time.monotonic() > latest or self._is_retired:
-                self._send_now(Returned([slot]))
+                self._send_now(messages.Returned([slot]))
             else:
                 self._attempt(slot, started, kind)
 
@@ -130,7 +128,7 @@ class ChildMain:
         if end.is_plain and not log.sent:  # shared memory may be read before lines sent earlier
             self._took[slot] = max(seconds, 1e-9)
         else:
-            self._send(Finished(slot, end, seconds))
+            self._send(messages.Finished(slot, end, seconds))
         if end.outcome != Outcome.COMPLETED:
             garbage.collect_soon()
         self._unannounced += 1
@@ -161,13 +159,13 @@ class ChildMain:
             "process %d: a job left it in a state that can't be restored, the process is replaced", os.getpid()
         )
         self._return_unstarted()
-        self._send_now(Retired())
+        self._send_now(messages.Retired())
 
     def _send(self, message: Message) -> None:
         try:
             frame = encode(message)
         except (Unencodable, MemoryError) as error:
-            if not isinstance(message, Finished | PartialResult):
+            if not isinstance(message, messages.Finished | messages.PartialResult):
                 return
             failure = Failure(UNSHOWN, f"the outcome can't be sent: {error}"[:MAX_MESSAGE])
             result = AttemptResult(message.result.job_id, message.result.fence, Outcome.FAILED, failure=failure)
@@ -187,7 +185,9 @@ class ChildMain:
                     time.sleep(FULL_SECONDS)
                 elif reports := self._reporter.collect():
                     for one in reports:
-                        self._send(Reported(one.slot, one.started.job_id, one.started.fence, one.progress, one.lines))
+                        self._send(
+                            messages.Reported(one.slot, one.started.job_id, one.started.fence, one.progress, one.lines)
+                        )
                     self._channel.wake()
                     self._reporter.done(reports)
             except Exception:  # e.g. out of memory because of a handler
@@ -203,31 +203,32 @@ class ChildMain:
             os._exit(os.EX_SOFTWARE)
         self._on_hung_up()
 
-    def _obey(self, command: Any) -> None:
+    def _obey(self, command: messages.Command) -> None:
         match command:
-            case "run", work:
+            case messages.Run(work):
                 for one in work:
                     self._waiting.put(one)
                 if self._is_retired:
                     self._return_unstarted()
-            case "stored", slots:
+            case messages.Stored(slots):
                 for slot in slots:
                     self._not_stored.pop(slot, None)
-            case "cancel", slot:
+            case messages.Cancel(slot):
                 if running := self._running.get(slot):
                     running.clock.cancel(CANCEL_NOTICE_SECONDS)
-            case "hand_back", slot:
+            case messages.Interrupt(slot):
                 if running := self._running.get(slot):
                     running.clock.stop(HandBack("the worker shut down"), 0)
-            case "abandon", slot:
+            case messages.SendPartialResult(slot):
                 if running := self._running.get(slot):
-                    end = failed(running.started, running.clock.reason)
-                    self._send_now(PartialResult(slot, with_progress_and_logs(end, running.clock, running.log)))
-            case ("return_unstarted",):
+                    result = failed(running.started, running.clock.reason)
+                    result = with_progress_and_logs(result, running.clock, running.log)
+                    self._send_now(messages.PartialResult(slot, result))
+            case messages.ReturnUnstarted():
                 self._return_unstarted()
 
     def _return_unstarted(self) -> None:
-        self._send_now(Returned([slot for slot, _, _ in self._take_all()]))
+        self._send_now(messages.Returned([slot for slot, _, _ in self._take_all()]))
 
     def _take_all(self) -> list[Work]:
         work = []

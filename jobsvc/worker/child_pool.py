@@ -23,11 +23,11 @@ class ChildPool:
     def for_many(self) -> ChildProcess:
         """Return the shared child process; fork a new one if that is closing or retired."""
         usable = (child for child in self._children if not child.is_for_one and child.is_usable)
-        return next(usable, None) or self._add(ChildProcess(self._threads))
+        return next(usable, None) or self._add(ChildProcess.spawn(self._threads))
 
     def for_one(self) -> ChildProcess:
         """Fork a child process for a single job."""
-        return self._add(ChildProcess(1, is_for_one=True))
+        return self._add(ChildProcess.spawn(threads=1, is_for_one=True))
 
     def _add(self, child: ChildProcess) -> ChildProcess:
         self._children.append(child)

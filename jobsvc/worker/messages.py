@@ -1,6 +1,7 @@
-"""Messages from a child process to its worker: JSON that is validated, as a handler may have written it.
+"""Commands of a worker to its child processes, and their messages to it.
 
-A frame consists of the kind of the message, a space, and the message's fields as a JSON array.
+Messages are JSON that is validated, since a handler may have written it: the kind of the message, a space, and its
+fields as an array. Commands are pickled.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -9,10 +10,55 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from jobsvc.jobs import AttemptResult
+from jobsvc.jobs import AttemptResult, StartedAttempt
 from jobsvc.jobs.log_lines import Lines
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Work(NamedTuple):
+    """A job to run, and when (monotonic seconds) it may be started at the latest."""
+
+    slot: int
+    started: StartedAttempt
+    latest: float
+
+
+class Run(NamedTuple):
+    """Command: run these jobs."""
+
+    work: list[Work]
+
+
+class Stored(NamedTuple):
+    """Command: drop the copies of the results in these slots, which are stored."""
+
+    slots: list[int]
+
+
+class Cancel(NamedTuple):
+    """Command: cancel the running job in this slot."""
+
+    slot: int
+
+
+class Interrupt(NamedTuple):
+    """Command: raise HandBack in the handler of the job in this slot."""
+
+    slot: int
+
+
+class SendPartialResult(NamedTuple):
+    """Command: send the PartialResult of the attempt in this slot, which does not stop."""
+
+    slot: int
+
+
+class ReturnUnstarted(NamedTuple):
+    """Command: return the jobs that have not started."""
+
+
+Command = Run | Stored | Cancel | Interrupt | SendPartialResult | ReturnUnstarted
 
 
 class Completed(NamedTuple):

@@ -20,6 +20,7 @@ from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
 from jobsvc.servers.outages import Backoff
 from jobsvc.worker.child import ChildProcess
 from jobsvc.worker.child_pool import ChildPool
+from jobsvc.worker.messages import Cancel, Interrupt, SendPartialResult
 from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
@@ -70,13 +71,13 @@ def _check(job: RunningJob, stop_at: float) -> None:
     elif job.stop_by < math.inf:
         if not job.is_asked and now >= job.stop_by - PARTIAL_RESULT_SECONDS and stop_at < math.inf:
             job.is_asked = True
-            child.abandon(job.slot)
+            child.send(SendPartialResult(job.slot))
     elif job.is_cancel_requested:
         job.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
-        child.cancel(job.slot)
+        child.send(Cancel(job.slot))
     elif now >= stop_at:
         job.stop_by = stop_at + CLEANUP_SECONDS
-        child.hand_back(job.slot)
+        child.send(Interrupt(job.slot))
 
 
 def _abandon_attempt(job: RunningJob, reason: BaseException, drain: float) -> None:
@@ -84,7 +85,7 @@ def _abandon_attempt(job: RunningJob, reason: BaseException, drain: float) -> No
     logger.error("attempt: did not stop when interrupted, its process is killed (job %s)", job.started.job_id)
     job.overdue, job.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
     job.child.close_by(time.monotonic() + drain)
-    job.child.abandon(job.slot)
+    job.child.send(SendPartialResult(job.slot))
     job.child.return_unstarted()
 
 

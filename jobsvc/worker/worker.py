@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from multiprocessing import parent_process
+from multiprocessing.util import register_after_fork
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,6 @@ from jobsvc.execution.bootstrap import bootstrap
 from jobsvc.processes.orphans import kill_descendants, signals_kept, stop_gently, when_orphaned
 from jobsvc.processes.timetable import CLEANUP_SECONDS, WORKER_SECONDS
 from jobsvc.worker.batch import BatchRunner
-from jobsvc.worker.child import is_forking
 from jobsvc.worker.redis_retry import WaitForRedis
 from jobsvc.worker.rq_queue import QueueingWorker, is_ours
 
@@ -73,7 +73,9 @@ class JobsvcWorker(QueueingWorker):
         attempts.warm_up()
         self._batches.children.for_many()  # forked now, so that the first job needn't wait for it
         self._pid = os.getpid()
-        os.register_at_fork(after_in_child=self._die_with_worker)
+        register_after_fork(
+            self, JobsvcWorker._die_with_worker
+        )  # RQ's scheduler is the only one forked by multiprocessing
         try:
             return bool(super().work(*args, **{**kwargs, "max_jobs": max_jobs, "logging_level": logs.RQ_LEVEL}))
         finally:
@@ -199,9 +201,14 @@ class JobsvcWorker(QueueingWorker):
         with contextlib.suppress(RedisError, StopRequested):
             super().teardown()  # type: ignore[no-untyped-call]
 
+    def main_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """Run a foreign job as RQ does, in a fork that ends with this worker."""
+        self._die_with_worker()
+        super().main_work_horse(job, queue)
+
     def _die_with_worker(self) -> None:
-        # Processes started by handlers may outlive the worker: they are children of its children.
-        if not is_forking() and os.getppid() == self._pid:
+        # Processes started by handlers, which are children of its children, may outlive the worker.
+        if os.getppid() == self._pid:
             when_orphaned(self._pid, lambda: os._exit(1))
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:

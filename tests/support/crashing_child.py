@@ -5,17 +5,20 @@ Each of them leaves a character in it. The file is named by TESTS_DEADLY.
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
-from jobsvc.worker.child import is_forking
+from jobsvc.worker.child_main import ChildMain
 
 DEADLY = Path(os.environ["TESTS_DEADLY"])
+run = ChildMain.run
 
 
-def _die() -> None:
-    if is_forking() and DEADLY.exists():
+def run_or_die(child: ChildMain) -> NoReturn:
+    if DEADLY.exists():
         with DEADLY.open("a") as file:
             file.write("x")
         os._exit(1)
+    run(child)
 
 
-os.register_at_fork(after_in_child=_die)
+ChildMain.run = run_or_die  # type: ignore[method-assign]
