@@ -65,9 +65,9 @@ def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list
 @contextmanager
 def _traced(new: Sequence[NewJob], header: str | None) -> Iterator[Sequence[NewJob]]:
     """Yield the jobs with the traceparent of a span around the block; without tracing, with the request's."""
-    parent = tracing.read(header)
+    parent = tracing.parse_traceparent(header)
     with tracing.span("accept", "PRODUCER", parent, jobs=len(new)):
-        traceparent = tracing.current() or parent
+        traceparent = tracing.current_traceparent() or parent
         yield [job._replace(traceparent=traceparent) for job in new] if traceparent else new
 
 

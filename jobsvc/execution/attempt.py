@@ -127,7 +127,7 @@ def _end_of(started: StartedAttempt, clock: Deadline, error: BaseException) -> A
     with suppress(BaseException):
         _limited(clock, describe)
     with suppress(BaseException):
-        tracing.failed(texts.type, texts.message, texts.traceback)
+        tracing.record_failure(texts.type, texts.message, texts.traceback)
     end = _end(started, subject, texts, delay, is_struck)
     with suppress(BaseException):
         exceptions.release(error)

@@ -22,7 +22,7 @@ JOB = "01a20d9d-383b-755a-b743-f0ceb23ca29d"
     ],
 )
 def test_what_is_valid(header: str, expected: str) -> None:
-    assert tracing.read(header) == expected
+    assert tracing.parse_traceparent(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_what_is_valid(header: str, expected: str) -> None:
     ],
 )
 def test_what_is_not(header: str | None) -> None:
-    assert tracing.read(header) is None
+    assert tracing.parse_traceparent(header) is None
 
 
 def test_what_is_sent_on() -> None:
-    first, second = tracing.outgoing(JOB, VALID), tracing.outgoing(JOB, VALID)
-    assert tracing.read(first) == first
+    first, second = tracing.outgoing_traceparent(JOB, VALID), tracing.outgoing_traceparent(JOB, VALID)
+    assert tracing.parse_traceparent(first) == first
     assert (first[:36], first[-3:]) == (VALID[:36], VALID[-3:])
     assert len({first[36:52], second[36:52], PARENT}) == 3
-    alone = tracing.outgoing(JOB, None)
-    assert tracing.read(alone) == alone
+    alone = tracing.outgoing_traceparent(JOB, None)
+    assert tracing.parse_traceparent(alone) == alone
     assert (alone[3:35], alone[-2:]) == (UUID(JOB).hex, "00")

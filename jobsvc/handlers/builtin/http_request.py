@@ -85,7 +85,11 @@ class HttpRequest(BaseModel):
 @handler("HTTP_REQUEST")
 def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
     """Send the request; a 2xx, or one of `expectStatus`, is success, with {status, headers, body} as the result."""
-    headers = {"user-agent": "jobsvc", "accept": "*/*", "traceparent": tracing.outgoing(ctx.job_id, ctx.traceparent)}
+    headers = {
+        "user-agent": "jobsvc",
+        "accept": "*/*",
+        "traceparent": tracing.outgoing_traceparent(ctx.job_id, ctx.traceparent),
+    }
     headers |= {k.lower(): v for k, v in payload.headers.items()}
     headers |= {"jobsvc-job-id": ctx.job_id, "jobsvc-attempt": str(ctx.attempt), "jobsvc-fence": str(ctx.fence)}
     body = None

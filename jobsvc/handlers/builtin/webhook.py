@@ -56,7 +56,7 @@ def webhook(payload: Delivery, ctx: Context) -> dict[str, Any]:
         "webhook-id": ctx.job_id,
         "webhook-timestamp": str(now),
         "webhook-signature": sign(secrets, ctx.job_id, now, body),
-        "traceparent": tracing.outgoing(ctx.job_id, ctx.traceparent),
+        "traceparent": tracing.outgoing_traceparent(ctx.job_id, ctx.traceparent),
     }
     response = send(read(payload.url), "POST", headers, body)
     try:
