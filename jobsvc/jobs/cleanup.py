@@ -55,13 +55,13 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
     return Pruned(list(gone), max(gone) if len(gone) == limit else last or LOWEST)
 
 
-def is_trim_due(fence: int) -> bool:
-    """Return True if a job's history is to be trimmed when the start with this fence ends."""
-    return fence > MAX_ATTEMPTS and fence % TRIM_EVERY == 0
+def trim_history(connection: Connection, job_id: UUID, fence: int) -> None:
+    """Delete a job's attempts that are no longer shown, so that endless snoozing doesn't fill the table.
 
-
-def trim_history(connection: Connection, job_id: UUID) -> None:
-    """Delete a job's attempts that are no longer shown, so that endless snoozing doesn't fill the table."""
+    fence: of the attempt that is being finished; only each TRIM_EVERY-th does something.
+    """
+    if fence <= MAX_ATTEMPTS or fence % TRIM_EVERY:
+        return
     newest = select(Attempt.fence).where(Attempt.job_id == job_id).order_by(Attempt.fence.desc())
     oldest = connection.scalar(newest.offset(MAX_ATTEMPTS - 1).limit(1))
     if oldest is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -27,7 +27,7 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Attempt, Job
 from jobsvc.db.sql import now, rows, seconds, seconds_since
 from jobsvc.jobs.claims import last_intervals
-from jobsvc.jobs.cleanup import is_trim_due, trim_history
+from jobsvc.jobs.cleanup import trim_history
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import Outcome, Status
@@ -70,6 +70,11 @@ class AttemptResult:
         """True if the attempt completed without a result value, progress or logs."""
         return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
 
+    @property
+    def needs_row(self) -> bool:
+        """True if the attempt gets a row in `attempts`: it logged, or its handler was called and did not succeed."""
+        return bool(self.logs) or (self.handler_called and self.outcome != Outcome.COMPLETED)
+
 
 def lost(job_id: UUID, fence: int, message: str) -> AttemptResult:
     """Return the result of an attempt whose worker was lost; `message` says why."""
@@ -82,13 +87,15 @@ def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptResult:
 
 
 def returned_uncounted(job_id: UUID, fence: int, handler_called: bool = True) -> AttemptResult:
-    """Return the result that returns a job to its queue, uncounted."""
+    """Return the result that returns a job to its queue, without counting the attempt."""
     return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, handler_called=handler_called)
 
 
-@dataclass(frozen=True)
-class JobTransition:
-    """The state of a job after an attempt. While it waits: when it is due, and its remaining retry intervals (s)."""
+class JobTransition(NamedTuple):
+    """The state of a job after an attempt.
+
+    due_at, intervals_left: while it waits, when it is due, and the intervals (seconds) of its remaining retries.
+    """
 
     job_id: UUID
     status: Status
@@ -97,125 +104,144 @@ class JobTransition:
     concurrency_key: str | None = None
 
 
-_done = rows(
-    "done",
+_results = rows(
+    "results",
     n=Integer,
     id=Uuid,
     fence=BigInteger,
     outcome=Text,
-    logged=Boolean,
+    is_logged=Boolean,
     result=JSONB,
     error=JSONB,
     delay=Double,
     progress=JSONB,
     handler_not_called=Boolean,
 )
+_outcome = _results.c.outcome
 _attempts_left = Job.max_attempts - Job.attempts
-_failed = _done.c.outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST))
-_uncounted = _done.c.outcome.in_(UNCOUNTED)
+_is_uncounted = _outcome.in_(UNCOUNTED)
+_is_retryable = _outcome.in_((Outcome.FAILED, Outcome.TIMEOUT, Outcome.LOST)) & (_attempts_left > 0)
 # After a cancel request the job is not run again, unless the attempt completed.
-_is_called_off = (_done.c.outcome == Outcome.CANCELLED) | (
-    Job.cancel_requested_at.is_not(None) & (_done.c.outcome != Outcome.COMPLETED)
+_is_cancelled = (_outcome == Outcome.CANCELLED) | (
+    Job.cancel_requested_at.is_not(None) & (_outcome != Outcome.COMPLETED)
 )
-# A success without logs needs no row in `attempts`; reading these columns for it would take longer than storing it.
-_has_more = (_done.c.outcome != Outcome.COMPLETED) | _done.c.logged
-_goes_on = ~_is_called_off & (_uncounted | (_failed & (_attempts_left > 0)))
-_has_met_expiry = _goes_on & _done.c.handler_not_called.is_(None)
-_own_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
-_finish = (
+_runs_again = ~_is_cancelled & (_is_uncounted | _is_retryable)
+_has_met_expiry = _runs_again & _results.c.handler_not_called.is_(None)
+_interval = Job.retry_intervals[func.cardinality(Job.retry_intervals) - _attempts_left + 1]
+
+
+def _if_row_needed(column: Any) -> Any:
+    # A success without logs needs no row in `attempts`; reading these columns for it would take longer than storing it.
+    return case(((_outcome != Outcome.COMPLETED) | _results.c.is_logged, column)).label(column.key)
+
+
+_finish = counting(
     update(Job)
-    .where(Job.id == _done.c.id, Job.fence == _done.c.fence, Job.status == Status.PROCESSING)
+    .where(Job.id == _results.c.id, Job.fence == _results.c.fence, Job.status == Status.PROCESSING)
     .values(
         status=case(
-            (_done.c.outcome == Outcome.COMPLETED, Status.COMPLETED),
-            (_is_called_off, Status.CANCELLED),
-            (_done.c.outcome == Outcome.SNOOZED, Status.SCHEDULED),
-            (_done.c.outcome == Outcome.HANDED_BACK, Status.PENDING),
-            (_goes_on, Status.RETRYING),
+            (_outcome == Outcome.COMPLETED, Status.COMPLETED),
+            (_is_cancelled, Status.CANCELLED),
+            (_outcome == Outcome.SNOOZED, Status.SCHEDULED),
+            (_outcome == Outcome.HANDED_BACK, Status.PENDING),
+            (_runs_again, Status.RETRYING),
             else_=Status.FAILED,
         ),
-        attempts=case((_uncounted, Job.attempts - 1), else_=Job.attempts),
-        due_at=case((_goes_on, now() + seconds(func.coalesce(_done.c.delay, _own_interval))), else_=Job.due_at),
-        finished_at=case((_goes_on, null()), else_=now()),
+        attempts=case((_is_uncounted, Job.attempts - 1), else_=Job.attempts),
+        due_at=case((_runs_again, now() + seconds(func.coalesce(_results.c.delay, _interval))), else_=Job.due_at),
+        finished_at=case((_runs_again, null()), else_=now()),
         # An expiry applies to the first attempt only. Afterwards it is still shown, without effect.
         expires_at=case((_has_met_expiry, null()), else_=Job.expires_at),
         expiry_met=case((_has_met_expiry, func.coalesce(Job.expires_at, Job.expiry_met)), else_=Job.expiry_met),
-        result=_done.c.result,
-        error=func.coalesce(_done.c.error.op("||")(func.jsonb_build_object("attempt", Job.attempts)), Job.error),
-        progress=func.coalesce(_done.c.progress, Job.progress),
+        result=_results.c.result,
+        error=func.coalesce(_results.c.error.op("||")(func.jsonb_build_object("attempt", Job.attempts)), Job.error),
+        progress=func.coalesce(_results.c.progress, Job.progress),
         lease_expires_at=null(),
         version=Job.version + 1,
     )
     .returning(
-        *(_done.c.n, _done.c.outcome, Job.type, Job.queue, Job.status, Job.due_at, Job.concurrency_key),
-        *(Job.webhook_url, Job.attempts, Job.max_attempts),
-        *(case((_has_more, column)).label(column.key) for column in (Job.retry_intervals, Job.worker, Job.started_at)),
-        case((_done.c.outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took"),
-    )
-)
-_finish_counted = counting(
-    _finish,
+        _results.c.n,
+        _outcome,
+        Job.type,
+        Job.queue,
+        Job.status,
+        Job.due_at,
+        Job.concurrency_key,
+        Job.webhook_url,
+        Job.attempts,
+        Job.max_attempts,
+        _if_row_needed(Job.retry_intervals),
+        _if_row_needed(Job.worker),
+        _if_row_needed(Job.started_at),
+        case((_outcome != Outcome.LOST, seconds_since(Job.started_at))).label("took"),
+    ),
     lambda job: Count(case((job.outcome == Outcome.LOST, Event.LOST), else_=Event.ENDED), job.status, job.took),
 )
 
 
 @retrying
-def finish(ends: Sequence[AttemptResult]) -> list[JobTransition]:
+def finish(results: Sequence[AttemptResult]) -> list[JobTransition]:
     """Store the results of these attempts in one transaction.
 
     Returns the transition of each job whose attempt still held its lease. Other results are not stored:
-    the lease had been lost, and the job's state was decided elsewhere.
+    the lease had been lost, and the job's state was decided elsewhere. Raises StoreUnavailable.
     """
     with transaction() as connection:
-        return finish_within(connection, ends)
+        return finish_within(connection, results)
 
 
-def finish_within(connection: Connection, ends: Sequence[AttemptResult]) -> list[JobTransition]:
-    done = [_done_row(n, end) for n, end in enumerate(ends)]
-    ended = [(job, ends[job.n]) for job in connection.execute(_finish_counted, {"rows": done})]
-    worth_a_row = [
-        (job, end) for job, end in ended if end.logs or (end.handler_called and end.outcome != Outcome.COMPLETED)
-    ]
-    if worth_a_row:
-        connection.execute(insert(Attempt), [_attempt_row(job, end) for job, end in worth_a_row])
-        for _, end in worth_a_row:
-            if is_trim_due(end.fence):
-                trim_history(connection, end.job_id)
-    announce(connection, [end.job_id for job, end in ended if job.webhook_url])
-    return [_verdict(job, end) for job, end in ended]
+def finish_within(connection: Connection, results: Sequence[AttemptResult]) -> list[JobTransition]:
+    """Store results like `finish`, in the caller's transaction."""
+    records = [_result_record(n, result) for n, result in enumerate(results)]
+    stored = [(job, results[job.n]) for job in connection.execute(_finish, {"rows": records})]
+    with_row = [(job, result) for job, result in stored if result.needs_row]
+    if with_row:
+        connection.execute(insert(Attempt), [_attempt_record(job, result) for job, result in with_row])
+        for _, result in with_row:
+            trim_history(connection, result.job_id, result.fence)
+    announce(connection, [result.job_id for job, result in stored if job.webhook_url])
+    return [_transition(job, result) for job, result in stored]
 
 
-def _done_row(n: int, end: AttemptResult) -> dict[str, Any]:
-    error = {"type": end.failure.type, "message": end.failure.message} if end.failure else None
-    more = {"result": end.result, "error": error, "delay": end.delay, "progress": end.progress}
-    if not end.handler_called:
-        more["handler_not_called"] = True
-    return {
+def _result_record(n: int, result: AttemptResult) -> dict[str, Any]:
+    failure = result.failure
+    record = {
         "n": n,
-        "id": str(end.job_id),
-        "fence": end.fence,
-        "outcome": end.outcome,
-        "logged": bool(end.logs),
-        **{name: value for name, value in more.items() if value is not None},
+        "id": str(result.job_id),
+        "fence": result.fence,
+        "outcome": result.outcome,
+        "is_logged": bool(result.logs),
+        "result": result.result,
+        "error": {"type": failure.type, "message": failure.message} if failure else None,
+        "delay": result.delay,
+        "progress": result.progress,
+        "handler_not_called": None if result.handler_called else True,
     }
+    return {name: value for name, value in record.items() if value is not None}
 
 
-def _verdict(job: Row[Any], end: AttemptResult) -> JobTransition:
-    left = last_intervals(job, job.max_attempts - job.attempts) if job.retry_intervals else []
-    return JobTransition(end.job_id, Status(job.status), job.due_at, left, job.concurrency_key)
+def _transition(job: Row[Any], result: AttemptResult) -> JobTransition:
+    return JobTransition(
+        job_id=result.job_id,
+        status=Status(job.status),
+        due_at=job.due_at,
+        intervals_left=last_intervals(job, job.max_attempts - job.attempts) if job.retry_intervals else [],
+        concurrency_key=job.concurrency_key,
+    )
 
 
-def _attempt_row(job: Row[Any], end: AttemptResult) -> dict[str, Any]:
+def _attempt_record(job: Row[Any], result: AttemptResult) -> dict[str, Any]:
+    failure = result.failure
     return {
-        "job_id": end.job_id,
-        "fence": end.fence,
-        "number": job.attempts + (end.outcome in UNCOUNTED),
+        "job_id": result.job_id,
+        "fence": result.fence,
+        "number": job.attempts + (result.outcome in UNCOUNTED),
         "worker": job.worker,
         "started_at": job.started_at,
-        "outcome": end.outcome,
-        "error_type": end.failure.type if end.failure else None,
-        "error_message": end.failure.message if end.failure else None,
-        "traceback": end.failure.traceback if end.failure else None,
-        "logs": end.logs or None,
-        "last_line": (end.last_line or len(end.logs)) if end.logs else None,
+        "outcome": result.outcome,
+        "error_type": failure.type if failure else None,
+        "error_message": failure.message if failure else None,
+        "traceback": failure.traceback if failure else None,
+        "logs": result.logs or None,
+        "last_line": (result.last_line or len(result.logs)) if result.logs else None,
     }

@@ -13,49 +13,48 @@ from jobsvc.jobs.finish import finish_within, lost, returned_uncounted
 from jobsvc.jobs.start import StartedAttempt
 from jobsvc.states import Status
 
+_leased = rows("leased", id=Uuid, fence=BigInteger)
+_is_leased = (Job.id == _leased.c.id, Job.fence == _leased.c.fence, Job.status == Status.PROCESSING)
+
+
+def _records(attempts: Iterable[StartedAttempt]) -> dict[str, Any]:
+    return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in attempts]}
+
 
 @retrying
-def renew(started: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
-    """Extend the leases of these attempts to `lease_seconds` from now; returns the ids of jobs whose lease is held."""
+def renew(attempts: Iterable[StartedAttempt], lease_seconds: float) -> set[UUID]:
+    """Extend the leases of running attempts.
+
+    lease_seconds: seconds from now, by Postgres' clock.
+    Returns the ids of the jobs whose attempt still has its lease. Raises StoreUnavailable.
+    """
+    extend = update(Job).where(*_is_leased).values(lease_expires_at=now() + seconds(lease_seconds)).returning(Job.id)
     with transaction() as connection:
-        held = connection.execute(
-            update(Job).where(*_holds).values(lease_expires_at=now() + seconds(lease_seconds)).returning(Job.id),
-            _held_by(started),
-        )
-        return set(held.scalars())
+        return set(connection.scalars(extend, _records(attempts)))
 
 
-def cancel_requested(started: Iterable[StartedAttempt]) -> set[UUID]:
-    """Return the ids of the jobs whose attempt still holds its lease and has a cancel request."""
+def cancel_requested(attempts: Iterable[StartedAttempt]) -> set[UUID]:
+    """Return the ids of the jobs whose attempt still has its lease and is to be cancelled. Raises StoreUnavailable."""
+    requested = select(Job.id).where(*_is_leased, Job.cancel_requested_at.is_not(None))
     with transaction() as connection:
-        told = connection.execute(
-            select(Job.id).where(*_holds, Job.cancel_requested_at.is_not(None)), _held_by(started)
-        )
-        return set(told.scalars())
-
-
-_held = rows("held", id=Uuid, fence=BigInteger)
-_holds = (Job.id == _held.c.id, Job.fence == _held.c.fence, Job.status == Status.PROCESSING)
-
-
-def _held_by(started: Iterable[StartedAttempt]) -> dict[str, Any]:
-    return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in started]}
+        return set(connection.scalars(requested, _records(attempts)))
 
 
 @retrying
 def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
-    """Return the given jobs that `worker` has started, uncounted; returns how many.
+    """Return the given jobs that `worker` has started to their queues, uncounted; returns how many.
 
     For starts that Postgres may have committed before a connection broke, so that the worker got no reply.
+    Raises StoreUnavailable.
     """
     # Locks by id alone, to wait for a start that is still in progress.
     rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
     with transaction() as connection:
         found = connection.execute(rows_of)
-        unheard = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
-        if unheard:
-            finish_within(connection, [returned_uncounted(job.id, job.fence, handler_called=False) for job in unheard])
-    return len(unheard)
+        started = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
+        if started:
+            finish_within(connection, [returned_uncounted(job.id, job.fence, handler_called=False) for job in started])
+    return len(started)
 
 
 @retrying
@@ -63,6 +62,7 @@ def recover_lapsed(limit: int, lease_seconds: float) -> int:
     """Finish up to `limit` attempts whose lease has expired, as lost; returns how many.
 
     None while Postgres has been up for less than `lease_seconds`: leases could not be renewed before that.
+    Raises StoreUnavailable.
     """
     lapsed = (
         select(Job.id, Job.fence)
