@@ -181,10 +181,15 @@ def dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
 
 def as_dispatch(job: Any) -> Dispatch:
     """Return the dispatch of a row that has a job's columns and `wait` (seconds until it is due)."""
-    retries = job.max_attempts - job.attempts - 1
-    left = last_intervals(job, retries)
     return Dispatch(
-        *(job.id, job.type, job.queue, job.timeout, left, job.due_at, float(job.wait)), traceparent=job.traceparent
+        job_id=job.id,
+        type=job.type,
+        queue=job.queue,
+        timeout=job.timeout,
+        retry_intervals=last_intervals(job, job.max_attempts - job.attempts - 1),
+        due_at=job.due_at,
+        wait=float(job.wait),
+        traceparent=job.traceparent,
     )
 
 

@@ -36,7 +36,19 @@ class StartedAttempt(NamedTuple):
 
 # The statement's time, not the transaction's, which may have waited for a concurrency key.
 _moment = func.statement_timestamp()
-_begin = (
+_returned = {
+    "job_id": cast(Job.id, Text),  # text transfers in half the time
+    "type": Job.type,
+    "payload": Job.payload,
+    "attempt": Job.attempts,
+    "max_attempts": Job.max_attempts,
+    "fence": Job.fence,
+    "timeout": Job.timeout,
+    "queue": Job.queue,
+    "waited": seconds_since(Job.due_at),
+    "traceparent": Job.traceparent,
+}
+_start: Any = (
     update(Job)
     .where(Job.id == any_(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid))), *may_start)
     .values(
@@ -52,22 +64,19 @@ _begin = (
         cancel_requested_at=null(),
         version=Job.version + 1,
     )
-    .returning(
-        *(cast(Job.id, Text).label("id"), Job.type, Job.payload, Job.attempts, Job.max_attempts, Job.fence),
-        *(Job.timeout, Job.queue, seconds_since(Job.due_at).label("waited"), Job.traceparent),
-    )
+    .returning(*(_returned[name].label(name) for name in StartedAttempt._fields))
 )
 
 
-def _counted(begin: Any) -> Any:
-    return counting(begin, lambda job: Count(Event.STARTED, seconds=job.waited))
+def _counted(start: Any) -> Any:
+    return counting(start, lambda job: Count(Event.STARTED, seconds=job.waited))
 
 
 # Built once: building takes longer than Postgres takes to execute it.
-_types = bindparam("types", type_=ARRAY(Text))
-_is_known = cast(_types, ARRAY(Text)).is_(None) | (Job.type == any_(cast(_types, ARRAY(Text))))
-_begin_free = _counted(_begin.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known))
-_begin_admitted = _counted(_begin)
+_types = cast(bindparam("types", type_=ARRAY(Text)), ARRAY(Text))
+_is_known = _types.is_(None) | (Job.type == any_(_types))
+_start_free = _counted(_start.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known))
+_start_admitted = _counted(_start)
 
 
 def start(
@@ -78,25 +87,26 @@ def start(
     types: the job types that the worker can run; None for any.
     lease_seconds: how long `worker` holds the jobs unless `renew` extends the lease.
     Jobs that have ended, or that another dispatch has started, are skipped. Jobs of other types, of paused
-    queues, or of concurrency keys without a free slot are withheld.
+    queues, or of concurrency keys without a free slot are withheld. Raises StoreUnavailable: jobs may have started.
     """
-    by_text = {str(id_): id_ for id_ in job_ids}  # text transfers in half the time
-    asked = {"by": worker, "lease": lease_seconds}
+    by_text = {str(id_): id_ for id_ in job_ids}
     known = None if types is None else list(types)
+    asked = {"by": worker, "lease": lease_seconds}
     with statement() as connection:
-        started = connection.execute(_begin_free, {"ids": list(by_text), "types": known, **asked}).all()
+        started = connection.execute(_start_free, {"ids": list(by_text), "types": known, **asked}).all()
         if not pgclock.is_fresh(CLOCK_SECONDS):  # for the child processes, which don't query Postgres
             learn_clock(connection)
     if len(started) < len(by_text):
-        left = set(job_ids) - {by_text[row.id] for row in started}
-        started = [*started, *_start_admitted(left, types, asked)]
+        left = set(job_ids) - {by_text[row.job_id] for row in started}
+        started = [*started, *_start_others(left, types, asked)]
+    # The columns come in the order of the fields (see above); by name they would take longer.
     return [StartedAttempt(by_text[id_], *rest) for id_, *rest in started]
 
 
 @retrying
-def _start_admitted(left: Collection[UUID], types: Collection[str] | None, asked: dict[str, Any]) -> Sequence[Any]:
+def _start_others(left: Collection[UUID], types: Collection[str] | None, asked: dict[str, Any]) -> Sequence[Any]:
     with transaction() as connection:
         admitted = admit(connection, left, types)
         if not admitted:
             return []
-        return connection.execute(_begin_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()
+        return connection.execute(_start_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()

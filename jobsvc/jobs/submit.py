@@ -67,46 +67,51 @@ _new = rows(
     webhook_url=Text,
     traceparent=Text,
 )
-_AS_GIVEN = (
-    *("id", "type", "queue", "payload", "timeout", "retry_intervals"),
-    *("unique_key", "tags", "concurrency_key", "concurrency_limit", "webhook_url", "traceparent"),
-)
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
 # A due job is inserted as dispatched, which saves every job a second write. This process enqueues it
 # next; if that fails, a sweep finds it missing in RQ. If the job has a concurrency key or its queue is
 # paused, the relay's next check decides whether it is dispatched.
 _is_claimed = _new.c.concurrency_key.is_(None) & _new.c.queue.not_in(paused)
-_insert = (
+_columns = {
+    "id": _new.c.id,
+    "type": _new.c.type,
+    "queue": _new.c.queue,
+    "payload": _new.c.payload,
+    "timeout": _new.c.timeout,
+    "retry_intervals": _new.c.retry_intervals,
+    "max_attempts": func.cardinality(_new.c.retry_intervals) + 1,
+    "status": case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
+    "run_at": _asked,
+    "due_at": func.coalesce(_asked, now()),
+    "dispatched_at": case((_is_later, null()), (_is_claimed, now())),
+    "expires_at": now() + seconds(_new.c.expires_in),
+    "unique_key": _new.c.unique_key,
+    "tags": _new.c.tags,
+    "concurrency_key": _new.c.concurrency_key,
+    "concurrency_limit": _new.c.concurrency_limit,
+    "webhook_url": _new.c.webhook_url,
+    "traceparent": _new.c.traceparent,
+}
+_insert = counting(
     insert(Job)
-    .from_select(
-        [
-            *_AS_GIVEN,
-            *("max_attempts", "status", "run_at", "due_at", "dispatched_at", "expires_at"),
-        ],
-        select(
-            *(_new.c[name] for name in _AS_GIVEN),
-            func.cardinality(_new.c.retry_intervals) + 1,
-            case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
-            _asked,
-            func.coalesce(_asked, now()),
-            case((_is_later, null()), (_is_claimed, now())),
-            now() + seconds(_new.c.expires_in),
-        )
-        # A fixed order: two batches with the same unique keys must not wait for each other (deadlock).
-        .order_by(_new.c.type, _new.c.unique_key, _new.c.id),
-    )
+    # A fixed order: two batches with the same unique keys must not wait for each other (deadlock).
+    .from_select(list(_columns), select(*_columns.values()).order_by(_new.c.type, _new.c.unique_key, _new.c.id))
     .on_conflict_do_nothing(
         index_elements=[Job.type, Job.unique_key],
         index_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
     )
     .returning(
         # Text and float: creating a UUID and a Decimal for each of a thousand jobs is slow.
-        *(cast(Job.id, Text).label("id"), Job.due_at, cast(seconds_until(Job.due_at), Double).label("wait")),
-        *(Job.dispatched_at.is_not(None).label("is_claimed"), Job.type, Job.queue),
-    )
+        cast(Job.id, Text).label("id"),
+        Job.due_at,
+        cast(seconds_until(Job.due_at), Double).label("wait"),
+        Job.dispatched_at.is_not(None).label("is_claimed"),
+        Job.type,
+        Job.queue,
+    ),
+    lambda job: Count(Event.ACCEPTED),
 )
-_insert_counted = counting(_insert, lambda job: Count(Event.ACCEPTED))
 
 
 def submit(new: Sequence[NewJob]) -> list[Submitted]:
@@ -150,16 +155,16 @@ def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False)
     is_alone: True if each statement is its own transaction.
     """
     ids = make_ids(connection, len(new))
-    rows_of = [_row(id_, job) for id_, job in zip(ids, new, strict=True)]
+    records = [_record(id_, job) for id_, job in zip(ids, new, strict=True)]
     found: dict[int, Submitted] = {}
     while len(found) < len(new):  # race: the holder of a unique key may end between the two statements
-        missing = {rows_of[i]["id"]: i for i in range(len(new)) if i not in found}
+        missing = {records[i]["id"]: i for i in range(len(new)) if i not in found}
         asked_at = pgclock.seconds_since_boot()
-        stored = connection.execute(_insert_counted, {"rows": [rows_of[i] for i in missing.values()]}).all()
+        stored = connection.execute(_insert, {"rows": [records[i] for i in missing.values()]}).all()
         if is_alone and stored and not pgclock.is_fresh(pgclock.SAMPLE_SECONDS):
             # now() is this statement's time; in a transaction it would be that of an earlier statement.
-            told = stored[0].due_at.timestamp() - stored[0].wait
-            pgclock.add_sample(told, asked_at, answered_at=pgclock.seconds_since_boot())
+            at = stored[0].due_at.timestamp() - stored[0].wait
+            pgclock.add_sample(at, asked_at, answered_at=pgclock.seconds_since_boot())
         for row in stored:
             i = missing.pop(row.id)
             found[i] = Submitted(ids[i], _dispatch_of(ids[i], new[i], row))
@@ -182,21 +187,32 @@ def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, 
 
 def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
     return Dispatch(
-        *(job_id, job.type, job.queue, job.timeout, job.retry_intervals, stored.due_at, stored.wait),
+        job_id=job_id,
+        type=job.type,
+        queue=job.queue,
+        timeout=job.timeout,
+        retry_intervals=job.retry_intervals,
+        due_at=stored.due_at,
+        wait=stored.wait,
         is_claimed=stored.is_claimed,
         traceparent=job.traceparent,
     )
 
 
-def _row(job_id: UUID, job: NewJob) -> dict[str, Any]:
-    """Return a job as a record for the INSERT; columns left out are null."""
-    type_, queue, payload, timeout, retry_intervals, *more = job
-    row = {"id": str(job_id), "type": type_, "queue": queue, "payload": payload, "timeout": timeout}
-    row["retry_intervals"] = retry_intervals
-    if more != _NO_MORE:
-        row |= {name: value for name, value in zip(_MORE, more, strict=True) if value not in (None, [])}
-    return row
+def _record(job_id: UUID, job: NewJob) -> dict[str, Any]:
+    """Return a job as a record for the INSERT; optional columns without a value are left out."""
+    record = {
+        "id": str(job_id),
+        "type": job.type,
+        "queue": job.queue,
+        "payload": job.payload,
+        "timeout": job.timeout,
+        "retry_intervals": job.retry_intervals,
+    }
+    for name in _OPTIONAL:
+        if (value := getattr(job, name)) is not None:
+            record[name] = value
+    return record
 
 
-_MORE = NewJob._fields[5:]
-_NO_MORE = [None] * len(_MORE)
+_OPTIONAL = tuple(NewJob._field_defaults)
