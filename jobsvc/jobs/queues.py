@@ -11,7 +11,7 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job, Queue
 from jobsvc.db.sql import now
 from jobsvc.jobs.admission import paused
-from jobsvc.jobs.stats import depths, remembered
+from jobsvc.jobs.stats import cached_if_slow, depths
 from jobsvc.states import Status
 
 
@@ -53,8 +53,7 @@ def paused_queues() -> set[str]:
 def queue_states(served: Sequence[str]) -> list[QueueState]:
     """Return the state of the queues `served`, in order, then of other queues with unfinished jobs.
 
-    With millions of jobs the counts may be cached, for up to RATIO times as long as counting takes;
-    `is_paused` is always current.
+    With millions of jobs the counts may be CACHED_SECONDS old; `is_paused` is always current.
     """
     unfinished, ended = depths(), _ended()
     are_paused = paused_queues()
@@ -71,7 +70,7 @@ def _state(name: str, is_paused: bool, unfinished: Sequence[Any], ended: Sequenc
     return QueueState(name, is_paused, counts, max(waits, default=None))
 
 
-@remembered
+@cached_if_slow
 def _ended() -> Executable:
     ended = select(Job.queue, Job.status, func.count().label("jobs"))
     return ended.where(Job.finished_at.is_not(None)).group_by(Job.queue, Job.status)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Executable, Row, Select, func, select, text, union, union_all
+from sqlalchemy import Double, Executable, Row, Select, cast, func, select, text, union, union_all
 
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job
@@ -16,32 +16,35 @@ from jobsvc.db.sql import now, seconds, seconds_since
 from jobsvc.handlers import DELIVERY
 from jobsvc.states import WAITING, Status
 
-CHEAP_SECONDS = 0.25
-RATIO = 20
-"""A count slower than CHEAP_SECONDS is cached for RATIO times its duration."""
+SLOW_SECONDS = 0.25
+CACHED_SECONDS = 30
+"""The result of a count slower than SLOW_SECONDS is used again for CACHED_SECONDS."""
+
+SAMPLE = 10_000
+"""Number of jobs that `type_stats` reads in each of its samples."""
 
 
-def remembered(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
-    """Cache the rows of a slow count query (see RATIO). One thread at a time runs the query."""
+def cached_if_slow(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
+    """Cache the rows of a slow count query (see SLOW_SECONDS). One thread at a time runs the query."""
     lock = threading.Lock()
-    fresh_until = 0.0
+    cached_until = 0.0
     rows: Sequence[Row[Any]] = ()
 
-    def look() -> Sequence[Row[Any]]:
-        nonlocal fresh_until, rows
+    def read() -> Sequence[Row[Any]]:
+        nonlocal cached_until, rows
         with lock:
-            if time.monotonic() >= fresh_until:
+            if time.monotonic() >= cached_until:
                 with transaction() as connection:
-                    begun = time.monotonic()
+                    started_at = time.monotonic()
                     rows = connection.execute(count()).all()
-                    took = time.monotonic() - begun
-                fresh_until = time.monotonic() + (RATIO * took if took > CHEAP_SECONDS else 0)
+                    is_slow = time.monotonic() - started_at > SLOW_SECONDS
+                cached_until = time.monotonic() + (CACHED_SECONDS if is_slow else 0)
             return rows
 
-    return look
+    return read
 
 
-@remembered
+@cached_if_slow
 def depths() -> Executable:
     """Return rows of queue, status, jobs and `waited`: seconds since the longest due of them was due.
 
@@ -63,10 +66,6 @@ def relay_lag() -> float:
         return float(connection.scalar(lag) or 0)
 
 
-SAMPLE = 10_000
-"""Number of jobs that `type_stats` reads in each of its samples."""
-
-
 @dataclass(frozen=True)
 class JobSummary:
     """A job without its payload and result, which may be large."""
@@ -85,20 +84,31 @@ class JobSummary:
     version: int
 
 
-_GLANCE = [getattr(Job, name) for name in JobSummary.__dataclass_fields__]
-
-
 def latest(limit: int, followed: Collection[UUID] = ()) -> list[JobSummary]:
     """Return the newest `limit` jobs, the newest `limit` running ones and those `followed`, by descending id."""
-    newest = select(Job.id).order_by(Job.id.desc()).limit(limit)
+    newest = select(Job.id).where(Job.type != DELIVERY).order_by(Job.id.desc()).limit(limit)
     wanted = union_all(
-        select(newest.where(Job.type != DELIVERY).subquery().c.id),
-        select(newest.where(Job.type != DELIVERY, Job.status == Status.PROCESSING).subquery().c.id),
+        select(newest.subquery().c.id),
+        select(newest.where(Job.status == Status.PROCESSING).subquery().c.id),
         select(Job.id).where(Job.id.in_(followed)),
     )
+    summary = select(
+        Job.id,
+        Job.type,
+        Job.status,
+        Job.queue,
+        Job.attempts,
+        Job.max_attempts,
+        Job.created_at,
+        Job.started_at,
+        Job.finished_at,
+        Job.progress,
+        Job.error,
+        Job.version,
+    )
     with transaction() as connection:
-        rows = connection.execute(select(*_GLANCE).where(Job.id.in_(wanted)).order_by(Job.id.desc()))
-        return [JobSummary(*row) for row in rows]
+        found = connection.execute(summary.where(Job.id.in_(wanted)).order_by(Job.id.desc())).mappings()
+        return [JobSummary(**row) for row in found]
 
 
 @dataclass(frozen=True)
@@ -119,31 +129,31 @@ def type_stats(queues: Sequence[str], within: float) -> list[TypeStats]:
     Samples only the newest SAMPLE jobs, and, since queues are served in order, the SAMPLE jobs before
     the next one of each of these queues. If more jobs were active, the counts are too low.
     """
-    places = [select(_sample(None).subquery()), *(select(_sample(queue).subquery()) for queue in queues)]
-    job = union(*places).subquery().c
+    job = union(*(select(_sample(queue).subquery()) for queue in (None, *queues))).subquery().c
     since = now() - seconds(within)
-    ended = job.finished_at >= since
-    completed = ended & (job.status == Status.COMPLETED)
-    ran = func.extract("epoch", job.finished_at - job.started_at)
-    mean = func.avg(ran).filter(completed)
+    has_ended = job.finished_at >= since
+    is_completed = has_ended & (job.status == Status.COMPLETED)
+    ran = cast(func.extract("epoch", job.finished_at - job.started_at), Double)
+    mean = func.avg(ran).filter(is_completed).label("mean")
+    numbers = (
+        select(
+            job.type,
+            func.count().filter(job.started_at >= since).label("started"),
+            func.count().filter(is_completed).label("completed"),
+            func.count().filter(has_ended, job.status == Status.FAILED).label("failed"),
+            mean,
+            func.max(ran).filter(is_completed).label("longest"),
+        )
+        .where(has_ended | (job.started_at >= since))
+        .group_by(job.type)
+        .order_by(mean.desc().nulls_last(), job.type)
+    )
     with transaction() as connection:
-        rows = connection.execute(
-            select(
-                job.type,
-                func.count().filter(job.started_at >= since),
-                func.count().filter(completed),
-                func.count().filter(ended, job.status == Status.FAILED),
-                mean,
-                func.max(ran).filter(completed),
-            )
-            .where(ended | (job.started_at >= since))
-            .group_by(job.type)
-            .order_by(mean.desc().nulls_last(), job.type)
-        ).all()
-    return [TypeStats(*row[:4], *(None if value is None else float(value) for value in row[4:])) for row in rows]
+        return [TypeStats(**row) for row in connection.execute(numbers).mappings()]
 
 
 def _sample(queue: str | None) -> Select[Any]:
+    """Select the newest SAMPLE jobs, or those before the next job of this queue."""
     columns: list[Any] = [Job.id, Job.type, Job.status, Job.started_at, Job.finished_at]
     sample = select(*columns).order_by(Job.id.desc()).limit(SAMPLE)
     if queue is None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import false, select
 
 from jobsvc import jobs
-from jobsvc.cli import follow
+from jobsvc.cli import poll
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_redis
@@ -33,14 +33,14 @@ def test_the_latest_are_the_newest_those_that_run_and_those_followed() -> None:
 
 
 def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "WINDOW", 2)
-    monkeypatch.setattr(follow, "REFRESH_SECONDS", 0)
+    monkeypatch.setattr(poll, "WINDOW", 2)
+    monkeypatch.setattr(poll, "POLL_SECONDS", 0)
     unseen, old, waits = submit(), started(), submit()
     jobs.cancel(unseen)
-    looks = follow.looks()
+    polls = poll.polls()
 
     def told() -> list[tuple[UUID, str | None, str]]:
-        return [(job.id, before.status if before else None, job.status) for before, job in next(looks)[1]]
+        return [(job.id, before.status if before else None, job.status) for before, job in next(polls)[1]]
 
     assert told() == [(waits, None, "PENDING"), (old.job_id, None, "PROCESSING")]
     newer = [submit(), submit()]
