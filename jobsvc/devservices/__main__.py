@@ -1,6 +1,7 @@
-"""`python -m jobsvc.devservices start|stop|up [PARENT]|api`, as the Makefile and the demo call it."""
+"""`python -m jobsvc.devservices start|stop|up [PARENT]|api`, used by the Makefile and the demo."""
 
 import sys
+from shlex import quote
 
 from jobsvc.devservices import ServiceError, check_settings, data_dir, start, stop
 from jobsvc.devservices.folder import Folder
@@ -11,10 +12,10 @@ from jobsvc.processes.refusal import refuse_start
 
 
 def main() -> None:
-    """Do what the argument says.
+    """Run the command of the first argument.
 
-    `start` prints the URLs as shell exports, `stop` stops the servers, `up` runs it all until Ctrl-C, or until the
-    process PARENT has gone, `api` prints where the API is, and a key that may write, as shell assignments.
+    `start` prints the URLs as `export` lines of a shell; `stop` stops the servers; `up` runs everything until Ctrl-C,
+    or until the process PARENT has exited; `api` prints the API's URL and a key with scope `write` as shell variables.
     """
     try:
         match sys.argv[1:]:
@@ -22,33 +23,25 @@ def main() -> None:
                 Folder(data_dir()).wait_for_watcher()
                 urls, started = start()
                 for server in started:
-                    print(
-                        f"{server.name}: started, its data in {server.data}; `make services-down` stops it",
-                        file=sys.stderr,
-                    )
+                    text = f"{server.name}: started, its data in {server.data}; `make services-down` stops it"
+                    print(text, file=sys.stderr)
                 for variable, url in urls.items():
-                    print(f"export {variable}={_quoted(url)}")
+                    print(f"export {variable}={quote(url)}")
             case ["stop"]:
                 Folder(data_dir()).check_unused()
-                print("stopped: " + (", ".join(stop()) or "nothing ran"), file=sys.stderr)
+                print("stopped: " + (", ".join(stop()) or "no server was running"), file=sys.stderr)
             case ["up", *parent]:
                 leave_pid_one()
                 sys.exit(Up().run(*map(int, parent)))
             case ["api"]:
                 settings = check_settings()
                 keys = [one.secret for one in settings.JOBSVC_API_KEYS if one.scope != "read"]
-                bare = [key for key in keys if not key.startswith("sha256:")]
-                print(f"url={_quoted(settings.address)} key={_quoted(bare[0] if bare else '')}")
+                key = next((key for key in keys if not key.startswith("sha256:")), "")
+                print(f"url={quote(settings.address)} key={quote(key)}")
             case _:
                 sys.exit("usage: python -m jobsvc.devservices start|stop|up [PARENT]|api")
     except (ServiceError, JobsvcError) as error:
         refuse_start(str(error))
-
-
-def _quoted(value: str) -> str:
-    """Return the value as one word of a shell, whatever is in it."""
-    inside = value.replace("'", "'\"'\"'")
-    return f"'{inside}'"
 
 
 if __name__ == "__main__":

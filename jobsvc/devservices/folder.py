@@ -1,102 +1,90 @@
-"""Who has the folder of the embedded servers: one `make up` at a time, and the process that cleans up after it."""
+"""Locks on the folder of the embedded servers: one `make up` at a time owns it."""
 
 import contextlib
-import fcntl
 import os
 import sys
 import time
 from pathlib import Path
 
-from jobsvc.devservices.server import ServiceError
+from jobsvc.devservices.server import ServiceError, lock
 
-CLEAN_UP_SECONDS = 60
-"""How long what a killed `make up` has left may take to end, in addition to the time that its jobs have."""
+CLEANUP_SECONDS = 60
+"""Longest time until the processes of a killed `make up` have ended, not counting the time for its jobs."""
 
 LONGEST_JOBS_SECONDS = 600
-"""How long jobs of a killed `make up` may go on, for programs that don't know its settings."""
+"""The time for its jobs, for programs that don't know its settings."""
 
 WRITING_SECONDS = 1
-"""How long it may take from having the lock until the process id is written."""
+"""Longest time from taking `up.lock` until the process id is written to it."""
 
 
 class Folder:
-    """The folder's two locks, each held by a file descriptor for the life of a process.
+    """The two locks of the folder `root`, each kept by a file descriptor as long as a process lives.
 
-    `up.lock` holds the process id of the `make up` that has it. `watcher.lock` is its watcher's, which holds it until
-    nothing is left of what that one has started.
+    `up.lock` contains the process id of the `make up` that owns the folder. `watcher.lock` belongs to its watcher until
+    all processes that `make up` started have ended.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._up: int | None = None
 
-    def take(self, wait_seconds: float) -> None:
-        """Take the folder for this process and its life. Safe to call twice.
+    @property
+    def exists(self) -> bool:
+        """True if there is such a folder."""
+        return self._root.exists()
 
-        wait_seconds: how long to wait for what a killed `make up` has left.
-        Raises ServiceError where another process has the folder.
+    def take(self, jobs_seconds: float) -> None:
+        """Own the folder from now on; waits for the processes of a killed `make up`. Safe to call twice.
+
+        jobs_seconds: the time that their jobs have to end. Raises ServiceError if another process owns the folder.
         """
         if self._up is not None:
             return
         self._root.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(self._root / "up.lock")
-        if descriptor is None:
-            raise ServiceError(
-                f"make up already runs in this folder ({self._owner()}), and nothing was started: stop it by Ctrl-C "
-                "there, or set PORT and JOBSVC_DEV_DIR for another one"
-            )
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._up = descriptor
-        self._wait(wait_seconds)
-
-    @property
-    def exists(self) -> bool:
-        """Return True if there is a folder yet."""
-        return self._root.exists()
+        self._up = self._lock_up(
+            "already runs in this folder",
+            "nothing was started: stop it by Ctrl-C there, or set PORT and JOBSVC_DEV_DIR for another one",
+        )
+        os.ftruncate(self._up, 0)
+        os.write(self._up, str(os.getpid()).encode())
+        self._wait(jobs_seconds)
 
     def check_unused(self) -> None:
-        """Raise ServiceError if a `make up` has the folder; wait for what a killed one has left."""
-        if not self.exists:
-            return
-        descriptor = _lock(self._root / "up.lock")
-        if descriptor is None:
-            raise ServiceError(
-                f"make up runs in this folder ({self._owner()}), and nothing was stopped: stop it by Ctrl-C there, "
-                "and its servers with it"
-            )
-        os.close(descriptor)
-        self._wait()
+        """Wait for the processes of a killed `make up`. Raises ServiceError if a running one owns the folder."""
+        if self.exists:
+            what = "nothing was stopped: stop it by Ctrl-C there, and its servers with it"
+            os.close(self._lock_up("runs in this folder", what))
+            self._wait()
 
     def wait_for_watcher(self) -> None:
-        """Wait for what a killed `make up` has left; not for one that lives. Raises ServiceError."""
-        if not self.exists:
-            return
-        descriptor = _lock(self._root / "up.lock")
-        if descriptor is not None:
+        """Wait for the processes of a killed `make up`, if no running one owns the folder. Raises ServiceError."""
+        if self.exists and (descriptor := lock(self._root / "up.lock")) is not None:
             os.close(descriptor)
             self._wait()
 
     def watcher_lock(self) -> int:
-        """Return a file descriptor with the watcher's lock, which is free while this process has the folder."""
-        descriptor = _lock(self._root / "watcher.lock")
+        """Return a file descriptor with the watcher's lock, which is free while this process owns the folder."""
+        descriptor = lock(self._root / "watcher.lock")
         if descriptor is None:
-            raise ServiceError(f"{self._root}/watcher.lock is held by another process")
+            raise ServiceError(f"another process has locked {self._root}/watcher.lock")
         return descriptor
 
-    def _wait(self, seconds: float = LONGEST_JOBS_SECONDS) -> None:
-        is_told = False
-        deadline = time.monotonic() + seconds + CLEAN_UP_SECONDS
-        while (descriptor := _lock(self._root / "watcher.lock")) is None:
-            if not is_told:
-                print(
-                    "jobsvc: the last make up was killed; waiting until what it started has ended",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                is_told = True
+    def _lock_up(self, state: str, advice: str) -> int:
+        descriptor = lock(self._root / "up.lock")
+        if descriptor is None:
+            raise ServiceError(f"make up {state} ({self._owner()}), and {advice}")
+        return descriptor
+
+    def _wait(self, jobs_seconds: float = LONGEST_JOBS_SECONDS) -> None:
+        is_announced = False
+        deadline = time.monotonic() + jobs_seconds + CLEANUP_SECONDS
+        while (descriptor := lock(self._root / "watcher.lock")) is None:
+            if not is_announced:
+                print("jobsvc: the last make up was killed; waiting for its processes to end", file=sys.stderr)
+                is_announced = True
             if time.monotonic() > deadline:
-                raise ServiceError("what a killed make up has started does not end")
+                raise ServiceError("the processes of a killed make up have not ended")
             time.sleep(0.05)
         os.close(descriptor)
 
@@ -108,14 +96,3 @@ class Folder:
                     return f"process {pid}"
             time.sleep(0.02)
         return "its process is just starting"
-
-
-def _lock(path: Path) -> int | None:
-    """Return a file descriptor that holds the lock, None while another process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

@@ -9,9 +9,9 @@ from jobsvc.processes.orphans import stop_gently, when_orphaned
 
 
 def main(parent: int, watcher: int, program: str) -> None:
-    """Run the program until it is told to stop, or the processes `parent` and `watcher` have both gone.
+    """Run the program until SIGTERM, or until the processes `parent` and `watcher` have both exited.
 
-    As long as there is a watcher, that one tells it: told twice, a worker would not wait for its jobs.
+    If only the parent has, the watcher sends the SIGTERM: at a second one a worker would not wait for its jobs.
     """
 
     def stop() -> None:

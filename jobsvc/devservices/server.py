@@ -1,4 +1,4 @@
-"""What the embedded servers have in common: a folder, a lock, a port, a password, a start and a stop."""
+"""An embedded server: its folder, lock, port and password, and how it is started and stopped."""
 
 import contextlib
 import fcntl
@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 60
+"""Longest time until a started server answers."""
+
 STOP_SECONDS = 60
+"""Longest time until a stopped server has exited."""
 
 LAUNCHES = 3
-"""So often it is tried to launch a server: between finding a free port and taking it, another may take it."""
+"""Maximum number of launches: another program may take the port that was free."""
 
 
 class ServiceError(Exception):
@@ -28,78 +31,74 @@ class ServiceError(Exception):
 
 @dataclass
 class Server(ABC):
-    """One embedded server. A subclass says how it is made, called and asked."""
+    """One embedded server in the folder `root`. A subclass defines how it is set up, started and probed.
+
+    `variable`: the setting that names another server, so that none is embedded.
+    """
 
     root: Path
     _process: "subprocess.Popen[bytes] | None" = None
     name = ""
+    variable = ""
     stop_signal = signal.SIGTERM
 
     @property
     def data(self) -> Path:
+        """The folder with the server's data."""
         return self.root / self.name
-
-    @property
-    def _state_file(self) -> Path:
-        return self.root / f"{self.name}.json"
 
     def _state(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads(self._state_file.read_text())
+            state: dict[str, Any] = json.loads((self.root / f"{self.name}.json").read_text())
         except (OSError, ValueError):
             return {}
         return state
 
-    def _keep(self, state: dict[str, Any]) -> None:
-        draft = self._state_file.with_suffix(f".{os.getpid()}")
+    def _save(self, state: dict[str, Any]) -> None:
+        draft = self.root / f"{self.name}.{os.getpid()}"
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(state, file)
-        draft.rename(self._state_file)
+        draft.rename(self.root / f"{self.name}.json")
 
     def _lock(self) -> int | None:
-        """The lock's file descriptor, or None while a server, or somebody starting one, holds it."""
-        descriptor = os.open(self.root / f"{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return lock(self.root / f"{self.name}.lock")
 
     def runs(self) -> bool:
-        """Whether a server runs on this folder, or somebody is starting one."""
-        lock = self._lock() if self.root.exists() else -1
-        if lock is not None and lock >= 0:
-            os.close(lock)
-        return lock is None
+        """Return True if the server runs, or is being started."""
+        if not self.root.exists():
+            return False
+        descriptor = self._lock()
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
 
     def start(self) -> tuple[str, bool]:
-        """Start the server unless it runs; returns its URL, and whether this call started it."""
+        """Start the server unless it runs; returns its URL, and whether this call started it. Raises ServiceError."""
         self.root.mkdir(parents=True, exist_ok=True)
         launches = 0
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            lock = self._lock()
-            if lock is not None:
+            descriptor = self._lock()
+            if descriptor is not None:
                 try:
                     if launches == LAUNCHES:
                         break
-                    self._launch(lock)
+                    self._launch(descriptor)
                     launches += 1
                 finally:
-                    os.close(lock)
-            url = self.url(self._state())
-            if url is not None and self.answers(url):
-                return url, launches > 0
+                    os.close(descriptor)
+            state = self._state()
+            if "pid" in state and self.answers(self.url(state)):
+                return self.url(state), launches > 0
             time.sleep(0.02)
         raise ServiceError(f"{self.name} does not start; see {self.root}/{self.name}.log")
 
     def _launch(self, lock: int) -> None:
         if self._process is not None:
-            self._process.wait()  # it holds the lock no more, so it has ended: somebody was quicker to take its port
+            self._process.wait()  # its lock is free, so it has exited: another program took its port first
         state = {"password": secrets.token_hex(16), **self._state()}
         state["port"] = free_port(state.get("port"))
-        self._keep({key: value for key, value in state.items() if key != "pid"})
+        self._save({key: value for key, value in state.items() if key != "pid"})
         self.prepare(state, lock)
         with open(self.root / f"{self.name}.log", "a") as log:
             self._process = process = subprocess.Popen(
@@ -114,47 +113,59 @@ class Server(ABC):
         assert process.stdin is not None
         process.stdin.write(self.configuration(state).encode())
         process.stdin.close()
-        self._keep({**state, "pid": process.pid})
+        self._save({**state, "pid": process.pid})
 
     def stop(self) -> bool:
-        """Stop the server and wait until it has gone; False if none ran."""
+        """Stop the server and wait until it has exited; returns False if it did not run. Raises ServiceError."""
         deadline = time.monotonic() + STOP_SECONDS
-        told = False
+        is_signalled = False
         while time.monotonic() < deadline:
             if not self.runs():
                 if self._process is not None:
                     self._process.wait()
-                return told
+                return is_signalled
             pid = self._state().get("pid")
-            if pid is not None and not told:
+            if pid is not None and not is_signalled:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, self.stop_signal)
-                told = True
+                is_signalled = True
             time.sleep(0.02)
         raise ServiceError(f"{self.name} does not stop; see {self.root}/{self.name}.log")
 
     def prepare(self, state: dict[str, Any], lock: int) -> None:
-        """Make its folder; processes that do so inherit the lock."""
+        """Create the data folder. Processes started for this inherit the lock."""
         self.data.mkdir(exist_ok=True)
 
     def configuration(self, state: dict[str, Any]) -> str:
+        """Return the text that the server reads from its standard input."""
         return ""
 
     @abstractmethod
     def command(self, state: dict[str, Any]) -> list[str]:
-        """What to run."""
+        """Return the command line of the server."""
 
     @abstractmethod
-    def url(self, state: dict[str, Any]) -> str | None:
-        """Where it is reached, None while it isn't started."""
+    def url(self, state: dict[str, Any]) -> str:
+        """Return the URL of the server."""
 
     @abstractmethod
     def answers(self, url: str) -> bool:
-        """Whether it can be used."""
+        """Return True if the server at this URL can be used."""
+
+
+def lock(path: Path) -> int | None:
+    """Lock this file and return a file descriptor that keeps the lock; None while another process has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def wheel(package: str) -> Path:
-    """The folder of an installed package, found without importing it: it would set itself up."""
+    """Return the folder of an installed package without importing it, which would have side effects."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ServiceError(f"{package} is not installed: pip install -r requirements-dev.txt, or set the server's URL")
@@ -162,7 +173,7 @@ def wheel(package: str) -> Path:
 
 
 def free_port(last: int | None) -> int:
-    """The port of last time if it is free, else any."""
+    """Return a free port on 127.0.0.1: `last` if it is free."""
     for port in (last or 0, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

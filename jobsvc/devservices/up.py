@@ -1,4 +1,4 @@
-"""Everything in one terminal, from the servers to a worker, and all of it gone after Ctrl-C."""
+"""`make up`: servers, migrations, API and worker in one terminal; Ctrl-C ends them all."""
 
 import contextlib
 import os
@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from types import FrameType
 
 from jobsvc import devservices
 from jobsvc.config import Settings
-from jobsvc.devservices import Postgres, ServiceError, Valkey
-from jobsvc.devservices.children import Child, is_left_behind, without_prefix
+from jobsvc.devservices import PLACEHOLDERS, Server, ServiceError
+from jobsvc.devservices.children import Child, is_used_by_orphan, without_prefix
 from jobsvc.devservices.folder import Folder
 from jobsvc.devservices.watcher import Watcher
 from jobsvc.masking import mask_passwords
@@ -20,113 +21,106 @@ from jobsvc.processes.orphans import stop_gently, when_orphaned
 from jobsvc.processes.timetable import EXIT_SECONDS
 from jobsvc.servers.listening import check_port
 
-LAST_RESORT_SECONDS = 2
-"""How long a child may take to end once it was told to hurry."""
+LAST_SECONDS = 2
+"""Time for a child process to exit after its second SIGTERM; then it is killed."""
 
 
 class Up:
-    """What `make up` started, and how it is stopped.
-
-    It has its folder as long as it lives; and should it be killed, a watcher ends what it has started.
-    """
+    """One `make up`: its child processes and servers. A watcher ends them if this process is killed."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
-        self._servers: list[devservices.Server] = []
+        self._servers: list[Server] = []
         self._watcher: Watcher | None = None
         self._running: subprocess.Popen[str] | None = None
-        self._signals = 0
-        self._patience = 0.0
+        self._is_stopping = False
+        self._stop_seconds = 0.0
 
     def run(self, parent: int | None = None) -> int:
         """Start everything, wait for Ctrl-C, stop everything; returns the exit status.
 
-        parent: a process with which all of it ends, too.
+        parent: the id of a process at whose end everything is stopped as well. Raises ServiceError and JobsvcError.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._signalled)
+            signal.signal(number, self._on_signal)
         if parent is not None:
             when_orphaned(parent, stop_gently)
         try:
             self._start()
-            while not self._signals:
-                if ended := [child for child in self._children if not child.runs()]:
+            while not self._is_stopping:
+                if ended := [child for child in self._children if not child.is_running()]:
                     raise ServiceError(f"the {ended[0].name} ended by itself: {ended[0].why_it_ended()}")
                 time.sleep(0.1)
             return 0
         finally:
             self._stop()
 
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._is_stopping = True
         for child in self._children:
-            child.tell()
+            child.stop()
         if self._running:
             self._running.terminate()
 
     def _start(self) -> None:
         settings = devservices.check_settings()
-        self._patience = settings.JOBSVC_SHUTDOWN_SECONDS + EXIT_SECONDS + LAST_RESORT_SECONDS
+        self._stop_seconds = settings.JOBSVC_SHUTDOWN_SECONDS + EXIT_SECONDS + LAST_SECONDS
         given = devservices.given_urls()
         os.environ.update(given)
-        # The folder is nobody's where nothing is embedded.
-        folder = Folder(devservices.data_dir()) if len(given) < len(devservices.STAND_INS) else None
+        embedded = devservices.servers(given)
+        folder = Folder(devservices.data_dir()) if embedded else None
         if folder and folder.exists:
-            folder.take(self._patience)
-        self._run("-c", "import jobsvc.rqsettings", **{**devservices.STAND_INS, **given})  # loads the handlers
-        if self._signals:
+            folder.take(self._stop_seconds)
+        self._run("-c", "import jobsvc.rqsettings", **{**PLACEHOLDERS, **given})  # checks the handlers
+        if self._is_stopping:
             return
-        deadline = time.monotonic() + self._patience
-        while is_left_behind(settings.PORT) and time.monotonic() < deadline and not self._signals:
-            time.sleep(0.1)
-        check_port(settings.host_address, settings.PORT)
+        self._wait_for_port(settings)
         if folder:
-            folder.take(self._patience)
-        self._watch(folder)
-        self._announce_servers(given)
+            folder.take(self._stop_seconds)
+        self._watcher = self._start_watcher(folder, embedded)
         urls, self._servers = devservices.start()
         os.environ.update(urls)
         self._run("-m", "flask", "--app", "wsgi", "db", "upgrade")
-        if self._signals:
+        if self._is_stopping:
             return
-        self._start_programs(settings)
-        shown = {
-            name: url if name not in given else mask_passwords(url.partition("?")[0]) for name, url in urls.items()
-        }
-        if all(child.runs() for child in self._children) and not self._signals:
-            print(_banner(settings, **shown), flush=True)
+        self._start_programs(settings, self._watcher)
+        if not self._is_stopping and all(child.is_running() for child in self._children):
+            masked = {name: mask_passwords(url.partition("?")[0]) for name, url in given.items()}
+            print(_banner(settings, {**urls, **masked}), flush=True)
 
-    def _watch(self, folder: Folder | None) -> None:
+    def _wait_for_port(self, settings: Settings) -> None:
+        """Wait while a program of a killed `make up` uses the port. Raises ConfigError if another program does."""
+        deadline = time.monotonic() + self._stop_seconds
+        while is_used_by_orphan(settings.PORT) and time.monotonic() < deadline and not self._is_stopping:
+            time.sleep(0.1)
+        check_port(settings.host_address, settings.PORT)
+
+    def _start_watcher(self, folder: Folder | None, embedded: Sequence[Server]) -> Watcher:
+        """Start a watcher for the servers that will be started here, also if their start is interrupted."""
         lock = folder.watcher_lock() if folder else None
-        self._watcher = Watcher(devservices.data_dir(), self._patience, lock)
+        watcher = Watcher.start(self._stop_seconds, lock)
         if lock is not None:
-            os.close(lock)  # the watcher has it now
+            os.close(lock)  # the watcher has inherited it
+        for server in embedded:
+            if not server.runs():
+                watcher.add_server(server.name)
+        return watcher
 
-    def _announce_servers(self, given: dict[str, str]) -> None:
-        """Have the watcher stop the servers that are about to be started here, also if that is cut short."""
-        assert self._watcher
-        for variable, kind in (("DATABASE_URL", Postgres), ("REDIS_URL", Valkey)):
-            server = kind(devservices.data_dir())
-            if variable not in given and not server.runs():
-                self._watcher.add_server(server.name)
-
-    def _start_programs(self, settings: Settings) -> None:
-        """Start the API and the worker, and wait until the API answers, one of them ends, or a signal comes."""
-        assert self._watcher
+    def _start_programs(self, settings: Settings, watcher: Watcher) -> None:
+        """Start the API and the worker; wait until the API answers, one of them ends, or a signal comes."""
         for name, program in (("api", "serve"), ("worker", "worker")):
-            arguments = ("-m", "jobsvc.devservices.program", str(os.getpid()), str(self._watcher.pid), program)
-            child = Child(name, *arguments)
+            arguments = ("-m", "jobsvc.devservices.program", str(os.getpid()), str(watcher.pid), program)
+            child = Child.start(name, *arguments)
             self._children.append(child)
-            self._watcher.add_program(child.process.pid)
+            watcher.add_program(child.process.pid)
         api = self._children[0]
-        # Another program may have taken the port meanwhile, and would answer as well.
-        while not (api.listens(settings.PORT) and _answers(settings.host_address, settings.PORT)):
-            if self._signals or not all(child.runs() for child in self._children):
+        while not (api.serves and _answers(settings.host_address, settings.PORT)):
+            if self._is_stopping or not all(child.is_running() for child in self._children):
                 return
             time.sleep(0.05)
 
     def _run(self, *arguments: str, **variables: str) -> None:
-        """Run Python to its end, which a signal brings about. Raises ServiceError, its last line, if it fails."""
+        """Run Python with these arguments until it exits, or a signal comes. Raises ServiceError with its last line."""
         self._running = process = subprocess.Popen(
             [sys.executable, *arguments],
             env={**os.environ, **variables},
@@ -139,58 +133,55 @@ class Up:
         )
         if self._watcher:
             self._watcher.add_program(process.pid)
-        if self._signals:
-            process.terminate()  # it came before the process could be told
+        if self._is_stopping:
+            process.terminate()  # race: the signal came before `_running` was set
         out, errors = process.communicate()
         self._running = None
-        if process.returncode and not self._signals:
-            lines = errors.split("\n") + out.split("\n")
-            ours = [line for line in lines if line.startswith("jobsvc: ")] or [line for line in lines if line.strip()]
+        if process.returncode and not self._is_stopping:
+            lines = [line for line in errors.split("\n") + out.split("\n") if line.strip()]
+            ours = [line for line in lines if line.startswith("jobsvc: ")] or lines
             raise ServiceError(without_prefix(ours[-1]) if ours else f"exit status {process.returncode}: {arguments}")
 
     def _stop(self) -> None:
         for child in self._children:
-            if not child.was_told:
-                child.tell()
-        for patience in (self._patience, LAST_RESORT_SECONDS):
-            deadline = time.monotonic() + patience
-            while any(child.runs() for child in self._children) and time.monotonic() < deadline:
+            if not child.is_stopping:
+                child.stop()
+        for seconds in (self._stop_seconds, LAST_SECONDS):
+            deadline = time.monotonic() + seconds
+            while any(child.is_running() for child in self._children) and time.monotonic() < deadline:
                 time.sleep(0.05)
             for child in self._children:
-                child.tell()
+                child.stop()
         for child in self._children:
-            child.kill_rest()
-            child.reader.join(1)
+            child.kill_session()
         for server in reversed(self._servers):
             server.stop()
         if self._watcher:
             self._watcher.end()
         if self._children or self._servers:
-            with contextlib.suppress(OSError):  # the terminal may have gone
+            with contextlib.suppress(OSError):  # the terminal may be closed
                 print("jobsvc: all stopped", flush=True)
 
 
-def _banner(settings: Settings, DATABASE_URL: str, REDIS_URL: str) -> str:  # noqa: N803  # the variables' names
+def _banner(settings: Settings, urls: dict[str, str]) -> str:
     key, hint = ("", "") if settings.is_open else (' -H "Authorization: Bearer $KEY"', "  (KEY: one that may write)")
     post = f"""curl -X POST {settings.address}/jobs{key} -H "Content-Type: application/json" -d '{{}}'{hint}"""
     return (
         f"\njobsvc is up; Ctrl-C stops all of it.\n"
         f"  API        {settings.address}/jobs\n"
         f"  dashboard  {settings.address}/rq/\n"
-        f"  Postgres   {DATABASE_URL}\n"
-        f"  Redis      {REDIS_URL}\n\n"
+        f"  Postgres   {urls['DATABASE_URL']}\n"
+        f"  Redis      {urls['REDIS_URL']}\n\n"
         f"  Try it:    {post}\n"
     )
 
 
 def _answers(address: str, port: int) -> bool:
-    """Return True if an HTTP server answers there. No proxy is asked, whatever the environment says."""
-    connection = HTTPConnection({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port, timeout=1)  # noqa: S104
-    try:
-        connection.request("GET", "/healthz")
-        connection.getresponse()
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+    """Return True if an HTTP server answers there. Doesn't use a proxy of the environment."""
+    with contextlib.closing(HTTPConnection(address, port, timeout=1)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            connection.getresponse()
+        except (OSError, HTTPException):
+            return False
     return True
