@@ -18,9 +18,6 @@ from jobsvc.strict_json import clean
 LAST_SECONDS = 0.5
 """Time for `work` to finish after `limited` has raised LimitReached in it."""
 
-CANCEL_LOOK_SECONDS = 1.0
-"""Seconds between checks for a cancel request."""
-
 CANCEL_NOTICE_SECONDS = 1.0
 """Seconds between `ctx.cancelled` becoming True and Cancelled being raised in the handler."""
 

@@ -5,7 +5,6 @@ import logging
 import math
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +14,7 @@ from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
-from jobsvc import handlers, jobs, logs, tracing
+from jobsvc import handlers, jobs, tracing
 from jobsvc.config import settings
 from jobsvc.db.engine import disconnect
 from jobsvc.dispatch import ownership
@@ -24,17 +23,14 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import attempt, failed, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import on_alarm
-from jobsvc.execution.result_json import UnserializableResult
+from jobsvc.execution.results import ResultWriter, Stored, log_results
 from jobsvc.execution.watchdog import StandaloneDeadline
-from jobsvc.jobs import AttemptResult, Dispatch, Failure, JobTransition, StartedAttempt
+from jobsvc.jobs import AttemptResult, Dispatch, JobTransition
 from jobsvc.processes import forks
-from jobsvc.servers.outages import Backoff
-from jobsvc.states import WAITING, Outcome, Status
+from jobsvc.servers.outages import OutageTracker
+from jobsvc.states import Outcome, Status
 
 logger = logging.getLogger("jobsvc.worker")
-
-TOGETHER = 10
-"""If more results than this arrive at once, completed jobs share one log line."""
 
 MOST_PLACES = 1000
 """Largest concurrency limit of a key."""
@@ -90,10 +86,10 @@ def run(job_id: str) -> Any:
         watch = StandaloneDeadline(
             started[0],
             log,
-            abandon=lambda reason: record(with_progress_and_logs(failed(started[0], reason), watch, log)),
+            abandon=lambda reason: _store(with_progress_and_logs(failed(started[0], reason), watch, log)),
         )
-        end, verdict = record(attempt(started[0], watch, log))
-        tell(started[0], end, verdict)
+        end, verdict = _store(attempt(started[0], watch, log))
+        log_results([(started[0], end, verdict)])
         if verdict and verdict.concurrency_key:
             dispatch_withheld({verdict.concurrency_key}, rq_job.connection)
     finally:
@@ -108,47 +104,20 @@ def run(job_id: str) -> Any:
     raise AttemptFailed(failure_text(end))
 
 
+def _store(result: AttemptResult) -> Stored:
+    """Write a result to Postgres; waits while Postgres is unavailable."""
+    postgres = OutageTracker("Postgres", StoreUnavailable)
+    writer = ResultWriter(postgres)
+    while (stored := writer.write([result])) is None:
+        time.sleep(postgres.pause)
+    return stored[0]
+
+
 def failure_text(end: AttemptResult) -> str:
     """Return the text that RQ shows for an attempt that did not complete."""
     if end.failure is None:
         return CANCELLED
     return end.failure.traceback or f"{end.failure.type}: {end.failure.message}"
-
-
-def record(end: AttemptResult) -> tuple[AttemptResult, JobTransition | None]:
-    """Store one result as `store` does; retries until Postgres is available."""
-    backoff = Backoff()
-    is_told = False
-    while True:
-        try:
-            return store([end])[0]
-        except StoreUnavailable as error:
-            if not is_told:
-                logger.warning("%s: its outcome waits for Postgres: %s", end.job_id, error)
-            is_told = True
-            time.sleep(backoff.next())
-
-
-def store(ends: list[AttemptResult]) -> list[tuple[AttemptResult, JobTransition | None]]:
-    """Write attempt results to Postgres; returns (result, transition) pairs in order.
-
-    transition is None if the lease had been lost. A result that Postgres rejects is replaced by a failure.
-    Raises StoreUnavailable; then either nothing or everything is stored, and it is safe to call again.
-    """
-    try:
-        verdicts = {verdict.job_id: verdict for verdict in jobs.finish(ends)}
-        return [(end, verdicts.get(end.job_id)) for end in ends]
-    except StoreUnavailable:
-        raise
-    except Exception as error:
-        if len(ends) > 1:
-            return [stored for end in ends for stored in store([end])]
-        [end] = ends
-        logger.exception("%s: its outcome can't be stored", end.job_id)
-        refused = Failure(UnserializableResult.__name__, f"the outcome can't be stored: {type(error).__name__}")
-        if end.failure == refused:
-            raise
-        return store([AttemptResult(end.job_id, end.fence, Outcome.FAILED, failure=refused)])
 
 
 _told_of: set[str] = set()
@@ -187,35 +156,6 @@ def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
         with contextlib.suppress(StoreUnavailable):
             if claimed:
                 jobs.release(one.job_id for one in claimed)
-
-
-def tell_all(ended: list[tuple[StartedAttempt, AttemptResult, JobTransition | None]]) -> None:
-    """Log the results of attempts, one line each; if there are many, one line for all that completed."""
-    completed: Counter[str] = Counter()
-    for started, end, verdict in ended:
-        if len(ended) > TOGETHER and verdict and verdict.status == Status.COMPLETED:
-            completed[started.type] += 1
-        else:
-            tell(started, end, verdict)
-    if completed:
-        logger.info("completed %s", ", ".join(f"{number} of {type_}" for type_, number in completed.items()))
-
-
-def tell(started: StartedAttempt, end: AttemptResult, verdict: JobTransition | None) -> None:
-    """Log the result of an attempt."""
-    with logs.About(str(started.job_id), started.type, started.attempt):
-        _tell(started, end, verdict)
-
-
-def _tell(started: StartedAttempt, end: AttemptResult, verdict: JobTransition | None) -> None:
-    name = f"{started.type} {started.job_id} attempt {started.attempt} of {started.max_attempts}"
-    reason = f" ({end.failure.type}: {end.failure.message})" if end.failure else ""
-    if verdict is None:
-        logger.warning("%s %s, but the job was no longer this worker's", name, end.outcome)
-    elif verdict.status in WAITING:
-        logger.info("%s %s, again at %s%s", name, end.outcome, verdict.due_at.isoformat(" ", "milliseconds"), reason)
-    else:
-        logger.info("%s %s%s", name, end.outcome, reason)
 
 
 def plan_retries(rq_job: RQJob, verdict: JobTransition) -> None:

@@ -18,6 +18,7 @@ from jobsvc.config import settings
 from jobsvc.dispatch.rq_names import ids_in
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import failed
+from jobsvc.execution.lease_keeper import LeaseKeeper
 from jobsvc.execution.reporter import Report
 from jobsvc.jobs import AttemptResult, StartedAttempt, lost
 from jobsvc.processes.timetable import STORE_SECONDS
@@ -30,7 +31,7 @@ from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.reports import Reports
 from jobsvc.worker.running import FinishedAttempt, JobSource, RunningJob
-from jobsvc.worker.supervisor import check_all, keep_leases
+from jobsvc.worker.supervisor import check_all
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
 logger = logging.getLogger("jobsvc.worker")
@@ -84,7 +85,7 @@ class BatchRunner:
     def run(self, job_ids: list[str]) -> None:
         """Run these jobs, and others taken while they run, until none is left."""
         if self._keeper is None:
-            self._keeper = Thread(target=keep_leases, args=(self._leased,), daemon=True)
+            self._keeper = Thread(target=LeaseKeeper(self._leased).run, daemon=True)
             self._keeper.start()
         try:
             self._start(job_ids)
@@ -183,7 +184,7 @@ class BatchRunner:
             is_isolated = handler is not None and handler.isolated
             is_too_much = is_isolated and sum(job.child.is_for_one for job in self.running.values()) >= self._threads
             child = self.children.for_one() if is_isolated and not is_too_much else self.children.for_many()
-            job = RunningJob(one, self._free.pop(), child, since, renew_at=since + self._lease / 3)
+            job = RunningJob(one, self._free.pop(), child, since)
             self.running[job.slot] = job
             if is_too_much:
                 self._return_unstarted(job)

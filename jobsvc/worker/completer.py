@@ -1,6 +1,5 @@
 """Buffer of attempt results until Postgres stores and RQ shows them, in batches and across outages."""
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -8,11 +7,9 @@ from dataclasses import replace
 
 from redis import RedisError
 
-from jobsvc.execution.rq_entry import store, tell_all
+from jobsvc.execution.results import ResultWriter, log_results
 from jobsvc.servers.outages import Backoff, OutageTracker
 from jobsvc.worker.running import FinishedAttempt, RunningJob
-
-logger = logging.getLogger("jobsvc.worker")
 
 FLUSH_AT, FLUSH_SECONDS = 100, 0.003
 """Flush when this many results are buffered, when the oldest is this old (seconds), or when the worker is idle."""
@@ -22,7 +19,7 @@ class Completer:
     """Results not stored yet, and stored ones that RQ doesn't show yet. `show` may raise RedisError."""
 
     def __init__(self, postgres: OutageTracker, show: Callable[[list[FinishedAttempt]], None]) -> None:
-        self._postgres, self._show = postgres, show
+        self._postgres, self._writer, self._show = postgres, ResultWriter(postgres), show
         self._unstored: list[FinishedAttempt] = []
         self._stored: list[FinishedAttempt] = []
         self._first = self._next_flush = self._next_show = 0.0
@@ -56,19 +53,14 @@ class Completer:
 
     def flush(self) -> list[FinishedAttempt]:
         """Store the buffered results; returns them with their transitions, [] while Postgres is unavailable."""
-        stored = None
-        with self._postgres:
-            stored = store([one.result for one in self._unstored])
+        stored = self._writer.write([one.result for one in self._unstored])
         if stored is None:
-            if not self._next_flush:
-                first = self._unstored[0].result.job_id
-                logger.warning("%s: its outcome waits for Postgres, of %d", first, len(self._unstored))
             self._next_flush = time.monotonic() + self._postgres.pause
             return []
         self._next_flush = 0.0
         pairs = zip(self._unstored, stored, strict=True)
         finished = [replace(one, result=result, transition=transition) for one, (result, transition) in pairs]
-        tell_all([(one.job.started, one.result, one.transition) for one in finished])
+        log_results([(one.job.started, one.result, one.transition) for one in finished])
         self._unstored = []
         self._stored += finished
         return finished

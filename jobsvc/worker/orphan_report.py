@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
-from jobsvc import jobs
 from jobsvc.execution.attempt import with_lines
 from jobsvc.execution.reporter import Running
+from jobsvc.execution.results import store_results
 from jobsvc.jobs import AttemptResult, StartedAttempt, lost, returned_uncounted
 from jobsvc.processes.orphans import end_group, kill_descendants
 
@@ -50,7 +50,7 @@ def end_in_place_of_worker(
     ]
     try:
         if ends:
-            jobs.finish(ends)
+            store_results(ends)
             logger.warning("the worker died; %d jobs ended or went back in its place", len(ends))
     except Exception as error:
         logger.warning("the worker died, and Postgres can't be told; %d leases lapse: %s", len(ends), error)

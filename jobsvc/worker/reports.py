@@ -112,7 +112,7 @@ class Reports:
 
 def _settled(reported: Iterable[RunningJob], stored: Collection[tuple[UUID, int]]) -> list[RunningJob]:
     """Return the jobs whose reports are stored, or never will be because the lease is lost."""
-    return [job for job in reported if (job.started.job_id, job.started.fence) in stored or job.renew_at == math.inf]
+    return [job for job in reported if (job.started.job_id, job.started.fence) in stored or job.has_lost_lease]
 
 
 def _each(store: Callable[[Sequence[Item]], set[tuple[UUID, int]]], items: Sequence[Item]) -> set[tuple[UUID, int]]:

@@ -18,10 +18,10 @@ class RunningJob:
     slot: int
     child: ChildProcess
     since: float
-    renew_at: float
     execution_id: str = ""  # RQ's, once RQ shows it as started
     is_cancel_requested: bool = False
     is_stopped_by_rq: bool = False
+    has_lost_lease: bool = False
     is_ended: bool = False
     stop_by: float = math.inf  # deadline of the handler after a request to stop
     overdue: BaseException | None = None  # why its process is to be killed
@@ -32,6 +32,19 @@ class RunningJob:
     def called_at(self) -> float:
         """Return when its handler was called; 0 before."""
         return self.child.called_at(self.slot)
+
+    @property
+    def is_running(self) -> bool:
+        """Return True while its handler runs."""
+        return bool(self.called_at) and not self.is_ended
+
+    def on_cancel(self) -> None:
+        """Request a cancel. From any thread."""
+        self.is_cancel_requested = True
+
+    def on_lost(self) -> None:
+        """Record that the lease was lost. From the lease keeper's thread."""
+        self.has_lost_lease = True
 
     def completed(self) -> AttemptResult:
         """Return a success without a result, progress or log lines."""

@@ -1,32 +1,25 @@
-"""Supervision of a worker's running jobs: timeouts, cancels, shutdown and leases."""
+"""Supervision of a worker's running jobs: timeouts, cancels and shutdown."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from jobsvc import jobs
 from jobsvc.config import settings
-from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.deadline import (
     CANCEL_GRACE_SECONDS,
-    CANCEL_LOOK_SECONDS,
     CANCEL_NOTICE_SECONDS,
     AttemptTimeout,
     Cancelled,
     HandBack,
 )
 from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
-from jobsvc.servers.outages import Backoff
 from jobsvc.worker.child import ChildProcess
 from jobsvc.worker.child_pool import ChildPool
 from jobsvc.worker.messages import Cancel, Interrupt, SendPartialResult
 from jobsvc.worker.running import RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
-
-OLD_SECONDS = 0.1
-"""Attempts younger than this are not checked for a cancel request."""
 
 CANCEL_DRAIN_SECONDS = 1.0
 """Grace period for the other jobs in a child process that will be killed because one handler ignored a cancel."""
@@ -93,42 +86,3 @@ def _is_to_be_killed(child: ChildProcess, running: Collection[RunningJob]) -> bo
     """Return True if only handlers that did not stop run there, or the time of all others is up."""
     now = time.monotonic()
     return now >= child.kill_at or all(one.overdue and (one.partial_result or now >= one.stop_by) for one in running)
-
-
-def keep_leases(held: Callable[[], list[RunningJob]]) -> None:
-    """Renew leases and check for cancels, for ever; run in a thread, so that nothing delays it."""
-    lease = settings().JOBSVC_LEASE_SECONDS
-    backoff, failed_pause = Backoff(lease / 3), 0.0
-    while True:
-        time.sleep(max(min(CANCEL_LOOK_SECONDS, lease / 3), failed_pause))
-        try:
-            _renew([one for one in held() if time.monotonic() >= one.renew_at], lease)
-            _look_for_cancels([one for one in held() if time.monotonic() - one.since > OLD_SECONDS])
-            backoff.reset()
-            failed_pause = 0.0
-        except StoreUnavailable as error:
-            failed_pause = backoff.next()
-            logger.debug("the leases can't be renewed: %s", error)
-        except Exception:
-            failed_pause = backoff.next()
-            logger.exception("the leases can't be renewed")
-
-
-def _renew(due: list[RunningJob], lease: float) -> None:
-    if not due:
-        return
-    now = time.monotonic()
-    kept = jobs.renew([one.started for one in due], lease)
-    for one in due:
-        one.renew_at = now + lease / 3
-        # Race: storing a result, which may be under way now, gives up the lease as well.
-        if one.started.job_id not in kept and one.called_at and not one.is_ended:
-            one.renew_at = math.inf
-            logger.warning("%s lost its lease; its outcome will not count", one.started.job_id)
-
-
-def _look_for_cancels(old: list[RunningJob]) -> None:
-    by_id = {one.started.job_id: one for one in old if not one.is_cancel_requested}
-    if by_id:
-        for job_id in jobs.cancel_requested([one.started for one in by_id.values()]):
-            by_id[job_id].is_cancel_requested = True

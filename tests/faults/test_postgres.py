@@ -137,7 +137,7 @@ def test_a_worker_keeps_the_outcome_that_it_holds(ground: Ground, tmp_path: Path
     job_id = service.post("NOTE", payload, retry={"max": 0})
     service.until(job_id, "PROCESSING")
     kill(ground.postgres)
-    eventually(lambda: "its outcome waits for Postgres" in worker.output)
+    eventually(lambda: "result waits for Postgres" in worker.output)
     ground.postgres.start()
     job = service.until(job_id, ending, timeout=30)
     assert job["attempts"] == 1
@@ -193,7 +193,7 @@ def test_an_outcome_may_wait_longer_than_rq_lets_a_process_live(ground: Ground, 
     worker = impatient_worker(ground, job_id)
     service.until(job_id, "PROCESSING")
     ground.postgres.stop()
-    eventually(lambda: "its outcome waits for Postgres" in worker.output)
+    eventually(lambda: "result waits for Postgres" in worker.output)
     time.sleep(6)  # so five seconds have passed for sure
     ground.postgres.start()
     assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 1

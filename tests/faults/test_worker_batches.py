@@ -113,6 +113,36 @@ def test_a_worker_killed_in_the_midst_of_a_batch(ground: Ground, notes: Path) ->
     assert "the worker died" in worker.output
 
 
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''22000''; END';
+CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW
+    WHEN (NEW.status = 'COMPLETED' AND NEW.payload ? 'refused') EXECUTE FUNCTION refuse()
+"""
+"""Makes Postgres refuse the success of each job with `refused` in its payload."""
+
+
+def test_result_refused_by_postgres_costs_no_other_result_when_the_worker_dies(ground: Ground, notes: Path) -> None:
+    """One of the jobs stops the worker, so that its child process is left with the results of those that follow."""
+    service = ground.service
+    ground.sql(REFUSE)
+    service.worker()
+    warm_up(ground)
+    [pid] = {one["pid"] for one in service.client.get("/workers").json()["workers"]}
+    stop = {"type": "STRIKE", "payload": {"whom": ["worker"], "signal": signal.SIGSTOP, "notes": str(notes)}, **AGAIN}
+    quick = [
+        {"type": "NOTE", "payload": {"path": str(notes), "silent": place % 2 == 0}, **AGAIN} for place in range(10)
+    ]
+    refused = {"type": "NOTE", "payload": {"path": str(notes), "refused": True}, "retry": {"max": 0}}
+    slow = {"type": "NOTE", "payload": {"path": str(notes), "seconds": 60}, "retry": {"max": 0}}
+    job_ids = post(service, [*quick, stop, *quick, refused, *quick, slow])
+    slow_id, refused_id = job_ids.pop(), job_ids.pop(21)
+    eventually(lambda: notes.exists() and slow_id in runs(notes), pause=0.002)
+    os.kill(pid, signal.SIGKILL)
+    the_others_ran_once(ground, notes, job_ids)
+    assert service.until(refused_id, "FAILED")["error"]["type"] == "UnserializableResult"
+    assert sorted(history(ground)) == sorted([(refused_id, "failed"), (slow_id, "lost")])
+
+
 def test_a_worker_killed_from_outside(ground: Ground, notes: Path) -> None:
     service = ground.service
     service.worker()
