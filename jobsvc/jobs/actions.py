@@ -41,15 +41,18 @@ def cancel(job_id: UUID, versions: Versions = None) -> Job:
     """
     with transaction() as connection:
         require_version(connection, job_id, versions)
-        moved = cancel_these(connection, [job_id], CANCELLABLE)
-        return _moved(connection, job_id, moved, "cancelled", CANCELLABLE)
+        cancelled = cancel_these(connection, [job_id], CANCELLABLE)
+        return _changed(connection, job_id, cancelled, how="cancelled", among=CANCELLABLE)
 
 
 def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Status]:
-    """Cancel the given jobs that have one of the statuses `among`; returns the new status of each."""
+    """Cancel those of the jobs that have a status in `among`, within the caller's transaction.
+
+    Returns the new status of each: CANCELLED, or PROCESSING if its attempt is yet to be stopped.
+    """
     waits = Job.status.in_(WAITING)
     locked = _lock(job_ids, among)
-    call_off = (
+    cancel = (
         update(Job)
         .where(Job.id == locked.c.id)
         .values(
@@ -60,10 +63,9 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
         )
         .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
     )
-    counted = counting(call_off, lambda job: Count(Event.DROPPED, job.status))
-    moved = connection.execute(counted).all()
-    announce(connection, [job.id for job in moved if job.webhook_url])
-    return {job.id: Status(job.status) for job in moved}
+    cancelled = connection.execute(counting(cancel, lambda job: Count(Event.DROPPED, job.status))).all()
+    announce(connection, [job.id for job in cancelled if job.webhook_url])
+    return {job.id: Status(job.status) for job in cancelled}
 
 
 @retrying
@@ -77,20 +79,23 @@ def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
     with transaction() as connection:
         require_version(connection, job_id, versions)
         dispatches = retry_these(connection, [job_id], RETRYABLE)
-        return _moved(connection, job_id, dispatches, "retried", RETRYABLE), dispatches[0]
+        return _changed(connection, job_id, dispatches, how="retried", among=RETRYABLE), dispatches[0]
 
 
 def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
-    """Retry the given jobs that have one of the statuses `among`: all, or none if UniqueKeyTaken is raised."""
+    """Retry those of the jobs that have a status in `among`, within the caller's transaction; returns dispatches.
+
+    Raises UniqueKeyTaken; the caller's transaction must be rolled back then.
+    """
     locked = _lock(job_ids, among)
-    start_over = (
+    restart = (
         update(Job)
         .where(Job.id == locked.c.id)
         .values(
             status=Status.PENDING,
             max_attempts=Job.attempts + 1 + func.cardinality(Job.retry_intervals),
             due_at=now(),
-            dispatched_at=now(),  # by the caller, as with a new job
+            dispatched_at=now(),  # the caller dispatches it, like a new job
             run_at=null(),
             expires_at=null(),
             expiry_met=null(),
@@ -101,7 +106,7 @@ def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence
         .returning(Job, seconds_until(Job.due_at).label("wait"))
     )
     try:
-        return [as_dispatch(job) for job in connection.execute(counting(start_over, lambda job: Count(Event.REVIVED)))]
+        return [as_dispatch(job) for job in connection.execute(counting(restart, lambda job: Count(Event.REVIVED)))]
     except IntegrityError as error:
         if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == "jobs_unique_key":
             raise UniqueKeyTaken("another unfinished job has its uniqueKey now") from error
@@ -116,9 +121,9 @@ def remove(job_id: UUID, versions: Versions = None) -> None:
     """
     with transaction() as connection:
         require_version(connection, job_id, versions)
-        gone = connection.execute(delete(Job).where(Job.id == job_id, Job.status.in_(ENDED)).returning(Job.id)).all()
-        if not gone:
-            _moved(connection, job_id, gone, "deleted", ENDED)
+        delete_ended = delete(Job).where(Job.id == job_id, Job.status.in_(ENDED))
+        if not connection.execute(delete_ended).rowcount:
+            _changed(connection, job_id, [], how="deleted", among=ENDED)
 
 
 def unfinished(job_ids: Sequence[UUID]) -> set[UUID]:
@@ -133,10 +138,10 @@ def _lock(job_ids: Sequence[UUID], among: Sequence[Status]) -> Any:
     return wanted.order_by(Job.id).with_for_update().cte("locked")
 
 
-def _moved(connection: Connection, job_id: UUID, moved: Sized, how: str, among: Sequence[Status]) -> Job:
-    """Return the job after the transition. Raises WrongState or JobNotFound if `moved` is empty."""
+def _changed(connection: Connection, job_id: UUID, changes: Sized, how: str, among: Sequence[Status]) -> Job:
+    """Return the job after the action. Raises JobNotFound, and WrongState if it caused no changes."""
     job = load(Session(connection), job_id)
-    if not moved:
+    if not changes:
         raise WrongState(f"the job was {job.status}; only one that is {' or '.join(among)} can be {how}")
     return job
 
@@ -151,7 +156,7 @@ _key_is_taken = exists().where(
 
 
 def cancel_all(wanted: Filter) -> Iterator[dict[UUID, Status]]:
-    """Cancel all matching unfinished jobs; yields, for each committed batch, the new status by job id."""
+    """Cancel all matching unfinished jobs; yields the new status by job id of each committed batch."""
     among = _allowed(wanted, CANCELLABLE)
     for batch in _batches(wanted, among):
         yield _cancel([job.id for job in batch], among)
@@ -226,13 +231,13 @@ def _allowed(wanted: Filter, statuses: Sequence[Status]) -> list[Status]:
 
 def _batches(wanted: Filter, among: Sequence[Status]) -> Iterator[Sequence[Row[UUID, str, str | None, bool]]]:
     """Yield batches of matching jobs in the order of their ids, each as of the time when it was read."""
-    begun, after = None, UUID(int=0)
+    first_read_at, after = None, UUID(int=0)
     while among:
         with transaction() as connection:
-            begun = begun or connection.scalar(select(now()))
+            first_read_at = first_read_at or connection.scalar(select(now()))
             batch = connection.execute(
                 select(Job.id, Job.type, Job.unique_key, _key_is_taken.label("key_is_taken"))
-                .where(*wanted.conditions(), Job.status.in_(among), Job.id > after, Job.created_at <= begun)
+                .where(*wanted.conditions(), Job.status.in_(among), Job.id > after, Job.created_at <= first_read_at)
                 .order_by(Job.id)
                 .limit(BATCH)
             ).all()

@@ -51,8 +51,8 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
             .with_for_update(skip_locked=True)
             .cte("old")
         )
-        gone = connection.scalars(delete(Job).where(Job.id == old.c.id).returning(Job.id)).all()
-    return Pruned(list(gone), max(gone) if len(gone) == limit else last or LOWEST)
+        deleted = connection.scalars(delete(Job).where(Job.id == old.c.id).returning(Job.id)).all()
+    return Pruned(list(deleted), max(deleted) if len(deleted) == limit else last or LOWEST)
 
 
 def trim_history(connection: Connection, job_id: UUID, fence: int) -> None:

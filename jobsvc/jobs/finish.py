@@ -183,7 +183,7 @@ _finish = counting(
 def finish(results: Sequence[AttemptResult]) -> list[JobTransition]:
     """Store the results of these attempts in one transaction.
 
-    Returns the transition of each job whose attempt still held its lease. Other results are not stored:
+    Returns the transition of each job whose attempt still had its lease. Other results are not stored:
     the lease had been lost, and the job's state was decided elsewhere. Raises StoreUnavailable.
     """
     with transaction() as connection:

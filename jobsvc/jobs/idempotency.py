@@ -37,8 +37,10 @@ class Answer:
 
 
 @retrying
-def submit_once(key: RequestKey, new: Sequence[NewJob], tell: Callable[[list[Submitted]], dict[str, Any]]) -> Answer:
-    """Store jobs and the reply that `tell` makes of them in one transaction, or return the key's stored reply.
+def submit_once(
+    key: RequestKey, new: Sequence[NewJob], make_reply: Callable[[list[Submitted]], dict[str, Any]]
+) -> Answer:
+    """Store jobs and the reply made of them in one transaction, or return the key's stored reply.
 
     Raises KeyUnderWay while another request with this key is in progress, and KeyReused if the key was used
     with a different request.
@@ -48,17 +50,17 @@ def submit_once(key: RequestKey, new: Sequence[NewJob], tell: Callable[[list[Sub
         if not connection.scalar(select(func.pg_try_advisory_xact_lock(number))):
             raise KeyUnderWay("a request with this key is under way; try again when it has been answered")
         # A separate statement, to see what the lock's previous holder committed.
-        if first := _remembered(connection, key):
+        if first := _stored_reply(connection, key):
             if first.fingerprint != key.fingerprint:
                 raise KeyReused("this key was used with another request; take a new one")
             return Answer(first.reply, [], replayed=True)
         submitted = store(connection, new)
-        reply = tell(submitted)
-        _remember(connection, key, reply)
+        reply = make_reply(submitted)
+        _store_reply(connection, key, reply)
     return Answer(reply, submitted, replayed=False)
 
 
-def _remembered(connection: Connection, key: RequestKey) -> Any:
+def _stored_reply(connection: Connection, key: RequestKey) -> Any:
     return connection.execute(
         select(IdempotencyKey.fingerprint, IdempotencyKey.reply).where(
             IdempotencyKey.owner == key.owner,
@@ -68,7 +70,7 @@ def _remembered(connection: Connection, key: RequestKey) -> Any:
     ).one_or_none()
 
 
-def _remember(connection: Connection, key: RequestKey, reply: dict[str, Any]) -> None:
+def _store_reply(connection: Connection, key: RequestKey, reply: dict[str, Any]) -> None:
     row = {"fingerprint": key.fingerprint, "reply": reply, "created_at": now()}
     connection.execute(
         insert(IdempotencyKey)

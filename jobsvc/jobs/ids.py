@@ -29,7 +29,7 @@ class _Source:
     def __init__(self) -> None:
         self._last = 0
         self._renew_lock()
-        os.register_at_fork(after_in_child=self._renew_lock)  # fork: another thread may have held it
+        os.register_at_fork(after_in_child=self._renew_lock)  # fork: another thread may have locked it
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
@@ -70,8 +70,8 @@ def first_id(at: float) -> UUID:
 def learn_clock(connection: Connection) -> None:
     """Query Postgres' time and add it as a sample; exact within a transaction, too."""
     asked_at = pgclock.seconds_since_boot()
-    told = connection.execute(select(func.clock_timestamp())).scalar_one()
-    pgclock.add_sample(told.timestamp(), asked_at, pgclock.seconds_since_boot())
+    now = connection.execute(select(func.clock_timestamp())).scalar_one()
+    pgclock.add_sample(now.timestamp(), asked_at, answered_at=pgclock.seconds_since_boot())
 
 
 _next_try = 0.0

@@ -87,7 +87,7 @@ class Portions:
 
     def add(self, new: Lines) -> None:
         """Record that `new` was stored and the portions it made superfluous were deleted."""
-        gone = self.superfluous(new)
-        while self._portions and self._portions[0][0] <= gone:
+        deleted = self.superfluous(new)
+        while self._portions and self._portions[0][0] <= deleted:
             self._portions.popleft()
         self._portions.append((new.last, len(new.lines), new.size))

@@ -171,7 +171,7 @@ def page(which: Filter, limit: int, below: UUID | None = None, dump: Callable[[J
 
     `dump` makes a job's JSON value. The page ends early once its JSON takes MAX_BYTES.
     Ids start with their time and never change, so that paging by `Page.next` shows each job once, however
-    many are added meanwhile. A job committed late, with an older id, may be missed but shifts no other.
+    many are added between two pages. A job committed late, with an older id, may be missed but shifts no other.
     """
     jobs: list[Job] = []
     texts: list[str] = []

@@ -84,9 +84,9 @@ def report(progress: Iterable[tuple[StartedAttempt, dict[str, Any]]]) -> Attempt
     Returns the attempts for which it was stored. The others have lost their leases, or their rows were locked.
     Raises StoreUnavailable.
     """
-    told = [{"id": str(started.job_id), "fence": started.fence, "progress": newest} for started, newest in progress]
+    records = [{"id": str(started.job_id), "fence": started.fence, "progress": newest} for started, newest in progress]
     with statement() as connection:
-        return {(job_id, fence) for job_id, fence in connection.execute(_store_progress, {"rows": told})}
+        return {(job_id, fence) for job_id, fence in connection.execute(_store_progress, {"rows": records})}
 
 
 def append_lines(chunks: Sequence[Chunk]) -> Attempts:
@@ -95,7 +95,7 @@ def append_lines(chunks: Sequence[Chunk]) -> Attempts:
     Doesn't change the version of a job. Returns the attempts for which lines were stored, as `report` does.
     Raises StoreUnavailable: the lines may have been stored then; storing them again is harmless.
     """
-    told = [
+    records = [
         {
             "id": str(chunk.started.job_id),
             "fence": chunk.started.fence,
@@ -107,4 +107,4 @@ def append_lines(chunks: Sequence[Chunk]) -> Attempts:
         for chunk in chunks
     ]
     with statement() as connection:
-        return {(job_id, fence) for job_id, fence in connection.execute(_store_lines, {"rows": told})}
+        return {(job_id, fence) for job_id, fence in connection.execute(_store_lines, {"rows": records})}

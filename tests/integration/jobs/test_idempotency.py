@@ -104,6 +104,6 @@ def test_a_key_that_is_being_used_again_is_not_pruned() -> None:
     submit()
     sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")
     with ThreadPoolExecutor(1) as pool, transaction() as connection:
-        idempotency._remember(connection, KEY, {})
+        idempotency._store_reply(connection, KEY, {})
         assert pool.submit(jobs.delete_old_keys, 10).result(timeout=5) == 0  # without waiting for it
     assert jobs.delete_old_keys(10) == 0
