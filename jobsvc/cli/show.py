@@ -59,7 +59,7 @@ def _pages(which: Filter, size: int) -> Iterator[Job]:
 @options.as_json
 def show(given: UUID | str, as_json: bool) -> None:
     """Show a job with its attempts and their logs."""
-    job, ended, lines = jobs.full_history(find_job(given))
+    job, ended, lines = jobs.history(find_job(given))
     whole, attempts = dump_job(job), dump_attempts(job, ended, lines)
     if as_json:
         print_json({"job": whole, "attempts": attempts})

@@ -1,7 +1,7 @@
 """SSRF protection of outgoing requests: parses URLs and checks which addresses may be connected to.
 
 Names are resolved and their addresses checked here. The caller connects to exactly these addresses,
-so that a second look-up can't return others.
+so that a second lookup can't return others.
 """
 
 import re

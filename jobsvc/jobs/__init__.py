@@ -2,6 +2,9 @@
 
 Postgres is the source of truth. `submit` inserts a job's row, `start` admits one of its dispatches and
 raises its fence, and `finish` stores the result of an attempt. Only this package writes job rows.
+
+Functions that use Postgres commit before they return, and raise StoreUnavailable while it is unavailable. Ids of
+deleted jobs are ignored in lists of ids.
 """
 
 from jobsvc.jobs import schedules
@@ -36,7 +39,7 @@ from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed,
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew, undo_starts
-from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, full_history, get, history, page
+from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, get, history, page
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.start import StartedAttempt, start

@@ -1,4 +1,4 @@
-"""Decides whether a waiting job may start. Refused: unknown type, paused queue, or full concurrency key.
+"""Decides whether a waiting job may start: not with an unknown type, a paused queue or a full concurrency key.
 
 A refused job is withheld: its `dispatched_at` is infinite, or AWAITS_HANDLER_AT for an unknown type. Sweeps skip
 such jobs; `claims` and `awaiting` dispatch them later.

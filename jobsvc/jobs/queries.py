@@ -71,18 +71,11 @@ def find_by_id_end(end: str) -> UUID:
             raise JobNotFound(f"several jobs have ids that end in {end}, such as {' and '.join(found)}")
 
 
-def history(job_id: UUID) -> tuple[Job, list[Attempt]]:
-    """Return the job, and its newest attempts that have rows (see Attempt), by start time.
+def history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
+    """Return the job, its newest attempts by start time, and the lines stored while attempts ran, by fence.
 
-    Raises JobNotFound.
-    """
-    return full_history(job_id)[:2]
-
-
-def full_history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
-    """Return the same as `history`, and the log lines stored while attempts ran, by fence.
-
-    Of the newest MAX_ATTEMPTS attempts, fewer if their text reaches MAX_BYTES, at least one. Raises JobNotFound.
+    Only attempts that have rows (see Attempt). At most MAX_ATTEMPTS, fewer if their text reaches MAX_BYTES, at
+    least one. Raises JobNotFound.
     """
     with transaction() as connection:
         session = Session(connection)

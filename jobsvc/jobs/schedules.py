@@ -49,12 +49,14 @@ def put(new: NewSchedule) -> tuple[Schedule, bool]:
         moment = _now(connection)
         given["next_run_at"] = next_tick(new.cron, new.timezone, moment) if new.enabled else None
         wanted = insert(Schedule).values(given)
-        goes_on = and_(
-            *(Schedule.enabled, wanted.excluded.enabled),
-            *(Schedule.cron == wanted.excluded.cron, Schedule.timezone == wanted.excluded.timezone),
+        keeps_ticks = and_(
+            Schedule.enabled,
+            wanted.excluded.enabled,
+            Schedule.cron == wanted.excluded.cron,
+            Schedule.timezone == wanted.excluded.timezone,
         )
         changes: dict[str, Any] = {name: wanted.excluded[name] for name in given if name != "name"}
-        changes["next_run_at"] = case((goes_on, Schedule.next_run_at), else_=wanted.excluded.next_run_at)
+        changes["next_run_at"] = case((keeps_ticks, Schedule.next_run_at), else_=wanted.excluded.next_run_at)
         upsert = wanted.on_conflict_do_update(index_elements=[Schedule.name], set_=changes).returning(Schedule)
         schedule = Session(connection).scalars(upsert).one()
         return schedule, schedule.created_at == moment
@@ -114,7 +116,7 @@ def tick(limit: int) -> list[Dispatch]:
     with transaction() as connection:
         session = Session(connection)
         moment = _now(connection)
-        ready = [(one, job) for one in session.scalars(due) if (job := _move_on(one, moment))]
+        ready = [(one, job) for one in session.scalars(due) if (job := _advance(one, moment))]
         made = store(connection, [job for _, job in ready])
         for (schedule, _), one in zip(ready, made, strict=True):
             schedule.last_run_at, schedule.last_job_id = moment, one.job_id
@@ -122,7 +124,7 @@ def tick(limit: int) -> list[Dispatch]:
     return [one.dispatch for one in made if one.dispatch]
 
 
-def _move_on(schedule: Schedule, moment: datetime) -> NewJob | None:
+def _advance(schedule: Schedule, moment: datetime) -> NewJob | None:
     """Set the schedule's next tick; returns the job to submit now, or None if the schedule can't be evaluated."""
     try:
         job = NewJob(**schedule.new_job)

@@ -16,14 +16,14 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class ProgressShown(TypedDict):
-    """How far an attempt has come: percent, 0 to 100."""
+    """The progress of an attempt, in percent (0 to 100), with a message."""
 
     percent: float
     message: str | None
 
 
 class ErrorShown(TypedDict):
-    """The last attempt that failed, also after a later one succeeded."""
+    """The error of the last attempt that failed; it stays after a later attempt succeeds."""
 
     type: str
     message: str
@@ -66,7 +66,7 @@ class FailureShown(TypedDict):
 
 
 class LineShown(TypedDict):
-    """What an attempt said."""
+    """A line of an attempt's log."""
 
     time: Time
     level: str
@@ -74,7 +74,7 @@ class LineShown(TypedDict):
 
 
 class AttemptShown(TypedDict):
-    """An attempt; `worker` is RQ's name, and `outcome` null while it runs."""
+    """An attempt. `worker` is RQ's name of its worker; `outcome` is null while it runs."""
 
     number: int
     startedAt: Time | None
@@ -86,7 +86,7 @@ class AttemptShown(TypedDict):
 
 
 class ScheduleShown(TypedDict):
-    """A schedule; `nextRunAt` is null while it isn't enabled."""
+    """A schedule. `nextRunAt` is null while it is not enabled."""
 
     name: str
     cron: str
@@ -157,7 +157,7 @@ def dump_schedule(schedule: Schedule) -> ScheduleShown:
 
 
 def dump_snapshot(job: Any) -> dict[str, Any]:
-    """Return a job's status and progress as in an event. The job may be a `Snapshot`."""
+    """Return a job's status and progress as in an event."""
     return {
         "id": str(job.job_id),
         "status": job.status,

@@ -23,11 +23,11 @@ from jobsvc.states import ENDED, Status
 AT_ONCE = 50
 """Maximum number of ended jobs that one statement reads; each may be large."""
 
-_told = rows("told", id=Uuid, delivery=Uuid)
+_deliveries = rows("deliveries", id=Uuid, delivery=Uuid)
 _name_delivery = (
     update(Job)
-    .where(Job.id == _told.c.id, Job.status.in_(ENDED), Job.webhook_url.is_not(None))
-    .values(webhook_job_id=_told.c.delivery, version=Job.version + 1)
+    .where(Job.id == _deliveries.c.id, Job.status.in_(ENDED), Job.webhook_url.is_not(None))
+    .values(webhook_job_id=_deliveries.c.delivery, version=Job.version + 1)
     .returning(Job)
 )
 # Not dispatched here: the process may have no relay. The next check by any relay dispatches it.
@@ -37,18 +37,18 @@ _insert = insert(Job).values(type=handlers.DELIVERY, status=Status.PENDING, due_
 def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
     """Insert a delivery for each given job that has ended and has a webhook URL; returns the deliveries' ids.
 
-    Call it in the transaction that ended the jobs.
+    To be called in the transaction that ended the jobs, so that both are stored or neither.
     """
     ids = list(job_ids)
     made: list[UUID] = []
     for first in range(0, len(ids), AT_ONCE):
         some = ids[first : first + AT_ONCE]
-        made_ids = make_ids(connection, len(some))
-        pairs = [{"id": str(id_), "delivery": str(new)} for id_, new in zip(some, made_ids, strict=True)]
-        told = connection.execute(_name_delivery, {"rows": pairs}).all()
-        if told:
-            connection.execute(_insert, [_delivery_of(job) for job in told])
-        made += [job.webhook_job_id for job in told]
+        new_ids = make_ids(connection, len(some))
+        pairs = [{"id": str(id_), "delivery": str(new_id)} for id_, new_id in zip(some, new_ids, strict=True)]
+        announced = connection.execute(_name_delivery, {"rows": pairs}).all()
+        if announced:
+            connection.execute(_insert, [_delivery_of(job) for job in announced])
+        made += [job.webhook_job_id for job in announced]
     return made
 
 
@@ -66,7 +66,7 @@ def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
             raise WrongState("the job has no webhookUrl")
         made = announce(connection, [job_id])
         if not made:
-            raise WrongState(f"the job was {job.status}; only of one that has ended a webhook can tell")
+            raise WrongState(f"the job was {job.status}; a webhook is sent only for one that has ended")
         return made[0]
 
 

@@ -180,7 +180,7 @@ def test_a_table_fits_the_terminal(tag: str) -> None:
 def test_show(tag: str) -> None:
     job_id = failed_job("it \x1b[31mbroke", tags=[tag])
     [whole] = objects(answer("show", str(job_id), "--json"))
-    assert whole == {"job": dump_job(jobs.get(job_id)), "attempts": dump_attempts(*jobs.full_history(job_id))}
+    assert whole == {"job": dump_job(jobs.get(job_id)), "attempts": dump_attempts(*jobs.history(job_id))}
     text = answer("show", str(job_id))
     for part in (
         str(job_id),

@@ -64,4 +64,4 @@ def show(job_id: UUID) -> Response:
 @describe({200: Reply("The attempts, the first one first.", AttemptsReply)}, errors=(404,))
 def attempts(job_id: str) -> AttemptsReply:
     """Show a job's attempts."""
-    return {"attempts": dump_attempts(*jobs.full_history(read_id(job_id)))}
+    return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}

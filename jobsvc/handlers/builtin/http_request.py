@@ -32,7 +32,7 @@ _OURS = {
     "transfer-encoding",
     "upgrade",
 }
-"""Headers of one connection or one message (RFC 9110 §7.6.1, §10.1.1), which the service alone can know."""
+"""Headers of one connection or one message (RFC 9110 §7.6.1, §10.1.1); only the service can set them."""
 
 _HARMLESS = {
     "accept",
@@ -46,10 +46,10 @@ _HARMLESS = {
     "traceparent",
     "user-agent",
 }
-"""Headers that a redirect takes along to another origin."""
+"""Headers that are sent to another origin after a redirect."""
 
 _OF_A_BODY = {"content-encoding", "content-language", "content-location", "content-type"}
-"""Headers that go with the body when a redirect drops it (RFC 9110 §15.4)."""
+"""Headers that are dropped with the body by a redirect (RFC 9110 §15.4)."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -65,7 +65,7 @@ HeaderValue = Annotated[str, Field(pattern=r"^([!-~\xa1-\xff]([ \t!-~\xa1-\xff]*
 
 
 def _name_keys(schema: dict[str, Any]) -> None:
-    """Say the same of keys and values apart, which client generators understand."""
+    """Describe keys and values separately; client generators don't understand `patternProperties`."""
     [(pattern, value)] = schema.pop("patternProperties").items()
     schema |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
 
@@ -104,9 +104,9 @@ def http_request(payload: HttpRequest, ctx: Context) -> dict[str, Any]:
 
 
 def _follow(payload: HttpRequest, headers: dict[str, str], body: bytes | None) -> urllib3.BaseHTTPResponse:
-    """Send, and follow redirects as RFC 9110 §15.4 has it, each hop checked anew.
+    """Send the request and follow redirects (RFC 9110 §15.4); the address of each hop is checked.
 
-    From the first other origin on, only harmless headers are sent; a body goes along wherever the method stays.
+    After a redirect to another origin only harmless headers are sent. The body is sent as long as the method stays.
     """
     url, method = payload.url, payload.method
     for _ in range(MAX_REDIRECTS + 1):
@@ -131,7 +131,7 @@ def _follow(payload: HttpRequest, headers: dict[str, str], body: bytes | None) -
 
 
 def _next_url(url: str, places: list[str]) -> str:
-    """The URL that the Location headers of an answer from `url` name. Raises Refused if they name none."""
+    """Return the URL in the Location headers of a response from `url`. Raises Refused if it is missing or invalid."""
     if len(set(places)) > 1:
         raise Refused(f"the redirect names {len(places)} places")
     try:

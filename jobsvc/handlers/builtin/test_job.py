@@ -11,9 +11,9 @@ from jobsvc.handlers.registry import handler
 
 
 class TestJob(BaseModel):
-    """What a TEST_JOB shall do."""
+    """How long the job runs, whether it fails, and what it returns."""
 
-    __test__ = False  # not a test case, whatever its name says
+    __test__ = False  # not a test case, despite its name
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
 
     duration_ms: int = Field(0, ge=0, le=86_400_000)

@@ -1,4 +1,4 @@
-"""WEBHOOK: tells a URL that a job has ended, as Standard Webhooks 1.0 has it."""
+"""WEBHOOK: sends a request to a URL when a job has ended, as specified by Standard Webhooks 1.0."""
 
 import hashlib
 import hmac
@@ -16,7 +16,8 @@ from jobsvc.handlers.http_client import Refused, UnexpectedStatus, read, send, w
 from jobsvc.handlers.registry import DELIVERY, handler
 from jobsvc.servers import pgclock
 
-GONE = 410
+STOP_SENDING = 410
+"""Status with which a receiver ends a webhook (Standard Webhooks 1.0)."""
 
 
 class Unsigned(Exception):
@@ -24,7 +25,7 @@ class Unsigned(Exception):
 
 
 class Message(BaseModel):
-    """What is told: `type` is job.completed, job.failed or job.cancelled, `data` the job."""
+    """The message: `type` is job.completed, job.failed or job.cancelled; `data` is the job."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -34,7 +35,7 @@ class Message(BaseModel):
 
 
 class Delivery(BaseModel):
-    """What is told to whom."""
+    """A message and the URL to send it to."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -44,12 +45,12 @@ class Delivery(BaseModel):
 
 @handler(DELIVERY, timeout=30, retry={"max": 9, "interval": [5, 30, 120, 600, 3600, 3 * 3600]})
 def webhook(payload: Delivery, ctx: Context) -> dict[str, Any]:
-    """Send the message, the same at each attempt, signed anew; a 2xx is success, with {status} as the result."""
+    """Send the message, signed anew at each attempt. A 2xx is success, with {status} as the result."""
     secrets = settings().JOBSVC_WEBHOOK_SECRETS
     if not secrets:
         raise Unsigned("JOBSVC_WEBHOOK_SECRETS is not set here")
     body = json.dumps(payload.body.model_dump(), ensure_ascii=False, separators=(",", ":")).encode()
-    now = int(pgclock.now())  # receivers refuse what is off by minutes
+    now = int(pgclock.now())  # receivers refuse a timestamp that is minutes off
     headers = {
         "content-type": "application/json",
         "user-agent": "jobsvc",
@@ -64,14 +65,14 @@ def webhook(payload: Delivery, ctx: Context) -> dict[str, Any]:
         if 200 <= status < 300:
             return {"status": status}
         wait_if_asked(response)
-        if status == GONE:
-            raise Refused(f"the answer was {GONE}: nobody listens there any more")
+        if status == STOP_SENDING:
+            raise Refused(f"the answer was {STOP_SENDING}: the receiver wants no more messages")
         raise UnexpectedStatus(f"the answer was {status}")
     finally:
         response.close()
 
 
 def sign(secrets: Sequence[bytes], id_: str, timestamp: int, body: bytes) -> str:
-    """The signature by each of these secrets, so that a receiver may know any of them."""
+    """Return a signature by each of the secrets; a receiver needs to know only one of them."""
     signed = f"{id_}.{timestamp}.".encode() + body
     return " ".join(f"v1,{b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()}" for secret in secrets)

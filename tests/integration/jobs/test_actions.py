@@ -67,7 +67,7 @@ def test_however_an_attempt_ends_that_was_told_to_stop_it_is_not_run_again(endin
     jobs.cancel(start.job_id)
     [verdict] = jobs.finish([outcome(start, ending, delay=5)])
     assert verdict.status == (Status.COMPLETED if ending == Outcome.COMPLETED else Status.CANCELLED)
-    job, attempts = jobs.history(start.job_id)
+    job, attempts, _ = jobs.history(start.job_id)
     assert job.finished_at is not None
     assert [attempt.outcome for attempt in attempts] == ([] if ending == Outcome.COMPLETED else [ending])
     make_due(start.job_id)

@@ -19,7 +19,7 @@ def append(start: StartedAttempt, first: int, last: int, superfluous: int = 0) -
 
 
 def shown(start: StartedAttempt, attempt: int = -1) -> list[str]:
-    return [line["message"] for line in dump_attempts(*jobs.full_history(start.job_id))[attempt]["logs"]]
+    return [line["message"] for line in dump_attempts(*jobs.history(start.job_id))[attempt]["logs"]]
 
 
 def numbers(*spans: tuple[int, int]) -> list[str]:
@@ -141,7 +141,7 @@ def make_attempts(count: int, size: int) -> StartedAttempt:
 
 def test_the_newest_thousand_attempts_are_read() -> None:
     start = make_attempts(1200, 1)
-    attempts = dump_attempts(*jobs.full_history(start.job_id))
+    attempts = dump_attempts(*jobs.history(start.job_id))
     assert [one["number"] for one in attempts[:-1]] == list(range(202, 1201))
     assert attempts[-1]["outcome"] is None
     assert len(attempts) == 1000
@@ -177,7 +177,7 @@ def test_lines_count_as_text_of_their_attempt() -> None:
     long = Lines(1, [{"time": "now", "level": "INFO", "message": "x" * 9 * 1024 * 1024}])
     current = start._replace(fence=4)
     assert jobs.append_lines([Chunk(current, long)])
-    job, attempts, portions = jobs.full_history(start.job_id)
+    job, attempts, portions = jobs.history(start.job_id)
     assert (attempts, list(portions)) == ([], [4])
     assert job.fence == 4
 

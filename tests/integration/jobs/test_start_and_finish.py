@@ -69,10 +69,10 @@ def test_finish_takes_a_list_of_all_kinds() -> None:
     assert [statuses[s.job_id] for s in begun] == [
         *(Status.COMPLETED, Status.RETRYING, Status.RETRYING, Status.FAILED, Status.SCHEDULED, Status.RETRYING),
     ]
-    done, attempts = jobs.history(begun[0].job_id)
+    done, attempts, _ = jobs.history(begun[0].job_id)
     assert (done.result, attempts, done.lease_expires_at) == ({"a": 1}, [], None)
     for start, ending in list(zip(begun, endings, strict=True))[1:]:
-        _, [attempt] = jobs.history(start.job_id)
+        _, [attempt], _ = jobs.history(start.job_id)
         assert (attempt.outcome, attempt.number, attempt.worker) == (ending, 1, "worker")
     snoozed = jobs.get(begun[4].job_id)
     assert (snoozed.attempts, snoozed.fence) == (0, 1)
@@ -90,7 +90,7 @@ def test_each_failure_waits_its_own_interval_and_the_last_one_ends_it() -> None:
         left.append((verdict.status, verdict.intervals_left))
     assert waits[:2] == [10, 20]
     assert left == [(Status.RETRYING, [10.0, 20.0]), (Status.RETRYING, [20.0]), (Status.FAILED, [])]
-    job, attempts = jobs.history(job_id)
+    job, attempts, _ = jobs.history(job_id)
     assert [attempt.number for attempt in attempts] == [1, 2, 3]
     assert job.error == {"type": "ValueError", "message": "no", "attempt": 3}
     assert job.finished_at is not None
@@ -149,7 +149,7 @@ def test_a_lease_is_renewed_and_only_a_lapsed_one_is_taken() -> None:
     assert jobs.renew([start], 60) == {start.job_id}
     assert jobs.recover_lapsed(10, 0) == 1
     assert jobs.get(start.job_id).status == Status.PROCESSING
-    job, [attempt] = jobs.history(lapsed.job_id)
+    job, [attempt], _ = jobs.history(lapsed.job_id)
     assert (job.status, attempt.outcome, attempt.error_type) == (Status.RETRYING, Outcome.LOST, "WorkerLost")
 
 

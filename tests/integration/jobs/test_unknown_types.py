@@ -43,7 +43,7 @@ def test_others_of_a_batch_start_at_once() -> None:
     assert sorted(start(*ids)) == sorted(ids[1::2])
     assert awaiting() == set(ids[::2])
     for job_id in ids[::2]:
-        job, attempts = jobs.history(job_id)
+        job, attempts, _ = jobs.history(job_id)
         assert (job.status, job.attempts, job.fence, job.version, attempts) == (Status.PENDING, 0, 0, 0, [])
 
 
@@ -168,7 +168,7 @@ def test_a_handler_that_is_missing_all_the_same_spends_no_attempt() -> None:
     begun = started(type="NOWHERE", expires_in=60)
     end = attempt(begun, Deadline(begun, lambda progress: None), AttemptLog())
     jobs.finish([end])
-    job, attempts = jobs.history(begun.job_id)
+    job, attempts, _ = jobs.history(begun.job_id)
     assert (job.status, job.attempts, job.error, attempts) == (Status.PENDING, 0, None, [])
     assert job.expires_at is not None
     assert jobs.seconds_to_next() == pytest.approx(1, abs=0.5)
