@@ -130,7 +130,7 @@ def test_a_late_outcome_changes_nothing(ending: Outcome) -> None:
     assert jobs.renew([old], LEASE) == set()
     assert jobs.report([(old, {"percent": 99, "message": None})]) == set()
     after = jobs.history(old.job_id)
-    assert [(j.status, j.fence, j.worker, j.progress, len(a)) for j, a in (before, after)] == [
+    assert [(j.status, j.fence, j.worker, j.progress, len(a)) for j, a, _ in (before, after)] == [
         (Status.PROCESSING, 2, "other", None, 1)
     ] * 2
     assert [v.status for v in jobs.finish([outcome(new_start, Outcome.COMPLETED)])] == [Status.COMPLETED]
