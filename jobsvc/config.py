@@ -36,7 +36,7 @@ def _split(value: Any) -> Any:
         return value
     parts = [part.strip() for part in value.split(",") if part.strip()]
     if not parts:
-        raise ValueError("names nothing")
+        raise ValueError("is empty: give at least one value, or don't set it")
     return parts
 
 
@@ -202,14 +202,14 @@ def settings() -> Settings:
     return check()
 
 
-def check(**stand_ins: str) -> Settings:
-    """Read all settings; `stand_ins` replace variables that are not known yet.
+def check(**placeholders: str) -> Settings:
+    """Read all settings; `placeholders` replace variables that are not known yet.
 
     Raises ConfigError if one is missing or wrong: one line that names the variable and repeats no secret.
     """
     _check_dotenv()
     try:
-        return Settings(**stand_ins)  # type: ignore[arg-type]  # the environment brings the others
+        return Settings(**placeholders)  # type: ignore[arg-type]  # the environment brings the others
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         what = "is not set" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class JobsvcError(Exception):
-    """Something went wrong in jobsvc."""
+    """An error of jobsvc."""
 
     @property
     def title(self) -> str:
@@ -39,11 +39,11 @@ class UniqueKeyTaken(JobsvcError):
 
 
 class KeyMalformed(JobsvcError):
-    """The Idempotency-Key can't be read."""
+    """The Idempotency-Key is not valid."""
 
 
-class KeyUnderWay(JobsvcError):
-    """The first request with this Idempotency-Key is still under way."""
+class KeyInProgress(JobsvcError):
+    """The first request with this Idempotency-Key is still in progress."""
 
 
 class KeyReused(JobsvcError):
@@ -59,7 +59,7 @@ class QueueNotFound(JobsvcError):
 
 
 class StoreUnavailable(JobsvcError):
-    """The database can't be reached now."""
+    """The database is unavailable."""
 
     is_outage = True
     """True if Postgres itself is unavailable, so that an outage is logged."""
@@ -81,7 +81,7 @@ class WrongServer(StoreUnavailable):
 
 @dataclass(frozen=True)
 class Problem:
-    """One error in a request: its place in the body (an RFC 6901 JSON pointer), and a description.
+    """One error in a request: its JSON pointer in the body (RFC 6901), and a description.
 
     pointer: empty for the whole body, and for errors outside the body.
     parameter: the name of a query parameter, empty for the whole query, None for errors outside the query.
@@ -95,7 +95,7 @@ class Problem:
         place = f"query parameter {self.parameter}" if self.parameter else self.pointer
         return f"{place}: {self.detail}" if place else self.detail
 
-    def shown(self) -> dict[str, str]:
+    def dump(self) -> dict[str, str]:
         """Return the problem as a JSON object."""
         if self.parameter is None:
             return {"pointer": self.pointer, "detail": self.detail}

@@ -16,14 +16,6 @@ def escape_controls(text: str, keep_newlines: bool = False) -> str:
     return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def cut(text: str, limit: int, keep_end: bool = False) -> str:
-    """Return the text, or its first (or last) `limit` characters and how many were left out."""
-    if len(text) <= limit:
-        return text
-    left_out = f"({len(text) - limit} characters left out)"
-    return f"{left_out} {text[-limit:]}" if keep_end else f"{text[:limit]} {left_out}"
-
-
 def one_line(text: str) -> str:
     """Return the text as one line of at most MAX_LINE characters, without control characters."""
     line = escape_controls(" ".join(text.split()))

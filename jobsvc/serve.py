@@ -78,7 +78,7 @@ def main() -> None:
         backpressure=min(MAX_CONNECTIONS, max(files - RESERVED_FILES, files // 2)),
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
-        log_dictconfig=logs.of_server(),
+        log_dictconfig=logs.server_config(),
     ).serve()
 
 

@@ -14,9 +14,9 @@ from jobsvc.errors import (
     InvalidInput,
     JobNotFound,
     JobsvcError,
+    KeyInProgress,
     KeyMalformed,
     KeyReused,
-    KeyUnderWay,
     Problem,
     QueueNotFound,
     ScheduleNotFound,
@@ -39,7 +39,7 @@ _STATUS: dict[type[JobsvcError], int] = {
     ScheduleNotFound: 404,
     WrongState: 409,
     UniqueKeyTaken: 409,
-    KeyUnderWay: 409,
+    KeyInProgress: 409,
     VersionMismatch: 412,
     InvalidInput: 422,
     KeyReused: 422,
@@ -63,7 +63,7 @@ def problem(
         "instance": f"{request.root_path}{request.path}",
     }
     if errors is not None:
-        body["errors"] = [error.shown() for error in errors]
+        body["errors"] = [error.dump() for error in errors]
     # ASCII, so that a lone surrogate from the request can't break the response.
     response = Response(f"{json.dumps(body, separators=(',', ':'))}\n", status, content_type="application/problem+json")
     response.headers.update(headers or {})

@@ -37,7 +37,7 @@ def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
     """Store the jobs of the request; return the response with the status and body that `tell` returns.
 
     A valid `traceparent` of the request is stored with them. A repeated request with the same Idempotency-Key stores
-    nothing and gets the same response. Raises KeyMalformed, KeyUnderWay and KeyReused.
+    nothing and gets the same response. Raises KeyMalformed, KeyInProgress and KeyReused.
     """
     key = _key()
     if key is None:

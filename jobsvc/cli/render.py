@@ -48,7 +48,7 @@ def is_live() -> bool:
     return sys.stdout.isatty() and not console().is_dumb_terminal
 
 
-def clean(text: Any) -> str:
+def _safe(text: Any) -> str:
     """Return the text with control characters escaped, so that a job's text can't control the terminal."""
     return escape_controls(str(text).expandtabs(), keep_newlines=True)
 
@@ -88,7 +88,7 @@ def _short(job_id: UUID | str) -> str:
 
 
 def _cell(text: str) -> Text:
-    return Text(clean(" ".join(text.split())), no_wrap=True, overflow="ellipsis")
+    return Text(_safe(" ".join(text.split())), no_wrap=True, overflow="ellipsis")
 
 
 def detail(job: Job | JobSummary) -> str:
@@ -132,7 +132,7 @@ def line(before: JobSummary | None, job: JobSummary) -> str:
         f"{job.attempts}/{job.max_attempts}",
         detail(job),
     ]
-    return clean(" ".join("  ".join(words).splitlines())).rstrip()
+    return _safe(" ".join("  ".join(words).splitlines())).rstrip()
 
 
 def live(polls: Iterator[tuple[list[JobSummary], list[Change]]]) -> None:
@@ -159,16 +159,16 @@ def job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             if name == "progress" and job["progress"]:
                 text = progress(job["progress"])
-            screen.print(Text(f"{name:<15}", "bold"), Text(clean(text), style), soft_wrap=True)
+            screen.print(Text(f"{name:<15}", "bold"), Text(_safe(text), style), soft_wrap=True)
     for attempt in attempts:
         times = f"{attempt['startedAt']} to {attempt['finishedAt'] or 'now'}"
         title = f"\nattempt {attempt['number']}: {attempt['outcome'] or 'running'}, {times}, {attempt['worker']}"
-        screen.print(Text(clean(title), "bold"), soft_wrap=True)
+        screen.print(Text(_safe(title), "bold"), soft_wrap=True)
         for log in attempt["logs"]:
-            screen.print(Text(clean(f"  {log['time']} {log['level']} {log['message']}")), soft_wrap=True)
+            screen.print(Text(_safe(f"  {log['time']} {log['level']} {log['message']}")), soft_wrap=True)
         if error := attempt["error"]:
             text = error["traceback"] or f"{error['type']}: {error['message']}"
-            screen.print(Text(clean(text.rstrip()), "red"), soft_wrap=True)
+            screen.print(Text(_safe(text.rstrip()), "red"), soft_wrap=True)
 
 
 def stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int) -> None:

@@ -37,7 +37,7 @@ def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> Attemp
         *(clock.progress, log.add, clock.tell_cancelled, started.traceparent),
     )
     with (
-        logs.About(job_id, started.type, started.attempt),
+        logs.AttemptFields(job_id, started.type, started.attempt),
         tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id),
         log,
     ):

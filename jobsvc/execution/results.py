@@ -78,7 +78,7 @@ def log_results(finished: Sequence[tuple[StartedAttempt, AttemptResult, JobTrans
             continue
         name = f"{started.type} {started.job_id} attempt {started.attempt} of {started.max_attempts} {result.outcome}"
         reason = f" ({result.failure.type}: {result.failure.message})" if result.failure else ""
-        with logs.About(str(started.job_id), started.type, started.attempt):
+        with logs.AttemptFields(str(started.job_id), started.type, started.attempt):
             if transition is None:
                 logger.warning("%s, but the job was no longer this worker's", name)
             elif transition.status in WAITING:

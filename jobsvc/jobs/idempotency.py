@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import IdempotencyKey
 from jobsvc.db.sql import lock_number, now
-from jobsvc.errors import KeyReused, KeyUnderWay
+from jobsvc.errors import KeyInProgress, KeyReused
 from jobsvc.jobs.submit import NewJob, Submitted, store
 
 KEPT = timedelta(hours=24)
@@ -42,13 +42,13 @@ def submit_once(
 ) -> Answer:
     """Store jobs and the reply made of them in one transaction, or return the key's stored reply.
 
-    Raises KeyUnderWay while another request with this key is in progress, and KeyReused if the key was used
+    Raises KeyInProgress while another request with this key is in progress, and KeyReused if the key was used
     with a different request.
     """
     with transaction() as connection:
         number = lock_number("idempotency key", key.owner, key.key)
         if not connection.scalar(select(func.pg_try_advisory_xact_lock(number))):
-            raise KeyUnderWay("a request with this key is under way; try again when it has been answered")
+            raise KeyInProgress("a request with this key is under way; try again when it has been answered")
         # A separate statement, to see what the lock's previous holder committed.
         if first := _stored_reply(connection, key):
             if first.fingerprint != key.fingerprint:

@@ -9,7 +9,7 @@ import pytest
 
 from jobsvc import jobs
 from jobsvc.db.engine import transaction
-from jobsvc.errors import KeyReused, KeyUnderWay
+from jobsvc.errors import KeyInProgress, KeyReused
 from jobsvc.jobs import RequestKey, Submitted, idempotency
 from jobsvc.jobs.idempotency import Answer
 from tests.integration.factories import new, sql
@@ -51,7 +51,7 @@ def test_keys_of_others_are_theirs() -> None:
 
 def test_while_the_first_is_under_way_the_second_is_turned_away() -> None:
     def under_way(submitted: Sequence[Submitted]) -> dict[str, Any]:
-        with ThreadPoolExecutor(1) as pool, pytest.raises(KeyUnderWay):
+        with ThreadPoolExecutor(1) as pool, pytest.raises(KeyInProgress):
             pool.submit(submit).result()
         return tell(submitted)
 
@@ -74,7 +74,7 @@ def test_fifty_at_once_make_one_job() -> None:
     def one(_: int) -> str | None:
         try:
             return str(submit().reply["ids"][0])
-        except KeyUnderWay:
+        except KeyInProgress:
             return None
 
     with ThreadPoolExecutor(10) as pool:
