@@ -3,17 +3,3 @@
 from jobsvc.handlers.context import Context, Discard, RetryIn, Snooze
 from jobsvc.handlers.loading import load
 from jobsvc.handlers.registry import DELIVERY, Handler, find, handler, names, types
-
-__all__ = [
-    "DELIVERY",
-    "Context",
-    "Discard",
-    "Handler",
-    "RetryIn",
-    "Snooze",
-    "find",
-    "handler",
-    "load",
-    "names",
-    "types",
-]

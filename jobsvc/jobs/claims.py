@@ -5,12 +5,12 @@
 with an infinite `dispatched_at`: until its queue is resumed, or its concurrency key has a free slot.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Select, Text, Uuid, bindparam, case, func, null, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Select, Text, Uuid, bindparam, case, func, null, select, text, update
 
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import IS_IN_RQ, IS_RUNNING, IS_WITHHELD, Job
@@ -51,11 +51,11 @@ def claim_due(limit: int) -> list[Dispatch]:
     due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
     is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
     with transaction() as connection:
-        checked = claim(connection, due, case((is_free, now()), else_=WITHHELD))
+        checked = _claim_rows(connection, due, case((is_free, now()), else_=WITHHELD))
         # Withhold jobs with a key first, so that the longest due of all its jobs gets the free slot.
         keys = {job.concurrency_key for job in checked if job.concurrency_key}
-        claimed = [job for job in checked if job.is_in_rq] + _claim_next(connection, keys, limit)
-    return dispatches(claimed)
+        free = [as_dispatch(job) for job in checked if job.is_in_rq]
+        return _by_due_time([*free, *_claim_next(connection, keys, limit)])
 
 
 @retrying
@@ -63,14 +63,14 @@ def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that were withheld while this queue was paused; none if it still is."""
     withheld = select(Job.id).where(text(IS_WITHHELD), Job.concurrency_key.is_(None), Job.queue == queue)
     with transaction() as connection:
-        return dispatches(claim(connection, withheld.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit)))
+        return claim(connection, withheld.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit))
 
 
 @retrying
 def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
     """Claim withheld jobs of these concurrency keys, one for each free slot, up to `limit`, the longest due first."""
     with transaction() as connection:
-        return dispatches(_claim_next(connection, set(keys), limit))
+        return _claim_next(connection, set(keys), limit)
 
 
 MAX_PER_KEY = 1000
@@ -82,12 +82,12 @@ _next_of_keys = text(
     SELECT withheld.id
     FROM unnest(:keys) AS wanted (key),
     LATERAL (
-        SELECT count(*) AS places FROM jobs WHERE concurrency_key = wanted.key AND (
+        SELECT count(*) AS slots FROM jobs WHERE concurrency_key = wanted.key AND (
             {IS_RUNNING} OR ({IS_IN_RQ} AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL))
         )
     ) AS taken,
     LATERAL (
-        SELECT id, concurrency_limit, row_number() OVER (ORDER BY concurrency_limit DESC, due_at, id) AS place
+        SELECT id, concurrency_limit, row_number() OVER (ORDER BY concurrency_limit DESC, due_at, id) AS number
         FROM (
             SELECT id, concurrency_limit, due_at FROM jobs
             WHERE concurrency_key = wanted.key AND {IS_WITHHELD}
@@ -95,13 +95,13 @@ _next_of_keys = text(
             ORDER BY due_at LIMIT {MAX_PER_KEY}
         ) AS first
     ) AS withheld
-    WHERE taken.places + withheld.place <= withheld.concurrency_limit
+    WHERE taken.slots + withheld.number <= withheld.concurrency_limit
     LIMIT :most
     """  # noqa: S608  # put together from constants
 )
 
 
-def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Any]:
+def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Dispatch]:
     if not keys:
         return []
     following = _next_of_keys.bindparams(bindparam("keys", sorted(keys), ARRAY(Text)), most=limit)
@@ -141,7 +141,7 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
     missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
     missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
     with transaction() as connection:
-        return dispatches(claim(connection, missing.order_by(Job.dispatched_at).limit(limit)))
+        return claim(connection, missing.order_by(Job.dispatched_at).limit(limit))
 
 
 def claim_known(job_ids: Collection[UUID]) -> tuple[dict[str, Status], list[Dispatch]]:
@@ -153,30 +153,33 @@ def claim_known(job_ids: Collection[UUID]) -> tuple[dict[str, Status], list[Disp
         return {}, []
     ids = list(job_ids)
     with transaction() as connection:
-        known = {str(id_): Status(status) for id_, status in connection.execute(_statuses, {"ids": ids})}
+        statuses = connection.execute(select(Job.id, Job.status).where(Job.id.in_(ids)))
+        known = {str(id_): Status(status) for id_, status in statuses}
         claimed = claim(connection, select(Job.id).where(Job.id.in_(ids), text(IS_IN_RQ)))
         wait = seconds_until(Job.due_at).label("wait")
         later = connection.execute(select(Job, wait).where(Job.id.in_(ids), _waits, Job.due_at > now())).all()
-    return known, dispatches([*claimed, *later])
+        return known, _by_due_time([*claimed, *map(as_dispatch, later)])
 
 
-_statuses = select(Job.id, Job.status).where(Job.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
+def claim(connection: Connection, wanted: Select[Any]) -> list[Dispatch]:
+    """Claim the selected jobs, within the caller's transaction; skips locked ones. The longest due come first."""
+    return _by_due_time(map(as_dispatch, _claim_rows(connection, wanted, now())))
 
 
-def claim(connection: Connection, wanted: Select[Any], dispatched_at: Any = None) -> list[Any]:
+def _claim_rows(connection: Connection, wanted: Select[Any], dispatched_at: Any) -> Sequence[Row[Any]]:
     # A CTE: Postgres may run a subquery with LIMIT more than once and lock other rows each time.
     locked = wanted.with_for_update(skip_locked=True).cte("locked")
     claim = (
         update(Job)
         .where(Job.id == locked.c.id)
-        .values(dispatched_at=now() if dispatched_at is None else dispatched_at)
+        .values(dispatched_at=dispatched_at)
         .returning(Job, seconds_until(Job.due_at).label("wait"), (Job.dispatched_at < WITHHELD).label("is_in_rq"))
     )
-    return list(connection.execute(claim))
+    return connection.execute(claim).all()
 
 
-def dispatches(claimed: Iterable[Any]) -> list[Dispatch]:
-    return sorted(map(as_dispatch, claimed), key=lambda dispatch: dispatch.due_at)
+def _by_due_time(dispatches: Iterable[Dispatch]) -> list[Dispatch]:
+    return sorted(dispatches, key=lambda dispatch: dispatch.due_at)
 
 
 def as_dispatch(job: Any) -> Dispatch:

@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
 from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import AWAITS_HANDLER, IS_DISPATCHED, Job
 from jobsvc.jobs.admission import NO_HANDLER
-from jobsvc.jobs.claims import Dispatch, claim, dispatches
+from jobsvc.jobs.claims import Dispatch, claim
 
 
 class Waiting(NamedTuple):
@@ -95,7 +95,7 @@ def claim_offers(queue: str, type_: str, most: int) -> list[Dispatch]:
     """Claim up to `most` jobs of this queue and type that wait for a handler, for the relay to dispatch."""
     with transaction() as connection:
         ids = list(connection.scalars(_claim, _asked([queue], [type_], most)))
-        return dispatches(claim(connection, select(Job.id).where(Job.id.in_(ids)))) if ids else []
+        return claim(connection, select(Job.id).where(Job.id.in_(ids))) if ids else []
 
 
 class Offered(NamedTuple):
