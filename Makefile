@@ -10,50 +10,50 @@ MIGRATE = $(BIN)/flask --app wsgi db upgrade
 .DEFAULT_GOAL := help
 .PHONY: up run worker services services-down migrate demo test test-infra chaos bench lint format clean help
 
-up: $(READY)  ## everything in one terminal: servers, migrations, API, worker, dashboard; Ctrl-C stops it all
+up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
 
-run: $(READY)  ## the API on http://localhost:3000
+run: $(READY)  ## run the API on http://localhost:3000
 	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python -m jobsvc.serve
 
-worker: $(READY)  ## a worker
+worker: $(READY)  ## run a worker
 	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python worker.py
 
-demo: $(READY)  ## against a running service: post jobs with curl and watch them, one of them over retries
+demo: $(READY)  ## post jobs with curl to the running service
 	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
-services: $(READY)  ## the embedded Postgres and Valkey alone; prints their URLs as export lines
+services: $(READY)  ## start the embedded Postgres and Valkey; print their URLs
 	@$(BIN)/python -m jobsvc.devservices start
 
-services-down: $(READY)  ## stop them
+services-down: $(READY)  ## stop the embedded servers
 	@$(BIN)/python -m jobsvc.devservices stop
 
-migrate: $(READY)  ## bring the tables up to date
+migrate: $(READY)  ## create or upgrade the tables
 	@$(SERVICES) && $(MIGRATE)
 
-test: $(READY)  ## the whole test suite, against real servers
+test: $(READY)  ## run the tests, against real servers
 	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0
 
-test-infra: $(READY)  ## against servers from Debian (PgBouncer, Sentinel, TLS, several hosts), installed where that may be
+test-infra: $(READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra
 
-chaos: $(READY)  ## post JOBS jobs (5000) while everything is killed at random; SEED=n repeats a run, RUNS=n makes several
+chaos: $(READY)  ## kill at random under load; JOBS=5000 RUNS=1 SEED=n
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))
 
-bench: $(BENCH_READY)  ## measure beside the peers, needs Node; ROUNDS=n (3), QUICK=1, ONLY=drain,accept, OUT=folder
+bench: $(BENCH_READY)  ## compare with peers; ROUNDS=3 QUICK=1 ONLY=drain OUT=folder
 	@bench/.venv/bin/python -m bench --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
-lint: $(READY)  ## style, types and import layers
+lint: $(READY)  ## check style, types and import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-format: $(READY)  ## put the code into shape
+format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-clean:  ## stop the servers and remove what was made here, their data too
+clean:  ## stop the servers; delete environments, data and caches
 	@test ! -e $(READY) || $(BIN)/python -m jobsvc.devservices stop
 	rm -rf .venv bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
-help:  ## this list
+help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
 $(READY): requirements.txt requirements-dev.txt
