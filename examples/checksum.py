@@ -26,7 +26,7 @@ def checksum(payload: Checksum, ctx: Context) -> dict[str, str]:
     if not path.is_file():
         raise Discard(f"{path} is no file")  # another attempt wouldn't find it either
     if time.time() - path.stat().st_mtime < 2:
-        raise Snooze(2)  # somebody may still write to it: look again in 2 s
+        raise Snooze(2)  # it may still be written to: try again in 2 s
     digest, done, size = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

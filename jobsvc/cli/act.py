@@ -12,7 +12,7 @@ from jobsvc import jobs
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.submit import relay, submit
 from jobsvc.api.validation import known_queue, read
-from jobsvc.cli import options
+from jobsvc.cli import options, render
 from jobsvc.cli.options import find_job, print_json
 from jobsvc.db.models import Job
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
@@ -44,8 +44,6 @@ def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
     if as_json:
         print_json(dump_job(ended) if ended else {"jobId": str(job.job_id)})
     elif ended:
-        from jobsvc.cli import render
-
         render.job(dump_job(ended), [])
     if wait is not None and (ended is None or ended.status != Status.COMPLETED):
         sys.exit(1)

@@ -14,7 +14,6 @@ from redis import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from jobsvc.api.submit import relay
-from jobsvc.cli import act, show
 from jobsvc.db.pgoutage import cause_of
 from jobsvc.errors import InvalidInput, JobsvcError, StoreUnavailable
 from jobsvc.printable import describe_exception
@@ -27,7 +26,15 @@ class _WrongInput(click.ClickException):
 
 
 class _Jobs(click.Group):
-    """The group of commands. Errors that are no bug of jobsvc are shown as one line."""
+    """The group of commands, loaded when one is used. Errors that are no bug of jobsvc are shown as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, sorted."""
+        return sorted(_load())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command with this name."""
+        return _load().get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises ClickException."""
@@ -64,19 +71,9 @@ def commands() -> None:
         sys.stdout.reconfigure(errors="replace")  # any text of a job can be printed
 
 
-for command in (
-    show.list_jobs,
-    show.show,
-    show.tail,
-    show.stats,
-    show.workers,
-    show.schedules,
-    show.types,
-    act.enqueue,
-    act.retry,
-    act.cancel,
-    act.delete,
-    act.pause,
-    act.resume,
-):
-    commands.add_command(command)
+def _load() -> dict[str, click.Command]:
+    from jobsvc.cli import act, show  # loads rich, which the API must not
+
+    showing = (show.list_jobs, show.show, show.tail, show.stats, show.workers, show.schedules, show.types)
+    acting = (act.enqueue, act.retry, act.cancel, act.delete, act.pause, act.resume)
+    return {str(command.name): command for command in (*showing, *acting)}

@@ -1,19 +1,16 @@
-"""The commands that show jobs, queues, workers, schedules and types.
+"""The commands that show jobs, queues, workers, schedules and types."""
 
-They import `render` only to draw: it loads rich, and the API loads this module too.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 
 from jobsvc import handlers, jobs
 from jobsvc.api.responses import dump_job_type, dump_queue, dump_worker
-from jobsvc.cli import options, poll
+from jobsvc.cli import options, poll, render
 from jobsvc.cli.options import find_job, print_json
 from jobsvc.config import settings
 from jobsvc.db.models import Job
@@ -24,11 +21,24 @@ from jobsvc.jobs.serialize import dump_attempts, dump_job, dump_schedule
 PAGE = 200
 """Number of jobs that `list` reads at once."""
 
+T = TypeVar("T")
+
+
+def _print(found: Sequence[T], draw: Callable[[Sequence[T]], None], as_json: bool) -> None:
+    if as_json:
+        print_json(*found)
+    else:
+        draw(found)
+
 
 @click.command("list")
 @options.filters
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, metavar="N", help="Number of jobs shown.  [default: 50]"
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    metavar="N",
+    help="Number of jobs shown.  [default: 50]",
 )
 @options.as_json
 def list_jobs(which: Filter, limit: int, as_json: bool) -> None:
@@ -41,8 +51,6 @@ def list_jobs(which: Filter, limit: int, as_json: bool) -> None:
         for job in found:
             print_json(dump_job(job))
     else:
-        from jobsvc.cli import render
-
         render.jobs(list(found))
 
 
@@ -64,8 +72,6 @@ def show(given: UUID | str, as_json: bool) -> None:
     if as_json:
         print_json({"job": whole, "attempts": attempts})
     else:
-        from jobsvc.cli import render
-
         render.job(whole, attempts)
 
 
@@ -84,8 +90,6 @@ def tail(limit: int, as_json: bool) -> None:
     At a terminal this is a live view, else a line for each change. Jobs are polled twice a second: of several changes
     between two polls only the last one is shown.
     """
-    from jobsvc.cli import render
-
     with suppress(KeyboardInterrupt):
         if not as_json and render.is_live():
             render.live(poll.polls())
@@ -128,8 +132,6 @@ def stats(minutes: int, as_json: bool) -> None:
         shown = {"queues": [*map(dump_queue, queues)], "minutes": minutes, "types": [*map(_dump_type_stats, types)]}
         print_json(shown)
     else:
-        from jobsvc.cli import render
-
         render.stats(queues, types, minutes)
 
 
@@ -148,26 +150,14 @@ def _dump_type_stats(stats: TypeStats) -> dict[str, Any]:
 @options.as_json
 def workers(as_json: bool) -> None:
     """List the workers that are registered in Redis."""
-    found = [dump_worker(worker) for worker in rq_workers.known()]
-    if as_json:
-        print_json(*found)
-    else:
-        from jobsvc.cli import render
-
-        render.workers(found)
+    _print([dump_worker(worker) for worker in rq_workers.known()], render.workers, as_json)
 
 
 @click.command()
 @options.as_json
 def schedules(as_json: bool) -> None:
     """List the schedules, by name."""
-    found = [dump_schedule(schedule) for schedule in jobs.schedules.every()]
-    if as_json:
-        print_json(*found)
-    else:
-        from jobsvc.cli import render
-
-        render.schedules(found)
+    _print([dump_schedule(schedule) for schedule in jobs.schedules.every()], render.schedules, as_json)
 
 
 @click.command()
@@ -175,9 +165,4 @@ def schedules(as_json: bool) -> None:
 def types(as_json: bool) -> None:
     """List the job types and their defaults."""
     found = [dump_job_type(handler) for name in handlers.names() if (handler := handlers.find(name))]
-    if as_json:
-        print_json(*found)
-    else:
-        from jobsvc.cli import render
-
-        render.types(found)
+    _print(found, render.types, as_json)
