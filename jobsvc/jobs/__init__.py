@@ -38,11 +38,11 @@ from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
-from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew, undo_starts
+from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew
 from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, get, history, page
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
-from jobsvc.jobs.start import StartedAttempt, start
+from jobsvc.jobs.start import StartedAttempt, start, undo_starts
 from jobsvc.jobs.stats import JobSummary, TypeStats, depths, latest, relay_lag, type_stats
 from jobsvc.jobs.submit import NewJob, Submitted, submit, submit_each
 from jobsvc.jobs.unknown_types import (

@@ -1,6 +1,6 @@
-"""Leases of running attempts: renewing them, and what happens to an attempt without one."""
+"""Leases of running attempts: renewal, cancel requests, and recovery once a lease has expired."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Uuid, func, select, update
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, rows, seconds
-from jobsvc.jobs.finish import finish_within, lost, returned_uncounted
+from jobsvc.jobs.finish import finish_within, lost
 from jobsvc.jobs.start import StartedAttempt
 from jobsvc.states import Status
 
@@ -38,23 +38,6 @@ def cancel_requested(attempts: Iterable[StartedAttempt]) -> set[UUID]:
     requested = select(Job.id).where(*_is_leased, Job.cancel_requested_at.is_not(None))
     with transaction() as connection:
         return set(connection.scalars(requested, _records(attempts)))
-
-
-@retrying
-def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
-    """Return the given jobs that `worker` has started to their queues, uncounted; returns how many.
-
-    For starts that Postgres may have committed before a connection broke, so that the worker got no reply.
-    Raises StoreUnavailable.
-    """
-    # Locks by id alone, to wait for a start that is still in progress.
-    rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
-    with transaction() as connection:
-        found = connection.execute(rows_of)
-        started = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
-        if started:
-            finish_within(connection, [returned_uncounted(job.id, job.fence, handler_called=False) for job in started])
-    return len(started)
 
 
 @retrying

@@ -4,13 +4,14 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, update
+from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, select, update
 
 from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_since
 from jobsvc.jobs.admission import admit, may_start, paused
 from jobsvc.jobs.counters import Count, Event, counting
+from jobsvc.jobs.finish import finish_within, returned_uncounted
 from jobsvc.jobs.ids import learn_clock
 from jobsvc.servers import pgclock
 from jobsvc.states import Status
@@ -110,3 +111,20 @@ def _start_others(left: Collection[UUID], types: Collection[str] | None, asked: 
         if not admitted:
             return []
         return connection.execute(_start_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()
+
+
+@retrying
+def undo_starts(job_ids: Sequence[UUID], worker: str) -> int:
+    """Return the given jobs that `worker` has started to their queues, uncounted; returns how many.
+
+    For starts that Postgres may have committed before a connection broke, so that the worker got no reply.
+    Raises StoreUnavailable.
+    """
+    # Locks by id alone, to wait for a start that is still in progress.
+    rows_of = select(Job.id, Job.fence, Job.status, Job.worker).where(Job.id.in_(job_ids)).with_for_update()
+    with transaction() as connection:
+        found = connection.execute(rows_of)
+        started = [job for job in found if (job.status, job.worker) == (Status.PROCESSING, worker)]
+        if started:
+            finish_within(connection, [returned_uncounted(job.id, job.fence, handler_called=False) for job in started])
+    return len(started)
