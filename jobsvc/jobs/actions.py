@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg2.errors import UniqueViolation
 from sqlalchemy import Connection, Row, case, delete, exists, func, null, select, text, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import IS_UNFINISHED, Job
@@ -140,7 +140,7 @@ def _lock(job_ids: Sequence[UUID], among: Sequence[Status]) -> Any:
 
 def _changed(connection: Connection, job_id: UUID, changes: Sized, how: str, among: Sequence[Status]) -> Job:
     """Return the job after the action. Raises JobNotFound, and WrongState if it caused no changes."""
-    job = load(Session(connection), job_id)
+    job = load(connection, job_id)
     if not changes:
         raise WrongState(f"the job was {job.status}; only one that is {' or '.join(among)} can be {how}")
     return job

@@ -20,7 +20,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from jobsvc.db.engine import transaction
+from jobsvc.db.engine import statement
 from jobsvc.db.models import Attempt, AttemptLines, Job
 from jobsvc.db.sql import rows
 from jobsvc.jobs.log_lines import Line, Lines, dropped
@@ -64,7 +64,7 @@ _changes = (
 
 def changes(known: Mapping[UUID, int]) -> dict[UUID, Snapshot | None]:
     """Return the current state of the jobs whose version is not the known one, by id; None for a deleted job."""
-    with transaction() as connection:
+    with statement() as connection:
         found = connection.execute(
             _changes, {"rows": [{"id": str(job_id), "version": version} for job_id, version in known.items()]}
         )
@@ -101,7 +101,7 @@ _latest_lines = select(_watched.c.id, _newest.c.fence, _newest.c.last_line).sele
 
 def latest_lines(job_ids: Iterable[UUID]) -> dict[UUID, Position]:
     """Return the position of the newest line stored during an attempt, by job id; jobs without one are left out."""
-    with transaction() as connection:
+    with statement() as connection:
         found = connection.execute(_latest_lines, {"ids": [str(job_id) for job_id in job_ids]})
         return {row.id: Position(row.fence, row.last_line) for row in found}
 
@@ -147,7 +147,7 @@ def last_line(job_id: UUID, fence: int) -> int | None:
     )
     with_end = select(_last_line).where(Attempt.job_id == job_id, Attempt.fence == fence)
     found = union_all(appended, with_end).subquery()
-    with transaction() as connection:
+    with statement() as connection:
         last: int | None = connection.scalar(select(func.max(found.c.last)))
         return last
 
@@ -155,10 +155,10 @@ def last_line(job_id: UUID, fence: int) -> int | None:
 def lines_after(job_id: UUID, position: Position, upto_fence: int) -> Iterator[NumberedLine]:
     """Yield a job's stored lines after `position`, of attempts up to `upto_fence`, in order.
 
-    A gap is replaced by one line that says how many are missing. One transaction per page. Raises StoreUnavailable.
+    A gap is replaced by one line that says how many are missing. Reads AT_ONCE portions by each statement.
     """
     while True:
-        with transaction() as connection:
+        with statement() as connection:
             asked = {"job": job_id, "fence": position.fence, "line": position.line, "upto": upto_fence}
             found = connection.execute(_lines_after, asked).all()
         for fence, last, attempt, some in found:

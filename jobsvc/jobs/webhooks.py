@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, insert, update
-from sqlalchemy.orm import Session
 
 import jobsvc.handlers.builtin.webhook  # noqa: F401  # the handler, by which deliveries are made
 from jobsvc import handlers
@@ -61,7 +60,7 @@ def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
     """
     with transaction() as connection:
         require_version(connection, job_id, versions)
-        job = load(Session(connection), job_id)
+        job = load(connection, job_id)
         if job.webhook_url is None:
             raise WrongState("the job has no webhookUrl")
         made = announce(connection, [job_id])
