@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask
 
-from jobsvc.processes.orphans import signals_kept
+from jobsvc.processes.orphans import block_signals
 
 logger = logging.getLogger("jobsvc.api")
 
@@ -51,7 +51,7 @@ class ThreadCheck:
         self._answered_at: float | None = None
         self._asked_at: float | None = None
         self._ask(by_request=False)
-        with signals_kept():
+        with block_signals():
             threading.Thread(target=self._answer, name="thread check", daemon=True).start()
 
     def _ask(self, by_request: bool) -> None:

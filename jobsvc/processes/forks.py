@@ -57,7 +57,7 @@ class Boundary:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if is_forked():
-            leave(error)
+            exit_fork(error)
 
 
 def is_forked() -> bool:
@@ -65,7 +65,7 @@ def is_forked() -> bool:
     return _owner != 0 and os.getpid() != _owner
 
 
-def leave(error: BaseException | None) -> None:
+def exit_fork(error: BaseException | None) -> None:
     """Exit as Python would after `error`, but without running the inherited exit functions."""
     status = 1
     try:

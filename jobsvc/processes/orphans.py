@@ -1,4 +1,4 @@
-"""Ends processes whose parent has died, kills descendants, and keeps signals away from other threads."""
+"""Detects a dead parent, kills descendants, and leaves signals to the main thread."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def when_orphaned(parent: int, act: Callable[[], None]) -> None:
             time.sleep(1)
         act()
 
-    with signals_kept():
+    with block_signals():
         threading.Thread(target=watch, name="orphan", daemon=True).start()
 
 
@@ -59,11 +59,11 @@ def stop_gently() -> None:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
-    """Start threads within the block with SIGINT and SIGTERM blocked.
+def block_signals() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in threads that are started within the block.
 
-    If two signals arrive at once, another thread may receive both. The main thread's system call would
-    then not be interrupted, and Python runs signal handlers only after it.
+    Otherwise another thread may receive a signal. The main thread's system call is then not interrupted, and Python
+    runs signal handlers only after it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

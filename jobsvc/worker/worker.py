@@ -25,7 +25,7 @@ from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis
 from jobsvc.execution import rq_entry as attempts
 from jobsvc.execution.bootstrap import bootstrap
-from jobsvc.processes.orphans import kill_descendants, signals_kept, stop_gently, when_orphaned
+from jobsvc.processes.orphans import block_signals, kill_descendants, stop_gently, when_orphaned
 from jobsvc.processes.timetable import CLEANUP_SECONDS, WORKER_SECONDS
 from jobsvc.worker.batch import BatchRunner
 from jobsvc.worker.redis_retry import WaitForRedis
@@ -142,7 +142,7 @@ class JobsvcWorker(QueueingWorker):
 
     def subscribe(self) -> None:
         """Subscribe as RQ does, in a thread that leaves this process' signals to the main thread."""
-        with signals_kept():
+        with block_signals():
             super().subscribe()  # type: ignore[no-untyped-call]
 
     def handle_warm_shutdown_request(self) -> None:
@@ -150,7 +150,7 @@ class JobsvcWorker(QueueingWorker):
         self._redis_retry.end()
         self._batches.stop()
         self._leave_by = time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS + WORKER_SECONDS
-        with signals_kept():
+        with block_signals():
             threading.Thread(target=self._leave_in_time, daemon=True).start()
         super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]
 
