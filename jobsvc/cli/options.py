@@ -12,6 +12,7 @@ from uuid import UUID
 import click
 
 from jobsvc import jobs, strict_json
+from jobsvc.config import settings
 from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
 
@@ -71,9 +72,12 @@ class Json(click.ParamType[Any]):
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the parsed value. Fails if it is not JSON."""
+        """Return the parsed value. Fails if it is not JSON, or larger than a request's body may be."""
+        raw = os.fsencode(value)
+        if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
+            self.fail(f"has more than JOBSVC_MAX_BODY_BYTES={settings().JOBSVC_MAX_BODY_BYTES}", param, ctx)
         try:
-            return strict_json.parse(os.fsencode(value))
+            return strict_json.parse(raw)
         except strict_json.NotJson as error:
             self.fail(f"is not JSON: {error}", param, ctx)
 

@@ -148,6 +148,13 @@ def test_enqueue_refuses_what_is_not_json(arguments: list[str]) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_enqueue_refuses_more_than_a_body_may_have() -> None:
+    payload = json.dumps({"result": "x" * 1024})
+    ended = cli("enqueue", "TEST_JOB", payload, env={"JOBSVC_MAX_BODY_BYTES": "1024"})
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1].endswith("has more than JOBSVC_MAX_BODY_BYTES=1024")
+
+
 def test_enqueue_waits_for_the_end(service: Service) -> None:
     service.worker()
     env = env_of(service)
