@@ -59,7 +59,7 @@ def test_health_needs_no_key(guarded: Service, path: str) -> None:
         ("HEAD", "/metrics"),
     ],
 )
-def test_no_key_or_a_wrong_one(guarded: Service, method: str, path: str, request: pytest.FixtureRequest) -> None:
+def test_missing_or_wrong_key_is_401(guarded: Service, method: str, path: str, request: pytest.FixtureRequest) -> None:
     wrong = [bearer("wrong"), bearer(HASHED), bearer("ü\udc80"), {"X-API-Key": "wrong"}, basic("wrong")]
     missing: list[dict[str, str]] = [{}, {"Authorization": "Bearer"}, {"Authorization": "x"}, basic("")]
     # Each case is another client: together they send more wrong keys than one may.
@@ -75,12 +75,12 @@ def test_no_key_or_a_wrong_one(guarded: Service, method: str, path: str, request
 
 
 @pytest.mark.parametrize(("key", "status"), [(READ, 403), (WRITE, 202), (ADMIN, 202)])
-def test_posting_needs_write(guarded: Service, key: str, status: int) -> None:
+def test_posting_needs_a_write_key(guarded: Service, key: str, status: int) -> None:
     assert guarded.client.post("/jobs", headers=bearer(key)).status_code == status
 
 
 @pytest.mark.parametrize("key", [READ, WRITE, ADMIN])
-def test_reading_needs_read(guarded: Service, key: str) -> None:
+def test_reading_needs_a_read_key(guarded: Service, key: str) -> None:
     job_id = guarded.client.post("/jobs", headers={"X-API-Key": WRITE}).json()["jobId"]
     for headers in (bearer(key), {"X-API-Key": key}, basic(key)):
         assert guarded.client.get(f"/jobs/{job_id}", headers=headers).status_code == 200
@@ -88,16 +88,16 @@ def test_reading_needs_read(guarded: Service, key: str) -> None:
 
 @pytest.mark.parametrize(("key", "status"), [(READ, 403), (WRITE, 403), (ADMIN, 200)])
 @pytest.mark.parametrize("path", ["/rq/", "/rq/0/data/workers.json", "/rq/static/css/main.css"])
-def test_the_dashboard_needs_admin(guarded: Service, path: str, key: str, status: int) -> None:
+def test_dashboard_needs_an_admin_key(guarded: Service, path: str, key: str, status: int) -> None:
     assert guarded.client.get(path, headers=basic(key)).status_code == status
 
 
-def test_a_lesser_key_is_told_so(guarded: Service) -> None:
+def test_insufficient_scope_is_403(guarded: Service) -> None:
     problem = refused(guarded.client.post("/jobs", headers=bearer(READ)), 403)
     assert "write" in problem["detail"]
 
 
-def test_too_many_wrong_keys_are_429_and_a_right_key_passes(guarded: Service) -> None:
+def test_too_many_wrong_keys_are_429_and_a_valid_key_passes(guarded: Service) -> None:
     log = len(guarded.api.output)
     with client_at(guarded, "127.0.2.1") as client, client_at(guarded, "127.0.2.2") as neighbour:
         for number in range(40):
@@ -160,7 +160,7 @@ def filled(headers: dict[str, str], service: Service) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("headers", OTHER_SITES)
-def test_a_page_of_another_site_changes_nothing(api: Service, guarded: Service, headers: dict[str, str]) -> None:
+def test_page_of_another_site_changes_nothing(api: Service, guarded: Service, headers: dict[str, str]) -> None:
     for service, key in ((api, {}), (guarded, basic(ADMIN))):
         # Not kept: the server may close a connection whose body was not read.
         sent = {**key, **filled(headers, service), "Connection": "close"}
@@ -176,7 +176,7 @@ def test_a_page_of_another_site_changes_nothing(api: Service, guarded: Service, 
 
 
 @pytest.mark.parametrize("headers", OWN_PAGES)
-def test_own_pages_and_requests_of_no_browser_pass(api: Service, guarded: Service, headers: dict[str, str]) -> None:
+def test_own_pages_and_requests_without_a_browser_pass(api: Service, guarded: Service, headers: dict[str, str]) -> None:
     for service, key in ((api, {}), (guarded, basic(ADMIN))):
         sent = {**key, **filled(headers, service)}
         assert service.client.post("/jobs", headers=sent, json={}).status_code == 202
@@ -184,7 +184,7 @@ def test_own_pages_and_requests_of_no_browser_pass(api: Service, guarded: Servic
         assert service.client.post("/rq/requeue/jobsvc.default", headers=sent).status_code == 200
 
 
-def test_no_answer_gives_a_cors_permission(guarded: Service) -> None:
+def test_no_response_has_a_cors_header(guarded: Service) -> None:
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     asked["Access-Control-Request-Headers"] = "authorization,x-api-key"
     for path in ("/jobs", "/rq/", "/docs", "/nope"):
@@ -212,7 +212,7 @@ LOOPBACK += ["127.0.0.2:1", "[::1]:3000", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
-def test_without_keys_loopbacks_names_are_served(api: Service, host: str) -> None:
+def test_without_keys_loopback_names_are_served(api: Service, host: str) -> None:
     assert api.client.post("/jobs", headers={"Host": host}).status_code == 202
     assert api.client.post("/jobs", headers={"Host": host}, json={}).status_code == 202
 
@@ -231,7 +231,7 @@ def test_without_keys_a_forwarded_request_is_refused(api: Service, name: str, va
     assert api.client.get("/healthz", headers={name: value}).status_code == 200
 
 
-def test_with_keys_or_for_anybody_a_forwarded_request_is_served(guarded: Service) -> None:
+def test_with_keys_or_public_a_forwarded_request_is_served(guarded: Service) -> None:
     anybody = Service({"JOBSVC_ALLOW_ANONYMOUS": "1"})
     try:
         for name in FORWARDED:

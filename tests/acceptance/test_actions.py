@@ -32,7 +32,7 @@ def cancel_running(service: Service, type: str, payload: dict[str, Any], **body:
     return service.until(job_id, "CANCELLED", "COMPLETED", "FAILED", "RETRYING", timeout=5)
 
 
-def test_a_waiting_job_is_cancelled_and_never_run(stack: Service, tmp_path: Path) -> None:
+def test_cancelled_waiting_job_never_runs(stack: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     blocker = stack.post(payload={"durationMs": 700})
     stack.until(blocker, "PROCESSING")
@@ -51,7 +51,7 @@ def test_a_waiting_job_is_cancelled_and_never_run(stack: Service, tmp_path: Path
     assert stack.attempts(waiting) == []
 
 
-def test_a_running_job_is_stopped(stack: Service) -> None:
+def test_cancelled_running_job_is_stopped(stack: Service) -> None:
     job = cancel_running(stack, "TEST_JOB", LONG)
     assert (job["status"], job["attempts"], job["error"], job["result"]) == ("CANCELLED", 1, None, None)
     [attempt] = stack.attempts(job["id"])
@@ -59,21 +59,21 @@ def test_a_running_job_is_stopped(stack: Service) -> None:
     refused(stack.client.post(f"/jobs/{job['id']}/cancel"), 409)
 
 
-def test_a_cancelled_attempt_is_not_retried_by_rq(stack: Service) -> None:
+def test_cancelled_attempt_is_not_retried_by_rq(stack: Service) -> None:
     job = cancel_running(stack, "TEST_JOB", LONG, retry={"max": 5, "interval": 0})
     eventually(lambda: is_in(queue(stack).failed_job_registry, job["id"]))
     assert fetch(stack, job["id"]).retries_left == 0
 
 
 @pytest.mark.parametrize("kind", ["STUBBORN", "SWALLOW", "DEAF"])
-def test_a_handler_that_does_not_listen_is_stopped_too(stack: Service, kind: str) -> None:
+def test_handler_that_ignores_the_cancel_is_stopped(stack: Service, kind: str) -> None:
     job = cancel_running(stack, kind, {}, timeout=600)
     assert job["status"] == "CANCELLED"
     assert [attempt["outcome"] for attempt in stack.attempts(job["id"])] == ["cancelled"]
     stack.until(stack.post(), "COMPLETED", timeout=30)
 
 
-def test_what_is_raised_is_no_exception_that_a_handler_swallows(stack: Service) -> None:
+def test_cancel_is_not_swallowed_by_except_exception(stack: Service) -> None:
     job = cancel_running(stack, "STUBBORN", {})
     eventually(lambda: is_in(queue(stack).failed_job_registry, job["id"]))
     result = fetch(stack, job["id"]).latest_result()
@@ -82,7 +82,7 @@ def test_what_is_raised_is_no_exception_that_a_handler_swallows(stack: Service) 
     assert "Cancelled: the job was cancelled" in (result.exc_string or "")
 
 
-def test_one_whose_time_is_up_already_needs_no_ten_seconds_more(stack: Service) -> None:
+def test_cancel_after_the_timeout_needs_no_further_grace(stack: Service) -> None:
     job_id = stack.post("SWALLOW", timeout=0.5)
     stack.until(job_id, "PROCESSING")
     time.sleep(1)  # its time is up, and it has swallowed that
@@ -93,7 +93,7 @@ def test_one_whose_time_is_up_already_needs_no_ten_seconds_more(stack: Service) 
 @pytest.mark.parametrize(
     ("payload", "outcome"), [({}, "cancelled"), ({"fail": True}, "failed"), ({"snooze": True}, "snoozed")]
 )
-def test_a_handler_that_looks_can_tidy_up(stack: Service, payload: dict[str, Any], outcome: str) -> None:
+def test_handler_that_checks_for_a_cancel_can_clean_up(stack: Service, payload: dict[str, Any], outcome: str) -> None:
     job = cancel_running(stack, "LOOK", payload)
     assert (job["status"], job["result"]) == ("CANCELLED", None)
     assert job["progress"] == {"percent": 50, "message": "cancelled"}
@@ -103,7 +103,7 @@ def test_a_handler_that_looks_can_tidy_up(stack: Service, payload: dict[str, Any
     eventually(lambda: is_in(queue(stack).failed_job_registry, job["id"]))
 
 
-def test_one_that_completes_in_spite_of_it_is_completed(stack: Service) -> None:
+def test_job_that_completes_despite_the_cancel_is_completed(stack: Service) -> None:
     job_id = stack.post(payload={"durationMs": 400, "result": "done"})
     stack.until(job_id, "PROCESSING")
     act(stack, job_id, "cancel", 202)
@@ -111,21 +111,21 @@ def test_one_that_completes_in_spite_of_it_is_completed(stack: Service) -> None:
     assert (job["status"], job["result"]) == ("COMPLETED", "done")
 
 
-def test_one_that_fails_meanwhile_is_cancelled(stack: Service) -> None:
+def test_job_that_fails_after_a_cancel_request_is_cancelled(stack: Service) -> None:
     failing = stack.post(payload={"durationMs": 300, "failAttempts": 9}, retry={"max": 3, "interval": 0})
     stack.until(failing, "PROCESSING")
     act(stack, failing, "cancel", 202)
     assert stack.until(failing, "CANCELLED")["attempts"] == 1
 
 
-def test_ended_jobs_are_not_cancelled(stack: Service) -> None:
+def test_finished_job_is_not_cancelled(stack: Service) -> None:
     done, failed = stack.post(), stack.post("DISCARD")
     for job_id, status in ((done, "COMPLETED"), (failed, "FAILED")):
         stack.until(job_id, status)
         assert status in refused(stack.client.post(f"/jobs/{job_id}/cancel"), 409)["detail"]
 
 
-def test_a_failed_job_is_retried_and_goes_on_counting(stack: Service) -> None:
+def test_retried_failed_job_keeps_its_attempt_count(stack: Service) -> None:
     job_id = stack.post(payload={"failAttempts": 3}, retry={"max": 1, "interval": 0.2}, expiresIn=60)
     first = stack.until(job_id, "FAILED")
     assert first["expiresAt"]
@@ -138,7 +138,7 @@ def test_a_failed_job_is_retried_and_goes_on_counting(stack: Service) -> None:
     assert [attempt["number"] for attempt in stack.attempts(job_id)] == [1, 2, 3, 4]
 
 
-def test_a_cancelled_job_is_retried_at_once_and_its_fence_goes_on_growing(stack: Service, tmp_path: Path) -> None:
+def test_retried_cancelled_job_starts_at_once_with_a_higher_fence(stack: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     job_id = stack.post("NOTE", {"path": str(notes), "seconds": 60}, retry={"max": 0})
     for runs in (1, 2):
@@ -150,21 +150,21 @@ def test_a_cancelled_job_is_retried_at_once_and_its_fence_goes_on_growing(stack:
     assert [line.split()[1:] for line in notes.read_text().splitlines()] == [["1", "1"], ["2", "2"]]
 
 
-def test_a_delayed_job_that_was_cancelled_forgets_its_time(stack: Service) -> None:
+def test_retried_delayed_job_starts_at_once(stack: Service) -> None:
     job_id = stack.post(delay=3600, expiresIn=7200)
     act(stack, job_id, "cancel", 200)
     act(stack, job_id, "retry", 200)
     stack.until(job_id, "COMPLETED")
 
 
-def test_what_did_not_end_badly_is_not_retried(stack: Service) -> None:
+def test_only_failed_and_cancelled_jobs_are_retried(stack: Service) -> None:
     done, later = stack.post(), stack.post(delay=60)
     stack.until(done, "COMPLETED")
     for job_id, status in ((done, "COMPLETED"), (later, "SCHEDULED")):
         assert status in refused(stack.client.post(f"/jobs/{job_id}/retry"), 409)["detail"]
 
 
-def test_a_retry_whose_unique_key_was_taken(stack: Service) -> None:
+def test_retry_with_a_taken_unique_key_is_refused(stack: Service) -> None:
     key = str(uuid.uuid4())
     job_id = stack.post("DISCARD", uniqueKey=key)
     stack.until(job_id, "FAILED")
@@ -175,7 +175,7 @@ def test_a_retry_whose_unique_key_was_taken(stack: Service) -> None:
     stack.until(job_id, "FAILED")
 
 
-def test_delete_removes_it_from_postgres_and_from_rq(stack: Service) -> None:
+def test_deleted_job_is_removed_from_postgres_and_rq(stack: Service) -> None:
     done, failed = stack.post(payload={"result": 1}), stack.post("DISCARD")
     eventually(lambda: is_in(queue(stack).finished_job_registry, done))
     eventually(lambda: is_in(queue(stack).failed_job_registry, failed))
@@ -190,7 +190,7 @@ def test_delete_removes_it_from_postgres_and_from_rq(stack: Service) -> None:
     assert not is_in(queue(stack).failed_job_registry, failed)
 
 
-def test_delete_refuses_what_has_not_ended(stack: Service) -> None:
+def test_unfinished_job_is_not_deleted(stack: Service) -> None:
     waiting, running = stack.post(delay=60), stack.post(payload={"durationMs": 500})
     stack.until(running, "PROCESSING")
     for job_id in (waiting, running):
@@ -198,7 +198,7 @@ def test_delete_refuses_what_has_not_ended(stack: Service) -> None:
     stack.until(running, "COMPLETED")
 
 
-def test_many_are_cancelled_and_retried_by_filter(stack: Service) -> None:
+def test_bulk_actions_act_on_filtered_jobs(stack: Service) -> None:
     tag, other = str(uuid.uuid4()), str(uuid.uuid4())
     running = stack.post(payload=LONG, tags=[tag])
     stack.until(running, "PROCESSING")
@@ -237,7 +237,7 @@ def test_many_are_cancelled_and_retried_by_filter(stack: Service) -> None:
     ],
 )
 @pytest.mark.parametrize("what", ["cancel", "retry"])
-def test_a_filter_that_means_nothing(api: Service, what: str, query: str) -> None:
+def test_bad_filter_is_refused(api: Service, what: str, query: str) -> None:
     job_id = api.post(delay=60)
     refused(api.client.post(f"/jobs/{what}{query}"), 422)
     assert api.job(job_id)["status"] == "SCHEDULED"
@@ -246,7 +246,7 @@ def test_a_filter_that_means_nothing(api: Service, what: str, query: str) -> Non
 @pytest.mark.parametrize(
     "path", ["/jobs/cancel?type=NOTE", "/jobs/retry?type=NOTE", "/jobs/{}/cancel", "/jobs/{}/retry"]
 )
-def test_a_body_is_refused_lest_somebody_believe_that_it_counts(api: Service, path: str) -> None:
+def test_request_body_is_refused(api: Service, path: str) -> None:
     job_id = api.post(delay=60)
     refused(api.client.post(path.format(job_id), json={"status": "FAILED"}), 422)
     refused(api.client.post(path.format(job_id), content="{", headers={"Content-Type": "application/json"}), 400)
@@ -255,12 +255,12 @@ def test_a_body_is_refused_lest_somebody_believe_that_it_counts(api: Service, pa
 
 @pytest.mark.parametrize("job_id", ["1", "not-a-uuid", "%00", str(uuid.UUID(int=0)), "x" * 5000])
 @pytest.mark.parametrize(("method", "path"), [("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")])
-def test_a_job_that_does_not_exist(api: Service, job_id: str, method: str, path: str) -> None:
+def test_unknown_job_is_404(api: Service, job_id: str, method: str, path: str) -> None:
     refused(api.client.request(method, f"/jobs/{job_id}{path}"), 404)
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")])
-def test_an_unknown_query_parameter(api: Service, method: str, path: str) -> None:
+def test_unknown_query_parameter_is_refused(api: Service, method: str, path: str) -> None:
     job_id = api.post(delay=60)
     refused(api.client.request(method, f"/jobs/{job_id}{path}?force=1"), 422)
     assert api.job(job_id)["status"] == "SCHEDULED"
@@ -285,7 +285,7 @@ def guarded() -> Iterator[Service]:
         ("POST", "/jobs/retry?type=NOTE", "admin"),
     ],
 )
-def test_the_scope_that_each_needs(guarded: Service, method: str, path: str, needed: str) -> None:
+def test_each_action_needs_its_scope(guarded: Service, method: str, path: str, needed: str) -> None:
     job_id = guarded.post(delay=60)
 
     def ask(key: str) -> httpx.Response:

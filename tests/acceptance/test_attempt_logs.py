@@ -18,7 +18,7 @@ def said(attempt: dict) -> list[tuple[str, str]]:  # type: ignore[type-arg]
     return [(line["level"], line["message"].partition("\n")[0]) for line in attempt["logs"]]
 
 
-def test_what_an_attempt_says_is_kept_with_it(stack: Service) -> None:
+def test_attempt_has_its_log_lines(stack: Service) -> None:
     job_id = stack.post("TALK")
     job = stack.until(job_id, "COMPLETED")
     [attempt] = stack.attempts(job_id)
@@ -39,7 +39,7 @@ def test_what_an_attempt_says_is_kept_with_it(stack: Service) -> None:
         ("hang", ["timeout", "completed"]),
     ],
 )
-def test_it_is_kept_however_the_attempt_ends(stack: Service, end: str, outcomes: list[str]) -> None:
+def test_log_lines_are_kept_for_every_outcome(stack: Service, end: str, outcomes: list[str]) -> None:
     job_id = stack.post("TALK", {"end": end}, timeout=0.5, retry={"max": 1, "interval": 0.1})
     stack.until(job_id, "COMPLETED", "FAILED")
     attempts = stack.attempts(job_id)
@@ -47,7 +47,7 @@ def test_it_is_kept_however_the_attempt_ends(stack: Service, end: str, outcomes:
     assert [said(attempt) for attempt in attempts] == [SAID] * len(outcomes)
 
 
-def test_the_newest_lines_are_kept_and_the_others_counted(stack: Service) -> None:
+def test_newest_lines_are_kept_and_dropped_ones_counted(stack: Service) -> None:
     job_id = stack.post("TALK", {"lines": 2000})
     stack.until(job_id, "COMPLETED")
     [attempt] = stack.attempts(job_id)
@@ -56,7 +56,7 @@ def test_the_newest_lines_are_kept_and_the_others_counted(stack: Service) -> Non
     assert said(attempt)[-1] == ("INFO", "line 1999")
 
 
-def test_an_attempt_that_says_nothing_has_no_lines(stack: Service) -> None:
+def test_attempt_without_log_records_has_no_lines(stack: Service) -> None:
     job_id = stack.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0.1})
     stack.until(job_id, "COMPLETED")
     assert [attempt["logs"] for attempt in stack.attempts(job_id)] == [[], []]

@@ -42,7 +42,7 @@ def post(api: Service, body: bytes | str, headers: dict[str, str] | None = None)
     return reply
 
 
-def test_no_body_is_an_empty_object(api: Service) -> None:
+def test_missing_body_counts_as_an_empty_object(api: Service) -> None:
     reply = api.client.post("/jobs")
     assert reply.status_code == 202
     assert api.job(reply.json()["jobId"])["type"] == "TEST_JOB"
@@ -65,7 +65,7 @@ def test_no_body_is_an_empty_object(api: Service) -> None:
         (b"[" * 200_000, "nested"),
     ],
 )
-def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
+def test_invalid_json_is_400(api: Service, body: bytes, detail: str) -> None:
     assert detail in refused(post(api, body), 400)["detail"]
 
 
@@ -160,13 +160,13 @@ def test_what_is_not_json(api: Service, body: bytes, detail: str) -> None:
         ('{"type": "HTTP_REQUEST", "payload": {"url": "http://10.0.0.1/"}}', "/payload/url"),
     ],
 )
-def test_what_does_not_fit_the_schema(api: Service, body: str, pointer: str) -> None:
+def test_body_against_the_schema_is_422(api: Service, body: str, pointer: str) -> None:
     problem = refused(post(api, body), 422)
     assert pointer in [error["pointer"] for error in problem["errors"]]
     assert all(error["detail"] for error in problem["errors"])
 
 
-def test_every_problem_is_told_at_once(api: Service) -> None:
+def test_all_problems_are_reported_at_once(api: Service) -> None:
     problem = refused(post(api, '{"delay": -1, "queue": "nope", "type": "NOPE", "x": 1}'), 422)
     assert {error["pointer"] for error in problem["errors"]} == {"/delay", "/queue", "/type", "/x"}
 
@@ -174,11 +174,11 @@ def test_every_problem_is_told_at_once(api: Service) -> None:
 @pytest.mark.parametrize(
     "text", ["2026-12-01t00:00:00z", "2026-12-01 00:00:00.123456789+23:59", "2026-12-01T00:00:00-00:00"]
 )
-def test_spellings_of_a_time(api: Service, text: str) -> None:
+def test_valid_times_are_accepted(api: Service, text: str) -> None:
     assert api.client.get("/jobs", params={"createdAfter": text}).status_code == 200
 
 
-def test_an_unknown_type_lists_the_known(api: Service) -> None:
+def test_unknown_type_lists_the_known_ones(api: Service) -> None:
     detail = refused(post(api, '{"type": "NO_SUCH"}'), 422)["errors"][0]["detail"]
     assert "HTTP_REQUEST" in detail
     assert "TEST_JOB" in detail
@@ -189,34 +189,34 @@ def test_an_unknown_type_lists_the_known(api: Service) -> None:
     [0, -0.0, 10**400, 1.5e-7, "\U0001f600", "\ufffe", {"": None}, [[[]]], "x" * 100_000, {"__proto__": 1}],
     ids=lambda value: str(value)[:12],
 )
-def test_what_json_can_hold_comes_back(api: Service, value: Any) -> None:
+def test_any_json_value_is_returned_unchanged(api: Service, value: Any) -> None:
     job_id = api.post(payload={"result": value})
     assert api.job(job_id)["payload"] == {"result": value}
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/xml"])
-def test_another_media_type(api: Service, media_type: str) -> None:
+def test_other_media_type_is_415(api: Service, media_type: str) -> None:
     refused(post(api, "{}", {"Content-Type": media_type}), 415)
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "application/merge-patch+json"])
-def test_a_json_media_type(api: Service, media_type: str) -> None:
+def test_json_media_types_are_accepted(api: Service, media_type: str) -> None:
     assert post(api, "{}", {"Content-Type": media_type}).status_code == 202
 
 
-def test_a_body_too_large(api: Service) -> None:
+def test_too_large_body_is_413(api: Service) -> None:
     body = json.dumps({"payload": {"result": "x" * 2_000_000}})
     refused(post(api, body), 413)
 
 
-def test_a_chunked_body_too_large(api: Service) -> None:
+def test_too_large_chunked_body_is_413(api: Service) -> None:
     before = count()
     chunks = (b" " * 100_000 for _ in range(20))
     refused(api.client.post("/jobs", content=chunks, headers=JSON), 413)
     assert count() == before
 
 
-def test_a_chunked_body(api: Service) -> None:
+def test_chunked_body_is_accepted(api: Service) -> None:
     reply = api.client.post("/jobs", content=iter([b'{"payload"', b": {}}"]), headers=JSON)
     assert reply.status_code == 202
 
@@ -231,7 +231,7 @@ def test_a_chunked_body(api: Service) -> None:
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     ],
 )
-def test_an_upload_that_was_cut_off(api: Service, sent: bytes) -> None:
+def test_interrupted_upload_stores_nothing(api: Service, sent: bytes) -> None:
     before = count()
     with socket.create_connection(("127.0.0.1", api.port)) as connection:
         connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + sent)
@@ -242,11 +242,11 @@ def test_an_upload_that_was_cut_off(api: Service, sent: bytes) -> None:
     assert count() == before
 
 
-def test_a_content_coding(api: Service) -> None:
+def test_content_encoding_is_415(api: Service) -> None:
     refused(post(api, gzip.compress(b"{}"), {**JSON, "Content-Encoding": "gzip"}), 415)
 
 
-def test_many_problems_are_told_in_part_and_soon(api: Service) -> None:
+def test_list_of_many_problems_is_cut(api: Service) -> None:
     body = {"type": "HTTP_REQUEST", "payload": {"url": "http://1.1.1.1/", "expectStatus": [""] * 50_000}}
     assert len(refused(post(api, json.dumps(body)), 422)["errors"]) <= 20
     keys = ",".join(f'"{number}":1' for number in range(50_000))
@@ -256,7 +256,7 @@ def test_many_problems_are_told_in_part_and_soon(api: Service) -> None:
 
 @pytest.mark.parametrize("job_id", ["1", "not-a-uuid", "%00", str(uuid.UUID(int=0)), "🙂", "x" * 5000])
 @pytest.mark.parametrize("path", ["/jobs/{}", "/jobs/{}/attempts"])
-def test_a_job_that_does_not_exist(api: Service, job_id: str, path: str) -> None:
+def test_unknown_job_is_404(api: Service, job_id: str, path: str) -> None:
     refused(api.client.get(path.format(job_id)), 404)
 
 
@@ -267,7 +267,7 @@ def test_a_job_that_does_not_exist(api: Service, job_id: str, path: str) -> None
         *(("POST", "/cancel"), ("POST", "/retry"), ("POST", "/webhook")),
     ],
 )
-def test_an_id_is_spelled_in_one_way(api: Service, method: str, path: str) -> None:
+def test_only_canonical_ids_are_accepted(api: Service, method: str, path: str) -> None:
     job_id = api.post(delay=600)
     for spelled in (job_id.replace("-", ""), f"{{{job_id}}}", f"urn:uuid:{job_id}", f"{job_id}%0A"):
         refused(api.client.request(method, f"/jobs/{spelled}{path}"), 404)
@@ -275,27 +275,27 @@ def test_an_id_is_spelled_in_one_way(api: Service, method: str, path: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/jobs/", "/jobs//attempts", "/static/x"])
-def test_a_path_that_does_not_exist(api: Service, path: str) -> None:
+def test_unknown_path_is_404(api: Service, path: str) -> None:
     refused(api.client.get(path), 404)
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("PUT", "/jobs"), ("DELETE", "/healthz"), ("PATCH", f"/jobs/{uuid.UUID(int=0)}")]
 )
-def test_a_wrong_method(api: Service, method: str, path: str) -> None:
+def test_wrong_method_is_405(api: Service, method: str, path: str) -> None:
     reply = api.client.request(method, path)
     refused(reply, 405)
     assert reply.headers["Allow"]
 
 
-def test_an_unknown_query_parameter(api: Service) -> None:
+def test_unknown_query_parameter_is_refused(api: Service) -> None:
     before = count()
     refused(api.client.post("/jobs?dry=1", json={}), 422)
     refused(api.client.get(f"/jobs/{uuid.uuid4()}?verbose=1"), 422)
     assert count() == before
 
 
-def test_healthz_and_readyz(api: Service) -> None:
+def test_healthz_and_readyz_answer(api: Service) -> None:
     assert api.client.get("/healthz").json() == {"status": "ok"}
     reply = api.client.get("/readyz")
     assert (reply.status_code, reply.json()) == (200, {"status": "ok", "postgres": "up", "redis": "up"})

@@ -17,7 +17,7 @@ def batch(service: Service, *jobs: dict[str, Any]) -> list[str]:
     return list(reply.json()["jobIds"])
 
 
-def test_a_thousand_jobs_run(stack: Service) -> None:
+def test_batch_of_a_thousand_jobs_runs(stack: Service) -> None:
     before = count()
     ids = batch(stack, *({"payload": {"result": n}, "delay": 3600 if n < 990 else 0} for n in range(1000)))
     assert len(set(ids)) == 1000
@@ -29,7 +29,7 @@ def test_a_thousand_jobs_run(stack: Service) -> None:
         assert stack.until(ids[n], "COMPLETED")["result"] == n
 
 
-def test_unique_keys_that_are_taken_or_come_twice(api: Service) -> None:
+def test_taken_or_repeated_unique_keys_name_their_job(api: Service) -> None:
     taken, fresh = str(uuid.uuid4()), str(uuid.uuid4())
     holder = api.post(uniqueKey=taken)
     before = count()
@@ -74,7 +74,7 @@ def test_unique_keys_that_are_taken_or_come_twice(api: Service) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_of_every_job_and_nothing_is_stored(api: Service, body: str, pointers: set[str]) -> None:
+def test_problems_of_all_jobs_are_reported_and_nothing_is_stored(api: Service, body: str, pointers: set[str]) -> None:
     before = count()
     problem = refused(api.client.post("/jobs/batch", content=body, headers={"Content-Type": "application/json"}), 422)
     assert {error["pointer"] for error in problem["errors"]} == pointers
@@ -82,29 +82,29 @@ def test_what_is_wrong_is_told_of_every_job_and_nothing_is_stored(api: Service, 
     assert count() == before
 
 
-def test_problems_without_end_are_told_in_part(api: Service) -> None:
+def test_list_of_many_problems_is_cut(api: Service) -> None:
     problem = refused(api.client.post("/jobs/batch", json={"jobs": [{"payload": {"x": 1}}] * 1000}), 422)
     assert len(problem["errors"]) == 20
     assert problem["errors"][19]["pointer"] == "/jobs/19/payload/x"
 
 
-def test_more_than_a_thousand(api: Service) -> None:
+def test_more_than_a_thousand_jobs_are_refused(api: Service) -> None:
     before = count()
     assert refused(api.client.post("/jobs/batch", json={"jobs": [{}] * 1001}), 422)["errors"][0]["pointer"] == "/jobs"
     assert count() == before
 
 
-def test_more_than_the_body_limit(api: Service) -> None:
+def test_batch_above_the_body_limit_is_413(api: Service) -> None:
     jobs = [{"payload": {"result": "x" * 2000}}] * 1000
     refused(api.client.post("/jobs/batch", content=json.dumps({"jobs": jobs})), 413)
 
 
 @pytest.mark.parametrize(("body", "status"), [("{", 400), ('{"jobs": [{"delay": NaN}]}', 400), ("<jobs/>", 400)])
-def test_what_is_not_json(api: Service, body: str, status: int) -> None:
+def test_invalid_json_is_400(api: Service, body: str, status: int) -> None:
     refused(api.client.post("/jobs/batch", content=body, headers={"Content-Type": "application/json"}), status)
 
 
-def test_other_methods_and_parameters(api: Service) -> None:
+def test_other_methods_and_parameters_are_refused(api: Service) -> None:
     refused(api.client.post("/jobs/batch?dry=1", json={"jobs": [{}]}), 422)
     refused(api.client.get("/jobs/batch"), 405)
     refused(api.client.put("/jobs/batch", json={}), 405)

@@ -141,7 +141,7 @@ def run() -> Iterator[Callable[..., Running]]:
         one.close()
 
 
-def test_list_as_json_is_what_the_api_shows(tag: str) -> None:
+def test_list_as_json_equals_the_api(tag: str) -> None:
     ids = [submit(queue=QUEUE, tags=[tag]), failed_job(tags=[tag], type="OTHER"), completed_job(tags=[tag, "x"])]
     for options, expected in [
         ([], [2, 1, 0]),
@@ -156,7 +156,7 @@ def test_list_as_json_is_what_the_api_shows(tag: str) -> None:
         assert shown == [dump_job(jobs.get(ids[n])) for n in expected], options
 
 
-def test_list_goes_on_beyond_a_page_and_ends_quietly_when_nobody_reads(tag: str, run: Callable[..., Running]) -> None:
+def test_list_spans_pages_and_ends_quietly_on_a_closed_pipe(tag: str, run: Callable[..., Running]) -> None:
     made = jobs.submit([jobs.NewJob("TEST_JOB", QUEUE, {"fill": "x" * 500}, 180, [], tags=[tag])] * 450)
     shown = objects(answer("list", "--tag", tag, "--json", "--limit", "430"))
     assert [one["id"] for one in shown] == [str(one.job_id) for one in reversed(made)][:430]
@@ -166,7 +166,7 @@ def test_list_goes_on_beyond_a_page_and_ends_quietly_when_nobody_reads(tag: str,
         assert len(head.output.splitlines()) == 1, head.output
 
 
-def test_a_table_fits_the_terminal(tag: str) -> None:
+def test_table_fits_the_terminal(tag: str) -> None:
     hostile = failed_job("a\nb\x1b[2J[red]" + "x" * 300, tags=[tag], type="T" * 60)
     wide, narrow = (answer("list", "--tag", tag, env={"COLUMNS": width}).splitlines() for width in ("120", "50"))
     assert [wide[0].split()[0], len(wide), len(narrow)] == ["ID", 2, 2]
@@ -177,7 +177,7 @@ def test_a_table_fits_the_terminal(tag: str) -> None:
     assert max(map(len, narrow)) <= 50
 
 
-def test_show(tag: str) -> None:
+def test_show_prints_the_job_and_its_attempts(tag: str) -> None:
     job_id = failed_job("it \x1b[31mbroke", tags=[tag])
     [whole] = objects(answer("show", str(job_id), "--json"))
     assert whole == {"job": dump_job(jobs.get(job_id)), "attempts": dump_attempts(*jobs.history(job_id))}
@@ -194,7 +194,7 @@ def test_show(tag: str) -> None:
     assert "\x1b" not in text
 
 
-def test_retry_by_id_does_what_it_can_and_tells_the_rest() -> None:
+def test_retry_by_id_reports_jobs_that_cannot_be_retried() -> None:
     failed, done, unknown = failed_job(), completed_job(), uuid.uuid4()
     ended = cli("retry", str(done), str(unknown), str(failed), str(failed))
     assert (ended.returncode, ended.stdout) == (1, "retry: 1 job\n")
@@ -206,7 +206,7 @@ def test_retry_by_id_does_what_it_can_and_tells_the_rest() -> None:
         assert client.lrange(f"rq:queue:jobsvc.{QUEUE}", 0, -1).count(str(failed).encode()) == 1
 
 
-def test_cancel_by_id_withdraws_it_from_rq() -> None:
+def test_cancelled_job_is_removed_from_rq() -> None:
     job_id = failed_job()
     answer("retry", str(job_id))
     assert answer("cancel", str(job_id), "--json") == '{"count":1}\n'
@@ -215,7 +215,7 @@ def test_cancel_by_id_withdraws_it_from_rq() -> None:
         assert client.lrange(f"rq:queue:jobsvc.{QUEUE}", 0, -1).count(str(job_id).encode()) == 0
 
 
-def test_all_that_the_options_mean_after_a_question(tag: str) -> None:
+def test_bulk_actions_ask_for_confirmation(tag: str) -> None:
     waits, runs, failed = submit(queue=QUEUE, tags=[tag]), started(queue=QUEUE, tags=[tag]), failed_job(tags=[tag])
     sql("UPDATE jobs SET lease_expires_at = now() + interval '1 h' WHERE id = :id", id=runs.job_id)
     declined = cli("cancel", "--tag", tag, say="n\n")
@@ -230,13 +230,13 @@ def test_all_that_the_options_mean_after_a_question(tag: str) -> None:
     assert (status(waits), status(failed)) == ("CANCELLED", "PENDING")
 
 
-def test_nothing_to_do_is_said_and_not_asked(tag: str) -> None:
+def test_empty_selection_is_reported_without_a_question(tag: str) -> None:
     completed_job(tags=[tag])
     assert answer("cancel", "--tag", tag) == "cancel: no job matches\n"
     assert answer("retry", "--tag", tag, "--yes") == "retry: no job matches\n"
 
 
-def test_a_running_job_shows_a_rounded_percentage(tag: str) -> None:
+def test_running_job_shows_a_rounded_percentage(tag: str) -> None:
     one = started(queue=QUEUE, tags=[tag])
     progress = json.dumps({"percent": 13.333333333333334, "message": "step 8 of 60"})
     sql("UPDATE jobs SET progress = CAST(:progress AS jsonb) WHERE id = :id", id=one.job_id, progress=progress)
@@ -271,7 +271,7 @@ for given in sys.argv[1:]:
 """
 
 
-def test_wrong_usage() -> None:
+def test_wrong_usage_exits_with_2() -> None:
     given = [json.dumps([os.fsdecode(argument) for argument in arguments]) for arguments in WRONG]
     command = [sys.executable, "-c", IN_TURN, *given]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=60)
@@ -284,7 +284,7 @@ def test_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize("command", [["list"], ["tail"], ["stats"], ["cancel", "--type", "NONE", "--yes"]])
-def test_postgres_is_away(command: list[str]) -> None:
+def test_unavailable_postgres_is_one_line(command: list[str]) -> None:
     told = cli(*command, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
     assert (told.returncode, told.stdout) == (1, "")
     assert "Error: Postgres can't be reached; try again soon: " in told.stderr
@@ -303,7 +303,7 @@ def test_errors_are_one_line() -> None:
         assert told.stderr.startswith(line)
 
 
-def test_without_redis_a_retried_job_is_left_to_a_sweep() -> None:
+def test_without_redis_a_retried_job_is_dispatched_by_a_sweep() -> None:
     job_id = failed_job()
     done = cli("retry", str(job_id), env={"REDIS_URL": "redis://127.0.0.1:1/0"})
     assert (done.returncode, done.stdout) == (0, "retry: 1 job\n")
@@ -313,7 +313,7 @@ def test_without_redis_a_retried_job_is_left_to_a_sweep() -> None:
     assert jobs.get(job_id).dispatched_at != jobs.get(job_id).due_at
 
 
-def test_tail_tells_each_move_in_a_line(run: Callable[..., Running]) -> None:
+def test_tail_prints_one_line_for_each_change(run: Callable[..., Running]) -> None:
     before = failed_job()
     plain, as_json = run("tail", "--limit", "500"), run("tail", "--limit", "500", "--json")
     for one in (plain, as_json):
@@ -337,7 +337,7 @@ def test_tail_tells_each_move_in_a_line(run: Callable[..., Running]) -> None:
     assert [(move["before"], move["status"]) for move in moves] == [(None, "PROCESSING"), ("PROCESSING", "RETRYING")]
 
 
-def test_tail_ends_when_nobody_reads(run: Callable[..., Running], tag: str) -> None:
+def test_tail_ends_on_a_closed_pipe(run: Callable[..., Running], tag: str) -> None:
     failed_job()
     head = run("tail", "--json", command='"$@" | head -1')
     eventually(lambda: head.output, 30)
@@ -362,7 +362,7 @@ def test_tail_draws_a_live_view_on_a_terminal(run: Callable[..., Running]) -> No
     assert view.raw.endswith(b"\x1b[?25h")  # the cursor is back
 
 
-def test_stats(tag: str) -> None:
+def test_stats_shows_queues_and_types(tag: str) -> None:
     waits = submit(queue=QUEUE)
     sql("UPDATE jobs SET due_at = now() - interval '90 s' WHERE id = :id", id=waits)
     completed_job(type=tag)
@@ -387,7 +387,7 @@ def test_stats(tag: str) -> None:
     assert re.search(rf"{tag} +0.2/min +0.1/min +0.1/min +[0-9.]+s +[0-9.]+s", text)
 
 
-def test_what_draws_is_loaded_only_to_draw() -> None:
+def test_rich_is_imported_only_to_draw() -> None:
     for module in ("wsgi", "jobsvc.worker"):
         code = f"import sys, {module}; sys.exit('rich' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0, module

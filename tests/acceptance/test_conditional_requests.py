@@ -64,7 +64,7 @@ def act(service: Service, method: str, path: str, if_match: str, tag: str, **hea
 
 
 @pytest.mark.parametrize(("method", "suffix"), ROUTES)
-def test_a_job_of_another_version_is_left_as_it_is(service: Service, method: str, suffix: str) -> None:
+def test_stale_etag_changes_nothing(service: Service, method: str, suffix: str) -> None:
     job_id, tag = make(service, suffix, method)
     before = service.job(job_id)
     for if_match in NO_MATCH:
@@ -73,7 +73,7 @@ def test_a_job_of_another_version_is_left_as_it_is(service: Service, method: str
 
 
 @pytest.mark.parametrize(("method", "suffix"), ROUTES)
-def test_a_job_of_this_version_is_acted_on(service: Service, method: str, suffix: str) -> None:
+def test_current_etag_is_accepted(service: Service, method: str, suffix: str) -> None:
     for if_match in MATCH if method == "GET" else MATCH[:4]:
         job_id, tag = make(service, suffix, method)
         reply = act(service, method, f"/jobs/{job_id}{suffix}", if_match, tag)
@@ -82,11 +82,11 @@ def test_a_job_of_this_version_is_acted_on(service: Service, method: str, suffix
 
 @pytest.mark.parametrize(("method", "suffix"), ROUTES)
 @pytest.mark.parametrize("if_match", ["*", '"1"'])
-def test_an_id_without_a_job_is_404(service: Service, method: str, suffix: str, if_match: str) -> None:
+def test_unknown_job_is_404(service: Service, method: str, suffix: str, if_match: str) -> None:
     refused(act(service, method, f"/jobs/{uuid4()}{suffix}", if_match, ""), 404)
 
 
-def test_an_old_tag_is_412_and_not_409(service: Service) -> None:
+def test_stale_etag_is_412_and_not_409(service: Service) -> None:
     job_id, tag = make(service, "/cancel", "POST")
     assert act(service, "POST", f"/jobs/{job_id}/cancel", "{tag}", tag).status_code == 200
     refused(act(service, "POST", f"/jobs/{job_id}/cancel", "{tag}", tag), 412)
@@ -104,7 +104,7 @@ def test_get_evaluates_if_match_before_if_none_match(service: Service) -> None:
     assert act(service, "HEAD", path, '"nope"', tag).status_code == 412
 
 
-def test_one_of_many_requests_with_the_same_tag_acts(service: Service) -> None:
+def test_only_one_of_many_requests_with_the_same_etag_acts(service: Service) -> None:
     """Cancel and retry in turn: each changes the version, so one request among those that name a version may act."""
     job_id, _ = make(service, "/cancel", "POST")
     for action in ("cancel", "retry") * 4:

@@ -141,7 +141,7 @@ def theirs(service: Service) -> list[str]:
     return ids
 
 
-def test_nothing_that_a_job_brought_along_runs(
+def test_text_of_a_job_never_runs_as_a_script(
     service: Service, page: Page, theirs: list[str], page_of_scripts: str
 ) -> None:
     text = SCRIPTS.replace("\u2028", "")
@@ -166,7 +166,7 @@ def test_nothing_that_a_job_brought_along_runs(
     assert "<script>pwned()</script>" in visit(page, f"{service.url}/rq/0/view/workers", "[data-role=worker]")
 
 
-def test_a_name_in_a_path_is_no_script(service: Service, page: Page) -> None:
+def test_name_in_a_path_never_runs_as_a_script(service: Service, page: Page) -> None:
     odd = quote(f"{QUEUE}2", safe="")
     for path in (
         f"jobs/{odd}/queued/8/asc/1",
@@ -179,7 +179,7 @@ def test_a_name_in_a_path_is_no_script(service: Service, page: Page) -> None:
         assert not page.evaluate("window.wasPwned")
 
 
-def test_the_api_page_shows_a_result_as_text(service: Service, page: Page) -> None:
+def test_api_page_shows_a_result_as_text(service: Service, page: Page) -> None:
     job_id = service.post("BRING", {"text": MARK + "<img src=x onerror=pwned()>"})
     service.until(job_id, "COMPLETED")
     page.goto(f"{service.url}/docs")
@@ -214,7 +214,7 @@ def test_every_page_has_a_strict_policy(service: Service) -> None:
     assert tagged.headers["Cache-Control"] == "private, no-cache"
 
 
-def test_another_site_may_link_to_a_page_and_not_frame_it(service: Service, page: Page) -> None:
+def test_other_sites_may_link_to_pages_but_not_frame_them(service: Service, page: Page) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = f"<a href='{service.url}/rq/'>go</a><iframe src='{service.url}/rq/'></iframe>".encode()
@@ -247,7 +247,7 @@ def failed_jobs(service: Service, number: int, fails: int = 1) -> list[str]:
     return ids
 
 
-def test_requeue_on_a_jobs_page_retries_it_and_says_why_not(service: Service, page: Page) -> None:
+def test_requeue_button_retries_the_job_or_says_why_not(service: Service, page: Page) -> None:
     [job_id] = failed_jobs(service, 1)
     visit(page, f"{service.url}/rq/0/view/job/{job_id}", "#job-data p")
     page.locator("#requeue-job-btn").click()
@@ -262,7 +262,7 @@ def test_requeue_on_a_jobs_page_retries_it_and_says_why_not(service: Service, pa
     page.wait_for_url("**/rq/", wait_until="commit")  # where /view/queues redirects to
 
 
-def test_the_buttons_of_a_list(service: Service, page: Page) -> None:
+def test_buttons_of_a_list_act_on_its_jobs(service: Service, page: Page) -> None:
     one, *others = failed_jobs(service, 3)
     waiting = service.post(delay=3600)
     url = f"{service.url}/rq/0/view/jobs/jobsvc.default/failed/200/dsc/1"
@@ -282,13 +282,13 @@ def test_the_buttons_of_a_list(service: Service, page: Page) -> None:
     assert page.locator("#empty-btn, #compact-btn").count() == 0
 
 
-def test_a_list_shows_new_jobs_by_its_polling(service: Service, page: Page) -> None:
+def test_list_shows_new_jobs_by_polling(service: Service, page: Page) -> None:
     visit(page, f"{service.url}/rq/0/view/jobs/jobsvc.default/scheduled/200/dsc/1", "#page-selection li")
     job_id = service.post(delay=7200)
     page.locator(f"[data-job-id='{job_id}']").wait_for()
 
 
-def test_a_second_press_is_409_or_404_and_changes_nothing(service: Service) -> None:
+def test_second_click_is_409_or_404_and_changes_nothing(service: Service) -> None:
     [job_id] = failed_jobs(service, 1, fails=2)
     press = service.client.post
     assert press(f"/rq/job/{job_id}/requeue").json() == {"status": "OK"}
@@ -314,7 +314,7 @@ def test_a_second_press_is_409_or_404_and_changes_nothing(service: Service) -> N
     eventually(lambda: service.rq_places(waiting) == ["scheduled"])
 
 
-def test_jobs_of_others_are_refused(service: Service, theirs: list[str]) -> None:
+def test_jobs_of_other_applications_are_refused(service: Service, theirs: list[str]) -> None:
     for job_id in theirs:
         for button in ("requeue", "delete"):
             assert "another application" in refused(service.client.post(f"/rq/job/{job_id}/{button}"), 409)["detail"]

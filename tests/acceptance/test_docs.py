@@ -35,7 +35,7 @@ def old_file(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def test_the_example_handler(service: Service, tmp_path: Path) -> None:
+def test_example_handler_completes(service: Service, tmp_path: Path) -> None:
     content = b"x" * 3_000_000
     job_id = checksum(service, old_file(tmp_path / "file", content))
     job = service.until(job_id, "COMPLETED")
@@ -45,7 +45,7 @@ def test_the_example_handler(service: Service, tmp_path: Path) -> None:
     assert service.job(service.post("CHECKSUM", {"path": "x"}, delay=3600))["queue"] == "low"
 
 
-def test_the_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) -> None:
+def test_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) -> None:
     gone = checksum(service, str(tmp_path / "nothing"))
     assert "is no file" in service.until(gone, "FAILED")["error"]["message"]
     fresh = tmp_path / "fresh"
@@ -56,16 +56,16 @@ def test_the_example_handler_discards_and_snoozes(service: Service, tmp_path: Pa
     assert service.attempts(job_id)[0]["outcome"] == "snoozed"
 
 
-def test_the_line_for_a_stock_worker_is_the_one_that_is_tested() -> None:
+def test_documented_stock_worker_command_is_the_tested_one() -> None:
     assert " ".join(["rq", *STOCK[1:]]) in README
 
 
-def test_the_settings_are_all_told_and_no_others() -> None:
+def test_all_settings_are_documented_and_no_others() -> None:
     told = set(re.findall(r"`([A-Z][A-Z_]{3,})`", README.partition("## Settings")[2].partition("**Access.**")[0]))
     assert told == set(Settings.model_fields)
 
 
-def test_every_route_has_its_curl_line(service: Service) -> None:
+def test_every_route_has_a_curl_example(service: Service) -> None:
     lines = [line for line in README.splitlines() if "curl " in line or "/docs>" in line]
     told = [
         ((re.search("-X ([A-Z]+)", line) or ["", "GET"])[1], found[1])
@@ -78,13 +78,13 @@ def test_every_route_has_its_curl_line(service: Service) -> None:
         assert set(operations) <= asked, path
 
 
-def test_the_commands_are_there() -> None:
+def test_documented_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in set(re.findall(r"`make ([a-z-]+)`", README)):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
 
 
-def test_the_readmes_handler_can_be_registered() -> None:
+def test_documented_handler_can_be_registered() -> None:
     from jobsvc.handlers import registry
 
     source = README.partition("## A handler of your own")[2].partition("```python\n")[2].partition("```")[0]

@@ -46,7 +46,7 @@ def ended(talking: Service) -> str:
     return tell(talking, first, [["lines", 4, 5]])
 
 
-def test_lines_come_in_order_each_once_and_before_the_end_of_their_attempt(talking: Service, ended: str) -> None:
+def test_log_lines_come_once_in_order_before_their_attempt_finishes(talking: Service, ended: str) -> None:
     events = collect(talking, ended, query=LOGS)
     assert [event["event"] for event in events if event["event"] not in ("status", "progress")] == ["log"] * 5
     told = [one for event, one in zip(events, shape(events), strict=True) if event["event"] != "progress"]
@@ -71,7 +71,7 @@ def test_lines_come_in_order_each_once_and_before_the_end_of_their_attempt(talki
         assert reply.status_code == 204
 
 
-def test_a_stream_opened_after_the_end_has_all_lines(talking: Service, ended: str) -> None:
+def test_stream_of_a_finished_job_has_all_lines(talking: Service, ended: str) -> None:
     talking.until(ended, "COMPLETED")
     events = collect(talking, ended, query=LOGS)
     assert shape(events) == [*(f"line {number}" for number in range(1, 6)), "COMPLETED"]
@@ -82,12 +82,12 @@ def test_a_stream_opened_after_the_end_has_all_lines(talking: Service, ended: st
 @pytest.mark.parametrize(
     "last", ["999.1.1", "1.99.1", "1.1.99", "1.0.5", "1.1", "1.1.1.1", "-1.0.0", "1.1.x", "1.1.-1", "x", "", "1 .1.1"]
 )
-def test_an_id_that_was_never_sent_hides_no_line(talking: Service, ended: str, last: str) -> None:
+def test_unknown_last_event_id_hides_no_line(talking: Service, ended: str, last: str) -> None:
     talking.until(ended, "COMPLETED")
     assert len(collect(talking, ended, last, LOGS)) == 6
 
 
-def test_an_id_of_a_stream_without_lines_is_understood_and_the_other_way_round(talking: Service, ended: str) -> None:
+def test_event_ids_with_and_without_lines_are_interchangeable(talking: Service, ended: str) -> None:
     talking.until(ended, "COMPLETED")
     [plain] = collect(talking, ended)
     assert plain["id"].isdecimal()
@@ -98,9 +98,7 @@ def test_an_id_of_a_stream_without_lines_is_understood_and_the_other_way_round(t
     assert len(collect(talking, ended, "1", LOGS)) == 6
 
 
-def test_lines_come_while_the_attempt_runs_and_after_a_reconnect_what_is_newer(
-    talking: Service, tmp_path: Path
-) -> None:
+def test_reconnect_during_an_attempt_sends_only_newer_lines(talking: Service, tmp_path: Path) -> None:
     gates = [str(tmp_path / name) for name in "ab"]
     job_id = tell(talking, [["lines", 1, 2], ["wait", gates[0]], ["lines", 3, 4], ["wait", gates[1]]])
     since = time.monotonic()
@@ -119,14 +117,14 @@ def test_lines_come_while_the_attempt_runs_and_after_a_reconnect_what_is_newer(
     assert shape(more) == ["line 3", "line 4", "COMPLETED"]
 
 
-def test_lines_that_are_no_longer_kept_are_counted(talking: Service) -> None:
+def test_dropped_lines_are_counted(talking: Service) -> None:
     job_id = tell(talking, [["lines", 1, 2000]])
     talking.until(job_id, "COMPLETED")
     told = shape(collect(talking, job_id, query=LOGS))
     assert told == ["1000 earlier lines dropped", *(f"line {number}" for number in range(1001, 2001)), "COMPLETED"]
 
 
-def test_lines_come_only_to_those_who_ask(talking: Service, ended: str) -> None:
+def test_lines_are_sent_only_on_request(talking: Service, ended: str) -> None:
     talking.until(ended, "COMPLETED")
     for query in ("", "?logs=false"):
         assert shape(collect(talking, ended, query=query)) == ["COMPLETED"]
@@ -148,7 +146,7 @@ def full(service: Service, job_id: str) -> Iterator[None]:
         yield
 
 
-def test_without_a_place_a_client_of_events_is_asked_to_come_back(talking: Service) -> None:
+def test_full_server_asks_an_event_client_to_reconnect(talking: Service) -> None:
     job_id = talking.post("TELL", {"attempts": [[]]}, delay=600)
     with full(talking, job_id):
         for accept in ("text/event-stream", "Text/Event-Stream;q=0.9", "application/json, text/event-stream"):
@@ -177,7 +175,7 @@ FOLLOW = """(path) => {
 }"""
 
 
-def test_an_event_source_comes_back_until_there_is_a_place_and_sees_the_end(talking: Service, tmp_path: Path) -> None:
+def test_event_source_reconnects_until_a_slot_is_free(talking: Service, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     gate = tmp_path / "gate"

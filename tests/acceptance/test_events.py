@@ -10,7 +10,7 @@ from tests.support.service import Service
 from tests.support.sse import collect, follow
 
 
-def test_every_change_is_told_in_order_and_the_last_closes_the_stream(stack: Service) -> None:
+def test_changes_come_in_order_and_the_last_closes_the_stream(stack: Service) -> None:
     blocker = stack.post(payload={"durationMs": 700})
     job_id = stack.post(payload={"durationMs": 900, "steps": 3, "failAttempts": 1}, retry={"max": 1, "interval": 0.5})
     with follow(stack, job_id) as (reply, stream):
@@ -37,7 +37,7 @@ def test_every_change_is_told_in_order_and_the_last_closes_the_stream(stack: Ser
     stack.until(blocker, "COMPLETED")
 
 
-def test_only_what_is_newer_after_a_pause(stack: Service) -> None:
+def test_reconnect_sends_only_newer_changes(stack: Service) -> None:
     job_id = stack.post(payload={"durationMs": 600}, delay=0.7)
     with follow(stack, job_id) as (_, stream):
         first = next(stream)
@@ -51,7 +51,7 @@ def test_only_what_is_newer_after_a_pause(stack: Service) -> None:
 
 
 @pytest.mark.parametrize("last", [None, "", "x", "-1", "1.0", "999999", "9" * 400, "٣"])
-def test_an_id_that_was_never_sent_counts_as_none(stack: Service, last: str | None) -> None:
+def test_unknown_last_event_id_is_ignored(stack: Service, last: str | None) -> None:
     job_id = stack.post()
     job = stack.until(job_id, "COMPLETED")
     with stack.client.stream(
@@ -63,19 +63,19 @@ def test_an_id_that_was_never_sent_counts_as_none(stack: Service, last: str | No
     assert len(lines) == 4
 
 
-def test_nor_does_it_hide_how_an_unfinished_job_stands(api: Service) -> None:
+def test_unknown_last_event_id_hides_no_state_of_an_unfinished_job(api: Service) -> None:
     with follow(api, api.post(delay=600), "999999") as (_, stream):
         assert next(stream)["data"]["status"] == "SCHEDULED"
 
 
-def test_no_such_stream(api: Service) -> None:
+def test_stream_of_an_unknown_job_is_404(api: Service) -> None:
     refused(api.client.get("/jobs/01a20d9d-383b-755a-b743-f0ceb23ca29d/events"), 404)
     refused(api.client.get("/jobs/nope/events"), 404)
     refused(api.client.get(f"/jobs/{api.post()}/events?since=1"), 422)
     refused(api.client.post(f"/jobs/{api.post()}/events"), 405)
 
 
-def test_head_takes_no_place(api: Service) -> None:
+def test_head_request_occupies_no_slot(api: Service) -> None:
     job_id = api.post(delay=600)
     for _ in range(300):
         assert api.client.head(f"/jobs/{job_id}/events").status_code == 200
@@ -88,7 +88,7 @@ def lively(clean: None) -> Iterator[Service]:
     service.close()
 
 
-def test_a_silent_stream_beats(lively: Service) -> None:
+def test_idle_stream_sends_heartbeats(lively: Service) -> None:
     job_id = lively.post(delay=600)
     with follow(lively, job_id) as (_, stream):
         first = next(stream)

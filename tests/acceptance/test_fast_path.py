@@ -41,7 +41,9 @@ def answers(service: Service, body: str, headers: dict[str, str]) -> Iterator[tu
         ("{}", {"Content-Encoding": "gzip"}, 415),
     ],
 )
-def test_both_ways_answer_alike(api: Service, body: str, headers: dict[str, str], status: int) -> None:
+def test_fast_and_slow_path_give_the_same_response(
+    api: Service, body: str, headers: dict[str, str], status: int
+) -> None:
     plain, other = answers(api, body, headers)
     assert plain == other
     assert plain[0] == status
@@ -51,7 +53,7 @@ def test_both_ways_answer_alike(api: Service, body: str, headers: dict[str, str]
     ("headers", "status"),
     [({}, 401), (bearer("wrong"), 401), (bearer(READ), 403), (bearer(WRITE), 202), ({"X-API-Key": WRITE}, 202)],
 )
-def test_both_ways_ask_for_a_key(guarded: Service, headers: dict[str, str], status: int) -> None:
+def test_fast_and_slow_path_check_the_key(guarded: Service, headers: dict[str, str], status: int) -> None:
     guarded.client.headers.update(bearer(READ))
     plain, other = [
         guarded.client.post("/jobs", content="{}", headers={"Authorization": "", **headers, "Content-Type": media_type})
@@ -60,7 +62,7 @@ def test_both_ways_ask_for_a_key(guarded: Service, headers: dict[str, str], stat
     assert (plain.status_code, other.status_code) == (status, status)
 
 
-def test_a_taken_unique_key_and_a_trace_on_either_way(api: Service) -> None:
+def test_taken_unique_key_and_trace_work_on_both_paths(api: Service) -> None:
     body = '{"uniqueKey": "door", "delay": 60}'
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     replies = [

@@ -23,7 +23,7 @@ def get(api: Service, path: str = "/jobs", **parameters: Any) -> dict[str, Any]:
     return dict(reply.json())
 
 
-def test_the_list_is_walked_by_its_links_while_jobs_are_added(api: Service, tag: str) -> None:
+def test_pages_are_followed_by_links_while_jobs_are_added(api: Service, tag: str) -> None:
     ids = [api.post(tags=[tag, "other"], delay=600) for _ in range(7)]
     seen: list[dict[str, Any]] = []
     reply = api.client.get("/jobs", params={"tag": [tag, "other"], "limit": 3, "status": "SCHEDULED"})
@@ -44,13 +44,13 @@ def test_the_list_is_walked_by_its_links_while_jobs_are_added(api: Service, tag:
     assert seen[0] == api.job(ids[-1])
 
 
-def test_the_cursor_alone_goes_on_too(api: Service, tag: str) -> None:
+def test_cursor_alone_leads_to_the_next_page(api: Service, tag: str) -> None:
     ids = [api.post(tags=[tag]) for _ in range(3)]
     first = get(api, tag=tag, limit=2)
     assert [job["id"] for job in get(api, tag=tag, cursor=first["nextCursor"])["jobs"]] == ids[:1]
 
 
-def test_a_page_ends_with_the_job_that_brings_it_to_8_mib(api: Service, tag: str) -> None:
+def test_page_ends_with_the_job_that_reaches_8_mib(api: Service, tag: str) -> None:
     """The jobs are large, and small in Postgres, which compresses them."""
     ids = [api.post(payload={"result": f"{n:02}" + "a" * 900_000}, tags=[tag], delay=600) for n in range(20)]
     seen: list[str] = []
@@ -67,7 +67,7 @@ def test_a_page_ends_with_the_job_that_brings_it_to_8_mib(api: Service, tag: str
     assert page["nextCursor"] is None
 
 
-def test_each_filter_reaches_the_list(api: Service, tag: str) -> None:
+def test_every_filter_is_applied(api: Service, tag: str) -> None:
     plain, later = api.post(tags=[tag]), api.post(tags=[tag, "late"], delay=600)
     other = api.post("SUM", {"numbers": []}, tags=[tag])
     created = api.job(later)["createdAt"]
@@ -86,13 +86,13 @@ def test_each_filter_reaches_the_list(api: Service, tag: str) -> None:
         assert [job["id"] for job in get(api, **{"tag": tag, **parameters})["jobs"]] == expected, parameters
 
 
-def test_an_empty_list(api: Service) -> None:
+def test_empty_list_has_no_next_page(api: Service) -> None:
     reply = api.client.get("/jobs", params={"tag": "nobody's"})
     assert reply.json() == {"jobs": [], "nextCursor": None}
     assert "Link" not in reply.headers
 
 
-def test_a_page_holds_50_unless_it_is_told_otherwise(api: Service, tag: str) -> None:
+def test_default_page_has_50_jobs(api: Service, tag: str) -> None:
     for _ in range(51):
         api.post(tags=[tag], delay=600)
     assert len(get(api, tag=tag)["jobs"]) == 50
@@ -123,23 +123,23 @@ def test_a_page_holds_50_unless_it_is_told_otherwise(api: Service, tag: str) -> 
     ],
     ids=lambda query: query[:40],
 )
-def test_bad_parameters_of_the_list(api: Service, query: str) -> None:
+def test_bad_list_parameters_are_refused(api: Service, query: str) -> None:
     problem = refused(api.client.get(f"/jobs?{query}"), 422)
     name = query.partition("=")[0]
     assert all(error["parameter"] == name and error["detail"] for error in problem["errors"])
     assert f"query parameter {name}: " in problem["detail"]
 
 
-def test_a_cursor_whose_job_is_gone(api: Service) -> None:
+def test_cursor_of_a_deleted_job_is_valid(api: Service) -> None:
     assert get(api, cursor=NO_JOBS_CURSOR)["jobs"] == []
 
 
-def test_other_parameters_are_unknown_where_they_mean_nothing(api: Service) -> None:
+def test_parameters_of_other_routes_are_refused(api: Service) -> None:
     for path in ("/job-types?limit=1", f"/jobs/{api.post()}?limit=1", f"/jobs/{api.post()}/attempts?limit=1"):
         refused(api.client.get(path), 422)
 
 
-def test_304_while_nothing_changed(api: Service) -> None:
+def test_unchanged_job_is_304(api: Service) -> None:
     path = f"/jobs/{api.post(delay=600)}"
     tag = api.client.get(path).headers["ETag"]
     assert tag.startswith('"')
@@ -152,7 +152,7 @@ def test_304_while_nothing_changed(api: Service) -> None:
     refused(api.client.get(path, headers={"If-Match": '"other"'}), 412)
 
 
-def test_the_etag_changes_with_the_job_and_then_stays(stack: Service) -> None:
+def test_etag_changes_only_with_the_job(stack: Service) -> None:
     path = f"/jobs/{stack.post(payload={'durationMs': 600, 'steps': 2}, delay=0.5)}"
     tags: dict[str, Any] = {}
 
@@ -169,7 +169,7 @@ def test_the_etag_changes_with_the_job_and_then_stays(stack: Service) -> None:
     assert stack.client.get(path, headers={"If-None-Match": last}).status_code == 304
 
 
-def test_retry_after_says_when_it_is_worth_asking_again(api: Service) -> None:
+def test_retry_after_names_the_next_useful_poll(api: Service) -> None:
     def seconds(**job: Any) -> int:
         reply = api.client.get(f"/jobs/{api.post(**job)}")
         again = api.client.get(reply.request.url, headers={"If-None-Match": reply.headers["ETag"]})
@@ -183,7 +183,7 @@ def test_retry_after_says_when_it_is_worth_asking_again(api: Service) -> None:
     assert seconds(delay=86_400) == 60
 
 
-def test_job_types(api: Service) -> None:
+def test_job_types_are_listed_with_their_schemas(api: Service) -> None:
     types = {one["name"]: one for one in get(api, "/job-types")["jobTypes"]}
     assert {"TEST_JOB", "HTTP_REQUEST", "SUM"} <= set(types)
     assert "WEBHOOK" not in types
@@ -199,7 +199,7 @@ def test_job_types(api: Service) -> None:
     assert types["SUM"]["payloadSchema"]["required"] == ["numbers"]
 
 
-def test_the_defaults_of_a_type_can_be_posted(api: Service) -> None:
+def test_listed_defaults_of_a_type_can_be_posted(api: Service) -> None:
     for one in get(api, "/job-types")["jobTypes"]:
         if one["name"] in ("TEST_JOB", "SUM"):
             payload = {"numbers": []} if one["name"] == "SUM" else {}

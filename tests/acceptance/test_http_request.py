@@ -97,7 +97,7 @@ def call(http: Service) -> Callable[..., dict[str, Any]]:
 Call = Callable[..., dict[str, Any]]
 
 
-def test_what_is_sent_and_what_comes_back(call: Call, target: Target) -> None:
+def test_request_is_sent_as_given_and_its_response_stored(call: Call, target: Target) -> None:
     job = call(f"{target.url}/json?q=1&ü=ö", body={"x": [1]}, headers={"X-Test": "yes", "jobsvc-fence": "99"})
     [seen] = target.seen
     assert (seen["method"], seen["path"]) == ("POST", "/json?q=1&%C3%BC=%C3%B6")
@@ -114,17 +114,17 @@ def test_what_is_sent_and_what_comes_back(call: Call, target: Target) -> None:
     assert job["result"]["body"] == {"a": [1, "ü"]}
 
 
-def test_a_body_of_text_is_cleaned(call: Call, target: Target) -> None:
+def test_nul_characters_are_removed_from_a_text_body(call: Call, target: Target) -> None:
     assert call(f"{target.url}/text")["result"]["body"] == "a\ufffdb\ufffd"
 
 
-def test_a_large_body_is_cut(call: Call, target: Target) -> None:
+def test_large_body_is_cut(call: Call, target: Target) -> None:
     body = call(f"{target.url}/big")["result"]["body"]
     assert body == '"' + "x" * (64 * 1024 - 1)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
-def test_methods(call: Call, target: Target, method: str) -> None:
+def test_every_method_is_sent(call: Call, target: Target, method: str) -> None:
     assert call(f"{target.url}/json", method=method)["status"] == "COMPLETED"
     assert target.seen[0]["method"] == method
 
@@ -133,7 +133,7 @@ def test_methods(call: Call, target: Target, method: str) -> None:
     ("status", "outcome"),
     [(400, "discarded"), (404, "discarded"), (408, "failed"), (429, "failed"), (500, "failed"), (503, "failed")],
 )
-def test_other_answers(http: Service, target: Target, status: int, outcome: str) -> None:
+def test_unexpected_statuses_fail_or_are_retried(http: Service, target: Target, status: int, outcome: str) -> None:
     job_id = http.post("HTTP_REQUEST", {"url": f"{target.url}/status/{status}"}, retry={"max": 1, "interval": 0})
     job = http.until(job_id, "FAILED")
     assert str(status) in job["error"]["message"]
@@ -142,7 +142,7 @@ def test_other_answers(http: Service, target: Target, status: int, outcome: str)
     )
 
 
-def test_an_expected_status_is_success(call: Call, target: Target) -> None:
+def test_expected_status_is_success(call: Call, target: Target) -> None:
     assert call(f"{target.url}/status/404", expectStatus=[404, 410])["status"] == "COMPLETED"
     assert call(f"{target.url}/status/204", expectStatus=[404])["status"] == "COMPLETED"
     assert call(f"{target.url}/redirect/302/json", expectStatus=[302])["result"]["status"] == 302
@@ -167,13 +167,13 @@ def test_redirects_are_followed(call: Call, target: Target) -> None:
     assert [(seen["method"], seen["body"]) for seen in target.seen] == [("POST", "1"), ("POST", "1")]
 
 
-def test_five_redirects_and_no_more(call: Call, target: Target) -> None:
+def test_sixth_redirect_fails(call: Call, target: Target) -> None:
     assert call(f"{target.url}/loop/4", method="GET")["status"] == "COMPLETED"
     assert len(target.seen) == 6
     assert "more than 5 redirects" in call(f"{target.url}/loop/5", method="GET")["error"]["message"]
 
 
-def test_secrets_stay_with_their_origin(call: Call, target: Target) -> None:
+def test_secrets_are_not_sent_to_another_origin(call: Call, target: Target) -> None:
     other = Target()
     with serving(other):
         headers = {"Authorization": "Bearer x", "Accept": "text/x"}
@@ -185,7 +185,7 @@ def test_secrets_stay_with_their_origin(call: Call, target: Target) -> None:
 
 
 @pytest.mark.parametrize("place", ["http://127.0.0.2:{}/json", "http://[::1]:{}/json", "ftp://x/"])
-def test_a_redirect_to_a_private_address_is_discarded(http: Service, target: Target, place: str) -> None:
+def test_redirect_to_a_private_address_is_discarded(http: Service, target: Target, place: str) -> None:
     location = place.format(target.server_port)
     job_id = http.post("HTTP_REQUEST", {"url": f"{target.url}/redirect/302/{location}", "method": "GET"})
     job = http.until(job_id, "FAILED", "COMPLETED")
@@ -194,7 +194,7 @@ def test_a_redirect_to_a_private_address_is_discarded(http: Service, target: Tar
     assert len(target.seen) == 1
 
 
-def test_a_name_that_leads_to_a_private_address_is_discarded(target: Target) -> None:
+def test_name_of_a_private_address_is_discarded(target: Target) -> None:
     # A queue of its own, which the other service's worker, that may reach 127.0.0.1, doesn't serve.
     service = Service({"JOBSVC_HTTP_ALLOW": "", "JOBSVC_HANDLERS": "", "JOBSVC_QUEUES": "apart"})
     try:
@@ -208,7 +208,7 @@ def test_a_name_that_leads_to_a_private_address_is_discarded(target: Target) -> 
         service.close()
 
 
-def test_nobody_there_is_retried(call: Call, target: Target) -> None:
+def test_refused_connection_is_retried(call: Call, target: Target) -> None:
     job = call("http://127.0.0.1:9/", retry={"max": 1, "interval": 0})
     assert job["attempts"] == 2
     assert job["error"]["type"] == "NewConnectionError"

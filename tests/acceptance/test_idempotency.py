@@ -30,7 +30,7 @@ def fresh() -> str:
     return str(uuid.uuid4())
 
 
-def test_the_same_request_is_answered_the_same_again(api: Service) -> None:
+def test_repeated_request_gets_the_same_response(api: Service) -> None:
     key, before = fresh(), count()
     first, second = (post(api, key, {"payload": {"result": 1}}) for _ in range(2))
     assert (first.status_code, second.status_code) == (202, 202)
@@ -50,7 +50,7 @@ def test_the_same_request_is_answered_the_same_again(api: Service) -> None:
         ("{}", ""),
     ],
 )
-def test_a_body_is_the_same_if_its_json_is(api: Service, one: str, other: str) -> None:
+def test_equal_json_is_the_same_body(api: Service, one: str, other: str) -> None:
     key = fresh()
     first, second = post(api, key, one), post(api, key, other)
     assert (second.status_code, second.json()) == (202, first.json())
@@ -67,7 +67,7 @@ def test_a_body_is_the_same_if_its_json_is(api: Service, one: str, other: str) -
         ('{"payload": {"result": null}}', '{"payload": {}}'),
     ],
 )
-def test_another_body_is_refused(api: Service, one: str, other: str) -> None:
+def test_different_body_is_refused(api: Service, one: str, other: str) -> None:
     key = fresh()
     first, before = post(api, key, one), count()
     refused(post(api, key, other), 422)
@@ -75,13 +75,13 @@ def test_another_body_is_refused(api: Service, one: str, other: str) -> None:
     assert post(api, key, one).json() == first.json()
 
 
-def test_another_endpoint_is_another_request(api: Service) -> None:
+def test_key_of_another_endpoint_is_refused(api: Service) -> None:
     key = fresh()
     post(api, key, {})
     refused(post(api, key, {"jobs": [{}]}, "/jobs/batch"), 422)
 
 
-def test_a_batch_is_answered_the_same_again(api: Service) -> None:
+def test_repeated_batch_gets_the_same_response(api: Service) -> None:
     key, before = fresh(), count()
     first, second = (post(api, key, {"jobs": [{}, {"delay": 1}]}, "/jobs/batch") for _ in range(2))
     assert (second.status_code, second.json()) == (202, first.json())
@@ -89,7 +89,7 @@ def test_a_batch_is_answered_the_same_again(api: Service) -> None:
     assert count() == before + 2
 
 
-def test_a_200_for_a_taken_unique_key_is_remembered_as_one(api: Service) -> None:
+def test_response_200_for_a_taken_unique_key_is_stored(api: Service) -> None:
     key, unique = fresh(), fresh()
     holder = api.post(uniqueKey=unique)
     first, second = (post(api, key, {"uniqueKey": unique}) for _ in range(2))
@@ -98,13 +98,13 @@ def test_a_200_for_a_taken_unique_key_is_remembered_as_one(api: Service) -> None
     assert second.headers["Idempotency-Replayed"] == "true"
 
 
-def test_a_refusal_is_not_remembered(api: Service) -> None:
+def test_refusal_is_not_stored(api: Service) -> None:
     key = fresh()
     refused(post(api, key, {"delay": -1}), 422)
     assert "Idempotency-Replayed" not in post(api, key, {}).headers
 
 
-def test_bare_and_quoted_are_the_same_key(api: Service) -> None:
+def test_bare_and_quoted_keys_are_equal(api: Service) -> None:
     key = fresh()
     assert post(api, f'"{key}"', {}).json() == post(api, key, {}).json()
     odd = f"{fresh()} , \\ ;"
@@ -132,20 +132,20 @@ def test_bare_and_quoted_are_the_same_key(api: Service) -> None:
         ":YQ==:x:,",
     ],
 )
-def test_a_key_that_cannot_be_read(api: Service, key: str) -> None:
+def test_malformed_key_is_refused(api: Service, key: str) -> None:
     before = count()
     reply = api.client.post("/jobs", headers={"Idempotency-Key": key.encode()})  # type: ignore[dict-item]
     assert "Idempotency-Key" in refused(reply, 400)["detail"]
     assert count() == before
 
 
-def test_the_longest_key(api: Service) -> None:
+def test_longest_key_is_accepted(api: Service) -> None:
     key = fresh().ljust(255, "x")
     assert post(api, key, {}).json() == post(api, f'"{key}"', {}).json()
 
 
 @pytest.mark.parametrize("second", ["a", "b"])
-def test_the_header_twice(api: Service, second: str) -> None:
+def test_repeated_header_is_refused(api: Service, second: str) -> None:
     before = count()
     with socket.create_connection(("127.0.0.1", api.port)) as connection:
         connection.sendall(
@@ -164,7 +164,7 @@ def at_once(ask: Any) -> list[httpx.Response]:
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/batch"])
-def test_fifty_at_once_with_one_idempotency_key_make_one_job(api: Service, path: str) -> None:
+def test_fifty_concurrent_requests_with_one_idempotency_key_make_one_job(api: Service, path: str) -> None:
     key, before = fresh(), count()
     body = {"jobs": [{"payload": {"result": n}} for n in range(100)]} if path == "/jobs/batch" else {}
     replies = at_once(lambda: post(api, key, body, path))
@@ -178,7 +178,7 @@ def test_fifty_at_once_with_one_idempotency_key_make_one_job(api: Service, path:
             refused(reply, 409)
 
 
-def test_while_the_first_is_under_way_the_second_is_turned_away(api: Service) -> None:
+def test_second_request_is_409_while_the_first_is_running(api: Service) -> None:
     key = fresh()
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO jobs%'"
     with ThreadPoolExecutor(1) as pool, transaction() as connection:
@@ -190,7 +190,7 @@ def test_while_the_first_is_under_way_the_second_is_turned_away(api: Service) ->
     assert post(api, key, {}).json() == first.result().json()
 
 
-def test_fifty_at_once_with_one_unique_key_make_one_job(api: Service) -> None:
+def test_fifty_concurrent_requests_with_one_unique_key_make_one_job(api: Service) -> None:
     unique, before = fresh(), count()
     replies = at_once(lambda: api.client.post("/jobs", json={"uniqueKey": unique, "delay": 60}))
     assert sorted(reply.status_code for reply in replies) == [200] * 49 + [202]
@@ -199,7 +199,7 @@ def test_fifty_at_once_with_one_unique_key_make_one_job(api: Service) -> None:
     assert count() == before + 1
 
 
-def test_batches_with_the_same_unique_keys_in_other_orders_do_not_get_in_each_others_way(api: Service) -> None:
+def test_batches_with_reordered_unique_keys_do_not_deadlock(api: Service) -> None:
     keys = [fresh() for _ in range(30)]
     before = count()
 
@@ -221,7 +221,7 @@ def guarded() -> Iterator[Service]:
     service.close()
 
 
-def test_keys_are_each_callers_own(guarded: Service) -> None:
+def test_idempotency_keys_are_separate_for_each_api_key(guarded: Service) -> None:
     key = fresh()
     replies = [post(guarded, key, {}, **bearer(who)) for who in "123"]
     assert len({reply.text for reply in replies}) == 3

@@ -17,7 +17,7 @@ def seconds(earlier: str, later: str) -> float:
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
-def test_the_two_curl_commands(stack: Service) -> None:
+def test_documented_curl_commands_work(stack: Service) -> None:
     reply = stack.client.post("/jobs", content="{}", headers={"Content-Type": "application/json"})
     assert reply.status_code == 202
     assert list(reply.json()) == ["jobId"]
@@ -33,7 +33,7 @@ def test_the_two_curl_commands(stack: Service) -> None:
     assert job_id[14] == "7"
 
 
-def test_it_is_seen_pending_processing_and_completed(stack: Service) -> None:
+def test_job_is_pending_then_processing_then_completed(stack: Service) -> None:
     first = stack.post(payload={"durationMs": 700})
     second = stack.post(payload={"durationMs": 10, "result": {"b": [1, None], "a": "ü"}})
     assert stack.job(second)["status"] == "PENDING"
@@ -46,7 +46,7 @@ def test_it_is_seen_pending_processing_and_completed(stack: Service) -> None:
     assert attempt["worker"]
 
 
-def test_two_failures_then_success_at_the_intervals_given(stack: Service) -> None:
+def test_failed_attempts_are_retried_at_the_given_intervals(stack: Service) -> None:
     job_id = stack.post(payload={"failAttempts": 2}, retry={"max": 3, "interval": [1, 1.5, 60]})
     waiting = stack.until(job_id, "RETRYING")
     assert waiting["retryIntervals"] == [1, 1.5, 60]
@@ -62,7 +62,7 @@ def test_two_failures_then_success_at_the_intervals_given(stack: Service) -> Non
     assert 1.5 <= gaps[1] < 4.5
 
 
-def test_one_that_always_fails_ends_failed_with_every_attempt_recorded(stack: Service) -> None:
+def test_job_that_always_fails_records_every_attempt(stack: Service) -> None:
     job_id = stack.post(payload={"failAttempts": 99}, retry={"max": 2, "interval": 0.1})
     job = stack.until(job_id, "FAILED")
     assert job["attempts"] == job["maxAttempts"] == 3
@@ -76,12 +76,12 @@ def test_one_that_always_fails_ends_failed_with_every_attempt_recorded(stack: Se
     assert "attempt.py" not in error["traceback"]
 
 
-def test_max_0_means_no_retry(stack: Service) -> None:
+def test_retry_max_0_means_no_retry(stack: Service) -> None:
     job = stack.until(stack.post(payload={"failAttempts": 1}, retry={"max": 0}), "FAILED")
     assert (job["attempts"], job["retryIntervals"]) == (1, [])
 
 
-def test_a_delay_is_kept(stack: Service) -> None:
+def test_delayed_job_does_not_start_early(stack: Service) -> None:
     job_id = stack.post(delay=1.2)
     job = stack.job(job_id)
     assert job["status"] == "SCHEDULED"
@@ -91,13 +91,13 @@ def test_a_delay_is_kept(stack: Service) -> None:
     assert 0 <= seconds(done["runAt"], done["startedAt"]) < 3
 
 
-def test_a_run_at_in_the_past_is_now(stack: Service) -> None:
+def test_run_at_in_the_past_starts_at_once(stack: Service) -> None:
     job_id = stack.post(runAt="2020-02-29T12:00:00.123+01:00")
     done = stack.until(job_id, "COMPLETED")
     assert done["runAt"] == "2020-02-29T11:00:00.123Z"
 
 
-def test_a_handler_is_stopped_at_its_timeout(stack: Service) -> None:
+def test_handler_is_stopped_at_its_timeout(stack: Service) -> None:
     job_id = stack.post(payload={"durationMs": 60_000}, timeout=0.3, retry={"max": 1, "interval": 0})
     job = stack.until(job_id, "FAILED")
     assert job["error"] == {"type": "Timeout", "message": "the attempt took longer than its 0.3 s", "attempt": 2}
@@ -106,13 +106,13 @@ def test_a_handler_is_stopped_at_its_timeout(stack: Service) -> None:
     assert 0.3 <= seconds(attempts[0]["startedAt"], attempts[0]["finishedAt"]) < 2
 
 
-def test_a_handler_that_swallows_exceptions_is_stopped_too(stack: Service) -> None:
+def test_handler_that_swallows_exceptions_is_stopped_at_its_timeout(stack: Service) -> None:
     job_id = stack.post("STUBBORN", timeout=0.3, retry={"max": 0})
     # Soon, so not by the end of its process, which comes 10 s later.
     assert stack.until(job_id, "FAILED", timeout=6)["error"]["type"] == "Timeout"
 
 
-def test_a_handler_that_hears_nothing_is_ended_with_its_process(stack: Service) -> None:
+def test_handler_that_cannot_be_interrupted_is_killed_with_its_process(stack: Service) -> None:
     job_id = stack.post("DEAF", timeout=0.3, retry={"max": 0})
     assert stack.until(job_id, "FAILED", timeout=30)["error"]["type"] == "Timeout"
     [attempt] = stack.attempts(job_id)
@@ -120,13 +120,13 @@ def test_a_handler_that_hears_nothing_is_ended_with_its_process(stack: Service) 
     assert stack.until(stack.post(), "COMPLETED", timeout=30)
 
 
-def test_a_lease_outlives_a_handler_that_never_waits(stack: Service) -> None:
+def test_lease_is_renewed_under_a_handler_that_never_waits(stack: Service) -> None:
     job_id = stack.post("COMPUTE", {"seconds": 5})  # the stack's leases last 3 s
     job = stack.until(job_id, "COMPLETED")
     assert job["attempts"] == 1
 
 
-def test_a_job_whose_process_dies_is_tried_again(stack: Service) -> None:
+def test_job_whose_process_dies_is_retried(stack: Service) -> None:
     job_id = stack.post("CRASH", retry={"max": 1, "interval": 0.2})
     job = stack.until(job_id, "COMPLETED")
     assert job["result"] == "survived"
@@ -134,14 +134,14 @@ def test_a_job_whose_process_dies_is_tried_again(stack: Service) -> None:
     assert [attempt["outcome"] for attempt in stack.attempts(job_id)] == ["lost", "completed"]
 
 
-def test_discard_fails_at_once(stack: Service) -> None:
+def test_discard_fails_without_retry(stack: Service) -> None:
     job_id = stack.post("DISCARD")
     job = stack.until(job_id, "FAILED")
     assert (job["attempts"], job["error"]["message"]) == (1, "not worth another try")
     assert [attempt["outcome"] for attempt in stack.attempts(job_id)] == ["discarded"]
 
 
-def test_snooze_runs_again_and_counts_no_attempt(stack: Service) -> None:
+def test_snoozed_job_runs_again_and_counts_no_attempt(stack: Service) -> None:
     job_id = stack.post("SNOOZE", {"times": 2, "seconds": 0.4}, retry={"max": 0})
     snoozed = stack.until(job_id, "SCHEDULED")
     assert snoozed["attempts"] == 0
@@ -163,7 +163,7 @@ def test_progress_is_shown(stack: Service) -> None:
     assert stack.until(job_id, "COMPLETED")["progress"] == {"percent": 100, "message": "step 4 of 4"}
 
 
-def test_not_started_in_time_is_expired(stack: Service) -> None:
+def test_job_not_started_in_time_expires(stack: Service) -> None:
     blocker = stack.post(payload={"durationMs": 1500})
     late = stack.post(expiresIn=0.2)
     job = stack.until(late, "FAILED")
@@ -173,19 +173,19 @@ def test_not_started_in_time_is_expired(stack: Service) -> None:
     stack.until(blocker, "COMPLETED")
 
 
-def test_started_in_time_may_end_after_its_expiry(stack: Service) -> None:
+def test_job_started_in_time_may_finish_after_its_expiry(stack: Service) -> None:
     stack.until(stack.post(), "COMPLETED")
     job = stack.until(stack.post(payload={"durationMs": 800}, expiresIn=0.6), "COMPLETED", "FAILED")
     assert job["status"] == "COMPLETED"
 
 
-def test_a_handlers_own_defaults(stack: Service) -> None:
+def test_handler_defaults_apply(stack: Service) -> None:
     job = stack.until(stack.post("SUM", {"numbers": [1, 2, 3]}), "COMPLETED")
     assert job["result"] == 6
     assert (job["queue"], job["timeout"], job["retryIntervals"]) == ("high", 9, [2])
 
 
-def test_queues_are_served_in_their_order(stack: Service, tmp_path: Path) -> None:
+def test_queues_are_served_in_the_configured_order(stack: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     blocker = stack.post(payload={"durationMs": 800})
     stack.until(blocker, "PROCESSING")
@@ -197,29 +197,29 @@ def test_queues_are_served_in_their_order(stack: Service, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("what", ["set", "nan", "nul", "surrogate"])
-def test_a_result_that_cannot_be_held_is_a_failed_attempt(stack: Service, what: str) -> None:
+def test_result_that_is_not_json_fails_the_attempt(stack: Service, what: str) -> None:
     job = stack.until(stack.post("RETURN", {"what": what}, retry={"max": 0}), "FAILED")
     assert job["error"]["type"] == "UnserializableResult"
 
 
-def test_what_a_handler_knows_of_itself(stack: Service) -> None:
+def test_context_has_the_values_of_the_attempt(stack: Service) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     body = {"type": "RETURN", "payload": {"what": "context"}, "retry": {"max": 6}}
     job_id = stack.client.post("/jobs", json=body, headers={"traceparent": trace}).json()["jobId"]
     assert stack.until(job_id, "COMPLETED")["result"] == [job_id, 1, 7, 1, trace, False]
 
 
-def test_a_tuple_is_json(stack: Service) -> None:
+def test_tuple_result_becomes_a_json_array(stack: Service) -> None:
     assert stack.until(stack.post("RETURN", {"what": "tuple"}), "COMPLETED")["result"] == [1, 2]
 
 
-def test_any_exception_is_a_failed_attempt(stack: Service) -> None:
+def test_any_exception_fails_the_attempt(stack: Service) -> None:
     job_id = stack.post("INTERRUPT", retry={"max": 0})
     assert stack.until(job_id, "FAILED")["error"]["type"] == "KeyboardInterrupt"
     assert stack.attempts(job_id)[0]["outcome"] == "failed"
 
 
-def test_odd_progress_is_made_storable(stack: Service) -> None:
+def test_progress_is_clamped_and_cleaned(stack: Service) -> None:
     job_id = stack.post("ODD_PROGRESS")
     job = stack.until(job_id, "FAILED")
     assert job["progress"] == {"percent": 50, "message": "{'not': 'text'}"}
@@ -233,7 +233,7 @@ def test_error_texts_are_cleaned_and_cut(stack: Service) -> None:
     assert len(message) == 4096
 
 
-def test_the_numbers_of_all_jobs_agree_with_their_attempts(stack: Service) -> None:
+def test_attempt_counts_equal_the_recorded_attempts(stack: Service) -> None:
     stack.until(stack.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0}), "COMPLETED")
     from sqlalchemy import text
 

@@ -20,7 +20,7 @@ def check(output: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(WORKERS))
-def test_a_handler_forges_no_line(apart: dict[str, str], kind: str) -> None:
+def test_handler_text_cannot_forge_a_log_line(apart: dict[str, str], kind: str) -> None:
     service = Service({**apart, "JOBSVC_HANDLERS": "tests.support.handlers.startup", "JOBSVC_SWEEP_SECONDS": "0.5"})
     try:
         worker = service.worker(kind)

@@ -62,7 +62,7 @@ def running(env: dict[str, str]) -> list[str]:
     return [server.name for server in (Postgres(root), Valkey(root)) if server.runs()]
 
 
-def test_up_serves_everything_and_leaves_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_up_serves_everything_and_leaves_no_process(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
     url = f"http://localhost:{env['PORT']}"
     up = make("up")
     eventually(lambda: answers(url, up), 60)
@@ -92,9 +92,7 @@ def test_up_serves_everything_and_leaves_nothing(make, env: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_up_leaves_nothing_when_it_is_told_twice_in_the_midst_of_a_job(
-    make, env: dict[str, str], number: signal.Signals
-) -> None:  # type: ignore[no-untyped-def]
+def test_second_ctrl_c_during_a_job_leaves_no_process(make, env: dict[str, str], number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
     """Nor when a worker was killed before, and its job's process left alone."""
     url = f"http://localhost:{env['PORT']}"
     up = make("up")
@@ -116,7 +114,7 @@ def test_up_leaves_nothing_when_it_is_told_twice_in_the_midst_of_a_job(
         eventually(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_up_that_is_told_twice_does_not_wait_and_loses_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_second_ctrl_c_ends_at_once_and_loses_no_job(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
     url = f"http://localhost:{env['PORT']}"
     more = {"JOBSVC_LEASE_SECONDS": "3", "JOBSVC_SHUTDOWN_SECONDS": "600"}
     up = make("up", **more)
@@ -144,7 +142,7 @@ def test_up_that_is_told_twice_does_not_wait_and_loses_nothing(make, env: dict[s
     assert [show(job_id)["attempts"] for job_id in waiting] == [1] * 5
 
 
-def test_up_with_a_wrong_setting_leaves_nothing(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_up_with_a_wrong_setting_leaves_no_process(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
     up = make("up", PORT="99999")
     assert up.wait(60) != 0
     assert "jobsvc: PORT: " in up.output
@@ -152,7 +150,7 @@ def test_up_with_a_wrong_setting_leaves_nothing(make, env: dict[str, str]) -> No
     assert running(env) == []
 
 
-def test_run_and_worker_in_two_terminals_share_their_servers(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_run_and_worker_share_the_embedded_servers(make, env: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
     url = f"http://localhost:{env['PORT']}"
     worker, api = make("worker"), make("run")
     eventually(lambda: answers(url, api), 60)

@@ -117,9 +117,7 @@ def test_a_service_without_keys_shows_the_real_values(api: Service) -> None:
     assert api.job(job_id)["payload"]["headers"] == SECRET
 
 
-def test_whoever_may_post_a_job_sees_it_in_the_waited_answer_and_after_an_action(
-    service: Service, target: RawTarget
-) -> None:
+def test_write_key_sees_real_values_after_a_wait_or_an_action(service: Service, target: RawTarget) -> None:
     body = {"type": "HTTP_REQUEST", "payload": {"url": f"{target.url}/work", "headers": SECRET}}
     reply = service.client.post("/jobs", json=body, headers={**bearer(WRITE), "Prefer": "wait=20"})
     assert (reply.status_code, reply.json()["payload"]["headers"]) == (200, SECRET)
@@ -128,7 +126,7 @@ def test_whoever_may_post_a_job_sees_it_in_the_waited_answer_and_after_an_action
     assert reply.json()["payload"]["headers"] == SECRET
 
 
-def test_masked_answers_have_etags_of_their_own(service: Service, done: str) -> None:
+def test_masked_and_unmasked_responses_have_different_etags(service: Service, done: str) -> None:
     def tag(key: str) -> str:
         return service.client.get(f"/jobs/{done}", headers=bearer(key)).headers["ETag"]
 
@@ -144,7 +142,7 @@ def test_masked_answers_have_etags_of_their_own(service: Service, done: str) -> 
         assert reply.status_code == status
 
 
-def test_what_is_the_same_for_all_has_one_etag(service: Service) -> None:
+def test_response_without_secrets_has_one_etag(service: Service) -> None:
     job_id = service.post(delay=600)
     tags = {service.client.get(f"/jobs/{job_id}", headers=bearer(key)).headers["ETag"] for key in (READ, WRITE, ADMIN)}
     assert len(tags) == 1
@@ -158,7 +156,7 @@ def test_webhook_data_is_masked(service: Service, done: str, target: RawTarget) 
         check_masked(delivery["payload"]["body"]["data"])
 
 
-def test_a_delivery_that_was_made_before_there_were_masks_is_masked_for_read_keys(service: Service, done: str) -> None:
+def test_delivery_stored_before_masking_is_masked_for_read_keys(service: Service, done: str) -> None:
     delivery = service.job(done)["webhookJobId"]
     data = json.dumps(service.job(done))
     service.sql(
@@ -184,7 +182,7 @@ def test_schedules_are_masked(service: Service) -> None:
     service.client.delete("/schedules/masked")
 
 
-def test_payloads_of_other_types_and_shapes_are_shown_as_they_are(service: Service) -> None:
+def test_payloads_of_other_types_are_not_masked(service: Service) -> None:
     payload = {"result": {"headers": {"Authorization": "shown"}}}
     assert get(service, f"/jobs/{service.post(payload=payload, delay=600)}", READ)["payload"] == payload
     job_id = service.post("HTTP_REQUEST", {"url": "https://example.com/"}, delay=600)
@@ -195,7 +193,7 @@ def test_payloads_of_other_types_and_shapes_are_shown_as_they_are(service: Servi
     service.client.post(f"/jobs/{job_id}/cancel")
 
 
-def test_an_error_text_quotes_no_secret(service: Service) -> None:
+def test_error_text_contains_no_secret(service: Service) -> None:
     job_id = service.post("HTTP_REQUEST", {"url": "https://example.com/", "headers": {"X-Key": "x"}}, delay=600)
     # As it may come in by SQL, where no schema was checked.
     odd = {"url": "https://u:s3cret@example.com/", "headers": {"X-Key": "s3cret\n"}, "extra": "s3cret"}

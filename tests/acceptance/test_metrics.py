@@ -22,7 +22,7 @@ def scrape(service: Service, **wanted: str) -> dict[str, float]:
     return {one.name: one.value for one in samples if wanted.items() <= one.labels.items()}
 
 
-def test_several_processes_count_as_one(busy: Service) -> None:
+def test_counters_are_summed_over_all_processes(busy: Service) -> None:
     done = [busy.post() for _ in range(8)]
     failed = busy.post(payload={"failAttempts": 9}, retry={"max": 1, "interval": 0})
     crashed = busy.post("CRASH", retry={"max": 1, "interval": 0})  # its process ends in the middle
@@ -41,14 +41,14 @@ def test_several_processes_count_as_one(busy: Service) -> None:
     assert (crash["jobsvc_jobs_started_total"], crash["jobsvc_jobs_recovered_total"]) == (2, 1)
 
 
-def test_the_queues_depth(service: Service) -> None:
+def test_queue_depth_is_shown(service: Service) -> None:
     service.post(delay=60)
     assert scrape(service, queue="default", status="SCHEDULED") == {"jobsvc_queue_jobs": 1}
     assert scrape(service, queue="high", status="PENDING") == {"jobsvc_queue_jobs": 0}
     assert scrape(service, queue="high")["jobsvc_queue_oldest_seconds"] == 0
 
 
-def test_openmetrics_if_it_is_asked_for(service: Service) -> None:
+def test_openmetrics_is_sent_on_request(service: Service) -> None:
     reply = service.client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert reply.headers["Content-Type"].startswith("application/openmetrics-text")
     assert {family.name for family in openmetrics.text_string_to_metric_families(reply.text)} >= {

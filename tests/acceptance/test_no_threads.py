@@ -39,7 +39,7 @@ def post(client: httpx.Client, **headers: str) -> httpx.Response:
 
 @pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
 @pytest.mark.parametrize("query", ["", "?logs=true"])
-def test_stream_is_refused_with_what_is_missing(client: httpx.Client, accept: str, query: str) -> None:
+def test_stream_is_refused_with_the_reason(client: httpx.Client, accept: str, query: str) -> None:
     job_id = post(client).json()["jobId"]
     reply = client.get(f"/jobs/{job_id}/events{query}", headers={"Accept": accept})
     assert reply.status_code == 501
@@ -49,7 +49,7 @@ def test_stream_is_refused_with_what_is_missing(client: httpx.Client, accept: st
     assert f"poll /jobs/{job_id}" in reply.json()["detail"]
 
 
-def test_stream_of_an_ended_job_is_sent(client: httpx.Client) -> None:
+def test_stream_of_a_finished_job_is_sent(client: httpx.Client) -> None:
     job_id = post(client).json()["jobId"]
     assert client.post(f"/jobs/{job_id}/cancel").status_code == 200
     reply = client.get(f"/jobs/{job_id}/events")

@@ -52,7 +52,7 @@ def test_every_route_is_in_the_document(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
 
 
-def test_every_operation_says_what_it_does_and_needs(document: dict[str, Any]) -> None:
+def test_every_operation_has_a_summary_and_its_scope(document: dict[str, Any]) -> None:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             assert operation["summary"], path
@@ -63,7 +63,7 @@ def test_every_operation_says_what_it_does_and_needs(document: dict[str, Any]) -
             assert method != "get" or is_open or (scope and scope[1] == "read")
 
 
-def test_operations_come_in_groups_for_people_and_posting_a_job_comes_first(document: dict[str, Any]) -> None:
+def test_operations_are_grouped_and_posting_a_job_comes_first(document: dict[str, Any]) -> None:
     groups = ["Jobs", "Workflows", "Schedules", "Queues and workers", "Operations"]
     assert [group["name"] for group in document["tags"]] == groups
     assert all(group["description"] for group in document["tags"])
@@ -105,7 +105,7 @@ def test_a_client_generator_finds_a_name_for_each_class(document: dict[str, Any]
 
 
 @pytest.mark.parametrize("stack", ["pool"], indirect=True)
-def test_replies_are_as_told(stack: Service) -> None:
+def test_responses_match_the_document(stack: Service) -> None:
     done = stack.post(payload={"failAttempts": 1, "steps": 2}, retry={"max": 1, "interval": 0})
     job = stack.until(done, "COMPLETED")
     assert list(job) == list(JobShown.__annotations__)
@@ -137,7 +137,7 @@ def test_schemathesis_finds_nothing(guarded: Service) -> None:
     assert re.search(r"[1-9]\d* covered", done.stdout), "no link was followed"
 
 
-def test_the_page_names_local_files_alone_and_may_load_no_others(guarded: Service) -> None:
+def test_docs_page_loads_local_files_only(guarded: Service) -> None:
     reply = guarded.client.get("/docs")
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
     named = re.findall(r'(?:src|href)="([^"]*)"', reply.text)
@@ -154,7 +154,7 @@ def test_the_page_names_local_files_alone_and_may_load_no_others(guarded: Servic
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/docs/swagger-ui.css", "/metrics"])
-def test_the_page_needs_a_key(guarded: Service, path: str) -> None:
+def test_docs_page_needs_a_key(guarded: Service, path: str) -> None:
     reply = guarded.client.get(path, headers=bearer("wrong"))
     refused(reply, 401)
     assert reply.headers.get_list("WWW-Authenticate") == CHALLENGES
@@ -162,7 +162,7 @@ def test_the_page_needs_a_key(guarded: Service, path: str) -> None:
         assert guarded.client.get(path, headers=headers).status_code == 200
 
 
-def test_a_page_of_another_site_cannot_use_the_password_that_a_browser_remembers(guarded: Service) -> None:
+def test_other_sites_cannot_use_the_remembered_password(guarded: Service) -> None:
     refused(guarded.client.post("/jobs", headers={**basic(KEY), "Sec-Fetch-Site": "cross-site"}), 403)
     assert guarded.client.post("/jobs", headers={**basic(KEY), "Sec-Fetch-Site": "same-origin"}).status_code == 202
 
@@ -174,7 +174,7 @@ def chromium() -> str:
     return str(found)
 
 
-def test_the_page_in_a_browser(guarded: Service) -> None:
+def test_docs_page_works_in_a_browser(guarded: Service) -> None:
     """It shows the API, posts a job from it, and asks no other host for anything."""
     from playwright.sync_api import sync_playwright
 

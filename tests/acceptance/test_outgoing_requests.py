@@ -92,7 +92,7 @@ def call(service: Service) -> Call:
     ],
     ids=["100", "102", "103", "110", "199", "several", "many", "length", "chunked"],
 )
-def test_informational_answers_are_passed_over(call: Call, target: RawTarget, before: bytes) -> None:
+def test_informational_responses_are_skipped(call: Call, target: RawTarget, before: bytes) -> None:
     target.answers["/"] = before + OK
     job = call(target.url)
     assert (job["status"], job["attempts"]) == ("COMPLETED", 1)
@@ -101,7 +101,7 @@ def test_informational_answers_are_passed_over(call: Call, target: RawTarget, be
     assert len(target.seen) == 1
 
 
-def test_an_informational_answer_before_a_failure_or_a_redirect_is_passed_over(call: Call, target: RawTarget) -> None:
+def test_informational_response_before_a_failure_or_redirect_is_skipped(call: Call, target: RawTarget) -> None:
     target.answers["/gone"] = HINTS + b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
     assert call(f"{target.url}/gone")["error"]["message"] == "the answer was 404"
     target.answers["/away"] = HINTS + redirect(b"/here")
@@ -109,7 +109,7 @@ def test_an_informational_answer_before_a_failure_or_a_redirect_is_passed_over(c
     assert call(f"{target.url}/away")["result"]["body"] == "ok"
 
 
-def test_slow_informational_answers_are_passed_over(call: Call, target: RawTarget) -> None:
+def test_slow_informational_responses_are_skipped(call: Call, target: RawTarget) -> None:
     def slowly(connection: socketserver.StreamRequestHandler) -> None:
         for _ in range(4):
             connection.wfile.write(HINTS)
@@ -128,7 +128,7 @@ def endlessly(pause: float) -> Callable[[socketserver.StreamRequestHandler], Non
     return answer
 
 
-def test_informational_answers_without_end_fail_the_attempt(call: Call, target: RawTarget) -> None:
+def test_endless_informational_responses_fail_the_attempt(call: Call, target: RawTarget) -> None:
     target.answers["/"] = endlessly(0)
     job = call(target.url)
     assert job["error"]["type"] == "UnexpectedStatus"
@@ -138,7 +138,7 @@ def test_informational_answers_without_end_fail_the_attempt(call: Call, target: 
     assert job["error"]["type"] == "Timeout", job["error"]
 
 
-def test_an_upgrade_that_nobody_asked_for_fails_the_attempt(call: Call, target: RawTarget) -> None:
+def test_unrequested_upgrade_fails_the_attempt(call: Call, target: RawTarget) -> None:
     def switch(connection: socketserver.StreamRequestHandler) -> None:
         connection.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
         target.done.wait(30)
@@ -149,7 +149,7 @@ def test_an_upgrade_that_nobody_asked_for_fails_the_attempt(call: Call, target: 
     assert time.monotonic() - started < 20
 
 
-def test_informational_answers_are_passed_over_for_webhooks(service: Service, target: RawTarget) -> None:
+def test_informational_responses_to_webhooks_are_skipped(service: Service, target: RawTarget) -> None:
     target.answers["/"] = HINTS + b"HTTP/1.1 102 Processing\r\n\r\n" + OK
     job_id = service.post(webhookUrl=f"{target.url}/")
     service.until(job_id, "COMPLETED")
@@ -157,7 +157,7 @@ def test_informational_answers_are_passed_over_for_webhooks(service: Service, ta
     assert (delivery["status"], delivery["attempts"], len(target.seen)) == ("COMPLETED", 1, 1)
 
 
-def test_informational_answers_are_passed_over_by_https(call: Call, tls: tuple[ssl.SSLContext, Path]) -> None:
+def test_informational_responses_over_https_are_skipped(call: Call, tls: tuple[ssl.SSLContext, Path]) -> None:
     with raw_target(tls[0]) as target:
         target.answers["/"] = HINTS * 2 + OK
         job = call(target.url)
@@ -191,7 +191,7 @@ def lower(headers: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_to_another_origin_only_harmless_headers_go_along(call: Call, target: RawTarget, status: int) -> None:
+def test_only_harmless_headers_are_sent_to_another_origin(call: Call, target: RawTarget, status: int) -> None:
     with raw_target() as other:
         target.answers["/away"] = redirect(f"{other.url}/there".encode(), status)
         job = call(f"{target.url}/away", method="POST", body={"a": 1}, headers={**SECRETS, **HARMLESS})
@@ -206,7 +206,7 @@ def test_to_another_origin_only_harmless_headers_go_along(call: Call, target: Ra
         assert lower(SECRETS) <= names(target)
 
 
-def test_another_name_of_the_same_address_is_another_origin(call: Call, target: RawTarget) -> None:
+def test_other_name_of_the_same_address_is_another_origin(call: Call, target: RawTarget) -> None:
     target.answers["/away"] = redirect(f"http://localhost:{target.port}/there".encode())
     call(f"{target.url}/away", headers=SECRETS)
     assert [seen.path for seen in target.seen] == ["/away", "/there"]
@@ -223,7 +223,7 @@ def test_another_scheme_is_another_origin(call: Call, target: RawTarget, tls: tu
         assert not lower(SECRETS) & names(target)
 
 
-def test_on_the_same_origin_all_headers_go_along(call: Call, target: RawTarget) -> None:
+def test_all_headers_are_sent_to_the_same_origin(call: Call, target: RawTarget) -> None:
     for number, place in enumerate(
         [b"/there", b"there?x=1", b"?y=1#part", f"HTTP://LOCALHOST:{target.port}/".encode()]
     ):
@@ -237,7 +237,7 @@ def test_on_the_same_origin_all_headers_go_along(call: Call, target: RawTarget) 
         assert "#" not in target.seen[1].path
 
 
-def test_what_was_dropped_stays_dropped_on_the_way_back(call: Call, target: RawTarget) -> None:
+def test_dropped_headers_are_not_restored_on_the_way_back(call: Call, target: RawTarget) -> None:
     with raw_target() as other:
         target.answers["/away"] = redirect(f"{other.url}/there".encode())
         other.answers["/there"] = redirect(f"{target.url}/home".encode())
@@ -295,7 +295,7 @@ def test_what_was_dropped_stays_dropped_on_the_way_back(call: Call, target: RawT
     ],
     ids=lambda location: repr(location[:24]),
 )
-def test_a_redirect_that_names_no_place_discards_the_job(
+def test_redirect_without_a_valid_location_discards_the_job(
     service: Service, call: Call, target: RawTarget, location: bytes
 ) -> None:
     target.answers["/away"] = redirect(location)
@@ -309,7 +309,7 @@ def test_a_redirect_that_names_no_place_discards_the_job(
     assert [attempt["outcome"] for attempt in service.attempts(job["id"])] == ["discarded"]
 
 
-def test_a_redirect_named_twice_alike_or_in_utf_8_is_followed(call: Call, target: RawTarget) -> None:
+def test_equal_or_utf_8_locations_are_followed(call: Call, target: RawTarget) -> None:
     target.answers["/away"] = redirect(b"/there\r\nLocation: /there")
     assert call(f"{target.url}/away")["status"] == "COMPLETED"
     target.answers["/away"] = redirect("/ü?ö".encode())
@@ -324,7 +324,7 @@ def test_a_redirect_named_twice_alike_or_in_utf_8_is_followed(call: Call, target
     "port", ["0", "00", "00000", "65536", "99999999999", "", "x", "-1", "+80", "8 0", "٣", "80:80"]
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
-def test_a_port_that_is_none_is_refused_at_the_door(service: Service, host: str, port: str) -> None:
+def test_invalid_port_is_refused_when_posted(service: Service, host: str, port: str) -> None:
     url = f"http://{host}:{port}/"
     for body, pointer in (
         ({"type": "HTTP_REQUEST", "payload": {"url": url}}, "/payload/url"),
@@ -380,7 +380,7 @@ EURO = "naïve €"
     ],
     ids=lambda value: str(value)[:36],
 )
-def test_a_body_is_decoded_by_its_charset(
+def test_body_is_decoded_by_its_charset(
     call: Call, target: RawTarget, content_type: str, body: bytes, expected: Any
 ) -> None:
     target.answers["/"] = reply(content_type, body)
@@ -390,7 +390,7 @@ def test_a_body_is_decoded_by_its_charset(
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "utf-16-le", "gb18030", "shift_jis"])
-def test_a_body_is_not_cut_within_a_character(call: Call, target: RawTarget, charset: str) -> None:
+def test_body_is_not_cut_within_a_character(call: Call, target: RawTarget, charset: str) -> None:
     text = "xx" + "日本" * 40_000
     target.answers["/"] = reply(f"text/plain; charset={charset}", text.encode(charset))
     body = call(target.url)["result"]["body"]
@@ -398,21 +398,19 @@ def test_a_body_is_not_cut_within_a_character(call: Call, target: RawTarget, cha
     assert 64 * 1024 - 4 <= len(body.encode(charset)) <= 64 * 1024
 
 
-def test_a_body_without_a_type_is_text(call: Call, target: RawTarget) -> None:
+def test_body_without_a_content_type_is_text(call: Call, target: RawTarget) -> None:
     target.answers["/"] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
     assert call(target.url)["result"]["body"] == "abc"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "x-unknown", "gzip, gzip"])
-def test_a_body_that_does_not_fit_its_content_coding_is_shown_as_it_came(
-    call: Call, target: RawTarget, coding: str
-) -> None:
+def test_body_with_a_wrong_content_encoding_is_shown_raw(call: Call, target: RawTarget, coding: str) -> None:
     target.answers["/"] = reply("text/plain", b"not compressed", f"Content-Encoding: {coding}")
     job = call(target.url)
     assert (job["status"], job["attempts"], job["result"]["body"]) == ("COMPLETED", 1, "not compressed")
 
 
-def test_a_compressed_body_is_decoded_and_cut(call: Call, target: RawTarget) -> None:
+def test_compressed_body_is_decoded_and_cut(call: Call, target: RawTarget) -> None:
     target.answers["/"] = reply("application/json", gzip.compress(b'{"a": "\xc3\xa9"}'), "Content-Encoding: gzip")
     assert call(target.url)["result"]["body"] == {"a": "é"}
     target.answers["/"] = reply("text/plain", gzip.compress(b"x" * 50_000_000), "Content-Encoding: gzip")
@@ -441,7 +439,7 @@ def test_a_compressed_body_is_decoded_and_cut(call: Call, target: RawTarget) -> 
         "uPGRADE",
     ],
 )
-def test_headers_of_the_connection_are_refused_at_the_door(service: Service, name: str) -> None:
+def test_connection_headers_are_refused_when_posted(service: Service, name: str) -> None:
     payload = {"url": "http://127.0.0.1/", "headers": {name: "x"}}
     reply = service.client.post("/jobs", json={"type": "HTTP_REQUEST", "payload": payload})
     assert reply.status_code == 422
@@ -450,7 +448,7 @@ def test_headers_of_the_connection_are_refused_at_the_door(service: Service, nam
     assert "is set by the service" in error["detail"]
 
 
-def test_every_request_sends_what_belongs_to_its_connection(call: Call, target: RawTarget) -> None:
+def test_requests_send_only_their_own_connection_headers(call: Call, target: RawTarget) -> None:
     call(target.url, method="POST", body=[1])
     [seen] = target.seen
     assert seen.headers["host"] == f"127.0.0.1:{target.port}"

@@ -39,7 +39,7 @@ def connections(service: Service) -> int:
     return sum(one.raddr[1:] == (port,) and one.status == psutil.CONN_ESTABLISHED for one in held)
 
 
-def test_a_post_that_waits_is_answered_with_the_whole_job(stack: Service) -> None:
+def test_waiting_post_returns_the_finished_job(stack: Service) -> None:
     reply = stack.client.post("/jobs", json={"payload": {"durationMs": 300, "result": 7}}, headers=PATIENT)
     assert (reply.status_code, applied(reply)) == (200, "wait=50")
     job = reply.json()
@@ -48,14 +48,14 @@ def test_a_post_that_waits_is_answered_with_the_whole_job(stack: Service) -> Non
     assert reply.headers["Location"] == f"/jobs/{job['id']}"
 
 
-def test_a_job_that_failed_has_ended_too(stack: Service) -> None:
+def test_waiting_post_returns_a_failed_job(stack: Service) -> None:
     body = {"payload": {"failAttempts": 9}, "retry": {"max": 1, "interval": 0.2}}
     reply = stack.client.post("/jobs", json=body, headers=PATIENT)
     assert (reply.status_code, applied(reply)) == (200, "wait=50")
     assert (reply.json()["status"], reply.json()["attempts"]) == ("FAILED", 2)
 
 
-def test_a_get_that_waits_shows_the_end(stack: Service) -> None:
+def test_waiting_get_returns_the_finished_job(stack: Service) -> None:
     job_id = stack.post(payload={"durationMs": 500, "steps": 3})
     reply = stack.client.get(f"/jobs/{job_id}", headers={"Prefer": "wait=9999"})
     assert (reply.status_code, applied(reply), reply.json()["status"]) == (200, "wait=60", "COMPLETED")
@@ -64,7 +64,7 @@ def test_a_get_that_waits_shows_the_end(stack: Service) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 1])
-def test_a_wait_in_vain(api: Service, seconds: int) -> None:
+def test_wait_ends_without_a_result_after_its_time(api: Service, seconds: int) -> None:
     headers = [("Prefer", "respond-async"), ("Prefer", f'wait="{seconds}"; x=y')]
     reply = api.client.post("/jobs", json={"delay": 600}, headers=headers)
     assert (reply.status_code, applied(reply), list(reply.json())) == (202, f"wait={seconds}", ["jobId"])
@@ -73,14 +73,14 @@ def test_a_wait_in_vain(api: Service, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("prefer", [None, "return=minimal", "wait=x, wait=9", "wait=-9", 'wait="9', "ü"])
-def test_whoever_does_not_ask_does_not_wait(api: Service, prefer: str | None) -> None:
+def test_request_without_prefer_does_not_wait(api: Service, prefer: str | None) -> None:
     headers = {"Prefer": prefer.encode()} if prefer else {}
     reply = api.client.post("/jobs", headers=headers)
     assert (reply.status_code, applied(reply)) == (202, None)
     assert applied(api.client.get(f"/jobs/{reply.json()['jobId']}", headers=headers)) is None
 
 
-def test_where_the_unique_key_is_taken_its_holder_is_waited_for(stack: Service) -> None:
+def test_taken_unique_key_waits_for_the_existing_job(stack: Service) -> None:
     holder = stack.post(payload={"durationMs": 3000}, uniqueKey="waited-for")
     in_vain = stack.client.post("/jobs", json={"uniqueKey": "waited-for"}, headers={"Prefer": "wait=1"})
     assert (in_vain.status_code, applied(in_vain), in_vain.json()) == (202, "wait=1", {"jobId": holder})
@@ -88,7 +88,7 @@ def test_where_the_unique_key_is_taken_its_holder_is_waited_for(stack: Service) 
     assert (reply.status_code, applied(reply), reply.json()["id"]) == (200, "wait=50", holder)
 
 
-def test_what_cannot_be_waited_for(api: Service) -> None:
+def test_waiting_request_with_an_error_is_refused(api: Service) -> None:
     refused(api.client.get("/jobs/01a20d9d-383b-755a-b743-f0ceb23ca29d", headers=PATIENT), 404)
     refused(api.client.get("/jobs/nope", headers=PATIENT), 404)
     refused(api.client.post("/jobs", json={"delay": "x"}, headers=PATIENT), 422)
@@ -102,7 +102,7 @@ def small(clean: None) -> Iterator[Service]:
     service.close()
 
 
-def test_a_job_deleted_meanwhile_is_not_found(small: Service) -> None:
+def test_job_deleted_during_a_wait_is_404(small: Service) -> None:
     job_id = small.post(delay=600)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(small.client.get, f"/jobs/{job_id}", headers=PATIENT)
@@ -113,7 +113,7 @@ def test_a_job_deleted_meanwhile_is_not_found(small: Service) -> None:
         refused(waiting.result(30), 404)
 
 
-def test_beyond_what_it_holds_the_service_declines(small: Service) -> None:
+def test_service_declines_waits_beyond_its_limit(small: Service) -> None:
     job_id = small.post(delay=600)
     with follow(small, job_id) as (_, one), follow(small, job_id) as (_, other):
         assert next(one)
@@ -134,7 +134,7 @@ def test_beyond_what_it_holds_the_service_declines(small: Service) -> None:
         assert next(other)
 
 
-def test_many_that_wait_hold_up_nobody(service: Service) -> None:
+def test_waiting_clients_do_not_delay_others(service: Service) -> None:
     """More than the threads that work: half of them wait for the end, half follow the changes."""
     job_ids = [service.post(delay=600) for _ in range(10)]
     limits = httpx.Limits(max_connections=300)
@@ -159,7 +159,7 @@ def test_many_that_wait_hold_up_nobody(service: Service) -> None:
     assert 0 < connections(service) <= 21  # the pool and the hub
 
 
-def test_a_crowd_stands_in_line(service: Service) -> None:
+def test_requests_beyond_the_thread_count_are_accepted(service: Service) -> None:
     """As many as there are threads, before a slow Postgres: those who queue too long for a connection are refused."""
     sql("CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'")
     sql("CREATE TRIGGER doze BEFORE INSERT ON jobs FOR EACH STATEMENT EXECUTE FUNCTION doze()")
@@ -172,7 +172,7 @@ def test_a_crowd_stands_in_line(service: Service) -> None:
     assert {reply.status_code for reply in replies} == {202}
 
 
-def test_a_server_without_threads_never_waits(clean: None, tmp_path: Path) -> None:
+def test_server_without_threads_never_waits(clean: None, tmp_path: Path) -> None:
     port = free_port(None)
     command = ("-m", "flask", "--app", "wsgi", "run", "--without-threads", "--port", str(port))
     server = Process(sys.executable, *command)

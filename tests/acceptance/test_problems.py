@@ -46,7 +46,7 @@ def errors(reply: httpx.Response) -> list[dict[str, str]]:
         ("cursor=x", "cursor", ["cursor"]),
     ],
 )
-def test_a_wrong_query_parameter_is_named(service: Service, query: str, parameter: str, words: list[str]) -> None:
+def test_wrong_query_parameter_is_named(service: Service, query: str, parameter: str, words: list[str]) -> None:
     reply = service.client.get(f"/jobs?{query}")
     for error in errors(reply):
         assert list(error) == ["parameter", "detail"]
@@ -59,12 +59,12 @@ def test_a_wrong_query_parameter_is_named(service: Service, query: str, paramete
     assert "query parameter '" not in reply.json()["detail"].replace("no query parameter '", "")
 
 
-def test_several_wrong_parameters_are_all_named(service: Service) -> None:
+def test_all_wrong_parameters_are_named(service: Service) -> None:
     reply = service.client.get("/jobs?status=x&status=y&limit=0&queue=")
     assert sorted(error["parameter"] for error in errors(reply)) == ["limit", "queue", "status", "status"]
 
 
-def test_parameters_where_there_are_none(service: Service) -> None:
+def test_parameters_are_refused_where_none_exist(service: Service) -> None:
     job_id = service.post(delay=600)
     for method, path in (("GET", f"/jobs/{job_id}"), ("POST", "/jobs"), ("GET", "/queues"), ("POST", "/jobs/batch")):
         [error] = errors(service.client.request(method, f"{path}?verbose=1"))
@@ -72,7 +72,7 @@ def test_parameters_where_there_are_none(service: Service) -> None:
         assert "no query parameters are known here" in error["detail"]
 
 
-def test_the_query_as_a_whole_may_be_what_is_wrong(service: Service) -> None:
+def test_problem_may_concern_the_whole_query(service: Service) -> None:
     [error] = errors(service.client.post("/jobs/cancel"))
     assert (error["parameter"], error["detail"]) == (
         "",
@@ -103,7 +103,7 @@ def test_the_query_as_a_whole_may_be_what_is_wrong(service: Service) -> None:
         ({"queue": "hihg"}, "/queue", ["known queues: high, default, low", "did you mean 'high'"]),
     ],
 )
-def test_an_unknown_name_is_told_with_the_known_ones(
+def test_unknown_name_lists_the_known_ones(
     service: Service, body: dict[str, Any], pointer: str, words: list[str]
 ) -> None:
     for reply, base in (
@@ -118,24 +118,24 @@ def test_an_unknown_name_is_told_with_the_known_ones(
         assert all("parameter" not in error for error in errors(reply))
 
 
-def test_a_schedule_does_not_offer_what_it_refuses(service: Service) -> None:
+def test_suggestions_for_a_schedule_are_valid_there(service: Service) -> None:
     [error] = errors(service.client.put("/schedules/x", json={"cron": "@daily", "job": {"run_at": 1}}))
     assert "runAt" not in error["detail"]
     [error] = errors(service.client.put("/schedules/x", json={"cron": "@daily", "job": {}, "time_zone": "UTC"}))
     assert "known fields: cron, timezone, enabled, job; did you mean 'timezone'?" in error["detail"]
 
 
-def test_a_body_where_there_is_none(service: Service) -> None:
+def test_body_is_refused_where_none_is_expected(service: Service) -> None:
     [error] = errors(service.client.post(f"/jobs/{service.post(delay=600)}/cancel", json={"force": True}))
     assert (error["pointer"], "no fields are known here" in error["detail"]) == ("/force", True)
 
 
-def test_a_step_beyond_its_field_is_refused(service: Service) -> None:
+def test_cron_step_beyond_its_field_is_refused(service: Service) -> None:
     [error] = errors(service.client.put("/schedules/x", json={"cron": "*/90 * * * *", "job": {}}))
     assert error == {"pointer": "/cron", "detail": "has a step of 90 in the minutes, of which there are 60"}
 
 
-def test_numbers_too_large_are_named_in_batches_and_schedules(service: Service) -> None:
+def test_too_large_numbers_are_named_in_batches_and_schedules(service: Service) -> None:
     number = "9" * 5000
     headers = {"Content-Type": "application/json", "Idempotency-Key": "large"}
     for method, path, body, pointer in (
@@ -164,7 +164,7 @@ def test_problems_are_compact(service: Service) -> None:
 
 
 @pytest.mark.parametrize("key", [b"caf\xe9", "schlüssel".encode(), b"\xff", b"", b'""', b"a b", b"x" * 256, b"a,b"])
-def test_a_wrong_idempotency_key_is_told_what_is_wanted(service: Service, key: bytes) -> None:
+def test_wrong_idempotency_key_names_the_expected_form(service: Service, key: bytes) -> None:
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         head = b"POST /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n"
         connection.sendall(head + b"Idempotency-Key: " + key + b"\r\n\r\n")

@@ -68,7 +68,7 @@ def refused_path(service: Service, path: str) -> str:
         ("null", 403),
     ],
 )
-def test_an_own_page_is_one_of_the_proxys_origin(service: Service, origin: str, status: int) -> None:
+def test_pages_of_the_proxys_origin_are_own_pages(service: Service, origin: str, status: int) -> None:
     headers = {**PROXIED, **basic(KEY), "Origin": origin, "Connection": "close"}
     assert service.client.post("/jobs", headers=headers).status_code == status
     assert service.client.post("/jobs", headers=headers, json={}).status_code == status
@@ -86,13 +86,13 @@ def test_an_own_page_is_one_of_the_proxys_origin(service: Service, origin: str, 
         {"X-Forwarded-Prefix": "/"},
     ],
 )
-def test_malformed_headers_are_as_if_missing(service: Service, headers: dict[str, str]) -> None:
+def test_malformed_headers_are_ignored(service: Service, headers: dict[str, str]) -> None:
     assert service.client.get("/rq", headers=headers).headers["Location"] == "/rq/"
     own = {**headers, **basic(KEY), "Origin": service.url}
     assert service.client.post("/jobs", headers=own).headers["Location"].startswith("/jobs/")
 
 
-def test_the_last_proxy_is_believed(service: Service) -> None:
+def test_last_proxy_is_trusted(service: Service) -> None:
     several = {name: f"evil.example, {value}" for name, value in PROXIED.items()}
     assert service.client.get("/rq", headers=several).headers["Location"] == "/in/front/rq/"
     own = {**several, **basic(KEY), "Origin": f"https://{HOST}"}
@@ -124,7 +124,7 @@ def test_without_the_setting_the_headers_change_nothing(apart: dict[str, str]) -
 
 
 @pytest.mark.parametrize("value", ["1", "2", "-1", "yes"])
-def test_a_wrong_setting_stops_the_start(value: str) -> None:
+def test_wrong_setting_is_refused_at_start(value: str) -> None:
     process = Process(sys.executable, "-m", "jobsvc.serve", env={"JOBSVC_TRUST_PROXY": value})
     try:
         assert process.wait() == 1

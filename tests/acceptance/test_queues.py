@@ -36,7 +36,7 @@ def lively(stack: Service) -> Iterator[Service]:
     resume(stack, "default")
 
 
-def test_the_queues_in_their_order(api: Service) -> None:
+def test_queues_are_listed_in_order(api: Service) -> None:
     queues = api.client.get("/queues").json()["queues"]
     assert [one["name"] for one in queues][:3] == ["high", "default", "low"]
     for one in queues:
@@ -46,7 +46,7 @@ def test_the_queues_in_their_order(api: Service) -> None:
         ]
 
 
-def test_the_order_of_the_queues_is_their_priority(lively: Service, tmp_path: Path) -> None:
+def test_queue_order_is_priority(lively: Service, tmp_path: Path) -> None:
     """Also among jobs that were there before: the last one put into the first queue goes first."""
     notes = tmp_path / "notes"
     blocker = lively.post(payload={"durationMs": 800})
@@ -58,7 +58,7 @@ def test_the_order_of_the_queues_is_their_priority(lively: Service, tmp_path: Pa
     assert ran == ["high", "default", "low", "low"]
 
 
-def test_a_paused_queue_starts_nothing_still_accepts_and_goes_on(lively: Service, tmp_path: Path) -> None:
+def test_paused_queue_accepts_jobs_and_starts_them_when_resumed(lively: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     running = lively.post(payload={"durationMs": 700, "result": "finished"})
     lively.until(running, "PROCESSING")
@@ -81,13 +81,13 @@ def test_a_paused_queue_starts_nothing_still_accepts_and_goes_on(lively: Service
 
 @pytest.mark.parametrize("name", ["nope", "DEFAULT", "%00", "a" * 300, "\u00fc", "%ED%A0%80"])
 @pytest.mark.parametrize("act", ["pause", "resume"])
-def test_a_queue_that_is_not_served(api: Service, name: str, act: str) -> None:
+def test_unserved_queue_is_404(api: Service, name: str, act: str) -> None:
     problem = refused(api.client.post(f"/queues/{name}/{act}"), 404)
     assert "high, default, low" in problem["detail"]
 
 
 @pytest.mark.parametrize("act", ["pause", "resume"])
-def test_bad_input_pauses_nothing(api: Service, act: str) -> None:
+def test_bad_request_pauses_nothing(api: Service, act: str) -> None:
     url = f"/queues/low/{act}"
     refused(api.client.post(url, json={"for": 5}), 422)
     refused(api.client.post(url, json=[]), 422)
@@ -100,7 +100,7 @@ def test_bad_input_pauses_nothing(api: Service, act: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/queues?limit=1", "/workers?queue=low"])
-def test_unknown_parameters(api: Service, path: str) -> None:
+def test_unknown_parameters_are_refused(api: Service, path: str) -> None:
     refused(api.client.get(path), 422)
 
 
@@ -119,11 +119,11 @@ def test_unknown_parameters(api: Service, path: str) -> None:
         {"concurrencyKey": "k", "concurrencyLimit": True},
     ],
 )
-def test_bad_concurrency(api: Service, fields: dict[str, Any]) -> None:
+def test_bad_concurrency_is_refused(api: Service, fields: dict[str, Any]) -> None:
     refused(api.client.post("/jobs", json=fields), 422)
 
 
-def test_who_may_do_what() -> None:
+def test_each_action_needs_its_scope() -> None:
     service = Service({"JOBSVC_API_KEYS": f"eye:read:{READ}, hand:write:{WRITE}, boss:admin:{ADMIN}"})
     try:
         for path in ("/queues", "/workers"):

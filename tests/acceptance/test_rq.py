@@ -61,7 +61,7 @@ def test_success_and_failure_are_in_their_registries(stack: Service) -> None:
     assert "RuntimeError: attempt 1 fails, as asked" in (result.exc_string or "")
 
 
-def test_nothing_in_redis_is_a_pickle(stack: Service) -> None:
+def test_redis_holds_no_pickle(stack: Service) -> None:
     """A snoozed, a retried and a finished job leave only JSON behind."""
     for job_id in (
         stack.post("SNOOZE", {"times": 1, "seconds": 0.1}),
@@ -74,7 +74,7 @@ def test_nothing_in_redis_is_a_pickle(stack: Service) -> None:
         assert (function, arguments) == ("jobsvc.execution.run", [job_id])
 
 
-def test_a_second_entry_of_a_job_runs_nothing(stack: Service, tmp_path: Path) -> None:
+def test_second_rq_entry_of_a_job_runs_nothing(stack: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     job_id = stack.post("NOTE", {"path": str(notes), "seconds": 0.5})
     stack.until(job_id, "PROCESSING")
@@ -87,14 +87,14 @@ def test_a_second_entry_of_a_job_runs_nothing(stack: Service, tmp_path: Path) ->
     assert stack.job(job_id)["attempts"] == 1
 
 
-def test_a_requeue_from_the_dashboard_is_a_retry(stack: Service) -> None:
+def test_requeue_in_the_dashboard_is_a_retry(stack: Service) -> None:
     job_id = stack.post("DISCARD")
     eventually(lambda: is_in(queue(stack).failed_job_registry, job_id))
     assert stack.client.post(f"/rq/job/{job_id}/requeue").status_code == 200
     eventually(lambda: (job := stack.job(job_id))["status"] == "FAILED" and job["attempts"] == 2)
 
 
-def test_a_job_that_cannot_be_read_fails_and_stops_no_worker(stack: Service) -> None:
+def test_unreadable_job_fails_and_stops_no_worker(stack: Service) -> None:
     """It comes from somebody who uses RQ as it is by default, with pickle."""
     pickled = Queue("jobsvc.default", connection=stack.redis()).enqueue(print, "hello")
     eventually(lambda: is_in(queue(stack).failed_job_registry, pickled.id))
@@ -102,7 +102,7 @@ def test_a_job_that_cannot_be_read_fails_and_stops_no_worker(stack: Service) -> 
     assert len(stack.client.get("/workers").json()["workers"]) == 1
 
 
-def test_rq_info(stack: Service) -> None:
+def test_rq_info_shows_queues_and_workers(stack: Service) -> None:
     rq = Path(sys.executable).parent / "rq"
     shown: Any = subprocess.run(
         [rq, "info", "-c", "jobsvc.rqsettings"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -112,7 +112,7 @@ def test_rq_info(stack: Service) -> None:
     assert "default" in shown
 
 
-def test_a_worker_loads_no_http_code() -> None:
+def test_worker_loads_no_http_code() -> None:
     code = (
         "import sys; import jobsvc.worker, jobsvc.rqsettings, jobsvc.dispatch.relay;"
         "print([m for m in ('flask', 'werkzeug', 'granian', 'jobsvc.api') if m in sys.modules])"

@@ -149,7 +149,7 @@ def filled(path: str, values: dict[str, list[str]]) -> list[str]:
     return found
 
 
-def test_odd_arguments_are_404_and_no_traceback(service: Service) -> None:
+def test_invalid_arguments_are_404_without_a_traceback(service: Service) -> None:
     usual = {"job_id": "gone", "queue_name": "jobsvc.default", "registry_name": "queued", "instance_number": "0"}
     usual |= {"order": "asc", "page": "1", "per_page": "8", "filename": "css/main.css"}
     logged = len(service.api.output)
@@ -175,7 +175,7 @@ def test_odd_arguments_are_404_and_no_traceback(service: Service) -> None:
     assert "500" not in log
 
 
-def test_what_others_left_in_redis_is_no_error(service: Service) -> None:
+def test_foreign_data_in_redis_causes_no_error(service: Service) -> None:
     logged = len(service.api.output)
     for job_id in ("pickled", "broken", "empty", "gone"):
         for path in (f"0/view/job/{job_id}", f"0/data/job/{job_id}.json"):
@@ -193,7 +193,7 @@ def test_what_others_left_in_redis_is_no_error(service: Service) -> None:
     assert "Traceback" not in service.api.output[logged:]
 
 
-def test_an_error_that_redis_answers_is_no_outage(service: Service) -> None:
+def test_error_reply_of_redis_is_not_an_outage(service: Service) -> None:
     """A key of another type: to ask again won't mend it, so it is no 503."""
     reply = service.client.get("/rq/0/data/jobs/jobsvc.broken/queued/8/asc/1.json")
     assert "Retry-After" not in reply.headers

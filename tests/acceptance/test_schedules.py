@@ -31,7 +31,7 @@ def sql(statement: str) -> Any:
         return result.scalar() if result.returns_rows else result.rowcount
 
 
-def test_the_life_of_a_schedule(api: Service, url: str) -> None:
+def test_schedule_is_created_changed_and_deleted(api: Service, url: str) -> None:
     reply = api.client.put(url, json=NIGHTLY)
     assert reply.status_code == 201, reply.text
     assert reply.headers["Location"] == url
@@ -74,7 +74,7 @@ def test_the_life_of_a_schedule(api: Service, url: str) -> None:
     assert api.job(job_id)["id"] == job_id
 
 
-def test_a_tick_runs_like_any_job(stack: Service) -> None:
+def test_job_of_a_tick_runs(stack: Service) -> None:
     stack.client.put("/schedules/ticks", json=NIGHTLY)
     try:
         sql("UPDATE schedules SET next_run_at = now() - interval '2 days' WHERE name = 'ticks'")
@@ -122,14 +122,14 @@ def wrong(**changes: Any) -> dict[str, Any]:
         (wrong(job={"type": "HTTP_REQUEST", "payload": {"url": "http://169.254.169.254/"}}), "/job/payload/url", ""),
     ],
 )
-def test_a_bad_schedule_is_not_stored(api: Service, url: str, body: dict[str, Any], pointer: str, detail: str) -> None:
+def test_bad_schedule_is_not_stored(api: Service, url: str, body: dict[str, Any], pointer: str, detail: str) -> None:
     problem = refused(api.client.put(url, json=body), 422)
     assert pointer in [error["pointer"] for error in problem["errors"]]
     assert detail in next(error["detail"] for error in problem["errors"] if error["pointer"] == pointer)
     refused(api.client.get(url), 404)
 
 
-def test_no_body_is_no_schedule(api: Service, url: str) -> None:
+def test_schedule_without_a_body_is_refused(api: Service, url: str) -> None:
     refused(api.client.put(url), 422)
     refused(api.client.put(url, content=b"[]", headers=JSON), 422)
     refused(api.client.put(url, content=b"{", headers=JSON), 400)
@@ -137,7 +137,7 @@ def test_no_body_is_no_schedule(api: Service, url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 65, "_a", ".a", "a b", "a%00b", "%ED%A0%80", "a%0A", "caf%C3%A9", "-"])
-def test_a_bad_name(api: Service, name: str) -> None:
+def test_bad_name_is_refused(api: Service, name: str) -> None:
     path = httpx.URL(f"{api.url}/schedules/{name}")
     assert api.client.put(path, json=NIGHTLY).status_code == 422
     for method in ("GET", "DELETE"):
@@ -146,7 +146,7 @@ def test_a_bad_name(api: Service, name: str) -> None:
     assert api.client.get("/schedules").json() == {"schedules": []}
 
 
-def test_a_name_may_have_64_characters(api: Service) -> None:
+def test_name_of_64_characters_is_accepted(api: Service) -> None:
     path = "/schedules/" + "a" * 64
     assert api.client.put(path, json=wrong(enabled=False)).status_code == 201
     assert api.client.delete(path).status_code == 204
@@ -156,12 +156,12 @@ def test_a_name_may_have_64_characters(api: Service) -> None:
     ("method", "path"),
     [("GET", "/schedules"), ("GET", "/schedules/x"), ("PUT", "/schedules/x"), ("POST", "/schedules/x/run")],
 )
-def test_there_are_no_query_parameters(api: Service, method: str, path: str) -> None:
+def test_query_parameters_are_refused(api: Service, method: str, path: str) -> None:
     refused(api.client.request(method, f"{path}?limit=1", json=NIGHTLY if method == "PUT" else None), 422)
     assert api.client.get("/schedules").json() == {"schedules": []}
 
 
-def test_run_and_delete_take_no_body(api: Service, url: str) -> None:
+def test_run_and_delete_refuse_a_body(api: Service, url: str) -> None:
     api.client.put(url, json=wrong(enabled=False))
     refused(api.client.post(f"{url}/run", json={"payload": {}}), 422)
     assert api.client.post(f"{url}/run", json={}).status_code == 202
@@ -169,7 +169,7 @@ def test_run_and_delete_take_no_body(api: Service, url: str) -> None:
     assert api.client.get(url).status_code == 200
 
 
-def test_run_with_a_unique_key_that_is_taken(api: Service, url: str) -> None:
+def test_run_with_a_taken_unique_key_makes_no_job(api: Service, url: str) -> None:
     api.client.put(url, json=wrong(enabled=False, job={"uniqueKey": "the one", "delay": 3600}))
     first = api.client.post(f"{url}/run")
     again = api.client.post(f"{url}/run")
@@ -177,13 +177,13 @@ def test_run_with_a_unique_key_that_is_taken(api: Service, url: str) -> None:
     assert first.json() == again.json()
 
 
-def test_other_methods(api: Service) -> None:
+def test_other_methods_are_405(api: Service) -> None:
     refused(api.client.post("/schedules", json=NIGHTLY), 405)
     refused(api.client.patch("/schedules/x", json=NIGHTLY), 405)
     refused(api.client.get("/schedules/x/run"), 405)
 
 
-def test_changes_need_an_admin(guarded: Service) -> None:  # noqa: F811
+def test_changes_need_an_admin_key(guarded: Service) -> None:  # noqa: F811
     for key in (READ, WRITE):
         assert guarded.client.get("/schedules", headers=bearer(key)).status_code == 200
         refused(guarded.client.get("/schedules/x", headers=bearer(key)), 404)

@@ -94,14 +94,14 @@ def test_programs_refuse_a_wrong_setting(program: str, name: str, value: str) ->
     assert refused(*PROGRAMS[program], **{name: value}).startswith(f"{name}: ")
 
 
-def test_programs_name_file_and_line_of_a_module_that_exits(tmp_path: Path) -> None:
+def test_failing_handler_module_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "leaves_at_once.py").write_text("import sys\n\nsys.exit(0)\n")
     env = {"JOBSVC_HANDLERS": "leaves_at_once", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     for line in refused_all([(PROGRAMS[name], env) for name in ("api", "worker", "rq", "migrate", "up")]):
         assert line == f"JOBSVC_HANDLERS: {tmp_path}/leaves_at_once.py, line 3: SystemExit: 0"
 
 
-def test_a_module_that_leaves_a_thread_or_closes_stderr_stops_the_start_all_the_same(tmp_path: Path) -> None:
+def test_failing_module_stops_the_start_despite_threads_or_closed_stderr(tmp_path: Path) -> None:
     (tmp_path / "threads.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\n1/0\n"
     )
@@ -111,7 +111,7 @@ def test_a_module_that_leaves_a_thread_or_closes_stderr_stops_the_start_all_the_
         assert line.endswith(f"{module}.py, line 3: ZeroDivisionError: division by zero")
 
 
-def test_a_dotenv_that_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_binary_dotenv_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"PORT=3000\nJOBSVC_API_KEYS=a:read:hunter2-Zq9\xff\n")
     assert refused(*SERVE, cwd=tmp_path, PYTHONPATH=str(ROOT)) == ".env: is not UTF-8"
 
@@ -126,7 +126,7 @@ def test_a_dotenv_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("127.0.0.1", "::"),
     ],
 )
-def test_a_taken_port_is_named(has_it: str, wants_it: str) -> None:
+def test_taken_port_is_named(has_it: str, wants_it: str) -> None:
     family = socket.AF_INET6 if ":" in has_it else socket.AF_INET
     with socket.create_server((has_it, 0), family=family) as taken:
         port = taken.getsockname()[1]
@@ -134,7 +134,7 @@ def test_a_taken_port_is_named(has_it: str, wants_it: str) -> None:
             check_port(wants_it, port)
 
 
-def test_an_address_of_another_machine_is_named() -> None:
+def test_address_of_another_machine_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^HOST: 192\.0\.2\.1 is not an address of this machine"):
         check_port("192.0.2.1", 3000)
 
@@ -202,14 +202,14 @@ def test_migrations_name_tables_of_another_version(apart: dict[str, str]) -> Non
     sql(apart["DATABASE_URL"], "UPDATE alembic_version SET version_num = %s", before)
 
 
-def test_a_role_without_rights_is_told_in_one_line(apart: dict[str, str], lonely: str) -> None:
+def test_role_without_rights_is_reported_in_one_line(apart: dict[str, str], lonely: str) -> None:
     database = apart["DATABASE_URL"].rpartition("/")[2]
     done = run(*PROGRAMS["jobs"], DATABASE_URL=f"{lonely.rpartition('/')[0]}/{database}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "Error: Postgres refused this: permission denied for table jobs\n"
 
 
-def test_api_and_worker_wait_for_servers_that_are_away_as_they_start(tmp_path: Path) -> None:
+def test_api_and_worker_wait_for_unavailable_servers_at_start(tmp_path: Path) -> None:
     servers = [Postgres(tmp_path), Valkey(tmp_path)]
     env = dict(zip(("DATABASE_URL", "REDIS_URL"), (server.start()[0] for server in servers), strict=True))
     service = None

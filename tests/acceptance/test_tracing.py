@@ -15,7 +15,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
-def test_a_trace_goes_on(apart: dict[str, str], receiver: Receiver, tmp_path: Path) -> None:  # noqa: F811
+def test_trace_continues_from_request_to_attempt(apart: dict[str, str], receiver: Receiver, tmp_path: Path) -> None:  # noqa: F811
     """Through HTTP_REQUEST and the webhook; without spans of ours, then with them."""
     spans = tmp_path / "spans"
     for env in ({}, {"JOBSVC_HANDLERS": "tests.support.otel_config", "SPANS": str(spans)}):
@@ -51,13 +51,13 @@ def _check_spans(file: Path, job_id: str, sent: list[str]) -> None:
     assert run["attributes"] == {"jobsvc.type": "HTTP_REQUEST", "jobsvc.job": job_id}
 
 
-def test_an_invalid_traceparent_is_ignored(api: Service) -> None:
+def test_invalid_traceparent_is_ignored(api: Service) -> None:
     for header in ("x", f"00-{TRACE}-{PARENT}-01-more", "00-" + "0" * 32 + f"-{PARENT}-01"):
         assert api.client.post("/jobs", headers={"traceparent": header}).status_code == 202
 
 
 @pytest.mark.parametrize("kind", sorted(WORKERS))
-def test_logs_as_json(apart: dict[str, str], kind: str) -> None:
+def test_json_logs_have_trace_and_job_ids(apart: dict[str, str], kind: str) -> None:
     service = Service({"JOBSVC_LOG": "json", "JOBSVC_HANDLERS": "tests.support.handlers.basic", **apart})
     try:
         worker = service.worker(kind)

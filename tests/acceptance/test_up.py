@@ -31,7 +31,7 @@ def test_up_with_a_taken_port_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_demo_without_a_service_says_so_in_one_line() -> None:
+def test_demo_without_a_service_fails_with_one_line() -> None:
     port = free_port(None)
     done = demo(PORT=str(port), HOST="::1")
     assert done.returncode == 1
@@ -39,7 +39,7 @@ def test_demo_without_a_service_says_so_in_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_up_with_keys_shows_no_secret_and_ends_with_its_children(apart: dict[str, str]) -> None:
+def test_up_with_keys_prints_no_secret_and_leaves_no_child(apart: dict[str, str]) -> None:
     env = {**apart, "PORT": str(free_port(None)), "JOBSVC_API_KEYS": f"me:write:{KEY}", "JOBSVC_WORKERS": "1"}
     up = Process(*UP, env=env)
     try:

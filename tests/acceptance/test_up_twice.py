@@ -89,7 +89,7 @@ def healthy(env: dict[str, str]) -> bool:
     return httpx.get(f"http://localhost:{env['PORT']}/readyz").json().get("redis") == "up"
 
 
-def test_beside_up_nothing_takes_its_folder_or_servers(make: Make, env: dict[str, str]) -> None:
+def test_running_up_keeps_its_folder_and_servers(make: Make, env: dict[str, str]) -> None:
     up = make("up")
     eventually(lambda: is_up(up), 60)
     owner = psutil.Process(up.popen.pid).children()[0].pid
@@ -111,7 +111,7 @@ def test_beside_up_nothing_takes_its_folder_or_servers(make: Make, env: dict[str
     assert names(env) == []
 
 
-def test_of_two_at_once_one_runs(make: Make, env: dict[str, str]) -> None:
+def test_only_one_of_two_concurrent_ups_runs(make: Make, env: dict[str, str]) -> None:
     ups = [make("up"), make("up", PORT=str(free_port(None)))]
     eventually(lambda: any(one.popen.poll() is not None for one in ups), 60)
     [refusing] = [one for one in ups if one.popen.poll() is not None]
@@ -144,7 +144,7 @@ def test_killed_up_leaves_no_process_and_a_new_one_starts(make: Make, env: dict[
     assert servers(env) == []
 
 
-def test_up_killed_while_it_makes_its_servers_leaves_no_process(make: Make, env: dict[str, str]) -> None:
+def test_up_killed_while_starting_servers_leaves_no_process(make: Make, env: dict[str, str]) -> None:
     up = make(command=UP)
     eventually(lambda: any("postgres" in name or "initdb" in name for name in names(env)), 60)
     os.kill(up.popen.pid, signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_up_killed_while_it_makes_its_servers_leaves_no_process(make: Make, env:
     eventually(lambda: is_up(again), 90)
 
 
-def test_programs_end_also_if_the_watcher_was_killed(make: Make, env: dict[str, str], apart: dict[str, str]) -> None:
+def test_programs_end_though_the_watcher_was_killed(make: Make, env: dict[str, str], apart: dict[str, str]) -> None:
     up = make(command=UP, **apart)
     eventually(lambda: is_up(up), 60)
     [watcher] = [pid for pid, name in processes_of(env).items() if "jobsvc.devservices.watcher" in name]

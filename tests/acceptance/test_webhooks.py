@@ -86,7 +86,7 @@ def hurry(service: Service, delivery: str) -> None:
     service.sql("UPDATE jobs SET due_at = now(), dispatched_at = NULL WHERE id = %s AND status = 'RETRYING'", delivery)
 
 
-def test_the_end_of_a_job_is_told(hooks: Service, receiver: Receiver) -> None:
+def test_finished_job_sends_a_webhook(hooks: Service, receiver: Receiver) -> None:
     payload = {"result": {"ü": [1, 2.5, None]}}
     job_id = hooks.post(payload=payload, webhookUrl=f"{receiver.url}/told?a=1", tags=["x"])
     [seen] = receiver.told()
@@ -106,7 +106,7 @@ def test_the_end_of_a_job_is_told(hooks: Service, receiver: Receiver) -> None:
     assert delivery["retryIntervals"] == [5, 30, 120, 600, 3600, 10800, 10800, 10800, 10800]
 
 
-def test_failure_and_cancel_are_told(hooks: Service, receiver: Receiver) -> None:
+def test_failed_and_cancelled_jobs_send_a_webhook(hooks: Service, receiver: Receiver) -> None:
     failed = hooks.post("DISCARD", webhookUrl=receiver.url)
     [first] = receiver.told()
     assert (first.verified()["type"], first.verified()["data"]["error"]["type"]) == ("job.failed", "Discard")
@@ -119,7 +119,7 @@ def test_failure_and_cancel_are_told(hooks: Service, receiver: Receiver) -> None
     assert (again["data"]["id"], again["data"]["attempts"]) == (failed, 2)
 
 
-def test_all_secrets_sign(hooks: Service, receiver: Receiver) -> None:
+def test_each_secret_adds_a_signature(hooks: Service, receiver: Receiver) -> None:
     hooks.post(webhookUrl=receiver.url)
     [seen] = receiver.told()
     assert len(seen.headers["webhook-signature"].split()) == 2
@@ -128,7 +128,7 @@ def test_all_secrets_sign(hooks: Service, receiver: Receiver) -> None:
         seen.verified("whsec_" + "A" * 32)
 
 
-def test_what_failed_is_sent_again_as_it_was(hooks: Service, receiver: Receiver) -> None:
+def test_failed_delivery_is_repeated_unchanged(hooks: Service, receiver: Receiver) -> None:
     receiver.answers = [(500, {}), (404, {})]
     job_id = hooks.post(webhookUrl=receiver.url)
     receiver.told()
@@ -144,7 +144,7 @@ def test_what_failed_is_sent_again_as_it_was(hooks: Service, receiver: Receiver)
     assert [one["outcome"] for one in hooks.attempts(delivery)] == ["failed", "failed", "completed"]
 
 
-def test_a_redirect_is_a_failure(hooks: Service, receiver: Receiver) -> None:
+def test_redirect_fails_the_delivery(hooks: Service, receiver: Receiver) -> None:
     receiver.answers = [(307, {"Location": f"{receiver.url}/elsewhere"})]
     job_id = hooks.post(webhookUrl=receiver.url)
     receiver.told()
@@ -153,7 +153,7 @@ def test_a_redirect_is_a_failure(hooks: Service, receiver: Receiver) -> None:
     receiver.told(1)
 
 
-def test_gone_ends_it(hooks: Service, receiver: Receiver) -> None:
+def test_response_410_ends_the_delivery(hooks: Service, receiver: Receiver) -> None:
     receiver.answers = [(410, {})]
     job_id = hooks.post(webhookUrl=receiver.url)
     receiver.told()
@@ -172,7 +172,7 @@ def test_retry_after_is_honoured(hooks: Service, receiver: Receiver, status: int
     assert second["outcome"] == "completed"
 
 
-def test_a_private_address_behind_a_name_is_not_connected_to(receiver: Receiver) -> None:
+def test_name_of_a_private_address_is_not_connected_to(receiver: Receiver) -> None:
     # A queue of its own, which the other service's worker, that may reach 127.0.0.1, doesn't serve.
     env = {"JOBSVC_WEBHOOK_SECRETS": NEW, "JOBSVC_HTTP_ALLOW": "", "JOBSVC_HANDLERS": "", "JOBSVC_QUEUES": "apart"}
     service = Service(env)
@@ -187,7 +187,7 @@ def test_a_private_address_behind_a_name_is_not_connected_to(receiver: Receiver)
         service.close()
 
 
-def test_told_again_by_hand(hooks: Service, receiver: Receiver) -> None:
+def test_webhook_can_be_sent_again(hooks: Service, receiver: Receiver) -> None:
     job_id = hooks.post(webhookUrl=receiver.url)
     [first] = receiver.told()
     etag = hooks.client.get(f"/jobs/{job_id}").headers["ETag"]
@@ -203,7 +203,7 @@ def test_told_again_by_hand(hooks: Service, receiver: Receiver) -> None:
     assert second.verified()["data"] == hooks.job(job_id)
 
 
-def test_when_nothing_can_be_told(hooks: Service, receiver: Receiver) -> None:
+def test_resend_is_refused_for_jobs_without_a_webhook_or_outcome(hooks: Service, receiver: Receiver) -> None:
     silent = hooks.post(delay=60)
     waiting = hooks.post(delay=60, webhookUrl=receiver.url)
     assert "no webhookUrl" in refused(hooks.client.post(f"/jobs/{silent}/webhook"), 409)["detail"]
@@ -215,7 +215,7 @@ def test_when_nothing_can_be_told(hooks: Service, receiver: Receiver) -> None:
     assert hooks.job(waiting)["webhookJobId"] is None
 
 
-def test_deliveries_are_jobs_to_look_at(hooks: Service, receiver: Receiver) -> None:
+def test_deliveries_are_shown_as_jobs(hooks: Service, receiver: Receiver) -> None:
     job_id = hooks.post(webhookUrl=receiver.url)
     receiver.told()
     delivery = delivery_of(hooks, job_id)
@@ -240,7 +240,7 @@ def test_deliveries_are_jobs_to_look_at(hooks: Service, receiver: Receiver) -> N
     ],
 )
 @pytest.mark.parametrize("pointer", ["/webhookUrl", "/payload/url"])
-def test_urls_that_are_refused(hooks: Service, pointer: str, url: Any) -> None:
+def test_invalid_urls_are_refused(hooks: Service, pointer: str, url: Any) -> None:
     of_a_request = {"type": "HTTP_REQUEST", "payload": {"url": url}}
     body = {**({"webhookUrl": url} if pointer == "/webhookUrl" else of_a_request), "tags": ["refused"]}
     problem = refused(hooks.client.post("/jobs", json=body), 422)
@@ -248,7 +248,7 @@ def test_urls_that_are_refused(hooks: Service, pointer: str, url: Any) -> None:
     assert hooks.client.get("/jobs?tag=refused").json()["jobs"] == []
 
 
-def test_a_bad_url_in_a_batch_is_named(hooks: Service) -> None:
+def test_bad_url_in_a_batch_is_named(hooks: Service) -> None:
     reply = hooks.client.post("/jobs/batch", json={"jobs": [{}, {"webhookUrl": "http://10.0.0.1/"}]})
     assert [error["pointer"] for error in refused(reply, 422)["errors"]] == ["/jobs/1/webhookUrl"]
 
@@ -259,7 +259,7 @@ def test_without_secrets_no_webhook_is_accepted(api: Service) -> None:
     assert "JOBSVC_WEBHOOK_SECRETS" in problem["detail"]
 
 
-def test_a_delivery_cannot_be_posted(api: Service) -> None:
+def test_webhook_job_cannot_be_posted(api: Service) -> None:
     payload = {"url": "https://example.com/", "body": {"type": "job.completed", "timestamp": "", "data": {}}}
     problem = refused(post(api, json.dumps({"type": "WEBHOOK", "payload": payload})), 422)
     assert problem["errors"][0]["pointer"] == "/type"

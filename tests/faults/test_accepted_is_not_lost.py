@@ -11,7 +11,7 @@ from tests.faults.conftest import Ground
 from tests.support.service import eventually
 
 
-def test_redis_away_then_back_with_what_it_had(ground: Ground) -> None:
+def test_jobs_run_after_an_outage_of_redis(ground: Ground) -> None:
     service = ground.service
     service.worker()
     ground.valkey.stop()
@@ -31,7 +31,7 @@ def test_redis_away_then_back_with_what_it_had(ground: Ground) -> None:
     assert service.api.output.count("Redis: unavailable") == 1
 
 
-def test_redis_wiped_while_jobs_wait_retry_and_run(ground: Ground, tmp_path: Path) -> None:
+def test_jobs_run_after_redis_was_wiped(ground: Ground, tmp_path: Path) -> None:
     service = ground.service
     waiting = [service.post() for _ in range(10)]
     later = service.post(delay=4)
@@ -48,7 +48,7 @@ def test_redis_wiped_while_jobs_wait_retry_and_run(ground: Ground, tmp_path: Pat
     assert len((tmp_path / "notes").read_text().splitlines()) == 1
 
 
-def test_an_api_that_dies_right_after_its_202(ground: Ground) -> None:
+def test_job_runs_though_the_api_died_after_its_202(ground: Ground) -> None:
     """Committed, answered, and not pushed: another process' sweep delivers it."""
     service = ground.service
     ground.valkey.stop()
@@ -63,7 +63,7 @@ def test_an_api_that_dies_right_after_its_202(ground: Ground) -> None:
     assert service.until(job_id, "COMPLETED", timeout=30)["attempts"] == 1
 
 
-def test_a_worker_killed_with_its_job(ground: Ground) -> None:
+def test_job_of_a_killed_worker_runs_again(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     job_id = service.post(payload={"durationMs": 1500}, retry={"max": 2, "interval": 0})
@@ -80,7 +80,7 @@ def test_a_worker_killed_with_its_job(ground: Ground) -> None:
     assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["lost", "completed"]
 
 
-def test_a_frozen_worker_overwrites_nothing(ground: Ground) -> None:
+def test_frozen_worker_overwrites_nothing(ground: Ground) -> None:
     service = ground.service
     frozen = service.worker()
     job_id = service.post(payload={"durationMs": 1000, "result": "mine"}, retry={"max": 3, "interval": 0})
@@ -97,7 +97,7 @@ def test_a_frozen_worker_overwrites_nothing(ground: Ground) -> None:
     assert done["attempts"] == 2
 
 
-def test_postgres_away(ground: Ground) -> None:
+def test_unavailable_postgres_is_503_and_recovers(ground: Ground) -> None:
     service = ground.service
     service.worker()
     running = service.post(payload={"durationMs": 2500, "result": "kept"})
@@ -118,7 +118,7 @@ def test_postgres_away(ground: Ground) -> None:
     assert (job["result"], job["attempts"]) == ("kept", 1)
 
 
-def test_missing_tables_are_said_to_be_missing(ground: Ground) -> None:
+def test_missing_tables_are_reported(ground: Ground) -> None:
     subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", "db", "downgrade", "base"],
         env={**os.environ, **ground.env},

@@ -5,7 +5,7 @@ import subprocess
 from tests.support.servers import ROOT
 
 
-def test_a_short_run_keeps_every_promise() -> None:
+def test_short_chaos_run_keeps_every_promise() -> None:
     run = subprocess.run(["make", "-s", "chaos", "JOBS=500"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "lost 0" in run.stdout

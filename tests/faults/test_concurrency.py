@@ -30,7 +30,7 @@ def until(service: Service, path: Path) -> str:
     return job_id
 
 
-def test_handlers_that_wait_run_side_by_side(service: Service, tmp_path: Path) -> None:
+def test_waiting_handlers_run_concurrently(service: Service, tmp_path: Path) -> None:
     folder = tmp_path / "met"
     folder.mkdir()
     met = [service.post("MEET", {"folder": str(folder), "number": 8}, timeout=20, **ONCE) for _ in range(8)]
@@ -38,7 +38,7 @@ def test_handlers_that_wait_run_side_by_side(service: Service, tmp_path: Path) -
     assert len(processes) == 1
 
 
-def test_a_timeout_stops_that_handler_alone(service: Service, tmp_path: Path) -> None:
+def test_timeout_stops_only_its_own_handler(service: Service, tmp_path: Path) -> None:
     other = until(service, tmp_path / "go on")
     loop = service.post("STUBBORN", timeout=1, **ONCE)
     busy = service.post("COMPUTE", {"seconds": 60}, timeout=1, **ONCE)
@@ -50,7 +50,7 @@ def test_a_timeout_stops_that_handler_alone(service: Service, tmp_path: Path) ->
     assert outcomes(service, other) == [(1, "completed")]
 
 
-def test_a_cancel_stops_that_handler_alone(service: Service, tmp_path: Path) -> None:
+def test_cancel_stops_only_its_own_handler(service: Service, tmp_path: Path) -> None:
     other = until(service, tmp_path / "go on")
     twin = until(service, tmp_path / "never")
     assert service.client.post(f"/jobs/{twin}/cancel").status_code == 202
@@ -61,7 +61,7 @@ def test_a_cancel_stops_that_handler_alone(service: Service, tmp_path: Path) -> 
     assert outcomes(service, other) == [(1, "completed")]
 
 
-def test_one_that_ignores_its_cancel_is_stopped_with_its_process(service: Service, tmp_path: Path) -> None:
+def test_handler_that_ignores_its_cancel_is_killed_with_its_process(service: Service, tmp_path: Path) -> None:
     other = until(service, tmp_path / "go on")
     swallow = service.post("SWALLOW", **ONCE)
     service.until(swallow, "PROCESSING")
@@ -72,7 +72,7 @@ def test_one_that_ignores_its_cancel_is_stopped_with_its_process(service: Servic
     assert outcomes(service, other) == [(1, "handed-back"), (1, "completed")]
 
 
-def test_one_that_hears_nothing_ends_with_its_process_after_the_others(service: Service, tmp_path: Path) -> None:
+def test_blocked_handler_is_killed_after_the_others_have_finished(service: Service, tmp_path: Path) -> None:
     """10 s after its timeout; what else runs there has JOBSVC_SHUTDOWN_SECONDS, and then goes back uncounted."""
     deaf = service.post("DEAF", timeout=1, **ONCE)
     long = until(service, tmp_path / "go on")
@@ -87,7 +87,7 @@ def test_one_that_hears_nothing_ends_with_its_process_after_the_others(service: 
         assert [outcome for _, outcome in outcomes(service, job_id)] == history
 
 
-def test_a_worker_that_is_told_to_stop_hands_back_all_that_takes_longer(ground: Ground, tmp_path: Path) -> None:
+def test_stopping_worker_returns_unfinished_jobs(ground: Ground, tmp_path: Path) -> None:
     service = ground.service
     worker = service.worker(JOBSVC_CONCURRENCY="8", JOBSVC_SHUTDOWN_SECONDS="1")
     long = [until(service, tmp_path / "go on") for _ in range(4)]
@@ -97,7 +97,7 @@ def test_a_worker_that_is_told_to_stop_hands_back_all_that_takes_longer(ground: 
         assert (service.job(job_id)["status"], outcomes(service, job_id)) == ("PENDING", [(1, "handed-back")])
 
 
-def test_an_isolated_handler_has_a_process_to_itself(ground: Ground) -> None:
+def test_isolated_handler_has_its_own_process(ground: Ground) -> None:
     service = ground.service
     service.worker()
     shared = {service.until(service.post("WHERE"), "COMPLETED")["result"] for _ in range(3)}
@@ -109,7 +109,7 @@ def test_an_isolated_handler_has_a_process_to_itself(ground: Ground) -> None:
     assert len(shared) == 1 + 2 * 3
 
 
-def test_an_isolated_handler_that_crashes_costs_nobody_else_anything(ground: Ground) -> None:
+def test_crashing_isolated_handler_affects_no_other_job(ground: Ground) -> None:
     service = ground.service
     service.worker()
     crash = {"type": "WHERE_ISOLATED", "payload": {"crashes": 1}, **AGAIN}

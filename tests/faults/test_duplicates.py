@@ -65,7 +65,9 @@ DELIVERIES = [an_id_twice_in_the_list, a_job_that_was_made_again, abandoned, rqs
 
 
 @pytest.mark.parametrize("deliver", DELIVERIES)
-def test_delivered_again_while_it_runs(service: Service, notes: Path, deliver: Callable[[Service, str], None]) -> None:
+def test_duplicate_entry_of_a_running_job_runs_nothing(
+    service: Service, notes: Path, deliver: Callable[[Service, str], None]
+) -> None:
     service.worker(JOBSVC_WORKERS="3")
     job_id = service.post("NOTE", {"path": str(notes), "seconds": 5}, retry={"max": 3, "interval": 0})
     service.until(job_id, "PROCESSING")
@@ -83,7 +85,7 @@ def test_delivered_again_while_it_runs(service: Service, notes: Path, deliver: C
 
 
 @pytest.mark.parametrize("deliver", [an_id_twice_in_the_list, a_job_that_was_made_again, rqs_scheduler])
-def test_delivered_again_while_it_waits_to_retry(
+def test_duplicate_entry_of_a_waiting_retry_runs_nothing(
     service: Service, notes: Path, deliver: Callable[[Service, str], None]
 ) -> None:
     service.worker(JOBSVC_WORKERS="3")
@@ -104,7 +106,7 @@ def test_delivered_again_while_it_waits_to_retry(
 
 @pytest.mark.parametrize(("fails", "status"), [(0, JobStatus.FINISHED), (9, JobStatus.FAILED)])
 @pytest.mark.parametrize("deliver", [an_id_twice_in_the_list, a_job_that_was_made_again, rqs_scheduler])
-def test_delivered_again_after_it_ended(
+def test_duplicate_entry_of_a_finished_job_runs_nothing(
     service: Service, notes: Path, deliver: Callable[[Service, str], None], fails: int, status: JobStatus
 ) -> None:
     service.worker()
@@ -120,7 +122,7 @@ def test_delivered_again_after_it_ended(
     assert service.redis().ttl(job.key) > 0
 
 
-def test_a_requeue_by_hand(service: Service, notes: Path) -> None:
+def test_rq_requeue_of_a_failed_job_runs_nothing(service: Service, notes: Path) -> None:
     service.worker()
     job_id = service.post("NOTE", {"path": str(notes), "fails": 9}, retry={"max": 0})
     eventually(lambda: service.rq_places(job_id) == ["failed"])
@@ -133,7 +135,7 @@ def test_a_requeue_by_hand(service: Service, notes: Path) -> None:
     assert service.rq_job(job_id).get_status() == JobStatus.FAILED
 
 
-def test_relays_and_schedulers_of_many_processes(service: Service, notes: Path) -> None:
+def test_jobs_run_once_with_many_relays_and_schedulers(service: Service, notes: Path) -> None:
     """Three pools sweep beside the API, and each has schedulers: what comes due for all of them at once runs once."""
     for _ in range(2):
         service.worker(JOBSVC_WORKERS="2", JOBSVC_SWEEP_SECONDS="0.1")
@@ -144,7 +146,7 @@ def test_relays_and_schedulers_of_many_processes(service: Service, notes: Path) 
     assert runs(notes) == Counter(dict.fromkeys(posted, 2))
 
 
-def test_redis_wiped_again_and_again_under_many_relays(service: Service, notes: Path) -> None:
+def test_jobs_run_once_though_redis_is_wiped_repeatedly(service: Service, notes: Path) -> None:
     service.worker(JOBSVC_WORKERS="2", JOBSVC_SWEEP_SECONDS="0.1")
     posted = []
     for _ in range(5):

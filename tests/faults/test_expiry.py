@@ -41,7 +41,7 @@ def check_after_expiry(service: Service, job_id: str, status: str, error: str | 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_job_that_started_does_not_expire(service: Service, kind: str) -> None:
+def test_started_job_does_not_expire(service: Service, kind: str) -> None:
     process = worker(service, kind)
     later = {"max": 1, "interval": 2}
     failed = service.post(payload={"failAttempts": 1}, expiresIn=EXPIRY, retry=later)
@@ -60,7 +60,7 @@ def test_a_job_that_started_does_not_expire(service: Service, kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["pool", "threads"])
-def test_a_job_that_was_handed_back_does_not_expire(service: Service, kind: str) -> None:
+def test_returned_job_does_not_expire(service: Service, kind: str) -> None:
     process = worker(service, kind)
     job_id = service.post("LOOK", expiresIn=EXPIRY)
     service.until(job_id, "PROCESSING")
@@ -69,7 +69,7 @@ def test_a_job_that_was_handed_back_does_not_expire(service: Service, kind: str)
     check_after_expiry(service, job_id, "PENDING", None)
 
 
-def test_jobs_that_were_only_taken_ahead_expire(service: Service) -> None:
+def test_prefetched_jobs_expire(service: Service) -> None:
     """The slow job has the worker to itself: what it had taken with it goes back, and isn't started in time."""
     worker(service, "pool")
     for job_id in [service.post() for _ in range(30)]:  # so that it takes many at a time
@@ -81,7 +81,7 @@ def test_jobs_that_were_only_taken_ahead_expire(service: Service) -> None:
         assert job["expiresAt"] is not None
 
 
-def test_a_job_whose_child_process_died_does_not_expire(service: Service) -> None:
+def test_job_of_a_dead_child_process_does_not_expire(service: Service) -> None:
     worker(service, "pool")
     job_id = service.post("CRASH", expiresIn=EXPIRY, retry={"max": 1, "interval": 60})
     service.until(job_id, "RETRYING")

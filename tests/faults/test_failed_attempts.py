@@ -50,7 +50,7 @@ def site(request: pytest.FixtureRequest, apart: dict[str, str]) -> Iterator[Site
     site.service.close()
 
 
-def test_an_odd_exception_fails_its_attempt_at_once_with_its_real_type(site: Site) -> None:
+def test_unusual_exception_fails_the_attempt_with_its_type(site: Site) -> None:
     expected = {
         "getattr": "ApiError",
         "text": "BadText",
@@ -73,7 +73,7 @@ def test_an_odd_exception_fails_its_attempt_at_once_with_its_real_type(site: Sit
     assert len(shown.exc_string or "") < 100_000
 
 
-def test_a_message_that_takes_long_is_asked_for_once_and_given_up(site: Site, tmp_path: Path) -> None:
+def test_slow_exception_message_is_read_once_and_abandoned(site: Site, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     begun = time.monotonic()
     job_id = site.service.post("SLOW_TEXT", {"path": str(calls), "seconds": 60})
@@ -82,16 +82,16 @@ def test_a_message_that_takes_long_is_asked_for_once_and_given_up(site: Site, tm
     assert calls.read_text() == "x"
 
 
-def test_running_out_of_memory_is_a_failure_of_its_type(site: Site) -> None:
+def test_memory_error_fails_the_attempt(site: Site) -> None:
     assert site.end_of(site.service.post("OUT_OF_MEMORY")) == ("failed", "MemoryError")
 
 
-def test_a_result_with_equal_keys_is_a_failure(site: Site) -> None:
+def test_result_with_duplicate_keys_fails_the_attempt(site: Site) -> None:
     assert site.end_of(site.service.post("EQUAL_KEYS")) == ("failed", "UnserializableResult")
 
 
 @pytest.mark.parametrize("how", ["group", "finally", "cause"])
-def test_discard_and_snooze_count_within_what_wraps_them(site: Site, how: str) -> None:
+def test_wrapped_discard_and_snooze_are_honoured(site: Site, how: str) -> None:
     discarded = site.service.post("WRAPPED", {"what": "discard", "how": how})
     snoozed = site.service.post("WRAPPED", {"what": "snooze", "how": how})
     assert site.end_of(discarded) == ("discarded", "Discard")
@@ -102,13 +102,13 @@ def test_discard_and_snooze_count_within_what_wraps_them(site: Site, how: str) -
 HOW = ["finally", "none", "group", "asyncio", "discard"]
 
 
-def test_a_timeout_counts_whatever_comes_out(site: Site, tmp_path: Path) -> None:
+def test_timeout_wins_over_any_exception(site: Site, tmp_path: Path) -> None:
     posted = [site.service.post("INTERRUPTED", {"how": how, "path": str(tmp_path / how)}, timeout=0.5) for how in HOW]
     for job_id in posted:
         assert site.end_of(job_id) == ("timeout", "Timeout")
 
 
-def test_a_cancel_counts_whatever_comes_out(site: Site, tmp_path: Path) -> None:
+def test_cancel_wins_over_any_exception(site: Site, tmp_path: Path) -> None:
     for how in ("finally", "asyncio"):
         job_id = site.service.post("INTERRUPTED", {"how": how, "path": str(tmp_path / how)})
         eventually((tmp_path / how).exists)
@@ -120,7 +120,7 @@ HOLDS = ["plain", "chain", "group", "discard", "cycle", "pool", "logged", "async
 
 
 @pytest.mark.parametrize("site", ["pool", "threads"], indirect=True, scope="module")  # stock: a process for each job
-def test_nothing_of_a_hundred_failures_stays_in_memory(site: Site) -> None:
+def test_memory_of_failed_attempts_is_freed(site: Site) -> None:
     site.service.until(site.service.post("HOLD", {"how": "plain"}), "FAILED")
     process = psutil.Process(site.service.until(site.service.post("HOLD", {"how": "pid"}), "COMPLETED")["result"])
     before = process.memory_info().rss
@@ -135,7 +135,7 @@ def test_nothing_of_a_hundred_failures_stays_in_memory(site: Site) -> None:
 
 @pytest.mark.parametrize("site", ["pool", "threads"], indirect=True, scope="module")  # stock: stops as RQ does
 @pytest.mark.parametrize("type_", ["INTERRUPTED", "INTERRUPTED_ISOLATED"])
-def test_a_deploy_fails_no_job_whose_clean_up_raises(site: Site, type_: str, tmp_path: Path) -> None:
+def test_shutdown_fails_no_job_whose_cleanup_raises(site: Site, type_: str, tmp_path: Path) -> None:
     hows = ["finally", "group", "asyncio"] if site.kind == "threads" else ["finally"]
     posted = [site.service.post(type_, {"how": how, "path": str(tmp_path / how)}) for how in hows]
     for how in hows:

@@ -47,7 +47,7 @@ def noted(service: Service, notes: Path, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("ending", ["completed", "failed"])
-def test_a_frozen_worker_that_wakes_up_after_the_job_was_completed(ground: Ground, tmp_path: Path, ending: str) -> None:
+def test_frozen_worker_changes_nothing_of_a_completed_job(ground: Ground, tmp_path: Path, ending: str) -> None:
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
     job_id = noted(service, notes, payload={"seconds": 1, "fails": 1 if ending == "failed" else 0})
@@ -71,7 +71,7 @@ def test_a_frozen_worker_that_wakes_up_after_the_job_was_completed(ground: Groun
 @pytest.mark.parametrize(
     ("first", "second"), [("completed", "completed"), ("failed", "completed"), ("failed", "failed")]
 )
-def test_a_frozen_worker_that_wakes_up_while_the_job_runs_elsewhere(
+def test_frozen_worker_changes_nothing_of_a_job_that_runs_elsewhere(
     ground: Ground, tmp_path: Path, first: str, second: str
 ) -> None:
     service, notes = ground.service, tmp_path / "notes"
@@ -97,7 +97,7 @@ def test_a_frozen_worker_that_wakes_up_while_the_job_runs_elsewhere(
     assert ended["value"] == (2 if second == "completed" else None)
 
 
-def test_a_frozen_worker_whose_attempt_is_killed_late(ground: Ground, tmp_path: Path) -> None:
+def test_killed_attempt_of_a_frozen_worker_changes_nothing(ground: Ground, tmp_path: Path) -> None:
     """Then RQ's parent process tells of the end, and has RQ's Retry in its hand."""
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()

@@ -76,7 +76,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("out", WAYS)
-def test_a_forked_process_ends_quietly(site: Site, out: str) -> None:
+def test_forked_process_ends_without_affecting_the_job(site: Site, out: str) -> None:
     job_id = site.service.post("FORK", {"out": out})
     job = site.service.until(job_id, "COMPLETED", "FAILED")
     assert (job["result"], job["progress"]) == ({"who": "parent", "status": WAYS[out]}, None), job["error"]
@@ -86,12 +86,12 @@ def test_a_forked_process_ends_quietly(site: Site, out: str) -> None:
 
 @pytest.mark.parametrize("by", ["pty", "c"])
 @pytest.mark.parametrize("out", ["return", "raise", "exit 3"])
-def test_one_forked_otherwise_does_too(site: Site, by: str, out: str) -> None:
+def test_process_forked_by_other_calls_ends_quietly(site: Site, by: str, out: str) -> None:
     assert site.result("FORK", out=out, by=by) == {"who": "parent", "status": WAYS[out]}
 
 
 @in_shared
-def test_one_forked_by_an_isolated_handler_does_too(site: Site) -> None:
+def test_process_forked_by_an_isolated_handler_ends_quietly(site: Site) -> None:
     for out in ("return", "exit", "raise"):
         assert site_result(site, "FORK_ISOLATED", out) == {"who": "parent", "status": WAYS[out]}
 
@@ -101,7 +101,7 @@ def site_result(site: Site, type_: str, out: str) -> Any:
 
 
 @in_shared
-def test_jobs_beside_one_that_forks_are_not_affected(site: Site) -> None:
+def test_fork_does_not_affect_concurrent_jobs(site: Site) -> None:
     service = site.service
     others = [service.post(payload={"durationMs": 1500}) for _ in range(2)]
     forks = [service.post("FORK", {"out": out}) for out in ("exit", "return", "raise", "os._exit")]
@@ -114,7 +114,7 @@ KINDS_OF_START = ["fork", "spawn", "forkserver"]
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_START)
-def test_multiprocessing_works(site: Site, kind: str) -> None:
+def test_multiprocessing_works_in_a_handler(site: Site, kind: str) -> None:
     assert site.result("USE", use="terminate", kind=kind) == -signal.SIGTERM
     assert site.result("USE", use="pool", kind=kind) == [0, 2, 4, 6]
     assert site.result("USE", use="executor", kind=kind) == [0, 2, 4, 6]
@@ -122,7 +122,7 @@ def test_multiprocessing_works(site: Site, kind: str) -> None:
 
 
 @in_shared
-def test_terminate_always_works(site: Site) -> None:
+def test_terminate_always_ends_a_process(site: Site) -> None:
     """Also when the signal comes before the new process has got ready for it."""
     jobs = [site.service.post("USE", {"use": "terminate", "kind": "fork"}) for _ in range(30)]
     found = {site.service.until(job_id, "COMPLETED")["result"] for job_id in jobs}
@@ -130,7 +130,7 @@ def test_terminate_always_works(site: Site) -> None:
     assert found - ({None} if site.kind == "threads" else set()) == {-signal.SIGTERM}
 
 
-def test_a_forked_process_has_the_usual_signal_handlers(site: Site) -> None:
+def test_forked_process_has_default_signal_handlers(site: Site) -> None:
     default = repr(signal.SIG_DFL)
     for use in ("signals", "signals in a thread"):
         interrupt, *others, blocked = site.result("USE", use=use)
@@ -138,14 +138,14 @@ def test_a_forked_process_has_the_usual_signal_handlers(site: Site) -> None:
         assert (others, blocked) == ([default] * 3, [])
 
 
-def test_a_started_program_inherits_no_signal_that_is_blocked(site: Site) -> None:
+def test_subprocess_inherits_no_blocked_signal(site: Site) -> None:
     _, blocked, _, ignored = site.result("USE", use="mask")
     assert int(blocked, 16) == 0
     if site.kind != "stock":  # whose RQ ignores SIGINT
         assert int(ignored, 16) & 1 << (signal.SIGINT - 1) == 0
 
 
-def test_other_uses_of_processes_work(site: Site, tmp_path: Path) -> None:
+def test_other_process_apis_work(site: Site, tmp_path: Path) -> None:
     assert site.result("USE", use="fork in a thread") == "parent"
     assert site.result("USE", use="preexec") == 0
     assert site.result("USE", use="children") == [0, "MainProcess"]
@@ -153,7 +153,7 @@ def test_other_uses_of_processes_work(site: Site, tmp_path: Path) -> None:
     eventually((tmp_path / "daemon").exists)
 
 
-def test_asyncio_with_a_subprocess_works(site: Site) -> None:
+def test_asyncio_subprocess_works(site: Site) -> None:
     assert site.result("USE", use="asyncio") == "hello"
 
 
@@ -168,7 +168,7 @@ NOT_IN_THREADS = {*SIGNALS, "profiling timer", "SIGCHLD ignored", "wakeup", "loo
 
 @in_shared
 @pytest.mark.parametrize("what", LEFT_BEHIND)
-def test_the_next_job_finds_the_process_as_it_was(site: Site, what: str) -> None:
+def test_process_state_is_restored_for_the_next_job(site: Site, what: str) -> None:
     if site.kind == "threads" and what in NOT_IN_THREADS:
         pytest.skip("only the main thread can do this")
     before = site.result("LOOK_AROUND")
@@ -181,7 +181,7 @@ def test_the_next_job_finds_the_process_as_it_was(site: Site, what: str) -> None
 
 
 @in_shared
-def test_an_alarm_left_behind_strikes_nobody(site: Site) -> None:
+def test_pending_alarm_of_a_job_is_cleared(site: Site) -> None:
     before = site.result("LOOK_AROUND")
     site.run("LEAVE", what="alarm")
     assert site.result("LOOK_AROUND", seconds=1.5) == before
@@ -189,7 +189,7 @@ def test_an_alarm_left_behind_strikes_nobody(site: Site) -> None:
 
 @in_shared
 @pytest.mark.parametrize("what", [*SIGNALS, "alarm", "SIGCHLD ignored", "stdout closed", "threads"])
-def test_the_next_job_is_timed_out_and_cancelled_as_always(site: Site, what: str) -> None:
+def test_timeout_and_cancel_work_after_a_job_that_changed_the_process(site: Site, what: str) -> None:
     if site.kind == "threads" and what in NOT_IN_THREADS:
         pytest.skip("only the main thread can do this")
     service = site.service
@@ -204,13 +204,13 @@ def test_the_next_job_is_timed_out_and_cancelled_as_always(site: Site, what: str
 
 
 @in_shared
-def test_what_is_restored_costs_no_process(site: Site) -> None:
+def test_restorable_changes_need_no_new_process(site: Site) -> None:
     what = "environ" if site.kind == "threads" else "SIGALRM ignored"
     assert len({site.result("LEAVE", what=what) for _ in range(3)}) == 1
 
 
 @in_one
-def test_a_job_that_waits_behind_one_that_spoils_the_process_runs_in_the_next(site: Site) -> None:
+def test_job_behind_one_that_spoils_the_process_runs_in_a_new_one(site: Site) -> None:
     service = site.service
     bodies = [{"type": "LEAVE", "payload": {"what": "stdout's file closed"}}, *[{"type": "LOOK_AROUND"}] * 30]
     job_ids = service.client.post("/jobs/batch", json={"jobs": bodies * 2}).json()["jobIds"]
@@ -221,14 +221,14 @@ def test_a_job_that_waits_behind_one_that_spoils_the_process_runs_in_the_next(si
 
 @in_shared
 @pytest.mark.parametrize("how", ["kill", "_exit", "close files"])
-def test_an_attempt_whose_process_dies_is_lost_at_once_and_the_worker_goes_on(site: Site, how: str) -> None:
+def test_attempt_of_a_dead_process_is_lost_at_once(site: Site, how: str) -> None:
     assert site.run("BREAK", how=how, timeout=8)["error"]["type"] == "WorkerLost"
     site.result("LOOK_AROUND")
     assert site.service.alive(site.worker)
 
 
 @in_shared
-def test_a_handler_that_left_its_group_is_ended_all_the_same(site: Site) -> None:
+def test_handler_that_left_its_process_group_is_killed(site: Site) -> None:
     job_id = site.service.post("BREAK", {"how": "leave group"}, timeout=60)
     site.service.until(job_id, "PROCESSING")
     site.service.client.post(f"/jobs/{job_id}/cancel")
@@ -237,7 +237,7 @@ def test_a_handler_that_left_its_group_is_ended_all_the_same(site: Site) -> None
 
 @in_shared
 @pytest.mark.parametrize("what", ["exit", "interrupt", "generator", "base"])
-def test_any_base_exception_is_a_failed_attempt_and_costs_no_thread(site: Site, what: str) -> None:
+def test_any_base_exception_fails_the_attempt_and_ends_no_thread(site: Site, what: str) -> None:
     types = {"exit": "SystemExit", "interrupt": "KeyboardInterrupt", "generator": "GeneratorExit", "base": "Odd"}
     for _ in range(4):  # more than there are threads
         assert site.run("RAISE_THIS", what=what, timeout=8)["error"]["type"] == types[what]
@@ -273,7 +273,7 @@ FRAMES = [
 
 
 @in_shared
-def test_messages_that_are_none_are_dropped_and_logged(site: Site) -> None:
+def test_invalid_messages_are_dropped_and_logged(site: Site) -> None:
     before = site.worker.output.count("message dropped")
     waiting = site.service.post(payload={"durationMs": 500})
     assert site.result("GARBAGE", frames=FRAMES, seconds=0.3) == "went on"
@@ -284,7 +284,7 @@ def test_messages_that_are_none_are_dropped_and_logged(site: Site) -> None:
 
 
 @in_shared
-def test_a_second_end_is_dropped(site: Site) -> None:
+def test_second_result_of_an_attempt_is_dropped(site: Site) -> None:
     """Of an attempt that has ended, in a slot that another job may have by now."""
     first = site.service.post("GARBAGE", {"frames": []})
     site.service.until(first, "COMPLETED")
@@ -294,13 +294,13 @@ def test_a_second_end_is_dropped(site: Site) -> None:
 
 
 @in_shared
-def test_bytes_that_are_no_frames_end_that_process_alone(site: Site) -> None:
+def test_invalid_frames_end_only_their_process(site: Site) -> None:
     job = site.run("GARBAGE", frames=[], raw="\xff" * 100, seconds=30, timeout=8)
     assert job["error"]["type"] == "WorkerLost"
     site.result("LOOK_AROUND")
 
 
-def test_processes_of_a_handler_end_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+def test_child_processes_of_a_handler_end_with_a_killed_worker(tmp_path: Path) -> None:
     ground = Ground(tmp_path, **ENV)
     try:
         worker = ground.service.worker()

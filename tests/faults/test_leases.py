@@ -22,7 +22,7 @@ def running(ground: Ground, **body: object) -> str:
     return job_id
 
 
-def test_a_handler_that_computes_and_one_that_sleeps_keep_their_leases(ground: Ground) -> None:
+def test_computing_and_sleeping_handlers_keep_their_leases(ground: Ground) -> None:
     service = ground.service
     service.worker(JOBSVC_WORKERS="2")
     four_leases = 4 * ground.LEASE
@@ -36,7 +36,7 @@ def test_a_handler_that_computes_and_one_that_sleeps_keep_their_leases(ground: G
 
 
 @pytest.mark.parametrize(("retries", "status"), [(1, "RETRYING"), (0, "FAILED")])
-def test_lost_with_only_the_api_left(ground: Ground, retries: int, status: str) -> None:
+def test_lost_attempt_is_recovered_by_the_api_alone(ground: Ground, retries: int, status: str) -> None:
     worker = ground.service.worker()
     job_id = running(ground, retry={"max": retries, "interval": 600})
     died = time.monotonic()
@@ -47,7 +47,7 @@ def test_lost_with_only_the_api_left(ground: Ground, retries: int, status: str) 
     assert [attempt["outcome"] for attempt in ground.service.attempts(job_id)] == ["lost"]
 
 
-def test_lost_with_only_another_worker_left(ground: Ground) -> None:
+def test_lost_attempt_is_recovered_by_another_worker_alone(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     job_id = running(ground, retry={"max": 1, "interval": 0})
@@ -60,7 +60,7 @@ def test_lost_with_only_another_worker_left(ground: Ground) -> None:
     assert ground.sql("SELECT outcome, error_type FROM attempts WHERE job_id = %s", job_id) == [("lost", "WorkerLost")]
 
 
-def test_lost_with_everything(ground: Ground) -> None:
+def test_lost_attempt_is_recovered_after_a_full_restart(ground: Ground) -> None:
     """No lease lapses before Postgres has been up for a lease's time, so the time counts from its start."""
     service = ground.service
     worker = service.worker()
@@ -81,7 +81,7 @@ def test_lost_with_everything(ground: Ground) -> None:
         assert service.until(one, "COMPLETED", timeout=30)["attempts"] == 1
 
 
-def test_a_lost_attempt_is_followed_by_the_next_at_its_interval_and_not_before(ground: Ground) -> None:
+def test_lost_attempt_is_retried_at_its_interval(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     job_id = running(ground, payload={"durationMs": 1500}, retry={"max": 2, "interval": [2, 600]})

@@ -45,7 +45,7 @@ def stored(ground: Ground, job_id: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])
-def test_lines_said_while_postgres_is_away_are_stored_once_it_is_back(
+def test_lines_logged_during_an_outage_of_postgres_are_stored_after_it(
     ground: Ground, tmp_path: Path, kind: str
 ) -> None:
     worker = ground.service.worker(kind)
@@ -81,7 +81,7 @@ def test_lines_said_while_postgres_is_away_are_stored_once_it_is_back(
     kill(worker)
 
 
-def test_lines_of_a_killed_workers_attempt_stay_with_it(ground: Ground) -> None:
+def test_lines_of_a_killed_workers_attempt_are_kept(ground: Ground) -> None:
     worker = ground.service.worker()
     job_id = post(ground, [["lines", 1, 3], ["sleep", 60]], [["lines", 1, 1]], retries=1)
     eventually(lambda: stored(ground, job_id) == 3)
@@ -94,7 +94,7 @@ def test_lines_of_a_killed_workers_attempt_stay_with_it(ground: Ground) -> None:
     kill(other)
 
 
-def test_a_child_process_that_outlives_its_worker_stores_the_lines(ground: Ground) -> None:
+def test_child_process_that_outlives_its_worker_stores_the_lines(ground: Ground) -> None:
     worker = ground.service.worker()
     job_id = post(ground, [["lines", 1, 3], ["sleep", 1.6], ["lines", 4, 5], ["sleep", 60]])
     eventually(lambda: stored(ground, job_id) == 3)
@@ -108,7 +108,7 @@ def test_a_child_process_that_outlives_its_worker_stores_the_lines(ground: Groun
     kill(worker)
 
 
-def test_lines_of_an_attempt_that_is_handed_back_are_there_once(ground: Ground) -> None:
+def test_lines_of_a_returned_attempt_are_stored_once(ground: Ground) -> None:
     worker = ground.service.worker()
     job_id = post(ground, [["lines", 1, 2], *[["sleep", 0.1]] * 300], [["lines", 1, 1]])
     eventually(lambda: stored(ground, job_id) == 2)
@@ -123,7 +123,7 @@ def test_lines_of_an_attempt_that_is_handed_back_are_there_once(ground: Ground) 
     kill(other)
 
 
-def test_an_attempt_that_lost_its_lease_adds_no_line(ground: Ground) -> None:
+def test_attempt_without_its_lease_adds_no_line(ground: Ground) -> None:
     worker = ground.service.worker()
     job_id = post(ground, [["lines", 1, 2], ["sleep", 2], ["lines", 3, 4], ["sleep", 2]], [["sleep", 2]], retries=1)
     eventually(lambda: stored(ground, job_id) == 2)

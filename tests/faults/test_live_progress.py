@@ -70,7 +70,7 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gate"
 
 
-def test_progress_is_seen_though_no_other_call_follows(live: Live, gate: Path) -> None:
+def test_last_progress_is_visible_without_a_further_call(live: Live, gate: Path) -> None:
     job_id = live.post([["progress", 10], ["progress", 50, "halfway"], ["wait_in_c", str(gate)]])
     eventually(lambda: live.progress(job_id) == 50, 5)
     assert live.service.job(job_id)["status"] == "PROCESSING"
@@ -79,7 +79,7 @@ def test_progress_is_seen_though_no_other_call_follows(live: Live, gate: Path) -
 
 
 @on("pool", "stock")
-def test_each_progress_is_seen_within_half_a_second(live: Live) -> None:
+def test_progress_is_visible_within_half_a_second(live: Live) -> None:
     job_id = live.post([verb for n in range(1, 5) for verb in (["time"], ["progress", n], ["sleep", 0.75])])
     seen: dict[Any, float] = {}
     while live.service.job(job_id)["status"] not in ("COMPLETED", "FAILED"):
@@ -91,7 +91,7 @@ def test_each_progress_is_seen_within_half_a_second(live: Live) -> None:
 
 
 @on("threads", "stock")
-def test_the_last_of_very_many_calls_is_seen(live: Live, gate: Path) -> None:
+def test_last_of_many_progress_calls_is_visible(live: Live, gate: Path) -> None:
     job_id = live.post([["spin", 50_000], ["progress", 99, "last"], ["wait_in_c", str(gate)]])
     eventually(lambda: live.progress(job_id) == 99, 10)
     [(version,)] = live.service.sql("SELECT version FROM jobs WHERE id = %s", job_id)
@@ -100,7 +100,7 @@ def test_the_last_of_very_many_calls_is_seen(live: Live, gate: Path) -> None:
     live.ended(job_id)
 
 
-def test_lines_of_a_running_attempt_are_seen(live: Live, gate: Path) -> None:
+def test_lines_of_a_running_attempt_are_visible(live: Live, gate: Path) -> None:
     steps = [["log", "by ctx.log"], ["logging", "by a library"], ["threads", 3], ["wait_in_c", str(gate)]]
     job_id = live.post([*steps, ["log", "after"]])
     lines = eventually(lambda: live.lines(job_id), 5)
@@ -115,7 +115,7 @@ def test_lines_of_a_running_attempt_are_seen(live: Live, gate: Path) -> None:
 
 
 @on("pool")
-def test_lines_do_not_change_the_version_of_a_job(live: Live, gate: Path) -> None:
+def test_log_lines_do_not_change_the_etag(live: Live, gate: Path) -> None:
     job_id = live.post([["sleep", 0.1], ["log", "first"], ["wait", str(gate)]])
     live.service.until(job_id, "PROCESSING")
     tag = live.service.client.get(f"/jobs/{job_id}").headers["ETag"]
@@ -126,7 +126,7 @@ def test_lines_do_not_change_the_version_of_a_job(live: Live, gate: Path) -> Non
 
 
 @on("pool", "stock")
-def test_an_attempt_that_ends_within_a_second_stores_nothing_before_its_end(live: Live) -> None:
+def test_short_attempt_stores_nothing_before_its_result(live: Live) -> None:
     job_ids = [live.post([["lines", 1, 3]]) for _ in range(5)]
     for job_id in job_ids:
         live.ended(job_id)
@@ -143,7 +143,7 @@ ENDS: dict[str, list[list[Any]]] = {
 }
 
 
-def test_lines_stored_before_and_with_the_end_are_there_once(live: Live) -> None:
+def test_lines_stored_before_and_with_the_result_appear_once(live: Live) -> None:
     outcomes = ["failed", "snoozed", "timeout"] if live.kind == "stock" else list(ENDS)
     if live.kind == "threads":
         outcomes.remove("lost")  # others in that process would be lost, too
@@ -168,7 +168,7 @@ def test_lines_stored_before_and_with_the_end_are_there_once(live: Live) -> None
 
 
 @on("isolated", "stock")
-def test_lines_of_a_cancelled_attempt_are_there_once_and_go_with_the_job(live: Live) -> None:
+def test_lines_of_a_cancelled_attempt_appear_once_and_are_deleted_with_the_job(live: Live) -> None:
     job_id = live.post([["lines", 1, 2], *[["sleep", 0.1]] * 100])
     eventually(lambda: live.lines(job_id), 5)
     assert live.service.client.post(f"/jobs/{job_id}/cancel").status_code == 202
@@ -179,7 +179,7 @@ def test_lines_of_a_cancelled_attempt_are_there_once_and_go_with_the_job(live: L
 
 
 @on("pool", "stock")
-def test_a_flood_of_lines_takes_little_room(live: Live) -> None:
+def test_many_log_lines_take_bounded_memory(live: Live) -> None:
     job_id = live.post([["flood", 2.7], ["sleep", 0.6], ["log", "last"]])
     peak = 0
     while live.service.job(job_id)["status"] not in ("COMPLETED", "FAILED"):

@@ -43,7 +43,7 @@ def snapshot(client: Any, ids: list[str]) -> dict[str, Any]:
     return {job_id: client.hgetall(f"rq:job:{job_id}") for job_id in ids}
 
 
-def test_two_deployments_run_each_its_own_jobs(two: tuple[Service, Service]) -> None:
+def test_two_deployments_run_only_their_own_jobs(two: tuple[Service, Service]) -> None:
     made = [(service, [service.post() for _ in range(40)]) for service in two]
     retried = [(service, service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 1})) for service in two]
     delayed = [(service, service.post(delay=1)) for service in two]
@@ -56,7 +56,7 @@ def test_two_deployments_run_each_its_own_jobs(two: tuple[Service, Service]) -> 
         eventually(lambda service=service, job_id=job_id: service.rq_places(job_id) == ["finished"])
 
 
-def test_each_shows_its_own_workers_queues_and_jobs(two: tuple[Service, Service]) -> None:
+def test_deployment_shows_only_its_own_workers_queues_and_jobs(two: tuple[Service, Service]) -> None:
     for service, other in (two, two[::-1]):
         [worker] = service.client.get("/workers").json()["workers"]
         assert worker["queues"] == ["high", "default", "low"]
@@ -86,7 +86,7 @@ def test_each_shows_its_own_workers_queues_and_jobs(two: tuple[Service, Service]
         assert {name.partition(".")[0] for name in names} == {service.env.get("JOBSVC_NAMESPACE", "jobsvc")}
 
 
-def test_an_rq_application_beside_is_left_alone(two: tuple[Service, Service]) -> None:
+def test_rq_application_on_the_same_redis_is_not_affected(two: tuple[Service, Service]) -> None:
     """Its waiting, scheduled, failed and finished jobs, and its worker, are as they were; its own worker runs them."""
     service, _ = two
     client = service.redis()
@@ -131,7 +131,7 @@ def ended(client: Any, queue: Queue, count: int, status: JobStatus, registry: st
 
 
 @pytest.mark.parametrize("serializer", [None, JSONSerializer])
-def test_ended_jobs_of_others_are_kept_in_our_queues_too(two: tuple[Service, Service], serializer: Any) -> None:
+def test_finished_jobs_of_others_are_kept_even_in_our_queues(two: tuple[Service, Service], serializer: Any) -> None:
     service, _ = two
     with contextlib.closing(service.redis()) as client:
         queue = Queue("jobsvc.low", connection=client, serializer=serializer)

@@ -54,7 +54,7 @@ def migrate(option: str, env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("kind", STARTS)
-def test_another_database_refuses_to_start(service: Service, other: dict[str, str], kind: str) -> None:
+def test_deployment_with_another_database_refuses_to_start(service: Service, other: dict[str, str], kind: str) -> None:
     before = service.redis().get(KEY)
     assert before is not None
     done = run(*STARTS[kind], env=other)
@@ -66,14 +66,14 @@ def test_another_database_refuses_to_start(service: Service, other: dict[str, st
     assert service.redis().get(KEY) == before
 
 
-def test_the_owner_is_written_again_after_a_wipe(service: Service) -> None:
+def test_owner_is_written_again_after_a_wipe(service: Service) -> None:
     before = service.redis().get(KEY)
     service.redis().flushdb()
     assert eventually(lambda: service.redis().get(KEY)) == before
 
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])
-def test_what_runs_stops_using_a_namespace_that_is_taken(service: Service, other: dict[str, str], kind: str) -> None:
+def test_running_deployment_stops_using_a_taken_namespace(service: Service, other: dict[str, str], kind: str) -> None:
     worker = service.worker(kind)
     service.until(service.post(), "COMPLETED")
     migrate("--take-namespace", other)
@@ -106,7 +106,7 @@ def test_what_runs_stops_using_a_namespace_that_is_taken(service: Service, other
         process.kill()
 
 
-def test_a_copied_database_gets_an_id_of_its_own(service: Service) -> None:
+def test_copied_database_gets_a_new_id(service: Service) -> None:
     copy = {**service.env, "DATABASE_URL": fresh_database()}
     [(original,)] = service.sql(OWNER)
     sql(copy["DATABASE_URL"], "UPDATE deployment SET owner = %s", original)

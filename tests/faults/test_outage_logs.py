@@ -72,7 +72,7 @@ POSTGRES: dict[str, tuple[Callable[[], str], str]] = {
 
 
 @pytest.mark.parametrize("cause", POSTGRES)
-def test_the_log_says_once_why_postgres_is_unavailable(cause: str) -> None:
+def test_cause_of_an_unavailable_postgres_is_logged_once(cause: str) -> None:
     url, expected = POSTGRES[cause]
     service = Service({"DATABASE_URL": url()})
     try:
@@ -89,7 +89,7 @@ def test_the_log_says_once_why_postgres_is_unavailable(cause: str) -> None:
         service.close()
 
 
-def test_a_role_without_rights_and_a_standby_are_told_once_and_end(apart: dict[str, str]) -> None:
+def test_missing_rights_and_a_standby_are_logged_once(apart: dict[str, str]) -> None:
     """Reading works on, and is no sign that writing does."""
     url = apart["DATABASE_URL"]
     server, _, name = url.rpartition("/")
@@ -127,7 +127,7 @@ FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
 @pytest.mark.parametrize(
     ("encoding", "commands"), [("LATIN1", [SERVE, WORK]), ("SQL_ASCII", [(*FLASK, "run"), (*FLASK, "db", "upgrade")])]
 )
-def test_another_encoding_is_refused_at_start(encoding: str, commands: list[tuple[str, ...]]) -> None:
+def test_database_with_another_encoding_is_refused_at_start(encoding: str, commands: list[tuple[str, ...]]) -> None:
     server = URL.rpartition("/")[0]
     name = f"jobsvc_test_{uuid4().hex[:8]}"
     sql(f"{server}/postgres", f"CREATE DATABASE {name} ENCODING {encoding} LOCALE 'C' TEMPLATE template0")
@@ -200,7 +200,7 @@ REDIS: dict[str, tuple[Callable[[str], str], str]] = {
 
 
 @pytest.mark.parametrize("cause", REDIS)
-def test_the_log_says_once_why_redis_is_unavailable(api: Callable[[str], Service], valkey: str, cause: str) -> None:
+def test_cause_of_an_unavailable_redis_is_logged_once(api: Callable[[str], Service], valkey: str, cause: str) -> None:
     refuse, expected = REDIS[cause]
     service = api(refuse(valkey))
     for _ in range(3):
@@ -215,7 +215,7 @@ def test_the_log_says_once_why_redis_is_unavailable(api: Callable[[str], Service
     assert len(service.api.output.splitlines()) < 10, service.api.output
 
 
-def test_rqs_own_keys_are_all_that_it_needs(api: Callable[[str], Service], valkey: str) -> None:
+def test_rights_for_documented_keys_in_redis_are_sufficient(api: Callable[[str], Service], valkey: str) -> None:
     service = api(as_user(valkey, *ALLOWED.split()))
     worker = service.worker()
     job_id = service.post(retry={"max": 0}, payload={"failAttempts": 1})
@@ -226,7 +226,7 @@ def test_rqs_own_keys_are_all_that_it_needs(api: Callable[[str], Service], valke
     assert lines(service.api, "Redis") == lines(worker, "Redis") == []
 
 
-def test_a_lifted_refusal_is_told_once_and_all_run(api: Callable[[str], Service], valkey: str) -> None:
+def test_end_of_a_refusal_is_logged_once_and_all_jobs_run(api: Callable[[str], Service], valkey: str) -> None:
     service = api(as_user(valkey, *ALLOWED.split(), "-@scripting"))
     worker = service.run(sys.executable, "worker.py", env={"JOBSVC_WORKERS": "1"})
     posted = [service.post() for _ in range(5)]
@@ -255,7 +255,7 @@ def own_all_slots(url: str) -> None:
         eventually(lambda: b"cluster_state:ok" in bytes(client.execute_command("CLUSTER", "INFO")))
 
 
-def test_a_redis_cluster_is_refused_at_start(cluster: FullValkey, apart: dict[str, str]) -> None:
+def test_redis_cluster_is_refused_at_start(cluster: FullValkey, apart: dict[str, str]) -> None:
     """Also of one node, which would take most commands."""
     url, _ = cluster.start()
     for is_ready in (False, True):
@@ -273,7 +273,7 @@ def test_a_redis_cluster_is_refused_at_start(cluster: FullValkey, apart: dict[st
                 process.kill()
 
 
-def test_a_redis_cluster_that_comes_later_gets_nothing(
+def test_redis_cluster_that_appears_later_receives_nothing(
     cluster: FullValkey, apart: dict[str, str], tmp_path: Path
 ) -> None:
     url, _ = cluster.start()
@@ -295,7 +295,7 @@ def test_a_redis_cluster_that_comes_later_gets_nothing(
         service.close()
 
 
-def test_postgres_that_shuts_down_is_told_once_each_way(ground: Ground) -> None:
+def test_shutdown_and_return_of_postgres_are_logged_once(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     ground.postgres.stop()
@@ -312,7 +312,7 @@ def test_postgres_that_shuts_down_is_told_once_each_way(ground: Ground) -> None:
     assert "Traceback" not in worker.output
 
 
-def test_too_many_connections_are_told_once(ground: Ground) -> None:
+def test_too_many_connections_are_logged_once(ground: Ground) -> None:
     """Those that are open work on meanwhile, which is no sign that others can be made."""
     url = ground.env["DATABASE_URL"]
     held = []

@@ -75,7 +75,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*NAMESPACE, sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_what_handlers_leave_is_collected(site: Service) -> None:
+def test_orphans_of_handlers_are_reaped(site: Service) -> None:
     worker = site.run(*NAMESPACE, *POOL, env={"JOBSVC_WORKERS": "1"})
     for job_id in [site.post("LEAVES_GRANDCHILD") for _ in range(JOBS)]:
         site.until(job_id, "COMPLETED")
@@ -87,7 +87,7 @@ def test_what_handlers_leave_is_collected(site: Service) -> None:
 
 
 @pytest.mark.parametrize("program", [POOL, SERVE, UP], ids=["worker", "api", "up"])
-def test_orphans_are_collected_and_sigterm_ends_the_program(site: Service, program: tuple[str, ...]) -> None:
+def test_orphans_are_reaped_and_sigterm_ends_the_program(site: Service, program: tuple[str, ...]) -> None:
     process = site.run(*NAMESPACE, *program, env={"JOBSVC_WORKERS": "1", "PORT": str(free_port(None))})
     eventually(lambda: "Worker Started" in process.output or "jobsvc serves" in process.output, 60)
     eventually(lambda: len(below(process)) > 1)
@@ -99,11 +99,11 @@ def test_orphans_are_collected_and_sigterm_ends_the_program(site: Service, progr
 
 
 @pytest.mark.parametrize(("code", "status"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", 137), ("pass", 0)])
-def test_status_of_the_program_is_passed_on(code: str, status: int) -> None:
+def test_exit_status_of_the_program_is_passed_on(code: str, status: int) -> None:
     assert run(code).returncode == status
 
 
-def test_statuses_that_the_program_waits_for_are_its_own() -> None:
+def test_program_reaps_its_own_children() -> None:
     done = run(
         "import multiprocessing, time\n"
         "def leave():\n"

@@ -76,7 +76,7 @@ def cut(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("fault", [stop_and_start, kill_and_start, cut])
-def test_under_load_nothing_is_lost_and_nothing_runs_twice(
+def test_outage_under_load_loses_nothing_and_runs_nothing_twice(
     ground: Ground, tmp_path: Path, fault: Callable[[Ground], None]
 ) -> None:
     service, notes = ground.service, tmp_path / "notes"
@@ -98,7 +98,7 @@ def test_under_load_nothing_is_lost_and_nothing_runs_twice(
     assert service.alive(service.api)
 
 
-def test_connections_cut_while_the_api_is_idle(ground: Ground) -> None:
+def test_cut_idle_connections_cost_no_request(ground: Ground) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(reply.status_code == 202 for reply in pool.map(lambda _: post(ground), range(40)))
     assert ground.cut_connections() > 0
@@ -106,7 +106,7 @@ def test_connections_cut_while_the_api_is_idle(ground: Ground) -> None:
     eventually(lambda: [post(ground).status_code for _ in range(10)] == [202] * 10)
 
 
-def test_a_post_cut_off_in_its_commit_promises_nothing(ground: Ground) -> None:
+def test_post_interrupted_in_its_commit_gets_no_202(ground: Ground) -> None:
     """A deferred trigger holds the commit up, so that it can be cut off right there."""
     ground.sql(
         "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END'"
@@ -129,7 +129,7 @@ def test_a_post_cut_off_in_its_commit_promises_nothing(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("ending", ["COMPLETED", "FAILED"])
-def test_a_worker_keeps_the_outcome_that_it_holds(ground: Ground, tmp_path: Path, ending: str) -> None:
+def test_worker_keeps_results_during_an_outage(ground: Ground, tmp_path: Path, ending: str) -> None:
     """And one that failed for good stays failed: its handler is not run again."""
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
@@ -162,7 +162,7 @@ def recover_slowly(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("outage", [be_away, recover_slowly])
-def test_an_outage_longer_than_the_lease_takes_no_running_job_away(
+def test_outage_longer_than_the_lease_interrupts_no_running_job(
     ground: Ground, outage: Callable[[Ground], None]
 ) -> None:
     service = ground.service
@@ -186,7 +186,7 @@ def impatient_worker(ground: Ground, job_id: str) -> Process:
     return service.run(*command, "--job-monitoring-interval", "1")
 
 
-def test_an_outcome_may_wait_longer_than_rq_lets_a_process_live(ground: Ground, tmp_path: Path) -> None:
+def test_result_may_wait_longer_than_the_rq_timeout(ground: Ground, tmp_path: Path) -> None:
     """RQ kills a job's process a minute after its timeout; here that is made to be five seconds after its start."""
     service, notes = ground.service, tmp_path / "notes"
     job_id = service.post("NOTE", {"path": str(notes), "seconds": 2}, retry={"max": 1, "interval": 0})

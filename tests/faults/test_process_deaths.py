@@ -45,7 +45,7 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
-def test_a_killed_process_of_a_job_is_known_at_once(patient: Service) -> None:
+def test_killed_child_process_is_noticed_at_once(patient: Service) -> None:
     worker = patient.worker()
     job_id = patient.post(payload={"durationMs": 60_000}, retry={"max": 1, "interval": 600}, timeout=600)
     patient.until(job_id, "PROCESSING")
@@ -56,7 +56,7 @@ def test_a_killed_process_of_a_job_is_known_at_once(patient: Service) -> None:
     patient.until(patient.post(), "COMPLETED")
 
 
-def test_the_process_of_a_job_dies_with_its_worker(ground: Ground) -> None:
+def test_child_process_ends_with_its_worker(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     job_id = service.post(payload={"durationMs": 4000}, retry={"max": 1, "interval": 0})
@@ -70,7 +70,7 @@ def test_the_process_of_a_job_dies_with_its_worker(ground: Ground) -> None:
     assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["lost", "completed"]
 
 
-def test_workers_stop_when_their_pool_has_died(patient: Service) -> None:
+def test_workers_stop_when_their_pool_dies(patient: Service) -> None:
     worker = patient.worker(JOBSVC_WORKERS="2")
     job_id = patient.post(payload={"durationMs": 1500})
     patient.until(job_id, "PROCESSING")
@@ -82,7 +82,7 @@ def test_workers_stop_when_their_pool_has_died(patient: Service) -> None:
     assert patient.job(job_id)["status"] == "COMPLETED"  # what ran was finished first
 
 
-def test_the_relay_beside_a_pool_is_started_again(ground: Ground) -> None:
+def test_dead_relay_of_a_pool_is_restarted(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     for pid in service.api.tree():
@@ -101,7 +101,7 @@ def test_the_relay_beside_a_pool_is_started_again(ground: Ground) -> None:
     service.until(service.post(delay=0.5), "COMPLETED")
 
 
-def test_an_api_process_stops_when_its_parent_has_died(ground: Ground) -> None:
+def test_api_process_stops_when_its_parent_dies(ground: Ground) -> None:
     service = ground.service
     [one] = children(service.api.popen.pid)
     os.kill(service.api.popen.pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ from tests.faults.conftest import Ground
 from tests.support.service import WORKERS, Service, eventually
 
 
-def test_counts_and_the_oldest_age(service: Service) -> None:
+def test_counts_and_oldest_age_are_shown(service: Service) -> None:
     assert queue(service, "low")["oldestWaitingSeconds"] is None
     for _ in range(3):
         service.post(queue="low")
@@ -32,7 +32,7 @@ def test_counts_and_the_oldest_age(service: Service) -> None:
     assert (done["counts"]["PENDING"], done["oldestWaitingSeconds"]) == (0, None)
 
 
-def test_a_backlog_of_a_paused_queue_holds_nothing_up(service: Service) -> None:
+def test_backlog_of_a_paused_queue_delays_no_other(service: Service) -> None:
     """Our workers pass it by; each of its jobs taken up in vain would cost a process."""
     backlog = [service.post(queue="high") for _ in range(300)]
     eventually(lambda: service.redis().llen("rq:queue:jobsvc.high") == 300)
@@ -55,7 +55,7 @@ def rarely_swept(clean: None) -> Iterator[Service]:
 
 
 @pytest.mark.parametrize("kind", sorted(WORKERS))
-def test_who_waits_for_a_place_is_told_by_the_end_of_the_one_before(rarely_swept: Service, kind: str) -> None:
+def test_finished_job_dispatches_the_next_of_its_key_at_once(rarely_swept: Service, kind: str) -> None:
     rarely_swept.worker(kind)
     ids = [rarely_swept.post(payload={"durationMs": 50}, concurrencyKey="one") for _ in range(5)]
     done = [rarely_swept.until(job_id, "COMPLETED") for job_id in ids]  # each sooner than by a sweep
@@ -63,7 +63,7 @@ def test_who_waits_for_a_place_is_told_by_the_end_of_the_one_before(rarely_swept
         assert before["finishedAt"] <= after["startedAt"]  # in order, one at a time
 
 
-def test_all_queues_paused(rarely_swept: Service) -> None:
+def test_worker_waits_while_all_queues_are_paused(rarely_swept: Service) -> None:
     service = rarely_swept
     for name in ("high", "default", "low"):
         pause(service, name)
@@ -78,7 +78,7 @@ def test_all_queues_paused(rarely_swept: Service) -> None:
     assert service.redis().llen("rq:queue:jobsvc.default:intermediate") == 0
 
 
-def test_a_pause_outlives_a_wiped_redis_and_restarts(ground: Ground) -> None:
+def test_pause_survives_a_wiped_redis_and_restarts(ground: Ground) -> None:
     service = ground.service
     before = service.post()
     pause(service, "default")
@@ -97,7 +97,7 @@ def test_a_pause_outlives_a_wiped_redis_and_restarts(ground: Ground) -> None:
     service.until(before, "COMPLETED")
 
 
-def test_a_concurrency_key_lets_as_many_run_as_its_limit(service: Service, tmp_path: Path) -> None:
+def test_concurrency_limit_is_reached_and_not_exceeded(service: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     service.worker(JOBSVC_WORKERS="3")
     service.worker("stock")
@@ -113,7 +113,7 @@ def test_a_concurrency_key_lets_as_many_run_as_its_limit(service: Service, tmp_p
     assert max(at_once) == 2
 
 
-def test_a_killed_workers_place_is_given_on(ground: Ground) -> None:
+def test_slot_of_a_killed_worker_is_freed(ground: Ground) -> None:
     service = ground.service
     worker = service.worker()
     first = service.post(payload={"durationMs": 60_000}, retry={"max": 0}, concurrencyKey="k")
@@ -125,7 +125,7 @@ def test_a_killed_workers_place_is_given_on(ground: Ground) -> None:
     service.until(second, "COMPLETED")
 
 
-def test_workers(service: Service) -> None:
+def test_workers_are_listed_with_their_jobs(service: Service) -> None:
     assert service.client.get("/workers").json() == {"workers": []}
     process = service.worker()
     job_id = service.post(payload={"durationMs": 1500})
@@ -142,7 +142,7 @@ def test_workers(service: Service) -> None:
     eventually(lambda: service.client.get("/workers").json()["workers"][0]["jobs"] == [])
 
 
-def test_a_stock_worker_is_shown_too_and_one_that_stopped_is_not(service: Service) -> None:
+def test_stock_worker_is_listed_until_it_stops(service: Service) -> None:
     process = service.worker("stock")
     worker = eventually(
         lambda: next((one for one in service.client.get("/workers").json()["workers"] if one["state"] == "idle"), None)
@@ -153,7 +153,7 @@ def test_a_stock_worker_is_shown_too_and_one_that_stopped_is_not(service: Servic
     eventually(lambda: service.client.get("/workers").json() == {"workers": []})
 
 
-def test_a_worker_that_died_is_shown_until_its_key_expires(service: Service) -> None:
+def test_dead_worker_is_listed_until_its_key_expires(service: Service) -> None:
     process = service.worker()
     [worker] = service.client.get("/workers").json()["workers"]
     process.kill()
@@ -163,7 +163,7 @@ def test_a_worker_that_died_is_shown_until_its_key_expires(service: Service) -> 
     assert service.client.get("/workers").json() == {"workers": []}
 
 
-def test_workers_without_redis(service: Service) -> None:
+def test_workers_are_unknown_without_redis(service: Service) -> None:
     away = Service({"REDIS_URL": "redis://127.0.0.1:9/0"})
     try:
         reply = away.client.get("/workers")

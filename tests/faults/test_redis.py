@@ -113,7 +113,7 @@ def assert_no_fuss(service: Service) -> None:
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_a_running_job_outlives_an_outage(ground: Ground, tmp_path: Path, outage: str) -> None:
+def test_running_job_survives_an_outage(ground: Ground, tmp_path: Path, outage: str) -> None:
     """As does its worker, whose heartbeats fail meanwhile; jobs posted meanwhile run afterwards, each once."""
     service, notes = ground.service, tmp_path / "notes"
     pool = brisk(service)
@@ -137,7 +137,7 @@ def test_a_running_job_outlives_an_outage(ground: Ground, tmp_path: Path, outage
     assert_no_fuss(service)
 
 
-def test_after_a_restart_without_data_all_run_at_their_time(ground: Ground, tmp_path: Path) -> None:
+def test_all_jobs_run_on_time_after_redis_restarted_empty(ground: Ground, tmp_path: Path) -> None:
     service, notes = ground.service, tmp_path / "notes"
     service.worker()
     failing = service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 5})
@@ -157,7 +157,7 @@ def test_after_a_restart_without_data_all_run_at_their_time(ground: Ground, tmp_
     assert_no_fuss(service)
 
 
-def test_a_worker_that_starts_before_redis_waits_for_it(ground: Ground) -> None:
+def test_worker_started_before_redis_waits_for_it(ground: Ground) -> None:
     service = ground.service
     with stopped(ground):
         pool = service.run(*POOL, env={"JOBSVC_WORKERS": "1"})
@@ -169,7 +169,7 @@ def test_a_worker_that_starts_before_redis_waits_for_it(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_still_waits_for_its_first_redis_can_be_stopped(ground: Ground, number: signal.Signals) -> None:
+def test_worker_waiting_for_its_first_connection_can_be_stopped(ground: Ground, number: signal.Signals) -> None:
     service = ground.service
     with stopped(ground):
         pool = service.run(*POOL, env={"JOBSVC_WORKERS": "2"})
@@ -181,7 +181,7 @@ def test_a_worker_that_still_waits_for_its_first_redis_can_be_stopped(ground: Gr
 
 
 @pytest.mark.parametrize("outage", ["frozen", "stopped"])
-def test_an_idle_worker_can_be_stopped_without_redis(ground: Ground, outage: str) -> None:
+def test_idle_worker_can_be_stopped_without_redis(ground: Ground, outage: str) -> None:
     service = ground.service
     pool = service.worker()
     with OUTAGES[outage](ground):
@@ -194,7 +194,7 @@ def test_an_idle_worker_can_be_stopped_without_redis(ground: Ground, outage: str
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_a_worker_stopped_without_redis_lets_its_job_end(ground: Ground, outage: str) -> None:
+def test_worker_stopped_without_redis_lets_its_job_finish(ground: Ground, outage: str) -> None:
     service = ground.service
     pool = brisk(service)
     job_id = service.post(payload={"durationMs": 5000})
@@ -210,7 +210,7 @@ def test_a_worker_stopped_without_redis_lets_its_job_end(ground: Ground, outage:
     assert_no_fuss(service)
 
 
-def test_a_worker_whose_job_has_ended_does_not_hold_its_stop_up_for_redis(ground: Ground) -> None:
+def test_finished_job_does_not_delay_the_stop_without_redis(ground: Ground) -> None:
     service = ground.service
     pool = brisk(service)
     job_id = service.post(payload={"durationMs": 1000})
@@ -224,7 +224,7 @@ def test_a_worker_whose_job_has_ended_does_not_hold_its_stop_up_for_redis(ground
     assert_no_fuss(service)
 
 
-def test_two_signals_at_once_do_not_kill_a_job(ground: Ground) -> None:
+def test_two_simultaneous_signals_do_not_kill_a_job(ground: Ground) -> None:
     """A pool's SIGINT comes on top of a terminal's or a supervisor's signal, and Redis must not keep them apart."""
     service = ground.service
     pool = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")

@@ -33,7 +33,7 @@ def rq(ground: Ground, command: str) -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "8"])
-def test_stop_job(ground: Ground, tmp_path: Path, threads: str) -> None:
+def test_stop_job_command_stops_the_job(ground: Ground, tmp_path: Path, threads: str) -> None:
     service = ground.service
     service.worker(JOBSVC_CONCURRENCY=threads)
     job_id = running(service, tmp_path / "never", retry={"max": 3, "interval": 0})
@@ -46,7 +46,7 @@ def test_stop_job(ground: Ground, tmp_path: Path, threads: str) -> None:
     service.until(service.post(), "COMPLETED")
 
 
-def test_kill_horse(service: Service, tmp_path: Path) -> None:
+def test_kill_horse_command_kills_the_child_process(service: Service, tmp_path: Path) -> None:
     job_id = running(service, tmp_path / "go on", retry={"max": 1, "interval": 0})
     [worker] = {one["name"] for one in service.client.get("/workers").json()["workers"]}
     with service.redis() as client:
@@ -56,7 +56,9 @@ def test_kill_horse(service: Service, tmp_path: Path) -> None:
     assert service.until(job_id, "COMPLETED")["attempts"] == 2
 
 
-def test_suspend_while_busy(ground: Ground, service: Service, tmp_path: Path) -> None:
+def test_suspended_worker_finishes_its_jobs_and_starts_no_other(
+    ground: Ground, service: Service, tmp_path: Path
+) -> None:
     """What runs goes on, nothing else is begun until the workers are resumed."""
     busy = running(service, tmp_path / "go on")
     rq(ground, "suspend")
@@ -70,7 +72,7 @@ def test_suspend_while_busy(ground: Ground, service: Service, tmp_path: Path) ->
         service.until(job_id, "COMPLETED")
 
 
-def test_suspend_and_resume_while_one_of_several_runs(ground: Ground, tmp_path: Path) -> None:
+def test_resumed_worker_starts_jobs_while_a_long_one_runs(ground: Ground, tmp_path: Path) -> None:
     service = ground.service
     service.worker(JOBSVC_CONCURRENCY="8")
     long, short = running(service, tmp_path / "at last"), running(service, tmp_path / "go on")

@@ -23,7 +23,7 @@ def service(ground: Ground) -> Service:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_job_that_ends_in_time_is_finished_and_no_other_is_begun(service: Service, number: signal.Signals) -> None:
+def test_job_that_finishes_in_time_is_stored_and_no_other_starts(service: Service, number: signal.Signals) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")
     running, waiting = service.post(payload={"durationMs": 1500}), service.post()
     service.until(running, "PROCESSING")
@@ -35,7 +35,7 @@ def test_a_job_that_ends_in_time_is_finished_and_no_other_is_begun(service: Serv
     service.until(waiting, "COMPLETED")
 
 
-def test_a_job_that_takes_longer_is_handed_back_uncounted(service: Service) -> None:
+def test_longer_job_is_returned_uncounted(service: Service) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="1")
     job_id = service.post(payload={"durationMs": 4000}, retry={"max": 0})
     service.until(job_id, "PROCESSING")
@@ -50,7 +50,7 @@ def test_a_job_that_takes_longer_is_handed_back_uncounted(service: Service) -> N
     assert [(attempt["number"], attempt["outcome"]) for attempt in attempts] == [(1, "handed-back"), (1, "completed")]
 
 
-def test_a_job_whose_own_timeout_comes_first_is_timed_out(service: Service) -> None:
+def test_timeout_before_the_shutdown_limit_still_applies(service: Service) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")
     job_id = service.post(payload=LONG, retry={"max": 0}, timeout=1.5)
     service.until(job_id, "PROCESSING")
@@ -60,7 +60,7 @@ def test_a_job_whose_own_timeout_comes_first_is_timed_out(service: Service) -> N
 
 
 @pytest.mark.parametrize("kind", ["STUBBORN", "DEAF"])
-def test_a_job_that_does_not_listen_is_handed_back_too(service: Service, kind: str) -> None:
+def test_job_that_ignores_the_stop_is_returned(service: Service, kind: str) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="0")
     job_id = service.post(kind, retry={"max": 0}, timeout=600)
     eventually(lambda: service.rq_places(job_id) == ["running"])
@@ -71,7 +71,7 @@ def test_a_job_that_does_not_listen_is_handed_back_too(service: Service, kind: s
     assert worker.wait(20) == 0
 
 
-def test_a_second_signal_does_not_wait_and_loses_nothing(ground: Ground) -> None:
+def test_second_signal_ends_at_once_and_loses_nothing(ground: Ground) -> None:
     service = ground.service
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="60")
     job_id = service.post(payload={"durationMs": 8000}, retry={"max": 1, "interval": 0})
@@ -89,7 +89,7 @@ def test_a_second_signal_does_not_wait_and_loses_nothing(ground: Ground) -> None
     assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["handed-back", "completed"]
 
 
-def test_workers_rolled_under_load_lose_and_double_nothing(service: Service, tmp_path: Path) -> None:
+def test_rolling_restart_under_load_loses_and_repeats_nothing(service: Service, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     posted: list[str] = []
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")
@@ -110,7 +110,7 @@ POSTS = 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_api_that_is_told_to_stop_answers_what_it_took_in(ground: Ground, number: signal.Signals) -> None:
+def test_stopping_api_answers_accepted_requests(ground: Ground, number: signal.Signals) -> None:
     service = ground.service
     with contextlib.closing(psycopg2.connect(ground.env["DATABASE_URL"])) as holder, ThreadPoolExecutor(POSTS) as pool:
         holder.cursor().execute("LOCK TABLE jobs IN EXCLUSIVE MODE")  # holds up every INSERT
@@ -142,7 +142,7 @@ def is_reached(service: Service) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_api_that_is_told_to_stop_under_load_keeps_what_it_accepted(ground: Ground, number: signal.Signals) -> None:
+def test_api_stopped_under_load_loses_no_accepted_job(ground: Ground, number: signal.Signals) -> None:
     service = ground.service
     accepted: list[str] = []
     odd: list[str] = []

@@ -59,7 +59,7 @@ HOLDING_UP = ["sleep", "C call", "C call with the lock", "swallow", "clean-up", 
 
 
 @pytest.mark.parametrize("how", HOLDING_UP)
-def test_a_worker_leaves_in_time_and_hands_back(ground: Ground, how: str) -> None:
+def test_worker_exits_in_time_and_returns_its_job(ground: Ground, how: str) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="1")
     [job_id] = started(ground.service, "HOLD_UP", how)
     stop(worker, 1)
@@ -68,7 +68,7 @@ def test_a_worker_leaves_in_time_and_hands_back(ground: Ground, how: str) -> Non
 
 
 @pytest.mark.parametrize(("type_", "number"), [("HOLD_UP", signal.SIGTERM), ("HOLD_UP_ISOLATED", signal.SIGINT)])
-def test_one_with_many_handlers_does_too(ground: Ground, type_: str, number: signal.Signals) -> None:
+def test_worker_with_concurrent_handlers_exits_in_time(ground: Ground, type_: str, number: signal.Signals) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="0", JOBSVC_CONCURRENCY="3")
     job_ids = started(ground.service, type_, "swallow", "C call", "clean-up")
     stop(worker, 0, number)
@@ -77,7 +77,7 @@ def test_one_with_many_handlers_does_too(ground: Ground, type_: str, number: sig
         ground.service.client.post(f"/jobs/{job_id}/cancel")
 
 
-def test_one_that_runs_a_job_of_others_does_too(ground: Ground) -> None:
+def test_worker_with_a_foreign_job_exits_in_time(ground: Ground) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="1")
     with ground.service.redis() as client:
         job = Queue("jobsvc.default", connection=client, serializer=JSONSerializer).enqueue("time.sleep", 60)
@@ -86,7 +86,7 @@ def test_one_that_runs_a_job_of_others_does_too(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("server", ["postgres", "valkey"])
-def test_one_without_a_server_does_too(ground: Ground, server: str) -> None:
+def test_worker_without_a_server_exits_in_time(ground: Ground, server: str) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="1")
     [job_id] = started(ground.service, "HOLD_UP", "sleep")
     process = getattr(ground, server)._process
@@ -99,7 +99,7 @@ def test_one_without_a_server_does_too(ground: Ground, server: str) -> None:
     ground.service.client.post(f"/jobs/{job_id}/cancel")
 
 
-def test_a_second_signal_ends_all_of_it_at_once(ground: Ground) -> None:
+def test_second_signal_ends_the_whole_worker_at_once(ground: Ground) -> None:
     worker = ground.service.worker(JOBSVC_SHUTDOWN_SECONDS="60")
     [job_id] = started(ground.service, "HOLD_UP", "child")
     worker.popen.send_signal(signal.SIGTERM)

@@ -122,7 +122,7 @@ HALF = {
 
 
 @pytest.mark.parametrize("kind", HALF)
-def test_half_a_body_is_refused_in_time(service: Service, kind: str) -> None:
+def test_incomplete_body_is_408_in_time(service: Service, kind: str) -> None:
     with contextlib.closing(connect(service, HALF[kind])) as connection:
         first = answer(connection)
         if first[0] in (100, 202):
@@ -133,13 +133,13 @@ def test_half_a_body_is_refused_in_time(service: Service, kind: str) -> None:
         assert is_closed(connection)
 
 
-def test_half_bodies_hold_up_nobody(service: Service) -> None:
+def test_incomplete_bodies_do_not_delay_others(service: Service) -> None:
     kinds = islice(cycle(HALF.values()), 160)
     with many(connect(service, sent) for sent in kinds):
         others_are_served(service)
 
 
-def test_half_bodies_without_a_key_hold_up_nobody(apart: dict[str, str]) -> None:
+def test_incomplete_bodies_without_a_key_do_not_delay_others(apart: dict[str, str]) -> None:
     keyed = Service({**apart, "JOBSVC_API_KEYS": "me:admin:k"}, key="k", tune=TUNE)
     try:
         with many(connect(keyed, sent) for sent in islice(cycle(HALF.values()), 160)) as connections:
@@ -150,7 +150,7 @@ def test_half_bodies_without_a_key_hold_up_nobody(apart: dict[str, str]) -> None
         keyed.close()
 
 
-def test_bodies_that_trickle_hold_up_nobody(service: Service) -> None:
+def test_trickling_bodies_do_not_delay_others(service: Service) -> None:
     """Each byte comes in time, but not all of them."""
     with many(connect(service, HALF["JSON"]) for _ in range(80)) as connections:
         done = threading.Event()
@@ -171,7 +171,7 @@ def test_bodies_that_trickle_hold_up_nobody(service: Service) -> None:
             thread.join()
 
 
-def test_a_body_has_more_time_the_larger_it_is(service: Service) -> None:
+def test_larger_body_has_more_time(service: Service) -> None:
     """One second for each 64 KiB: so this one, twice as slow as a small one may be, is still in time."""
     body = json.dumps({"delay": 600, "payload": {"result": "x" * 4 * 65536}}).encode()
     with contextlib.closing(connect(service, HEAD + b"Content-Length: %d\r\n\r\n" % len(body))) as connection:
@@ -190,7 +190,7 @@ def test_a_body_has_more_time_the_larger_it_is(service: Service) -> None:
     ],
     ids=["silent", "half a request line", "half a header", "no end of the head", "half an end", "idle"],
 )
-def test_connections_that_send_no_more_are_closed(service: Service, sent: bytes) -> None:
+def test_idle_connections_are_closed(service: Service, sent: bytes) -> None:
     with many(connect(service, sent) for _ in range(1100)) as connections:
         others_are_served(service)
         assert all(is_closed(connection) for connection in connections)
@@ -211,7 +211,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("kind", GARBAGE)
-def test_what_is_not_http_holds_up_nobody(service: Service, kind: str) -> None:
+def test_invalid_http_does_not_delay_others(service: Service, kind: str) -> None:
     def send() -> Iterator[socket.socket]:
         for _ in range(64):
             connection = connect(service)
@@ -224,7 +224,7 @@ def test_what_is_not_http_holds_up_nobody(service: Service, kind: str) -> None:
         assert all(is_closed(connection) for connection in connections)
 
 
-def test_http2_uploads_that_are_cut_off_hold_up_nobody(service: Service) -> None:
+def test_interrupted_http2_uploads_do_not_delay_others(service: Service) -> None:
     """With prior knowledge: SETTINGS, then HEADERS of a POST and three bytes of its body, then nothing."""
     headers = bytes.fromhex("83860104") + bytes([5]) + b"/jobs" + bytes.fromhex("0f0d03313030")
     frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
@@ -241,7 +241,7 @@ def test_http2_uploads_that_are_cut_off_hold_up_nobody(service: Service) -> None
     others_are_served(service)
 
 
-def test_clients_that_reset_at_odd_moments_hold_up_nobody(service: Service) -> None:
+def test_reset_connections_do_not_delay_others(service: Service) -> None:
     job_id = service.post(delay=600)
     whole = HEAD + b'Content-Length: 13\r\n\r\n{"delay": 600}'[:-1]
     moments = [whole[:n] for n in range(0, len(whole), 7)] + [sent[:-1] for sent in HALF.values()]
@@ -255,7 +255,7 @@ def test_clients_that_reset_at_odd_moments_hold_up_nobody(service: Service) -> N
         others_are_served(service, 1)
 
 
-def test_a_body_announced_too_large_is_refused_at_once(service: Service) -> None:
+def test_too_large_content_length_is_refused_at_once(service: Service) -> None:
     with contextlib.closing(connect(service, HEAD + b"Content-Length: 2000000\r\n\r\n")) as connection:
         status, headers, body = answer(connection)
         assert (status, headers["content-type"], headers["connection"]) == (413, "application/problem+json", "close")
@@ -264,7 +264,7 @@ def test_a_body_announced_too_large_is_refused_at_once(service: Service) -> None
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/batch", JOB, "/rq/", "/docs", "/nope"])
-def test_a_chunked_body_is_counted(service: Service, path: str) -> None:
+def test_size_of_a_chunked_body_is_limited(service: Service, path: str) -> None:
     with contextlib.closing(connect(service, request("POST", path, "Transfer-Encoding: chunked"))) as connection:
         sent = 0
         with contextlib.suppress(ConnectionError):
@@ -275,12 +275,12 @@ def test_a_chunked_body_is_counted(service: Service, path: str) -> None:
         assert is_closed(connection)
 
 
-def test_a_client_that_goes_on_sending_reads_why_it_was_refused(service: Service) -> None:
+def test_client_that_keeps_sending_receives_the_refusal(service: Service) -> None:
     reply = service.client.post("/jobs", content=b" " * 8_000_000, headers={"Content-Type": "application/json"})
     assert reply.status_code == 413
 
 
-def test_slow_readers_hold_up_nobody(service: Service) -> None:
+def test_slow_readers_do_not_delay_others(service: Service) -> None:
     for n in range(2):
         service.post(payload={"result": f"{n}" + "a" * 600_000}, tags=["slow reader"], delay=600)
 
@@ -296,7 +296,7 @@ def test_slow_readers_hold_up_nobody(service: Service) -> None:
         others_are_served(service)
 
 
-def test_an_answer_that_nobody_reads_ends_its_connection(service: Service) -> None:
+def test_unread_response_closes_its_connection(service: Service) -> None:
     for n in range(10):
         service.post(payload={"result": f"{n}" + "a" * 900_000}, tags=["unread"], delay=600)
     connection = connect(service, request("GET", "/jobs?tag=unread"))
@@ -313,7 +313,7 @@ def open_connections(service: Service) -> list[Any]:
     ]
 
 
-def test_a_check_of_a_payload_that_takes_long_holds_up_nobody(service: Service) -> None:
+def test_slow_payload_validation_does_not_delay_others(service: Service) -> None:
     with ThreadPoolExecutor(1) as pool:
         body = {"type": "SLOWLY_CHECKED", "payload": {"seconds": 3}, "delay": 600}
         slow = pool.submit(httpx.post, f"{service.url}/jobs", json=body, timeout=30)
@@ -321,7 +321,7 @@ def test_a_check_of_a_payload_that_takes_long_holds_up_nobody(service: Service) 
         assert slow.result().status_code == 202
 
 
-def test_large_answers_are_read_in_full(service: Service) -> None:
+def test_large_responses_arrive_complete(service: Service) -> None:
     for n in range(10):
         service.post(payload={"result": f"{n}" + "a" * 900_000}, tags=["large"], delay=600)
     with ThreadPoolExecutor(4) as pool:
@@ -355,7 +355,7 @@ WHO_WAIT = {
 
 
 @pytest.mark.parametrize("kind", WHO_WAIT)
-def test_those_who_wait_and_hang_up_free_their_places(service: Service, kind: str) -> None:
+def test_disconnected_waiting_clients_free_their_slots(service: Service, kind: str) -> None:
     job_id = service.post(delay=600)
     sent = WHO_WAIT[kind].replace(b"{job}", f"/jobs/{job_id}".encode())
     for close in (socket.socket.close, reset):
@@ -369,7 +369,7 @@ def test_those_who_wait_and_hang_up_free_their_places(service: Service, kind: st
         eventually(lambda: may_wait(service, job_id), 2 + PATIENCE)
 
 
-def test_a_place_is_freed_on_a_connection_that_has_waited_before(service: Service) -> None:
+def test_slot_is_freed_on_a_reused_connection(service: Service) -> None:
     job_id = service.post(delay=600)
     wait = request("GET", f"/jobs/{job_id}", "Prefer: wait=1")
     connections = [connect(service, wait) for _ in range(32)]
@@ -384,7 +384,7 @@ def test_a_place_is_freed_on_a_connection_that_has_waited_before(service: Servic
     eventually(lambda: may_wait(service, job_id), 2 + PATIENCE)
 
 
-def test_one_address_leaves_places_to_others(service: Service) -> None:
+def test_one_address_cannot_take_all_slots(service: Service) -> None:
     job_id = service.post(delay=600)
     connections: list[socket.socket] = []
     try:
@@ -408,7 +408,7 @@ def small(apart: dict[str, str]) -> Iterator[Service]:
     service.close()
 
 
-def test_a_stream_ends_after_its_time(small: Service) -> None:
+def test_stream_ends_after_its_maximum_time(small: Service) -> None:
     """One that is not read looks like any other; an EventSource comes back."""
     with contextlib.closing(connect(small, request("GET", f"/jobs/{small.post(delay=600)}/events"))) as connection:
         received = b""
@@ -417,7 +417,7 @@ def test_a_stream_ends_after_its_time(small: Service) -> None:
         assert received.endswith(b"0\r\n\r\n")
 
 
-def test_large_bodies_that_do_not_end_hold_up_nobody(small: Service) -> None:
+def test_endless_large_bodies_do_not_delay_others(small: Service) -> None:
     """Others' large bodies are refused while memory is full, but not those of other addresses, nor small ones."""
     part = HEAD + b"Content-Length: 1000000\r\n\r\n" + b" " * 900_000
     body = json.dumps({"delay": 600, "payload": {"result": "a" * 900_000}}).encode()
@@ -444,7 +444,7 @@ def test_large_bodies_that_do_not_end_hold_up_nobody(small: Service) -> None:
     eventually(is_taken)
 
 
-def test_a_body_of_the_largest_size_is_taken(apart: dict[str, str]) -> None:
+def test_body_of_the_maximum_size_is_accepted(apart: dict[str, str]) -> None:
     large = Service({**apart, "JOBSVC_MAX_BODY_BYTES": str(256 * 2**20)}, tune=TUNE)
     try:
         job_id = large.post(payload={"result": "a" * 100 * 2**20}, delay=600)
@@ -457,7 +457,7 @@ STALLED = [*HALF.values(), b"", b"POST /jo", HEAD, request("GET", "/healthz")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_no_client_holds_up_the_end(apart: dict[str, str], number: signal.Signals) -> None:
+def test_no_client_delays_the_shutdown(apart: dict[str, str], number: signal.Signals) -> None:
     """Neither half requests, nor streams, nor waiters; and what is at work is answered."""
     stopping = Service(apart)
     try:
@@ -478,7 +478,7 @@ def test_no_client_holds_up_the_end(apart: dict[str, str], number: signal.Signal
         stopping.close()
 
 
-def test_a_process_that_has_lost_its_parent_ends(apart: dict[str, str]) -> None:
+def test_process_ends_when_its_parent_dies(apart: dict[str, str]) -> None:
     orphaned = Service(apart)
     try:
         with many(connect(orphaned, sent) for sent in STALLED):
@@ -491,7 +491,7 @@ def test_a_process_that_has_lost_its_parent_ends(apart: dict[str, str]) -> None:
         orphaned.close()
 
 
-def test_the_file_limit_is_raised_to_what_the_system_allows(apart: dict[str, str]) -> None:
+def test_file_limit_is_raised_to_the_hard_limit(apart: dict[str, str]) -> None:
     """1,100 connections are more than the limit that a shell usually sets."""
     code = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))\n{TUNE}"
     limited = Service(apart, tune=code)

@@ -56,7 +56,7 @@ MIXES = [("pool", "pool"), ("threads", "stock"), ("stock", "threads"), ("stock",
 
 
 @pytest.mark.parametrize(("unknowing", "knowing"), MIXES)
-def test_a_job_waits_for_a_worker_that_knows_it(service: Service, unknowing: str, knowing: str) -> None:
+def test_job_waits_for_a_worker_that_knows_its_type(service: Service, unknowing: str, knowing: str) -> None:
     old(service, unknowing)
     strange = [service.post("NEW") for _ in range(3)]
     later = service.post("NEW", delay=0.5)
@@ -72,7 +72,7 @@ def test_a_job_waits_for_a_worker_that_knows_it(service: Service, unknowing: str
         assert (job["result"], [one["outcome"] for one in service.attempts(job_id)]) == (1, ["completed"])
 
 
-def test_thousands_hold_nothing_up_and_are_left_alone(service: Service) -> None:
+def test_thousands_of_unknown_jobs_delay_no_known_job(service: Service) -> None:
     old(service)
     strange = [id_ for _ in range(2) for id_ in post_many(service, 1000)]
     service.until(service.post(), "COMPLETED", timeout=BOUND)
@@ -95,7 +95,7 @@ def post_many(service: Service, number: int) -> list[str]:
     return list(reply.json()["jobIds"])
 
 
-def test_they_wait_through_whatever_else_happens(service: Service) -> None:
+def test_unknown_jobs_expire_retry_and_survive_a_wiped_redis(service: Service) -> None:
     """Their expiry, concurrency keys, retries by hand, an isolated handler, a wiped Redis, a paused queue."""
     old(service)
     keyed = service.post("NEW", concurrencyKey="k")

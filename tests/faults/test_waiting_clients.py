@@ -31,9 +31,7 @@ def stored(ground: Ground, statement: str = "SELECT id FROM jobs") -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_service_that_stops_sends_those_away_who_wait(
-    ground: Ground, service: Service, number: signal.Signals
-) -> None:
+def test_stopping_service_answers_waiting_clients(ground: Ground, service: Service, number: signal.Signals) -> None:
     job_id = service.post(delay=600)
     with ThreadPoolExecutor() as pool, follow(service, job_id) as (_, stream):
         assert next(stream)
@@ -47,7 +45,7 @@ def test_a_service_that_stops_sends_those_away_who_wait(
     assert service.api.wait(20) == 0
 
 
-def test_a_stream_outlives_an_outage_of_postgres(ground: Ground, service: Service) -> None:
+def test_stream_survives_an_outage_of_postgres(ground: Ground, service: Service) -> None:
     service.worker()
     job_id = service.post(delay=600)
     with ThreadPoolExecutor() as pool, follow(service, job_id) as (_, stream):

@@ -75,7 +75,7 @@ def the_others_ran_once(ground: Ground, notes: Path, others: list[str]) -> None:
 
 
 @pytest.mark.parametrize("how", ["exit", signal.SIGSEGV, signal.SIGKILL])
-def test_a_handler_that_ends_its_process_costs_itself_alone_an_attempt(ground: Ground, notes: Path, how: Any) -> None:
+def test_handler_that_kills_its_process_loses_only_its_own_attempt(ground: Ground, notes: Path, how: Any) -> None:
     service = ground.service
     service.worker()
     warm_up(ground)
@@ -86,7 +86,7 @@ def test_a_handler_that_ends_its_process_costs_itself_alone_an_attempt(ground: G
     assert history(ground) == [(crasher, "lost")]
 
 
-def test_several_that_end_their_process(ground: Ground, notes: Path) -> None:
+def test_handlers_that_kill_their_process_each_lose_one_attempt(ground: Ground, notes: Path) -> None:
     service = ground.service
     service.worker()
     warm_up(ground)
@@ -99,7 +99,7 @@ def test_several_that_end_their_process(ground: Ground, notes: Path) -> None:
     assert sorted(history(ground)) == sorted((job_id, "lost") for job_id in crashers)
 
 
-def test_a_worker_killed_in_the_midst_of_a_batch(ground: Ground, notes: Path) -> None:
+def test_worker_killed_during_a_batch_loses_no_job(ground: Ground, notes: Path) -> None:
     """The process of its handlers, which outlives it, tells Postgres: what ended, what ran, what had not begun."""
     service = ground.service
     worker = service.worker()
@@ -143,7 +143,7 @@ def test_result_refused_by_postgres_costs_no_other_result_when_the_worker_dies(g
     assert sorted(history(ground)) == sorted([(refused_id, "failed"), (slow_id, "lost")])
 
 
-def test_a_worker_killed_from_outside(ground: Ground, notes: Path) -> None:
+def test_killed_worker_loses_no_job_of_its_batch(ground: Ground, notes: Path) -> None:
     service = ground.service
     service.worker()
     warm_up(ground)
@@ -157,7 +157,7 @@ def test_a_worker_killed_from_outside(ground: Ground, notes: Path) -> None:
     assert history(ground) == [(running, "lost")]
 
 
-def test_a_worker_killed_with_the_process_of_its_handlers(ground: Ground, notes: Path) -> None:
+def test_worker_killed_with_its_child_process_loses_no_job(ground: Ground, notes: Path) -> None:
     """Nobody is left to tell who had begun, so all that it held is lost when the leases lapse, and runs again."""
     service = ground.service
     service.worker()
@@ -174,7 +174,7 @@ def test_a_worker_killed_with_the_process_of_its_handlers(ground: Ground, notes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_was_taken_and_not_begun_goes_back_at_once(ground: Ground, notes: Path, number: signal.Signals) -> None:
+def test_prefetched_jobs_are_returned_at_once(ground: Ground, notes: Path, number: signal.Signals) -> None:
     service = ground.service
     go_on = notes.with_name("go on")
     worker = service.worker()
@@ -206,7 +206,7 @@ def test_quick_jobs_do_not_wait_for_a_slow_one(ground: Ground, notes: Path) -> N
     the_others_ran_once(ground, notes, quick)
 
 
-def test_the_few_that_wait_are_left_in_their_queue(ground: Ground) -> None:
+def test_few_waiting_jobs_are_not_prefetched(ground: Ground) -> None:
     """Until they can run at once: none of them is shown as PROCESSING before, and put back."""
     ground.service.worker()
     warm_up(ground)
@@ -215,7 +215,7 @@ def test_the_few_that_wait_are_left_in_their_queue(ground: Ground) -> None:
     assert ground.sql("SELECT max(fence) FROM jobs") == [(1,)]
 
 
-def test_many_that_are_held_up_go_back_once(ground: Ground) -> None:
+def test_delayed_prefetched_jobs_are_returned_once(ground: Ground) -> None:
     """Not again and again, as long as what holds them up goes on."""
     ground.service.worker()
     warm_up(ground)
@@ -225,7 +225,7 @@ def test_many_that_are_held_up_go_back_once(ground: Ground) -> None:
     assert most <= 2
 
 
-def test_processes_that_cannot_live_are_not_forked_without_pause(ground: Ground, tmp_path: Path) -> None:
+def test_crashing_child_processes_are_restarted_with_a_pause(ground: Ground, tmp_path: Path) -> None:
     """As where memory is short. The job waits, uncounted, and runs once they can."""
     deadly = tmp_path / "deadly"
     deadly.touch()
@@ -242,7 +242,7 @@ def test_processes_that_cannot_live_are_not_forked_without_pause(ground: Ground,
     assert states(ground) == {("COMPLETED", 1): 1}
 
 
-def test_a_batch_runs_in_the_order_of_the_queues(ground: Ground, notes: Path) -> None:
+def test_batch_runs_in_queue_order(ground: Ground, notes: Path) -> None:
     service = ground.service
     note = {"type": "NOTE", "payload": {"path": str(notes)}}
     low = post(service, [{**note, "queue": "low"}] * 60)
@@ -258,7 +258,7 @@ def test_a_batch_runs_in_the_order_of_the_queues(ground: Ground, notes: Path) ->
     assert list(runs(notes)) == [*high, *low]
 
 
-def test_whatever_ends_a_job_frees_its_place(ground: Ground) -> None:
+def test_every_outcome_frees_the_slot(ground: Ground) -> None:
     """A worker has 256 places, so it would stand still if 2,000 jobs lost some."""
     service = ground.service
     service.worker()

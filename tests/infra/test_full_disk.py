@@ -40,7 +40,7 @@ def fill(path: Path) -> None:
             pass
 
 
-def test_a_full_disk_is_told_and_survived(servers: Infrastructure, disk: Path) -> None:
+def test_full_disk_is_reported_and_survived(servers: Infrastructure, disk: Path) -> None:
     url = servers.postgres("min_wal_size=32MB", "max_wal_size=48MB", folder=disk)
     with site({"DATABASE_URL": url, "REDIS_URL": servers.redis()[0]}) as service:
         accepted = [service.post() for _ in range(3)]

@@ -40,7 +40,7 @@ def env(tmp_path_factory: pytest.TempPathFactory, apart: dict[str, str]) -> dict
     ],
     ids=["sigterm", "ctrl-c", "short", "preload", "named"],
 )
-def test_it_stops_in_time_while_a_client_follows(
+def test_gunicorn_stops_in_time_with_an_open_stream(
     env: dict[str, str], command: tuple[str, ...], number: signal.Signals
 ) -> None:
     with Site(env, *command) as site:
@@ -50,7 +50,7 @@ def test_it_stops_in_time_while_a_client_follows(
         assert "Traceback" not in site.server.output
 
 
-def test_life_of_a_job_and_a_waiting_client_at_the_stop(env: dict[str, str]) -> None:
+def test_job_runs_and_waiting_client_is_answered_at_the_stop(env: dict[str, str]) -> None:
     with Site(env, *README) as site:
         site.run(*POOL)
         done = site.client.post("/jobs", json={"payload": {"result": 7}}, headers={"Prefer": "wait=20"})
@@ -73,7 +73,7 @@ def test_life_of_a_job_and_a_waiting_client_at_the_stop(env: dict[str, str]) -> 
         assert site.server.wait(STOP_SECONDS) == 0
 
 
-def test_without_threads_a_stream_is_refused_for_good(env: dict[str, str]) -> None:
+def test_without_threads_a_stream_is_refused_permanently(env: dict[str, str]) -> None:
     with Site(env, *GUNICORN, "--threads", "1", "wsgi:app") as site:
         job_id = site.post(delay=600)
         reply = site.client.get(f"/jobs/{job_id}/events", headers=STREAM_HEADERS)
@@ -86,7 +86,7 @@ def test_without_threads_a_stream_is_refused_for_good(env: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize("more", [(), ("--preload",), ("-w", "3")], ids=["plain", "preload", "workers"])
-def test_a_wrong_setting_stops_it_with_one_line(env: dict[str, str], more: tuple[str, ...]) -> None:
+def test_wrong_setting_stops_gunicorn_with_one_line(env: dict[str, str], more: tuple[str, ...]) -> None:
     process = Process(*[one.format(port=0) for one in GUNICORN], *more, "wsgi:app", env={**env, "PORT": "x"})
     try:
         assert process.wait(40) != 0

@@ -23,7 +23,7 @@ def test_jobs_live_behind_pgbouncer(servers: Infrastructure, mode: str) -> None:
 
 
 @pytest.mark.parametrize("command", [("jobsvc.serve",), ("worker",), ("flask", "--app", "wsgi", "db", "upgrade")])
-def test_pools_of_statements_are_refused(servers: Infrastructure, command: tuple[str, ...]) -> None:
+def test_statement_pooling_is_refused(servers: Infrastructure, command: tuple[str, ...]) -> None:
     database_url, _ = servers.pgbouncer(servers.postgres(), "statement")
     env = {**os.environ, "DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0], "PORT": str(free_port(None))}
     done = subprocess.run(
@@ -34,7 +34,7 @@ def test_pools_of_statements_are_refused(servers: Infrastructure, command: tuple
     assert "DATABASE_URL: PgBouncer pools by statement" in line
 
 
-def test_no_setting_of_a_session_is_left_to_other_clients(servers: Infrastructure) -> None:
+def test_session_settings_do_not_leak_to_other_clients(servers: Infrastructure) -> None:
     database_url, _ = servers.pgbouncer(servers.postgres(), "transaction")
     with site({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
         for _ in range(5):

@@ -180,7 +180,7 @@ def test_no_job_is_lost_when_the_master_changes(service: Service, replicas: Repl
     eventually(lambda: service.client.get("/workers").json()["workers"])
 
 
-def test_a_stock_worker_runs_behind_sentinel(replicas: Replicas) -> None:
+def test_stock_worker_runs_behind_sentinel(replicas: Replicas) -> None:
     replicas.settle()
     with site(replicas.env, "stock", migrated=True) as service:
         service.until(service.post(), "COMPLETED")
@@ -200,14 +200,14 @@ def test_rqs_own_commands_find_the_master(replicas: Replicas) -> None:
     assert "queue" in shown.stdout
 
 
-def test_a_sentinel_that_is_down_is_passed_over(replicas: Replicas) -> None:
+def test_unavailable_sentinel_is_skipped(replicas: Replicas) -> None:
     replicas.settle()
     url = replicas.url.replace("@", f"@127.0.0.1:{free_port(None)},")
     with site({**replicas.env, "REDIS_URL": url}, migrated=True) as service:
         service.until(service.post(), "COMPLETED")
 
 
-def test_a_wrong_service_is_told_without_secrets(replicas: Replicas) -> None:
+def test_wrong_service_name_is_reported_without_secrets(replicas: Replicas) -> None:
     url = replicas.url.replace("jobs-master", "other-master")
     service = Service({**replicas.env, "REDIS_URL": url})
     try:

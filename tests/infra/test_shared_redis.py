@@ -46,7 +46,7 @@ def post_all(service: Service, ids: list[str]) -> None:
         ids += service.client.post("/jobs/batch", json=body).raise_for_status().json()["jobIds"]
 
 
-def test_each_runs_its_own_jobs_and_no_other(servers: Infrastructure) -> None:
+def test_each_application_runs_only_its_own_jobs(servers: Infrastructure) -> None:
     first = servers.postgres()
     with contextlib.closing(psycopg2.connect(first)) as connection:
         connection.autocommit = True

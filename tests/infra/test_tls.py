@@ -56,7 +56,7 @@ def test_jobs_live_on_tls(encrypted: Encrypted) -> None:
         assert service.sql(used) == [(True,)]
 
 
-def test_an_unknown_ca_of_redis_keeps_jobs_waiting_and_is_told(encrypted: Encrypted) -> None:
+def test_unknown_ca_of_redis_is_reported_and_jobs_wait(encrypted: Encrypted) -> None:
     service = Service(encrypted.env(redis_ca=encrypted.other))
     try:
         assert service.client.get("/readyz").json()["redis"] == "down"

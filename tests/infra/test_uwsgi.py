@@ -33,7 +33,7 @@ def warnings_of(site: Site) -> list[str]:
     [(), ("--enable-threads",), ("--enable-threads", "--threads", "16")],
     ids=["none", "before the fork", "several before the fork"],
 )
-def test_threads_that_do_not_run_are_told_once(env: dict[str, str], flags: tuple[str, ...]) -> None:
+def test_stopped_threads_are_reported_once(env: dict[str, str], flags: tuple[str, ...]) -> None:
     with Site(env, *UWSGI, *flags, "--module", "wsgi:app") as site:
 
         def is_told() -> bool:

@@ -99,7 +99,7 @@ def _address(name: str) -> str:
 
 
 @pytest.mark.slow
-def test_our_class_passes_rqs_own_tests_of_its_worker(source: Path) -> None:
+def test_worker_passes_rqs_own_tests(source: Path) -> None:
     ended = _run(source, (f"tests/test_{name}.py" for name in FILES))
     assert len(ended) > 100
     for _ in range(TRIES - 1):

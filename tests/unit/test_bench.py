@@ -22,18 +22,18 @@ def book(figure: str, ours: list[float], theirs: list[float]) -> Book:
     return made
 
 
-def test_a_ratio_is_taken_within_each_round() -> None:
+def test_ratio_is_taken_within_each_round() -> None:
     assert book("accept.rate", [10, 100, 30], [10, 50, 10]).ratio("accept.rate", JOBSVC, EXPRESS) == 2
 
 
-def test_a_goal_is_passed_or_fallen_short_of() -> None:
+def test_goal_is_passed_or_short() -> None:
     assert ACCEPT.verdict(book("accept.rate", [2], [2])) == ("1.00 ×", "pass")
     assert ACCEPT.verdict(book("accept.rate", [1], [2])) == ("0.50 ×", "short")
     assert P99.verdict(book("accept.p99", [1], [2])) == ("0.50 ×", "pass")
     assert P99.verdict(book("accept.p99", [3], [2])) == ("1.50 ×", "short")
 
 
-def test_what_was_not_measured_is_not_passed() -> None:
+def test_unmeasured_goal_is_not_passed() -> None:
     assert ACCEPT.verdict(book("accept.rate", [2], []))[1] == "not measured"
 
 
@@ -52,7 +52,7 @@ def answering(listener: socket.socket, pieces: list[bytes]) -> None:
         ([b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n"], True),
     ],
 )
-def test_the_load_counts_whole_answers_and_takes_none_but_202(pieces: list[bytes], refused: bool) -> None:
+def test_load_counts_complete_202_responses_only(pieces: list[bytes], refused: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=answering, args=(listener, pieces))
         server.start()

@@ -47,16 +47,16 @@ GIVEN_UP = "given up for lost while its worker lived"
 OTHERWISE, LATE = "ended otherwise than meant", "recovered later than promised"
 
 
-def test_a_job_that_went_well() -> None:
+def test_successful_job_is_accepted() -> None:
     assert account(job=row(), runs=[run(1, 10)]) == set()
 
 
 @pytest.mark.parametrize("job", [None, row("PENDING"), row("PROCESSING"), row("RETRYING")])
-def test_a_job_that_is_missing_or_unfinished_is_lost(job: Any) -> None:
+def test_missing_or_unfinished_job_is_lost(job: Any) -> None:
     assert account(job=job) == {LOST}
 
 
-def test_how_a_job_was_meant_to_end() -> None:
+def test_unexpected_outcome_is_reported() -> None:
     planned, other = ended("failed", error_type="PlannedFailure"), ended("failed", error_type="KeyError")
     assert account(job=row("FAILED")) == {OTHERWISE}
     assert account(FAILING, row("COMPLETED")) == {OTHERWISE}
@@ -64,7 +64,7 @@ def test_how_a_job_was_meant_to_end() -> None:
     assert account(FAILING, row("FAILED"), attempts={1: planned, 2: other}) == {OTHERWISE}
 
 
-def test_a_second_run_needs_an_excuse() -> None:
+def test_second_run_needs_a_fault_that_explains_it() -> None:
     twice = [run(1, 10), run(2, 20)]
     assert account(job=row(), runs=twice) == {TWICE}
     assert account(job=row(), runs=[run(1, 10, None), run(2, 20)]) == {TWICE}
@@ -81,7 +81,7 @@ def test_a_second_run_needs_an_excuse() -> None:
     assert account(job=row(), runs=twice, strikes=[away, killed(WORKER, 19)]) == set()
 
 
-def test_a_worker_that_is_told_to_stop_while_postgres_is_away_leaves_its_attempts() -> None:
+def test_stop_during_an_outage_of_postgres_explains_a_lost_attempt() -> None:
     runs, attempts = [run(1, 10), run(2, 20)], {1: ended("lost", 18)}
     told = Strike("workers rolled", 10.05, told_to_stop={WORKER}, healed_at=10.05)
     away = Strike("Postgres killed", 10.05, healed_at=18)
@@ -91,17 +91,17 @@ def test_a_worker_that_is_told_to_stop_while_postgres_is_away_leaves_its_attempt
     assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, later]) == {TWICE, GIVEN_UP}
 
 
-def test_one_start_runs_once() -> None:
+def test_repeated_run_of_one_start_is_reported() -> None:
     assert account(job=row(), runs=[run(1, 10, begun_twice=True)], strikes=[killed(WORKER, 10)]) == {TWICE}
 
 
-def test_a_run_before_its_time() -> None:
+def test_early_run_is_reported() -> None:
     assert account(job=row(run_at=12), runs=[run(1, 11)]) == {EARLY}
     assert account(job=row(run_at=12), runs=[run(1, 12)]) == set()
     assert account(job=row(), runs=[run(1, 10, "raised"), run(2, 10.2)]) == {EARLY}
 
 
-def test_an_attempt_given_up_for_lost() -> None:
+def test_recovered_attempt_needs_a_fault_and_is_on_time() -> None:
     runs = [run(1, 10, None), run(2, 20)]
     strike = killed(WORKER, 10.05)
     assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, strikes=[strike]) == set()

@@ -30,12 +30,12 @@ def fresh(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
-def test_every_spelling_of_postgres_means_psycopg2(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_every_postgres_scheme_means_psycopg2(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p@h/d")
     assert settings().DATABASE_URL == "postgresql+psycopg2://u:p@h/d"
 
 
-def test_defaults() -> None:
+def test_defaults_apply() -> None:
     assert settings().HOST == "127.0.0.1"
     assert settings().JOBSVC_QUEUES == ["high", "default", "low"]
     assert settings().JOBSVC_LEASE_SECONDS == 15
@@ -44,12 +44,12 @@ def test_defaults() -> None:
     assert settings().default_queue == "default"
 
 
-def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "")
     assert settings().PORT == 3000
 
 
-def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBSVC_QUEUES", " fast , slow,")
     monkeypatch.setenv("JOBSVC_HTTP_ALLOW", "10.0.0.0/8,::1")
     assert settings().JOBSVC_QUEUES == ["fast", "slow"]
@@ -57,7 +57,7 @@ def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(network) for network in settings().JOBSVC_HTTP_ALLOW] == ["10.0.0.0/8", "::1/128"]
 
 
-def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_parsed_with_their_scopes(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256(b"x").hexdigest()
     monkeypatch.setenv("JOBSVC_API_KEYS", f"a:read:k:with:colons,b:admin:sha256:{digest.upper()}")
     first, second = settings().JOBSVC_API_KEYS
@@ -66,13 +66,13 @@ def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not settings().is_open
 
 
-def test_webhook_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhook_secrets_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 32}, whsec_{'A' * 85}A==")
     assert [bytes(24), bytes(64)] == settings().JOBSVC_WEBHOOK_SECRETS
     assert "JOBSVC_WEBHOOK_SECRETS" not in repr(settings())
 
 
-def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_dotenv_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("PORT=4000\nSOMETHING_ELSE=1\n")
     assert settings().PORT == 4000
@@ -116,7 +116,7 @@ def test_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ign
         ("JOBSVC_WEBHOOK_SECRETS", f"whsec_{'A' * 31}ä"),
     ],
 )
-def test_a_wrong_value_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_wrong_value_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         settings()
@@ -175,7 +175,7 @@ def refused(name: str) -> str:
         f" postgresql://u:{SECRET}@h/d",
     ],
 )
-def test_a_database_url_that_psycopg2_cannot_use_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_unusable_database_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     refused("DATABASE_URL")
 
@@ -233,7 +233,7 @@ def test_a_database_url_that_psycopg2_cannot_use_is_refused(monkeypatch: pytest.
         f"redis+sentinel://:{SECRET}@h i/service/0",
     ],
 )
-def test_a_redis_url_that_redis_py_cannot_use_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_unusable_redis_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("REDIS_URL", url)
     refused("REDIS_URL")
 
@@ -258,7 +258,7 @@ def test_a_redis_url_that_redis_py_cannot_use_is_refused(monkeypatch: pytest.Mon
         ("REDIS_URL", "rediss+sentinel://h,i/service?ssl_cert_reqs=none&sentinel_username=watcher"),
     ],
 )
-def test_urls_that_the_drivers_take_are_taken(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+def test_valid_urls_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
     monkeypatch.setenv(name, url)
     assert getattr(settings(), name).partition("://")[2] == url.partition("://")[2]
 
@@ -303,7 +303,7 @@ def test_urls_that_the_drivers_take_are_taken(monkeypatch: pytest.MonkeyPatch, n
         ("HOST", "ä" * 70),
     ],
 )
-def test_a_wrong_setting_is_refused_without_its_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_wrong_setting_is_refused_without_its_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     refused(name)
 
@@ -327,20 +327,20 @@ def test_repr_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0:0:0:0:0:0:0:1", "::1", "http://[::1]:3000"),
     ],
 )
-def test_a_loopback_host_is_resolved(monkeypatch: pytest.MonkeyPatch, host: str, address: str, url: str) -> None:
+def test_loopback_host_is_resolved(monkeypatch: pytest.MonkeyPatch, host: str, address: str, url: str) -> None:
     monkeypatch.setenv("HOST", host)
     assert (settings().host_address, settings().address) == (address, url)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]"])
-def test_a_wildcard_is_found_at_localhost(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_wildcard_host_is_shown_as_localhost(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("HOST", host)
     monkeypatch.setenv("JOBSVC_ALLOW_ANONYMOUS", "1")
     assert settings().host_address == host.strip("[]")
     assert settings().address == "http://localhost:3000"
 
 
-def test_what_a_name_means_decides_whether_keys_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_host_name_decides_whether_keys_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the address of this machine's own name, whatever that is here."""
     name = socket.gethostname()
     try:
@@ -363,7 +363,7 @@ def test_what_a_name_means_decides_whether_keys_are_needed(monkeypatch: pytest.M
         (f"PORT 3000\nREDIS_URL='{SECRET}\n".encode(), "line 1"),
     ],
 )
-def test_a_dotenv_that_cannot_be_read_is_refused(
+def test_unreadable_dotenv_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -375,26 +375,26 @@ def test_a_dotenv_that_cannot_be_read_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_dotenv_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_dotenv_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("PORT=4000\n")
     Path(".env").chmod(0)
     assert "Permission denied" in refused(".env")
 
 
-def test_a_dotenv_may_begin_with_a_byte_order_mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_dotenv_may_have_a_byte_order_mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path(".env").write_bytes(b"\xef\xbb\xbfPORT=4000\n")
     assert settings().PORT == 4000
 
 
-def test_a_missing_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL")
     with pytest.raises(ConfigError, match=r"^DATABASE_URL: is not set$"):
         settings()
 
 
-def test_other_machines_need_keys_or_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_host_needs_keys_or_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST", "0.0.0.0")
     monkeypatch.setenv("JOBSVC_ALLOW_ANONYMOUS", "1")
     assert settings().HOST == "0.0.0.0"
@@ -420,5 +420,5 @@ def test_other_machines_need_keys_or_leave(monkeypatch: pytest.MonkeyPatch) -> N
         ("", False),
     ],
 )
-def test_loopback(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

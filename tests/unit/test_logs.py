@@ -64,7 +64,7 @@ def parsed(message: Any, *arguments: Any, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=ascii)
-def test_a_control_character_is_escaped(control: str) -> None:
+def test_control_characters_are_escaped(control: str) -> None:
     line = text("a%sb", control)
     assert line.isprintable()
     assert len(line.splitlines()) == 1
@@ -72,13 +72,13 @@ def test_a_control_character_is_escaped(control: str) -> None:
     assert escape_controls(f"ä→{control}日") == f"ä→{control.encode('unicode_escape').decode()}日"
 
 
-def test_the_names_of_logger_and_level_are_escaped() -> None:
+def test_logger_and_level_names_are_escaped() -> None:
     one = record("m", name=FORGED)
     one.levelname = "\x1b[31m"
     assert TextLines().format(one).isprintable()
 
 
-def test_a_traceback_keeps_its_lines_and_none_looks_like_a_record() -> None:
+def test_traceback_lines_never_resemble_a_record() -> None:
     error = ValueError(f"{FORGED}\x1b[2J\r\u2028\u202e")
     first, *others = text("it failed", error=error).split("\n")
     assert first.endswith("ERROR   x: it failed")
@@ -87,21 +87,21 @@ def test_a_traceback_keeps_its_lines_and_none_looks_like_a_record() -> None:
     assert all(line.startswith("  ") and line.isprintable() for line in others)
 
 
-def test_chained_exceptions_are_all_in_the_traceback() -> None:
+def test_traceback_has_all_chained_exceptions() -> None:
     error = ValueError("outer")
     error.__cause__ = KeyError("inner")
     assert "KeyError: 'inner'" in text("it failed", error=error)
     assert "KeyError: 'inner'" in parsed("it failed", error=error)["traceback"]
 
 
-def test_the_stack_that_was_asked_for_is_shown() -> None:
+def test_requested_stack_is_shown() -> None:
     one = record("m")
     one.stack_info = "Stack (most recent call last):\n  File x\x1b"
     assert TextLines().format(one).split("\n")[1:] == ["  Stack (most recent call last):", r"    File x\x1b"]
 
 
 @pytest.mark.parametrize("formatted", [text, parsed], ids=["text", "json"])
-def test_a_record_that_cannot_be_formatted_is_a_line_all_the_same(formatted: Any) -> None:
+def test_unformattable_record_is_still_one_line(formatted: Any) -> None:
     assert "%d too few" in str(formatted("%d too few", "x"))
     assert "ValueError" in str(formatted(Unprintable()))
     assert "%s unprintable" in str(formatted("%s unprintable", Unprintable()))
@@ -109,18 +109,18 @@ def test_a_record_that_cannot_be_formatted_is_a_line_all_the_same(formatted: Any
 
 
 @pytest.mark.parametrize("formatted", [text, parsed], ids=["text", "json"])
-def test_a_text_without_end_is_cut(formatted: Any) -> None:
+def test_long_text_is_cut(formatted: Any) -> None:
     line = str(formatted("%s", "m" * 5_000_000, error=ValueError("v" * 5_000_000)))
     assert len(line) < 2 * MAX_TEXT + 1000
     assert f"({5_000_000 - MAX_TEXT} characters left out)" in line
 
 
 @pytest.mark.parametrize("formatted", [text, parsed], ids=["text", "json"])
-def test_names_without_end_are_cut(formatted: Any) -> None:
+def test_long_names_are_cut(formatted: Any) -> None:
     assert len(str(formatted("hi", name="n" * 1_000_000))) < 1000
 
 
-def test_json_holds_no_lone_surrogate_and_keeps_what_is_text() -> None:
+def test_json_log_replaces_lone_surrogates_only() -> None:
     line = parsed("a\ud800b\udcff😀", name="x\udfff")
     assert line["message"] == "a\ufffdb\ufffd😀"
     assert line["logger"] == "x\ufffd"

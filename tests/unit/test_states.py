@@ -13,11 +13,11 @@ CONTRACT = {
 }
 
 
-def test_the_moves_are_the_contracts() -> None:
+def test_transitions_match_the_contract() -> None:
     assert {status: set(moves) for status, moves in MOVES.items()} == {
         Status(status): {Status(move) for move in moves.split()} for status, moves in CONTRACT.items()
     }
 
 
-def test_what_waits_is_what_can_be_started() -> None:
+def test_waiting_states_are_those_that_can_start() -> None:
     assert {str(status) for status in WAITING} == {"PENDING", "SCHEDULED", "RETRYING"}

@@ -21,7 +21,7 @@ JOB = "01a20d9d-383b-755a-b743-f0ceb23ca29d"
         (f"cc-{TRACE}-{PARENT}-01-what-the-future-will-be", VALID),
     ],
 )
-def test_what_is_valid(header: str, expected: str) -> None:
+def test_valid_traceparent_is_accepted(header: str, expected: str) -> None:
     assert tracing.parse_traceparent(header) == expected
 
 
@@ -35,11 +35,11 @@ def test_what_is_valid(header: str, expected: str) -> None:
         f"cc-{TRACE}-{PARENT}-01.more",
     ],
 )
-def test_what_is_not(header: str | None) -> None:
+def test_invalid_traceparent_is_refused(header: str | None) -> None:
     assert tracing.parse_traceparent(header) is None
 
 
-def test_what_is_sent_on() -> None:
+def test_traceparent_is_sent_on() -> None:
     first, second = tracing.outgoing_traceparent(JOB, VALID), tracing.outgoing_traceparent(JOB, VALID)
     assert tracing.parse_traceparent(first) == first
     assert (first[:36], first[-3:]) == (VALID[:36], VALID[-3:])

@@ -57,7 +57,7 @@ def is_locked(job_id: UUID) -> bool:
     return False
 
 
-def test_a_process_that_is_killed_leaves_nothing_locked_to_its_children() -> None:
+def test_killed_process_leaves_no_locks_to_its_children() -> None:
     job_id = submit()
     script = """
 if os.fork() == 0:
@@ -72,7 +72,7 @@ signal.pause()
         eventually(lambda: not is_locked(job_id))
 
 
-def test_a_child_does_not_end_what_its_parent_has_begun() -> None:
+def test_child_does_not_end_its_parents_transaction() -> None:
     job_id = submit()
     script = """
 if os.fork() == 0:
@@ -86,7 +86,7 @@ connection.execute(text("UPDATE jobs SET tags = '{still}' WHERE id = :id"), {"id
     assert sql(os.environ["DATABASE_URL"], "SELECT tags FROM jobs WHERE id = %s", str(job_id)) == [(["still"],)]
 
 
-def test_a_frozen_process_keeps_nothing_locked_for_longer_than_a_lease() -> None:
+def test_frozen_process_keeps_locks_for_a_lease_at_most() -> None:
     job_id = submit()
     script = """
 print("locked", flush=True)

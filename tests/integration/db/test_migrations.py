@@ -21,22 +21,22 @@ def flask_db(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_models_and_the_migrations_agree() -> None:
+def test_models_and_migrations_agree() -> None:
     assert "No new upgrade operations detected" in flask_db("check")
 
 
-def test_down_and_up_again() -> None:
+def test_downgrade_and_upgrade_restore_the_schema() -> None:
     flask_db("downgrade", "base")
     assert sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == [("alembic_version",)]
     flask_db("upgrade")
     assert "No new upgrade operations detected" in flask_db("check")
 
 
-def test_offline_sql() -> None:
+def test_offline_sql_is_generated() -> None:
     assert "CREATE TABLE jobs" in flask_db("upgrade", "--sql")
 
 
-def test_two_at_once_do_not_collide() -> None:
+def test_concurrent_migrations_do_not_collide() -> None:
     flask_db("downgrade", "base")
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
     both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]

@@ -73,7 +73,7 @@ def no_sessions() -> bool:
     return sql(URL, f"SELECT count(*) {BACKENDS}") == [(0,)]
 
 
-def test_transactions_ask_for_read_committed(serializable: None) -> None:
+def test_transactions_use_read_committed(serializable: None) -> None:
     with transaction() as connection:
         assert show(connection, "transaction_isolation") == "read committed"
     with statement() as connection:
@@ -90,7 +90,7 @@ def test_no_setting_outlives_its_transaction() -> None:
         assert connection.execute(text(changed)).all() == []
 
 
-def test_a_transaction_that_raises_is_rolled_back_and_leaves_a_clean_connection() -> None:
+def test_failed_transaction_is_rolled_back_and_its_connection_clean() -> None:
     def fail() -> None:
         with transaction() as connection:
             connection.execute(text("INSERT INTO queues (name) VALUES ('x')"))
@@ -103,7 +103,7 @@ def test_a_transaction_that_raises_is_rolled_back_and_leaves_a_clean_connection(
     assert sql(URL, f"SELECT count(*) {BACKENDS} AND state <> 'idle'") == [(0,)]
 
 
-def test_connections_cut_while_idle_cost_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_cut_idle_connections_cause_no_error(caplog: pytest.LogCaptureFixture) -> None:
     for use in (transaction, statement):
         open_connections(4)
         sql(URL, f"SELECT pg_terminate_backend(pid) {BACKENDS}")
@@ -114,7 +114,7 @@ def test_connections_cut_while_idle_cost_nothing(caplog: pytest.LogCaptureFixtur
     assert caplog.records == []
 
 
-def test_an_idle_timeout_of_the_server_costs_nothing(impatient: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_idle_timeout_of_the_server_causes_no_error(impatient: None, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         submit()
         jobs.claim_due(1)
@@ -122,7 +122,7 @@ def test_an_idle_timeout_of_the_server_costs_nothing(impatient: None, caplog: py
     assert caplog.records == []
 
 
-def test_a_connection_that_was_idle_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_idle_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     def session() -> int:
         with statement() as connection:
             return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
@@ -132,21 +132,21 @@ def test_a_connection_that_was_idle_for_long_is_replaced(monkeypatch: pytest.Mon
     assert session() != session()
 
 
-def test_one_unique_key_from_all_sides_under_serializable(serializable: None) -> None:
+def test_concurrent_unique_keys_work_under_serializable(serializable: None) -> None:
     with ThreadPoolExecutor(9) as pool:
         for key in range(5):
             ids = set(pool.map(lambda _, key=key: jobs.submit([new(unique_key=str(key))])[0].job_id, range(18)))
             assert len(ids) == 1
 
 
-def test_plain_jobs_from_all_sides_under_serializable(serializable: None) -> None:
+def test_concurrent_jobs_work_under_serializable(serializable: None) -> None:
     with ThreadPoolExecutor(9) as pool:
         ids: list[UUID] = list(pool.map(lambda _: submit(), range(90)))
         list(pool.map(lambda id_: jobs.start([id_], "w", 15), ids))
     assert sql(URL, "SELECT count(*) FROM jobs WHERE status = 'PROCESSING'") == [(90,)]
 
 
-def test_a_deadlock_is_tried_again_and_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+def test_deadlock_is_retried_and_not_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     first, second = submit(), submit()
     barrier = threading.Barrier(2)
     tries: list[UUID] = []
@@ -169,7 +169,7 @@ def test_a_deadlock_is_tried_again_and_no_outage(caplog: pytest.LogCaptureFixtur
     assert caplog.records == []
 
 
-def test_a_conflict_that_lasts_is_busy_and_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+def test_lasting_conflict_is_busy_and_not_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     raise_it = text("DO $$ BEGIN RAISE 'no' USING ERRCODE = '40001'; END $$")
     tries = []
 
@@ -187,7 +187,7 @@ def test_a_conflict_that_lasts_is_busy_and_no_outage(caplog: pytest.LogCaptureFi
     assert caplog.records == []
 
 
-def test_a_full_pool_is_busy_and_no_outage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_pool_is_busy_and_not_an_outage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(engine.engine().pool, "_timeout", 0.1)
     monkeypatch.setattr(pgoutage._state, "next_full_pool_line", 0.0)
     held = [transaction() for _ in range(10)]
@@ -204,7 +204,7 @@ def test_a_full_pool_is_busy_and_no_outage(monkeypatch: pytest.MonkeyPatch, capl
     assert sql(URL, f"SELECT count(*) {BACKENDS}") == [(10,)]
 
 
-def test_what_refuses_a_write_is_told_once_and_ends_with_a_write(caplog: pytest.LogCaptureFixture) -> None:
+def test_write_refusal_is_logged_once_until_a_write_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "jobsvc.db")
     for _ in set_default("default_transaction_read_only = on"):
         for _ in range(3):
@@ -221,7 +221,7 @@ def test_what_refuses_a_write_is_told_once_and_ends_with_a_write(caplog: pytest.
     assert "25006: cannot execute" in caplog.records[0].message
 
 
-def test_the_write_check_leaves_nothing() -> None:
+def test_write_check_stores_nothing() -> None:
     submit()
     state = "SELECT count(*), sum(xmin::text::bigint), pg_relation_size('jobs') FROM jobs"
     before = sql(URL, state)

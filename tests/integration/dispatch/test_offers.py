@@ -55,12 +55,12 @@ def next_round(offers: Offers) -> list[UUID]:
         ([partial(worker, None, expires_in=80, silent_seconds=395)], True),  # a stock worker just before its heartbeat
     ],
 )
-def test_to_whom_is_offered(workers: list[Any], is_offered: bool) -> None:
+def test_offers_depend_on_the_workers(workers: list[Any], is_offered: bool) -> None:
     # Made here, since the age of a heartbeat counts.
     assert is_to_offer(("default", "NEW"), [make() for make in workers]) == is_offered
 
 
-def test_twice_as_many_each_time_that_they_start(offers: Offers) -> None:
+def test_offers_double_each_time_they_start(offers: Offers) -> None:
     refuse(*(submit(type="NEW") for _ in range(20)))
     sizes = []
     for _ in range(4):
@@ -70,7 +70,7 @@ def test_twice_as_many_each_time_that_they_start(offers: Offers) -> None:
     assert sizes == [1, 2, 4, 8]
 
 
-def test_one_at_a_time_while_they_are_refused(offers: Offers) -> None:
+def test_refused_offers_are_made_one_at_a_time(offers: Offers) -> None:
     refuse(*(submit(type="NEW") for _ in range(5)))
     for _ in range(4):
         offered = next_round(offers)
@@ -78,7 +78,7 @@ def test_one_at_a_time_while_they_are_refused(offers: Offers) -> None:
         refuse(*offered)
 
 
-def test_none_more_while_the_last_one_is_in_rq(offers: Offers) -> None:
+def test_no_further_offer_while_the_last_is_in_rq(offers: Offers) -> None:
     refuse(*(submit(type="NEW") for _ in range(5)))
     assert len(next_round(offers)) == 1
     assert next_round(offers) == []
@@ -95,7 +95,7 @@ def test_types_take_turns(offers: Offers) -> None:
     assert seen[:5] == list(ids.values())
 
 
-def test_one_relay_at_a_time_makes_offers(offers: Offers) -> None:
+def test_only_one_relay_at_a_time_makes_offers(offers: Offers) -> None:
     refuse(submit(type="A"), submit(type="A"))
     assert len(next_round(offers)) == 1
     assert Offers().claim() == []

@@ -29,7 +29,7 @@ def left_by_old_version(job_id: UUID, place: str) -> None:
         client().zadd(f"rq:{place}", {str(job_id): 9e9})
 
 
-def test_what_is_queued_is_queued_in_the_namespace() -> None:
+def test_queued_jobs_are_moved_to_the_namespace() -> None:
     ids = [one.job_id for one in dispatches([new() for _ in range(3)])]
     for job_id, place in zip(ids, ("queue:default", "queue:default:intermediate", "queue:default"), strict=True):
         left_by_old_version(job_id, place)
@@ -40,7 +40,7 @@ def test_what_is_queued_is_queued_in_the_namespace() -> None:
     assert OldNames().step() == 0
 
 
-def test_what_is_scheduled_is_scheduled_in_the_namespace() -> None:
+def test_scheduled_jobs_are_moved_to_the_namespace() -> None:
     [one] = dispatches([new(delay=60)])
     left_by_old_version(one.job_id, "scheduled:default")
     assert OldNames().step() == 1
@@ -48,7 +48,7 @@ def test_what_is_scheduled_is_scheduled_in_the_namespace() -> None:
     assert rq_redis.queue("default").scheduled_job_registry.get_job_ids() == [str(one.job_id)]
 
 
-def test_what_has_ended_is_shown_in_the_namespace() -> None:
+def test_finished_jobs_are_shown_in_the_namespace() -> None:
     ended, again = started(), dispatches([new()])[0].job_id
     jobs.finish([outcome(ended, Outcome.COMPLETED)])
     left_by_old_version(ended.job_id, "finished:default")
@@ -59,14 +59,14 @@ def test_what_has_ended_is_shown_in_the_namespace() -> None:
     assert not client().exists("rq:failed:jobsvc.default")
 
 
-def test_an_attempt_that_runs_stays_and_one_of_a_lost_worker_goes() -> None:
+def test_running_attempt_is_kept_and_a_lost_one_removed() -> None:
     runs, lost = started(), started()
     client().zadd("rq:wip:default", {f"{runs.job_id}:a": time.time() + 60, f"{lost.job_id}:b": time.time() - 60})
     assert OldNames().step() == 1
     assert client().zrange("rq:wip:default", 0, -1) == [f"{runs.job_id}:a".encode()]
 
 
-def test_jobs_of_others_are_left() -> None:
+def test_jobs_of_other_applications_are_not_moved() -> None:
     theirs = Queue("default", connection=client())
     ids = [theirs.enqueue(time.time).id for _ in range(AT_ONCE + 100)]
     ours = [one.job_id for one in dispatches([new() for _ in range(5)])]
@@ -83,7 +83,7 @@ def test_jobs_of_others_are_left() -> None:
     assert client().zcard("rq:finished:default") == 2
 
 
-def test_a_job_that_is_due_later_is_not_claimed() -> None:
+def test_job_that_is_due_later_is_not_claimed() -> None:
     [one] = dispatches([new(delay=60)])
     left_by_old_version(one.job_id, "queue:default")
     OldNames().step()

@@ -36,7 +36,7 @@ def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rq_redis, "queue", rq_redis.queue.__wrapped__)
 
 
-def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
+def test_due_job_is_queued_with_rqs_own_retry() -> None:
     [one] = dispatches([new(retry_intervals=[1.0, 2.5, 2.5], timeout=0.5)])
     Relay()._dispatch([one])
     rq_job = fetch(one.job_id)
@@ -46,7 +46,7 @@ def test_what_is_due_is_queued_with_rqs_own_retry() -> None:
     assert (rq_job.description, rq_job.timeout) == ("TEST_JOB", 11)
 
 
-def test_rq_keeps_of_a_job_what_it_would_have_kept_itself() -> None:
+def test_queued_job_has_the_same_keys_as_by_rq() -> None:
     for wanted in (new(), new(type="HTTP_REQUEST", timeout=7, retry_intervals=[])):
         [one] = dispatches([wanted])
         key = f"rq:job:{one.job_id}"
@@ -63,7 +63,7 @@ def test_rq_keeps_of_a_job_what_it_would_have_kept_itself() -> None:
         assert rq_redis.connection().smembers("rq:queues") == {b"rq:queue:jobsvc.default"}
 
 
-def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
+def test_delayed_job_is_scheduled_not_earlier_than_due() -> None:
     [one] = dispatches([new(delay=30.5)])
     Relay()._dispatch([one])
     scheduled: datetime = queue().scheduled_job_registry.get_scheduled_time(str(one.job_id))
@@ -71,7 +71,7 @@ def test_what_is_not_due_is_scheduled_no_earlier_than_it_may_run() -> None:
     assert queue().get_job_ids() == []
 
 
-def test_what_came_due_is_moved_from_the_schedule_to_the_queue() -> None:
+def test_due_job_moves_from_the_schedule_to_the_queue() -> None:
     [one] = dispatches([new(delay=30)])
     relay = Relay()
     relay._dispatch([one])
@@ -83,7 +83,7 @@ def test_what_came_due_is_moved_from_the_schedule_to_the_queue() -> None:
     assert queue().get_job_ids() == [str(one.job_id)]
 
 
-def test_what_rqs_scheduler_queued_already_is_not_queued_twice() -> None:
+def test_job_queued_by_rqs_scheduler_is_not_queued_twice() -> None:
     [one] = dispatches([new(delay=30)])
     relay = Relay()
     relay._dispatch([one])
@@ -94,14 +94,14 @@ def test_what_rqs_scheduler_queued_already_is_not_queued_twice() -> None:
     assert queue().get_job_ids() == [str(one.job_id)]
 
 
-def test_what_redis_lost_is_queued_again() -> None:
+def test_jobs_lost_by_redis_are_queued_again() -> None:
     lost = submit()
     sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
     Relay().sweep()
     assert queue().get_job_ids() == [str(lost)]
 
 
-def test_relays_that_sweep_at_once_queue_each_job_once() -> None:
+def test_concurrent_sweeps_queue_each_job_once() -> None:
     lost, due = [submit() for _ in range(100)], [submit(delay=60) for _ in range(100)]
     then = "now() - interval '60 s'"
     sql(f"UPDATE jobs SET due_at = {then}, dispatched_at = {then} WHERE dispatched_at IS NOT NULL")
@@ -120,19 +120,19 @@ def test_relays_that_sweep_at_once_queue_each_job_once() -> None:
     assert sorted(queue().get_job_ids()) == sorted(str(job_id) for job_id in lost + due)
 
 
-def test_somebody_elses_job_at_the_head_stops_nothing() -> None:
+def test_foreign_job_at_the_head_stops_nothing() -> None:
     submit()
     rq_redis.connection().rpush("rq:queue:jobsvc.default", "not-one-of-ours")
     assert Relay().sweep() is False
 
 
-def test_without_redis_claims_are_taken_back(no_redis: None) -> None:
+def test_claims_are_undone_without_redis(no_redis: None) -> None:
     [one] = dispatches([new()])
     assert Relay()._dispatch([one]) == 0
     assert jobs.get(one.job_id).dispatched_at is None
 
 
-def test_without_redis_nothing_is_claimed(no_redis: None) -> None:
+def test_nothing_is_claimed_without_redis(no_redis: None) -> None:
     job_id = submit(delay=60)
     make_due(job_id)
     Relay().dispatch_due()
@@ -140,19 +140,19 @@ def test_without_redis_nothing_is_claimed(no_redis: None) -> None:
     assert jobs.get(job_id).dispatched_at is None
 
 
-def test_many_are_dispatched_in_batches() -> None:
+def test_jobs_are_dispatched_in_batches() -> None:
     relay = Relay()
     relay.wake(dispatches([new() for _ in range(2500)]))
     relay._empty_inbox()
     assert len(queue().get_job_ids()) == 2500
 
 
-def test_what_rq_is_told_to_call() -> None:
+def test_queued_function_is_the_published_entry_point() -> None:
     assert enqueue.RUN == "jobsvc.execution.run"  # stored in Redis with every queued job, by older versions, too
     assert import_attribute(enqueue.RUN) is rq_entry.run
 
 
-def test_redis_is_not_back_for_one_who_asks_it_nothing(no_redis: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_redis_counts_as_available_only_after_a_reply(no_redis: None, caplog: pytest.LogCaptureFixture) -> None:
     """As a sweep does that goes on after Redis went away in its midst, with nothing to dispatch."""
     caplog.set_level("INFO", "jobsvc.relay")
     relay = Relay()

@@ -105,7 +105,7 @@ def crafted(count: int, status: JobStatus = JobStatus.FINISHED, registry: str = 
     return ids
 
 
-def test_redis_holds_no_more_after_ten_times_the_jobs() -> None:
+def test_memory_in_redis_does_not_grow_with_finished_jobs() -> None:
     sizes = []
     for count in (8, 80):
         run_many(count)
@@ -125,7 +125,7 @@ def test_redis_holds_no_more_after_ten_times_the_jobs() -> None:
         ("canceled", JobStatus.CANCELED),
     ],
 )
-def test_the_newest_stay_to_be_looked_at(registry: str, status: JobStatus) -> None:
+def test_newest_finished_jobs_are_kept(registry: str, status: JobStatus) -> None:
     ids = crafted(30, status, registry)
     assert sum(rq_cleanup.trim(BATCH, keep=10)) == 20
     kept = {f"rq:{kind}:{job_id}" for kind in ("job", "results") for job_id in ids[20:]}
@@ -142,7 +142,7 @@ def test_rqs_own_tools_still_list_them() -> None:
     assert "queue jobsvc.default 0" in told.stdout
 
 
-def test_what_waits_in_rq_is_not_touched() -> None:
+def test_waiting_jobs_are_not_trimmed() -> None:
     queued, scheduled, again = dispatch(), dispatch(delay=60), dispatch()
     ended = crafted(3)
     rq_redis.connection().zadd("rq:failed:jobsvc.default", {str(again): 1})  # it failed, and was queued again
@@ -153,7 +153,7 @@ def test_what_waits_in_rq_is_not_touched() -> None:
     assert rq_redis.queue("default").scheduled_job_registry.get_job_ids() == [str(scheduled)]
 
 
-def test_what_runs_in_rq_is_not_touched() -> None:
+def test_running_jobs_are_not_trimmed() -> None:
     """A dispatch too many lets RQ call the job finished, while its attempt runs or its retry is planned."""
     running, planned = dispatch(), dispatch(delay=60)
     hand = worker()
@@ -166,12 +166,12 @@ def test_what_runs_in_rq_is_not_touched() -> None:
     assert keys() == before
 
 
-def test_a_pass_removes_no_more_than_its_limit() -> None:
+def test_pass_removes_its_limit_at_most() -> None:
     crafted(25)
     assert [sum(rq_cleanup.trim(10, keep=2)) for _ in range(4)] == [10, 10, 3, 0]
 
 
-def test_two_at_once_share_the_work() -> None:
+def test_concurrent_passes_share_the_work() -> None:
     crafted(3000)
     with ThreadPoolExecutor(4) as pool:
         counts = list(pool.map(lambda _: sum(sum(rq_cleanup.trim(100, keep=0)) for _ in range(30)), range(4)))
@@ -179,7 +179,7 @@ def test_two_at_once_share_the_work() -> None:
     assert keys() == set()
 
 
-def test_a_relay_trims_until_nothing_is_left_over() -> None:
+def test_relay_trims_until_nothing_remains() -> None:
     crafted(rq_cleanup.KEPT + BATCH + 5)
     relay = Relay()
     assert relay.trim() is True
@@ -187,7 +187,7 @@ def test_a_relay_trims_until_nothing_is_left_over() -> None:
     assert finished().get_job_count() == rq_cleanup.KEPT
 
 
-def test_forgotten_jobs_leave_nothing() -> None:
+def test_trimmed_jobs_leave_no_key() -> None:
     run_many(3)
     waiting = dispatch()
     ended = [row.id for row in sql("SELECT id FROM jobs WHERE finished_at IS NOT NULL")]
@@ -196,7 +196,7 @@ def test_forgotten_jobs_leave_nothing() -> None:
     assert (finished().get_job_count(), failed().get_job_count()) == (0, 0)
 
 
-def test_what_ended_expires_whichever_way_it_ended() -> None:
+def test_finished_jobs_expire_for_every_outcome() -> None:
     twice = dispatches([new()])
     for _ in range(2):
         Relay()._dispatch(twice)
@@ -207,7 +207,7 @@ def test_what_ended_expires_whichever_way_it_ended() -> None:
     assert for_ever() == set()
 
 
-def test_a_wipe_while_a_job_runs_leaves_nothing_for_ever() -> None:
+def test_wipe_during_a_job_leaves_no_key_without_expiry() -> None:
     job_id = dispatch(payload={"durationMs": 500})
 
     def wipe() -> None:
@@ -222,7 +222,7 @@ def test_a_wipe_while_a_job_runs_leaves_nothing_for_ever() -> None:
     assert for_ever() == set()
 
 
-def test_a_killed_worker_leaves_nothing_for_ever() -> None:
+def test_killed_worker_leaves_no_key_without_expiry() -> None:
     """It had begun an attempt, its last; nobody but the lease in Postgres and RQ's maintenance ends it."""
     job_id = dispatch(retry_intervals=[])
     killed = worker()
@@ -240,7 +240,7 @@ def test_a_killed_worker_leaves_nothing_for_ever() -> None:
     assert for_ever() == set()
 
 
-def test_an_attempt_leaves_no_thread_in_a_worker_that_does_not_fork() -> None:
+def test_attempt_leaves_no_thread_in_a_simple_worker() -> None:
     """One that looks after the attempt would kill the process when the time of its handler is over."""
     before = set(threading.enumerate())
     for payload in ({}, {"failAttempts": 1}):

@@ -27,7 +27,7 @@ def in_rq(job_id: UUID) -> bool:
     return RQJob.exists(str(job_id), connection=rq_redis.connection())
 
 
-def test_a_cancelled_job_leaves_the_queue_and_the_schedule() -> None:
+def test_cancelled_job_is_removed_from_queue_and_schedule() -> None:
     [due], [later], [other] = dispatched(), dispatched(delay=60), dispatched()
     for job_id in (due, later):
         jobs.cancel(job_id)
@@ -39,7 +39,7 @@ def test_a_cancelled_job_leaves_the_queue_and_the_schedule() -> None:
     assert [in_rq(job_id) for job_id in (due, later, other)] == [False, False, True]
 
 
-def test_of_many_the_entries_that_are_left_in_the_queue_have_no_job() -> None:
+def test_queue_entries_of_many_cancelled_jobs_have_no_job() -> None:
     many = dispatched(FEW + 1)
     for job_id in many:
         jobs.cancel(job_id)
@@ -47,7 +47,7 @@ def test_of_many_the_entries_that_are_left_in_the_queue_have_no_job() -> None:
     assert not any(map(in_rq, many))
 
 
-def test_one_that_was_retried_meanwhile_stays() -> None:
+def test_job_retried_since_is_kept() -> None:
     [job_id] = dispatched()
     jobs.cancel(job_id)
     jobs.retry(job_id)
@@ -55,7 +55,7 @@ def test_one_that_was_retried_meanwhile_stays() -> None:
     assert queue().get_job_ids() == [str(job_id)]
 
 
-def test_one_that_rq_is_busy_with_is_looked_at_again() -> None:
+def test_job_that_rq_is_changing_is_checked_again() -> None:
     [job_id] = dispatched()
     jobs.cancel(job_id)
     fetch(job_id).set_status(JobStatus.STARTED)
@@ -68,7 +68,7 @@ def test_one_that_rq_is_busy_with_is_looked_at_again() -> None:
     assert not in_rq(job_id)
 
 
-def test_many_are_withdrawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_removed_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobsvc.dispatch.relay.BATCH", 2)
     many = dispatched(3)
     for job_id in many:
@@ -82,13 +82,13 @@ def test_many_are_withdrawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert queue().get_job_ids() == []
 
 
-def test_without_redis_nothing_happens(no_redis: None) -> None:
+def test_nothing_happens_without_redis(no_redis: None) -> None:
     relay = Relay()
     relay.withdraw([UUID(int=0)])
     relay._withdraw_some()
 
 
-def test_one_retried_by_hand_is_not_among_the_failed() -> None:
+def test_retried_job_leaves_the_failed_registry() -> None:
     [dispatch] = dispatches([new(retry_intervals=[])])
     Relay()._dispatch([dispatch])
     [start] = jobs.start([dispatch.job_id], "w", LEASE)
@@ -98,7 +98,7 @@ def test_one_retried_by_hand_is_not_among_the_failed() -> None:
     assert queue().failed_job_registry.get_job_ids() == []
 
 
-def test_the_sweep_prunes_old_keys() -> None:
+def test_sweep_prunes_old_keys() -> None:
     from tests.integration.factories import sql
     from tests.integration.jobs.test_idempotency import submit
 

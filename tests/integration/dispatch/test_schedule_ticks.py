@@ -29,7 +29,7 @@ def shown_after_a_run(service: Service) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("sweeping", ["60"], indirect=True)
-def test_a_tick_comes_at_its_time_not_at_the_next_sweep(sweeping: Service) -> None:
+def test_tick_comes_on_time_and_not_at_the_next_sweep(sweeping: Service) -> None:
     sweeping.client.put("/schedules/nightly", json=NIGHTLY)
     sql("UPDATE schedules SET next_run_at = now() + interval '1.5 s'")
     due = sweeping.client.put("/schedules/nightly", json=NIGHTLY).json()["nextRunAt"]  # its relay looks again
@@ -41,7 +41,7 @@ def test_a_tick_comes_at_its_time_not_at_the_next_sweep(sweeping: Service) -> No
 
 
 @pytest.mark.parametrize("sweeping", ["1"], indirect=True)
-def test_a_change_by_another_process_is_noticed_by_the_sweep(sweeping: Service) -> None:
+def test_sweep_notices_a_change_by_another_process(sweeping: Service) -> None:
     sweeping.client.put("/schedules/nightly", json=NIGHTLY)
     for _ in range(3):
         sql("UPDATE schedules SET next_run_at = now(), last_job_id = NULL")
@@ -49,7 +49,7 @@ def test_a_change_by_another_process_is_noticed_by_the_sweep(sweeping: Service) 
 
 
 @pytest.mark.parametrize("sweeping", ["0.05"], indirect=True)
-def test_one_job_a_tick_with_several_processes(sweeping: Service) -> None:
+def test_several_processes_make_one_job_a_tick(sweeping: Service) -> None:
     for _ in range(2):
         sweeping.run(sys.executable, "-m", "jobsvc.serve", env={"PORT": str(free_port(None))})
     sweeping.worker()

@@ -38,7 +38,7 @@ def waiting(kind: Status) -> UUID:
 
 
 @pytest.mark.parametrize("kind", [Status.PENDING, Status.SCHEDULED, Status.RETRYING])
-def test_a_waiting_job_is_cancelled_and_never_starts(kind: Status) -> None:
+def test_cancelled_waiting_job_never_starts(kind: Status) -> None:
     job_id = waiting(kind)
     before = jobs.get(job_id)
     job = jobs.cancel(job_id)
@@ -49,7 +49,7 @@ def test_a_waiting_job_is_cancelled_and_never_starts(kind: Status) -> None:
     assert jobs.claim_due(10) == []
 
 
-def test_a_running_job_is_told_to_stop_and_its_attempt_can_see_it() -> None:
+def test_cancel_request_is_visible_to_the_running_attempt() -> None:
     start, other = started(), started()
     job = jobs.cancel(start.job_id)
     assert (job.status, job.finished_at) == (Status.PROCESSING, None)
@@ -62,7 +62,7 @@ def test_a_running_job_is_told_to_stop_and_its_attempt_can_see_it() -> None:
 
 
 @pytest.mark.parametrize("ending", list(Outcome))
-def test_however_an_attempt_ends_that_was_told_to_stop_it_is_not_run_again(ending: Outcome) -> None:
+def test_job_with_a_cancel_request_is_not_run_again(ending: Outcome) -> None:
     start = started()
     jobs.cancel(start.job_id)
     [verdict] = jobs.finish([outcome(start, ending, delay=5)])
@@ -74,7 +74,7 @@ def test_however_an_attempt_ends_that_was_told_to_stop_it_is_not_run_again(endin
     assert jobs.start([start.job_id], "w", LEASE) == []
 
 
-def test_one_that_is_lost_while_it_was_told_to_stop_is_cancelled() -> None:
+def test_lost_attempt_with_a_cancel_request_is_cancelled() -> None:
     start = started()
     jobs.cancel(start.job_id)
     lapse(start.job_id)
@@ -82,7 +82,7 @@ def test_one_that_is_lost_while_it_was_told_to_stop_is_cancelled() -> None:
     assert jobs.get(start.job_id).status == Status.CANCELLED
 
 
-def test_a_later_attempt_was_not_told_to_stop() -> None:
+def test_cancel_request_does_not_apply_to_a_later_attempt() -> None:
     """What was asked of one attempt must not stop the next, after a retry by hand."""
     start = started()
     jobs.cancel(start.job_id)
@@ -96,7 +96,7 @@ def test_a_later_attempt_was_not_told_to_stop() -> None:
 
 
 @pytest.mark.parametrize("ending", [Outcome.COMPLETED, Outcome.FAILED, Outcome.CANCELLED])
-def test_an_ended_job_is_not_cancelled(ending: Outcome) -> None:
+def test_finished_job_is_not_cancelled(ending: Outcome) -> None:
     job_id = ended(ending)
     before = jobs.get(job_id)
     with pytest.raises(WrongState):
@@ -104,26 +104,26 @@ def test_an_ended_job_is_not_cancelled(ending: Outcome) -> None:
     assert (jobs.get(job_id).status, jobs.get(job_id).version) == (before.status, before.version)
 
 
-def test_unknown_jobs() -> None:
+def test_unknown_jobs_are_reported() -> None:
     for act in (jobs.cancel, jobs.retry, jobs.remove):
         with pytest.raises(JobNotFound):
             act(uuid4())
 
 
-def test_start_behind_a_cancel() -> None:
+def test_start_waits_for_a_cancel_and_is_refused() -> None:
     job_id = submit()
     assert behind_the_lock(CALL_OFF, lambda: jobs.start([job_id], "w", LEASE), id=job_id) == []
     assert jobs.get(job_id).attempts == 0
 
 
-def test_cancel_behind_a_start() -> None:
+def test_cancel_waits_for_a_start_and_requests_a_stop() -> None:
     job_id = submit()
     job = behind_the_lock(TAKE, lambda: jobs.cancel(job_id), id=job_id)
     assert (job.status, job.fence) == (Status.PROCESSING, 1)
     assert job.cancel_requested_at is not None
 
 
-def test_cancel_behind_a_finish() -> None:
+def test_cancel_waits_for_a_finish_and_is_refused() -> None:
     start = started()
     done = "UPDATE jobs SET status = 'COMPLETED', finished_at = now() WHERE id = :id"
     with pytest.raises(WrongState):
@@ -131,7 +131,7 @@ def test_cancel_behind_a_finish() -> None:
     assert jobs.get(start.job_id).cancel_requested_at is None
 
 
-def test_finish_behind_a_cancel() -> None:
+def test_finish_waits_for_a_cancel_request() -> None:
     start = started()
     tell = "UPDATE jobs SET cancel_requested_at = now() WHERE id = :id"
     [verdict] = behind_the_lock(tell, lambda: jobs.finish([outcome(start, Outcome.FAILED)]), id=start.job_id)
@@ -139,7 +139,7 @@ def test_finish_behind_a_cancel() -> None:
 
 
 @pytest.mark.parametrize("ending", [Outcome.FAILED, Outcome.CANCELLED])
-def test_a_retry_by_hand_starts_at_once_and_goes_on_counting(ending: Outcome) -> None:
+def test_manual_retry_starts_at_once_and_keeps_counting(ending: Outcome) -> None:
     start = started(retry_intervals=[10.0, 20.0], expires_in=60, run_at=datetime(2020, 1, 1, tzinfo=UTC))
     jobs.finish([outcome(start, ending if ending == Outcome.CANCELLED else Outcome.DISCARDED)])
     before = jobs.get(start.job_id)
@@ -163,7 +163,7 @@ def test_a_retry_by_hand_starts_at_once_and_goes_on_counting(ending: Outcome) ->
     assert [attempt.number for attempt in jobs.history(start.job_id)[1]] == [1, 2, 3, 4]
 
 
-def test_a_retry_by_hand_before_all_attempts_were_made() -> None:
+def test_manual_retry_grants_a_full_set_of_attempts() -> None:
     """Discarded on its first of three: then three more, not two and not five."""
     job_id = ended(Outcome.DISCARDED, retry_intervals=[10.0, 20.0])
     jobs.retry(job_id)
@@ -172,7 +172,7 @@ def test_a_retry_by_hand_before_all_attempts_were_made() -> None:
     assert (job.attempts, job.max_attempts) == (1, 4)
 
 
-def test_one_that_expired_can_be_retried() -> None:
+def test_expired_job_can_be_retried() -> None:
     job_id = submit(expires_in=0.001)
     sql("SELECT pg_sleep(0.01)")
     jobs.expire(10)
@@ -182,7 +182,7 @@ def test_one_that_expired_can_be_retried() -> None:
 
 
 @pytest.mark.parametrize("state", ["PENDING", "PROCESSING", "COMPLETED"])
-def test_what_did_not_fail_is_not_retried(state: str) -> None:
+def test_only_failed_and_cancelled_jobs_are_retried(state: str) -> None:
     job_id = submit() if state == "PENDING" else started().job_id
     if state == "COMPLETED":
         job_id = ended(Outcome.COMPLETED)
@@ -191,7 +191,7 @@ def test_what_did_not_fail_is_not_retried(state: str) -> None:
     assert jobs.get(job_id).status == state
 
 
-def test_a_retry_whose_unique_key_was_taken() -> None:
+def test_retry_with_a_taken_unique_key_is_refused() -> None:
     job_id = ended(Outcome.FAILED, unique_key="k")
     holder = submit(unique_key="k")
     with pytest.raises(UniqueKeyTaken):
@@ -202,25 +202,25 @@ def test_a_retry_whose_unique_key_was_taken() -> None:
     assert jobs.submit([new(unique_key="k")])[0].job_id == job_id
 
 
-def test_a_retry_behind_a_submission_with_its_unique_key() -> None:
+def test_retry_waits_for_a_submission_with_its_unique_key() -> None:
     job_id = ended(Outcome.FAILED, unique_key="k")
     with pytest.raises(UniqueKeyTaken):
         behind_the_lock(TAKE_KEY, lambda: jobs.retry(job_id))
 
 
-def test_a_submission_behind_a_retry_with_its_unique_key() -> None:
+def test_submission_waits_for_a_retry_with_its_unique_key() -> None:
     job_id = ended(Outcome.FAILED, unique_key="k")
     [submitted] = behind_the_lock(AGAIN, lambda: jobs.submit([new(unique_key="k")]), id=job_id)
     assert (submitted.job_id, submitted.dispatch) == (job_id, None)
 
 
-def test_a_retry_behind_another_retry() -> None:
+def test_second_retry_waits_for_the_first_and_is_refused() -> None:
     job_id = ended(Outcome.FAILED)
     with pytest.raises(WrongState):
         behind_the_lock(AGAIN, lambda: jobs.retry(job_id), id=job_id)
 
 
-def test_delete_takes_the_attempts_along() -> None:
+def test_delete_removes_the_attempts() -> None:
     job_id = ended(Outcome.FAILED)
     jobs.remove(job_id)
     with pytest.raises(JobNotFound):
@@ -229,20 +229,20 @@ def test_delete_takes_the_attempts_along() -> None:
 
 
 @pytest.mark.parametrize("state", ["PENDING", "SCHEDULED", "PROCESSING"])
-def test_delete_refuses_what_has_not_ended(state: str) -> None:
+def test_unfinished_job_is_not_deleted(state: str) -> None:
     job_id = started().job_id if state == "PROCESSING" else submit(delay=60 if state == "SCHEDULED" else None)
     with pytest.raises(WrongState):
         jobs.remove(job_id)
     assert jobs.get(job_id).status == state
 
 
-def test_delete_behind_a_retry() -> None:
+def test_delete_waits_for_a_retry_and_is_refused() -> None:
     job_id = ended(Outcome.FAILED)
     with pytest.raises(WrongState):
         behind_the_lock(AGAIN, lambda: jobs.remove(job_id), id=job_id)
 
 
-def test_retry_behind_a_delete() -> None:
+def test_retry_waits_for_a_delete_and_finds_nothing() -> None:
     job_id = ended(Outcome.FAILED)
     with pytest.raises(JobNotFound):
         behind_the_lock("DELETE FROM jobs WHERE id = :id", lambda: jobs.retry(job_id), id=job_id)
@@ -256,7 +256,7 @@ def retry_all(wanted: Filter) -> list[UUID]:
     return [dispatch.job_id for batch in jobs.retry_all(wanted) for dispatch in batch]
 
 
-def test_all_that_a_filter_means_are_cancelled_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_cancel_works_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "BATCH", 3)
     meant = [submit(tags=["a"]) for _ in range(7)]
     running, done = started(tags=["a"]), ended(Outcome.COMPLETED, tags=["a"])
@@ -269,7 +269,7 @@ def test_all_that_a_filter_means_are_cancelled_in_bounded_batches(monkeypatch: p
     assert {jobs.get(job_id).status for job_id in others} == {Status.PENDING}
 
 
-def test_a_status_in_the_filter_holds_when_the_batch_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_filter_is_checked_again_at_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waited when it was read, and runs when it is to be cancelled: then it isn't meant any more."""
     job_id = submit()
     moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(statuses=[Status.PENDING])), id=job_id)
@@ -277,19 +277,19 @@ def test_a_status_in_the_filter_holds_when_the_batch_is_written(monkeypatch: pyt
     assert jobs.get(job_id).cancel_requested_at is None
 
 
-def test_many_behind_a_start() -> None:
+def test_bulk_cancel_waits_for_a_start() -> None:
     job_id, other = submit(), submit()
     moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(type="TEST_JOB")), id=job_id)
     assert moved == {job_id: Status.PROCESSING, other: Status.CANCELLED}
 
 
-def test_deliveries_of_webhooks_are_meant_only_by_name() -> None:
+def test_bulk_actions_include_deliveries_only_by_type() -> None:
     delivery, job_id = submit(type="WEBHOOK"), submit()
     assert list(cancel_all(Filter(queue="default"))) == [job_id]
     assert list(cancel_all(Filter(type="WEBHOOK"))) == [delivery]
 
 
-def test_jobs_made_meanwhile_are_not_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_actions_skip_jobs_made_since(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that it ends, however fast jobs are posted."""
     monkeypatch.setattr(actions, "BATCH", 1)
     meant = {submit(), submit()}
@@ -300,7 +300,7 @@ def test_jobs_made_meanwhile_are_not_meant(monkeypatch: pytest.MonkeyPatch) -> N
     assert moved == meant
 
 
-def test_all_that_a_filter_means_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_retry_acts_on_filtered_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "BATCH", 2)
     failed = [ended(Outcome.FAILED) for _ in range(3)]
     cancelled, done, pending = submit(), ended(Outcome.COMPLETED), submit()
@@ -312,7 +312,7 @@ def test_all_that_a_filter_means_are_retried(monkeypatch: pytest.MonkeyPatch) ->
     assert jobs.get(pending).version == 0
 
 
-def test_many_retried_pass_by_unique_keys_that_are_taken() -> None:
+def test_bulk_retry_skips_taken_unique_keys() -> None:
     first, second, taken = (ended(Outcome.FAILED, unique_key=key) for key in ("a", "a", "b"))
     plain = ended(Outcome.FAILED)
     submit(unique_key="b")
@@ -320,13 +320,13 @@ def test_many_retried_pass_by_unique_keys_that_are_taken() -> None:
     assert {jobs.get(job_id).status for job_id in (second, taken)} == {Status.FAILED}
 
 
-def test_many_retried_pass_by_a_unique_key_that_is_taken_in_that_moment() -> None:
+def test_bulk_retry_skips_a_unique_key_taken_concurrently() -> None:
     raced, plain = ended(Outcome.FAILED, unique_key="k"), ended(Outcome.FAILED)
     assert behind_the_lock(TAKE_KEY, lambda: retry_all(Filter(type="TEST_JOB"))) == [plain]
     assert jobs.get(raced).status == Status.FAILED
 
 
-def test_a_batch_is_committed_before_the_next_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_action_commits_each_batch_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "BATCH", 1)
     first, second = submit(), submit()
     batches = jobs.cancel_all(Filter(queue="default"))

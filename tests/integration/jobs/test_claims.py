@@ -20,7 +20,7 @@ def ids(claimed: list[jobs.Dispatch]) -> list[UUID]:
     return [dispatch.job_id for dispatch in claimed]
 
 
-def test_a_fresh_job_is_dispatched_and_one_for_later_is_not() -> None:
+def test_due_job_is_claimed_and_a_later_one_is_not() -> None:
     submit()
     later = submit(delay=60)
     assert jobs.claim_due(10) == []
@@ -29,7 +29,7 @@ def test_a_fresh_job_is_dispatched_and_one_for_later_is_not() -> None:
     assert jobs.claim_due(10) == []
 
 
-def test_a_failed_attempt_is_to_be_dispatched_anew_at_its_time() -> None:
+def test_failed_attempt_is_claimed_again_when_due() -> None:
     start = started(retry_intervals=[30.0, 40.0])
     jobs.finish([outcome(start, Outcome.FAILED)])
     assert jobs.claim_due(10) == []
@@ -38,20 +38,20 @@ def test_a_failed_attempt_is_to_be_dispatched_anew_at_its_time() -> None:
     assert (dispatch.job_id, dispatch.retry_intervals) == (start.job_id, [40.0])
 
 
-def test_a_claim_that_was_taken_back_is_due_again() -> None:
+def test_undone_claim_is_due_again() -> None:
     job_id, running = submit(), started()
     jobs.release([job_id, running.job_id])
     assert ids(jobs.claim_due(10)) == [job_id]
 
 
-def test_the_longest_due_come_first_and_the_limit_holds() -> None:
+def test_longest_due_jobs_are_claimed_first_up_to_the_limit() -> None:
     waiting = [submit(delay=60) for _ in range(4)]
     for seconds, job_id in enumerate(waiting):
         sql("UPDATE jobs SET due_at = now() - :s * interval '1 s' WHERE id = :id", s=seconds, id=job_id)
     assert ids(jobs.claim_due(3)) == waiting[:0:-1]
 
 
-def test_claims_in_parallel_never_share_a_job() -> None:
+def test_parallel_claims_never_share_a_job() -> None:
     waiting = {submit(delay=60) for _ in range(200)}
     sql("UPDATE jobs SET due_at = now()")
     with ThreadPoolExecutor(8) as pool:
@@ -60,7 +60,7 @@ def test_claims_in_parallel_never_share_a_job() -> None:
     assert len(claimed) == len(set(claimed)) == len(waiting)
 
 
-def test_with_an_empty_queue_what_was_dispatched_a_while_ago_is_missing() -> None:
+def test_empty_queue_means_older_dispatched_jobs_are_missing() -> None:
     old, fresh, elsewhere = submit(), submit(), submit(queue="low")
     age(old, 20)
     age(elsewhere, 20)
@@ -69,7 +69,7 @@ def test_with_an_empty_queue_what_was_dispatched_a_while_ago_is_missing() -> Non
     assert jobs.get(fresh).status == "PENDING"
 
 
-def test_what_was_dispatched_well_before_the_head_of_the_queue_is_missing() -> None:
+def test_jobs_dispatched_well_before_the_head_are_missing() -> None:
     lost, on_its_way, head, behind = submit(), submit(), submit(), submit()
     for job_id, seconds in ((lost, 100), (on_its_way, 55), (head, 50), (behind, 40)):
         age(job_id, seconds)
@@ -77,13 +77,13 @@ def test_what_was_dispatched_well_before_the_head_of_the_queue_is_missing() -> N
 
 
 @pytest.mark.parametrize("what", ["unknown", "running"])
-def test_a_head_that_does_not_wait_says_nothing(what: str) -> None:
+def test_head_that_is_not_waiting_proves_nothing_missing(what: str) -> None:
     age(submit(), 100)
     head = uuid4() if what == "unknown" else started().job_id
     assert jobs.claim_missing("default", head, 15, 10) == []
 
 
-def test_what_runs_or_has_ended_is_never_missing() -> None:
+def test_running_and_finished_jobs_are_never_missing() -> None:
     running, done = started(), started()
     jobs.finish([outcome(done, Outcome.COMPLETED)])
     for start in (running, done):
@@ -91,7 +91,7 @@ def test_what_runs_or_has_ended_is_never_missing() -> None:
     assert jobs.claim_missing("default", None, 15, 10) == []
 
 
-def test_the_time_to_the_next() -> None:
+def test_seconds_to_the_next_due_job_are_returned() -> None:
     assert jobs.seconds_to_next() is None
     submit()
     assert jobs.seconds_to_next() is None
@@ -102,13 +102,13 @@ def test_the_time_to_the_next() -> None:
     assert jobs.seconds_to_next() == 0
 
 
-def test_a_job_cannot_be_started_from_a_claim_alone() -> None:
+def test_job_that_is_not_due_is_not_started() -> None:
     job_id = submit(delay=60)
     assert jobs.claim_due(10) == []
     assert jobs.start([job_id], "w", LEASE) == []
 
 
-def test_the_sweeps_reads_use_their_indexes() -> None:
+def test_sweep_queries_use_their_indexes() -> None:
     sql(
         "INSERT INTO jobs"
         " (id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at, dispatched_at)"

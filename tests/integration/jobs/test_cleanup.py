@@ -53,7 +53,7 @@ def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", ENDED)
-def test_what_ended_long_ago_goes_with_its_attempts(status: Status) -> None:
+def test_old_finished_jobs_are_deleted_with_their_attempts(status: Status) -> None:
     [old] = make(40, 31, status)
     sql("INSERT INTO attempts (job_id, fence, number, started_at, outcome) VALUES (:id, 1, 1, now(), 'failed')", id=old)
     assert [str(job_id) for job_id in jobs.prune(30 * DAY, 1000).job_ids] == [old]
@@ -61,20 +61,20 @@ def test_what_ended_long_ago_goes_with_its_attempts(status: Status) -> None:
     assert sql("SELECT * FROM attempts") == []
 
 
-def test_what_ended_since_stays_however_long_ago_it_was_made() -> None:
+def test_recently_finished_jobs_stay_however_old() -> None:
     young = make(40, 29) | make(1, 1) | {str(submit())}
     assert prune() == 0
     assert left() == young
 
 
 @pytest.mark.parametrize("status", sorted(set(Status) - set(ENDED)))
-def test_what_has_not_ended_stays_however_old(status: Status) -> None:
+def test_unfinished_jobs_stay_however_old(status: Status) -> None:
     unfinished = make(400, None, status) | make(399, 398, status)
     assert prune() == 0
     assert left() == unfinished
 
 
-def test_a_pass_deletes_no_more_than_its_limit() -> None:
+def test_pass_deletes_its_limit_at_most() -> None:
     make(40, 40, count=25)
     first = jobs.prune(30 * DAY, 10)
     second = jobs.prune(30 * DAY, 10, first.reached)
@@ -84,7 +84,7 @@ def test_a_pass_deletes_no_more_than_its_limit() -> None:
     assert left() == set()
 
 
-def test_a_pass_looks_no_further_than_ten_times_its_limit() -> None:
+def test_pass_reads_ten_times_its_limit_at_most() -> None:
     waiting = make(400, None, Status.SCHEDULED, count=150)
     make(40, 40, count=3)
     first = jobs.prune(30 * DAY, 10)
@@ -95,7 +95,7 @@ def test_a_pass_looks_no_further_than_ten_times_its_limit() -> None:
     assert left() == waiting
 
 
-def test_a_job_that_is_being_retried_by_hand_is_left_alone() -> None:
+def test_job_that_is_being_retried_is_skipped() -> None:
     [retried] = make(40, 40, Status.FAILED)
     with ThreadPoolExecutor(1) as pool, engine().begin() as connection:
         connection.execute(text("UPDATE jobs SET status = 'PENDING', finished_at = NULL"))
@@ -104,7 +104,7 @@ def test_a_job_that_is_being_retried_by_hand_is_left_alone() -> None:
     assert left() == {retried}
 
 
-def test_two_at_once_share_the_work() -> None:
+def test_concurrent_passes_share_the_work() -> None:
     make(40, 40, count=3000)
     young = make(40, 29, Status.FAILED, count=500)
     with ThreadPoolExecutor(4) as pool:
@@ -113,7 +113,7 @@ def test_two_at_once_share_the_work() -> None:
     assert left() == young
 
 
-def test_a_relay_prunes_and_lets_rq_forget() -> None:
+def test_relay_prunes_postgres_and_redis() -> None:
     [old] = make(40, 31)
     redis = rq_redis.connection()
     redis.hset(f"rq:job:{old}", "status", "queued")
@@ -126,7 +126,7 @@ def test_a_relay_prunes_and_lets_rq_forget() -> None:
     assert relay.sweep() is False
 
 
-def test_a_relay_looks_once_a_minute_and_goes_on_where_it_stopped() -> None:
+def test_relay_prunes_once_a_minute_and_continues_where_it_stopped() -> None:
     make(400, None, Status.SCHEDULED, count=150)
     make(40, 31)
     retention = rq_cleanup.Retention()
@@ -135,19 +135,19 @@ def test_a_relay_looks_once_a_minute_and_goes_on_where_it_stopped() -> None:
     assert [len(retention.step(10)) for _ in range(2)] == [1, 0]
 
 
-def test_a_backlog_is_worked_off_at_once() -> None:
+def test_backlog_is_pruned_without_pauses() -> None:
     make(40, 31, count=25)
     retention = rq_cleanup.Retention()
     assert [len(retention.step(10)) for _ in range(4)] == [10, 10, 5, 0]
 
 
-def test_zero_days_keep_for_ever(for_ever: None) -> None:
+def test_retention_of_zero_days_keeps_all_jobs(for_ever: None) -> None:
     old = make(4000, 4000)
     assert rq_cleanup.Retention().step(10) == []
     assert left() == old
 
 
-def test_ids_are_in_the_order_in_which_jobs_are_made() -> None:
+def test_ids_rise_in_order_of_creation() -> None:
     """What the walk over the primary key rests on."""
     [before], [after] = make(0.001), make(-0.001)
     assert before < str(submit()) < after

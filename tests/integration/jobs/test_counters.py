@@ -39,11 +39,11 @@ def finished(status: str) -> float:
     return value("jobs_finished_total", status=status, **SERIES)
 
 
-def test_everything_is_zero_at_first() -> None:
+def test_all_counters_start_at_zero() -> None:
     assert set(scrape().values()) == {0}
 
 
-def test_a_job_that_succeeds() -> None:
+def test_completed_job_is_counted() -> None:
     jobs.finish([outcome(started(), Outcome.COMPLETED)])
     assert value("jobs_accepted_total", **SERIES) == value("jobs_started_total", **SERIES) == 1
     assert finished("COMPLETED") == 1
@@ -51,7 +51,7 @@ def test_a_job_that_succeeds() -> None:
     assert value("jobs_retried_total", **SERIES) == value("jobs_recovered_total", **SERIES) == 0
 
 
-def test_a_job_over_a_retry_and_a_lost_worker() -> None:
+def test_retry_and_lost_attempt_are_counted() -> None:
     first = started(retry_intervals=[1.0, 1.0])
     jobs.finish([outcome(first, Outcome.FAILED)])
     make_due(first.job_id)
@@ -69,7 +69,7 @@ def test_a_job_over_a_retry_and_a_lost_worker() -> None:
     assert (finished("FAILED"), finished("COMPLETED")) == (1, 0)
 
 
-def test_jobs_that_end_or_return_by_other_ways() -> None:
+def test_other_outcomes_are_counted() -> None:
     cancelled, expired, snoozed = submit(), submit(expires_in=0.001), started()
     jobs.cancel(cancelled)
     jobs.retry(cancelled)
@@ -83,7 +83,7 @@ def test_jobs_that_end_or_return_by_other_ways() -> None:
     assert expired
 
 
-def test_a_taken_unique_key_is_not_accepted_and_a_rollback_counts_nothing() -> None:
+def test_taken_unique_key_and_rollback_are_not_counted() -> None:
     jobs.submit([new(unique_key="k"), new(unique_key="k")])
     with suppress(ZeroDivisionError), transaction() as connection:
         store(connection, [new()])
@@ -91,7 +91,7 @@ def test_a_taken_unique_key_is_not_accepted_and_a_rollback_counts_nothing() -> N
     assert value("jobs_accepted_total", **SERIES) == 1
 
 
-def test_durations_are_in_their_buckets() -> None:
+def test_durations_are_counted_in_buckets() -> None:
     job_id = submit()
     sql("UPDATE jobs SET due_at = now() - interval '7 s' WHERE id = :id", id=job_id)
     [start] = jobs.start([job_id], "worker", LEASE)
@@ -104,13 +104,13 @@ def test_durations_are_in_their_buckets() -> None:
         assert seconds <= value(f"job_{kind}_seconds_sum", **SERIES) < seconds + 1
 
 
-def test_labels_are_few() -> None:
+def test_number_of_labels_is_bounded() -> None:
     jobs.submit([new(type=f"GONE_{number}", queue=f"gone-{number}") for number in range(3)])
     assert value("jobs_accepted_total", type="other", queue="other") == 3
     assert value("queue_jobs", queue="other", status="PENDING") == 3
 
 
-def test_the_gauges() -> None:
+def test_gauges_show_queues_and_relay_lag() -> None:
     submit(delay=60)
     running, waiting = started(), submit()
     sql("UPDATE jobs SET due_at = now() - interval '90 s', dispatched_at = null WHERE id = :id", id=waiting)
@@ -173,7 +173,7 @@ def _accepted() -> list[Any]:
     return [row for row in jobs.read_counters() if row.event == "accepted"]
 
 
-def test_names_and_types_follow_the_conventions() -> None:
+def test_metric_names_and_types_follow_the_conventions() -> None:
     families = {one.name: one for one in text_string_to_metric_families(generate_latest(registry()).decode())}
     kinds = Counter(one.type for one in families.values())
     assert kinds == {"counter": 5, "histogram": 2, "gauge": 3}

@@ -34,7 +34,7 @@ WAITS_AS = {"snoozed": Status.SCHEDULED, "handed back": Status.PENDING}
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_job_that_has_started_does_not_expire(how: str) -> None:
+def test_started_job_does_not_expire(how: str) -> None:
     start = started(expires_in=60)
     jobs.finish([ENDS[how](start)])
     pass_expiry(start.job_id)
@@ -46,7 +46,7 @@ def test_a_job_that_has_started_does_not_expire(how: str) -> None:
     assert len(jobs.start([start.job_id], "w", LEASE)) == 1
 
 
-def test_a_job_whose_lease_lapsed_does_not_expire() -> None:
+def test_job_with_a_lapsed_lease_does_not_expire() -> None:
     start = started(expires_in=60)
     lapse(start.job_id)
     pass_expiry(start.job_id)
@@ -56,7 +56,7 @@ def test_a_job_whose_lease_lapsed_does_not_expire() -> None:
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_job_that_an_older_process_ended_does_not_expire(how: str) -> None:
+def test_job_finished_by_an_older_process_does_not_expire(how: str) -> None:
     start = started(expires_in=60)
     jobs.finish([ENDS[how](start)])
     sql("UPDATE jobs SET expires_at = now() - interval '1 s', due_at = now(), dispatched_at = now()")
@@ -69,7 +69,7 @@ def test_a_job_that_an_older_process_ended_does_not_expire(how: str) -> None:
     assert len(jobs.start([start.job_id], "w", LEASE)) == 1
 
 
-def test_a_withheld_job_stays_so_as_its_expiry_is_lifted() -> None:
+def test_withheld_job_stays_withheld_when_its_expiry_is_removed() -> None:
     start = started(expires_in=60)
     jobs.finish([outcome(start, Outcome.FAILED)])
     sql("UPDATE jobs SET expires_at = now(), due_at = now(), dispatched_at = 'infinity'")
@@ -86,7 +86,7 @@ def undone(start: StartedAttempt) -> Any:
 
 
 @pytest.mark.parametrize("give_back", [returned, undone])
-def test_an_attempt_that_was_only_taken_ahead_keeps_the_expiry(give_back: Callable[[StartedAttempt], Any]) -> None:
+def test_prefetched_attempt_keeps_the_expiry(give_back: Callable[[StartedAttempt], Any]) -> None:
     start = started(expires_in=60)
     before = jobs.get(start.job_id).expires_at
     pass_expiry(start.job_id)
@@ -101,13 +101,13 @@ def test_an_attempt_that_was_only_taken_ahead_keeps_the_expiry(give_back: Callab
     assert jobs.get(start.job_id).error == {"type": "Expired", "message": "not started before it expired", "attempt": 0}
 
 
-def test_an_ended_job_still_shows_its_expiry() -> None:
+def test_finished_job_still_shows_its_expiry() -> None:
     start = started(expires_in=60, retry_intervals=[])
     jobs.finish([outcome(start, Outcome.FAILED)])
     assert jobs.get(start.job_id).expires_at is not None
 
 
-def test_jobs_of_both_kinds_in_one_look() -> None:
+def test_one_pass_handles_expired_and_started_jobs() -> None:
     ran, late = started(expires_in=60), submit(expires_in=60)
     jobs.finish([outcome(ran, Outcome.FAILED)])
     sql("UPDATE jobs SET expires_at = now() - interval '1 s'")

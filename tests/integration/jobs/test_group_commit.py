@@ -35,7 +35,7 @@ def stored() -> set[UUID]:
     return {id_ for (id_,) in sql("SELECT id FROM jobs")}
 
 
-def test_jobs_that_come_together_share_a_commit() -> None:
+def test_concurrent_jobs_share_a_commit() -> None:
     with one_and_a_group(*[{"traceparent": f"trace {n}", "tags": [str(n)]} for n in range(5)]) as futures:
         pass
     ids = [future.result() for future in futures]
@@ -47,14 +47,14 @@ def test_jobs_that_come_together_share_a_commit() -> None:
     assert sum(row.number for row in jobs.read_counters() if row.event == "accepted") == 6
 
 
-def test_a_job_that_postgres_refuses_is_refused_alone() -> None:
+def test_job_refused_by_postgres_is_refused_alone() -> None:
     with one_and_a_group({}, {"payload": {"text": "\x00"}}, {}) as futures:
         pass
     assert isinstance(futures[2].exception(), DBAPIError)
     assert stored() == {futures[n].result() for n in (0, 1, 3)}
 
 
-def test_when_postgres_goes_away_in_the_middle_the_whole_group_hears_of_it() -> None:
+def test_outage_during_a_commit_fails_the_whole_group() -> None:
     with one_and_a_group({}, {}) as futures:
         sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         assert isinstance(futures[0].exception(15), StoreUnavailable)
@@ -65,7 +65,7 @@ def test_when_postgres_goes_away_in_the_middle_the_whole_group_hears_of_it() -> 
     assert submit() in stored()
 
 
-def test_who_waits_for_a_unique_key_holds_nobody_up() -> None:
+def test_job_waiting_for_a_unique_key_delays_no_other() -> None:
     """Somebody has inserted the key and not committed yet, so whoever wants it has to wait."""
     columns = "id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at, unique_key"
     values = "gen_random_uuid(), 'TEST_JOB', 'default', '{}', 'PENDING', 1, '{}', 1, now(), 'k'"
@@ -79,7 +79,7 @@ def test_who_waits_for_a_unique_key_holds_nobody_up() -> None:
         assert {plain, behind.result(15)} == stored()
 
 
-def test_a_unique_key_is_taken_by_one_of_many() -> None:
+def test_concurrent_jobs_with_one_unique_key_make_one() -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = {future.result() for future in [pool.submit(submit, unique_key="k") for _ in range(40)]}
         others = {future.result() for future in [pool.submit(submit) for _ in range(40)]}

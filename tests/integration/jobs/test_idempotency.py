@@ -30,26 +30,26 @@ def made() -> int:
     return int(count)
 
 
-def test_the_second_hears_what_the_first_was_told() -> None:
+def test_repeated_request_gets_the_stored_reply() -> None:
     first, second = submit(count=3), submit(count=3)
     assert (first.replayed, second.replayed) == (False, True)
     assert second.reply == first.reply == tell(first.submitted)
     assert (second.submitted, made()) == ([], 3)
 
 
-def test_another_request_is_refused() -> None:
+def test_different_request_with_the_key_is_refused() -> None:
     submit()
     with pytest.raises(KeyReused):
         submit(replace(KEY, fingerprint="other"))
     assert made() == 1
 
 
-def test_keys_of_others_are_theirs() -> None:
+def test_keys_are_separate_for_each_caller() -> None:
     ids = {submit(key).reply["ids"][0] for key in (KEY, replace(KEY, owner="else"), replace(KEY, key="else"))}
     assert len(ids) == made() == 3
 
 
-def test_while_the_first_is_under_way_the_second_is_turned_away() -> None:
+def test_second_request_is_refused_while_the_first_is_running() -> None:
     def under_way(submitted: Sequence[Submitted]) -> dict[str, Any]:
         with ThreadPoolExecutor(1) as pool, pytest.raises(KeyInProgress):
             pool.submit(submit).result()
@@ -60,7 +60,7 @@ def test_while_the_first_is_under_way_the_second_is_turned_away() -> None:
     assert made() == 1
 
 
-def test_what_was_not_stored_is_not_remembered() -> None:
+def test_failed_request_stores_no_reply() -> None:
     def fail(submitted: Sequence[Submitted]) -> dict[str, Any]:
         raise RuntimeError
 
@@ -70,7 +70,7 @@ def test_what_was_not_stored_is_not_remembered() -> None:
     assert not submit().replayed
 
 
-def test_fifty_at_once_make_one_job() -> None:
+def test_fifty_concurrent_requests_make_one_job() -> None:
     def one(_: int) -> str | None:
         try:
             return str(submit().reply["ids"][0])
@@ -82,7 +82,7 @@ def test_fifty_at_once_make_one_job() -> None:
     assert len(set(told) - {None}) == made() == 1
 
 
-def test_a_key_is_forgotten_after_a_day() -> None:
+def test_key_expires_after_a_day() -> None:
     submit()
     sql("UPDATE idempotency_keys SET created_at = now() - interval '23 h 59 min'")
     assert submit().replayed
@@ -100,7 +100,7 @@ def test_old_keys_are_pruned_in_bounded_batches() -> None:
     assert sql("SELECT key FROM idempotency_keys") == [("4",)]
 
 
-def test_a_key_that_is_being_used_again_is_not_pruned() -> None:
+def test_key_in_use_is_not_pruned() -> None:
     submit()
     sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")
     with ThreadPoolExecutor(1) as pool, transaction() as connection:

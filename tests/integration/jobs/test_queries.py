@@ -55,7 +55,7 @@ def some_of_each() -> list[Job]:
     return [jobs.get(job_id) for job_id, _ in reversed(made)]
 
 
-def test_each_filter_means_what_it_says() -> None:
+def test_every_filter_selects_its_jobs() -> None:
     made = some_of_each()
     middle, later = made[len(made) // 2].created_at, made[len(made) // 3].created_at
     asked: list[tuple[Filter, Callable[[Job], bool]]] = [
@@ -86,19 +86,19 @@ def test_each_filter_means_what_it_says() -> None:
         assert [job.id for job in walk(which, 200)] == expected, which
 
 
-def test_deliveries_are_listed_only_where_they_are_asked_for() -> None:
+def test_deliveries_are_listed_only_by_type() -> None:
     plain, delivery = submit(), submit(type="WEBHOOK")
     assert [job.id for job in walk(Filter(), 10)] == [plain]
     assert [job.id for job in walk(Filter(type="WEBHOOK"), 10)] == [delivery]
 
 
-def test_a_job_without_tags_is_kept_out_of_their_index() -> None:
+def test_job_without_tags_is_not_in_the_tag_index() -> None:
     job = jobs.get(submit())
     assert job.tags is None
     assert dump_job(job)["tags"] == []
 
 
-def test_pages_of_exactly_the_limit() -> None:
+def test_full_last_page_has_no_next() -> None:
     ids = [submit() for _ in range(4)]
     assert jobs.page(Filter(), 4).next is None
     first = jobs.page(Filter(), 3)
@@ -106,7 +106,7 @@ def test_pages_of_exactly_the_limit() -> None:
     assert jobs.page(Filter(), 3, ids[0]).jobs == []
 
 
-def test_jobs_that_come_and_go_move_no_others() -> None:
+def test_inserted_and_deleted_jobs_shift_no_page() -> None:
     ids = [submit() for _ in range(9)]
     first = jobs.page(Filter(), 3)
     submit()
@@ -131,7 +131,7 @@ def large(kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["random", "repeated", "escaped", "control"])
-def test_a_page_ends_with_the_job_that_fills_it(kind: str) -> None:
+def test_page_ends_with_the_job_that_fills_it(kind: str) -> None:
     ids = [submit(payload=large(kind)) for _ in range(20)]
     page = jobs.page(Filter(), 200)
     assert [job.id for job in page.jobs] == ids[: -len(page.jobs) - 1 : -1]
@@ -141,7 +141,7 @@ def test_a_page_ends_with_the_job_that_fills_it(kind: str) -> None:
     assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
 
 
-def test_results_and_messages_count_too() -> None:
+def test_results_and_messages_count_for_the_page_size() -> None:
     ids = [submit() for _ in range(20)]
     sql("UPDATE jobs SET result = to_jsonb(repeat('a', :size))", size=MAX_BYTES // 8)
     assert len(jobs.page(Filter(), 200).jobs) == 8
@@ -150,26 +150,26 @@ def test_results_and_messages_count_too() -> None:
     assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
 
 
-def test_a_page_that_the_last_job_fills_is_the_last() -> None:
+def test_page_filled_by_the_last_job_is_the_last() -> None:
     ids = [submit(payload=large("repeated")) for _ in range(8)]
     page = jobs.page(Filter(), 200)
     assert ([job.id for job in page.jobs], page.next) == (ids[::-1], None)
     assert jobs.page(Filter(), 7).next == ids[1]
 
 
-def test_a_job_larger_than_a_page_is_a_page() -> None:
+def test_job_larger_than_a_page_is_a_page_of_its_own() -> None:
     ids = [submit(payload={"random": os.urandom(MAX_BYTES // 2 + 1).hex()}) for _ in range(2)]
     assert [job.id for job in walk(Filter(), 200)] == ids[::-1]
     assert len(jobs.page(Filter(), 200).jobs) == 1
 
 
-def test_what_is_shown_of_a_job_is_what_counts() -> None:
+def test_page_size_counts_shown_fields_only() -> None:
     ids = [submit(payload=large("repeated")) for _ in range(20)]
     page = jobs.page(Filter(), 200, dump=lambda job: {"id": str(job.id)})
     assert page.texts == [f'{{"id":"{job_id}"}}' for job_id in ids[::-1]]
 
 
-def test_no_more_than_a_portion_is_in_memory_beyond_the_page() -> None:
+def test_at_most_one_portion_beyond_the_page_is_in_memory() -> None:
     for _ in range(200):
         submit(payload=large("repeated"))
     tracemalloc.start()
@@ -180,7 +180,7 @@ def test_no_more_than_a_portion_is_in_memory_beyond_the_page() -> None:
         tracemalloc.stop()
 
 
-def test_a_clock_that_is_off_hides_no_job() -> None:
+def test_wrong_clock_hides_no_job() -> None:
     """Ids are made by the clock of an API process, createdAt by that of Postgres."""
     job = jobs.get(submit())
     for skew in (-59, 59):
@@ -236,7 +236,7 @@ def fill() -> int:
     return int(sql("SELECT pg_relation_size('jobs') / 8192")[0][0])
 
 
-def test_what_a_page_costs() -> None:
+def test_page_reads_few_blocks() -> None:
     all_blocks = fill()
     assert all_blocks > 2500
     deep = jobs.page(Filter(created_before=YEAR_2026 + timedelta(seconds=500)), 1).next

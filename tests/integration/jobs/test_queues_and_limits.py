@@ -51,7 +51,7 @@ def in_rq() -> list[str]:
 # --- paused
 
 
-def test_a_paused_queue_starts_nothing_and_another_does() -> None:
+def test_paused_queue_starts_nothing_while_another_does() -> None:
     here, elsewhere = submit(), submit(queue="low")
     jobs.pause("default")
     assert [one.job_id for one in start(here, elsewhere)] == [elsewhere]
@@ -59,7 +59,7 @@ def test_a_paused_queue_starts_nothing_and_another_does() -> None:
     assert jobs.get(here).status == Status.PENDING
 
 
-def test_what_a_paused_queue_refused_is_looked_at_again_only_once_it_is_resumed() -> None:
+def test_job_refused_by_a_pause_is_claimed_again_only_after_resume() -> None:
     job_id = submit()
     jobs.pause("default")
     start(job_id)
@@ -74,7 +74,7 @@ def test_what_a_paused_queue_refused_is_looked_at_again_only_once_it_is_resumed(
     assert len(start(job_id)) == 1
 
 
-def test_what_a_paused_queue_takes_in_is_held_and_goes_in_the_order_of_its_time() -> None:
+def test_jobs_withheld_by_a_pause_are_dispatched_in_due_order() -> None:
     jobs.pause("default")
     relay = Relay()
     taken = [submit() for _ in range(3)]
@@ -90,7 +90,7 @@ def test_what_a_paused_queue_takes_in_is_held_and_goes_in_the_order_of_its_time(
     assert len(in_rq()) == 4
 
 
-def test_a_retry_and_a_delayed_job_that_come_due_in_a_paused_queue_wait_for_its_end() -> None:
+def test_due_jobs_of_a_paused_queue_wait_for_resume() -> None:
     failed, later = start(submit())[0], submit(delay=60)
     jobs.pause("default")
     jobs.finish([outcome(failed, Outcome.FAILED)])
@@ -103,7 +103,7 @@ def test_a_retry_and_a_delayed_job_that_come_due_in_a_paused_queue_wait_for_its_
     assert len(jobs.claim_resumed("default", 10)) == 2
 
 
-def test_what_redis_lost_of_a_paused_queue_is_found_when_it_is_resumed() -> None:
+def test_jobs_lost_during_a_pause_are_dispatched_after_resume() -> None:
     lost = submit()
     sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
     jobs.pause("default")
@@ -112,7 +112,7 @@ def test_what_redis_lost_of_a_paused_queue_is_found_when_it_is_resumed() -> None
     assert claimed_ids(jobs.claim_missing("default", None, 15, 10)) == [lost]
 
 
-def test_what_was_held_and_started_all_the_same_is_dispatched_for_its_next_turn() -> None:
+def test_started_withheld_job_is_dispatched_for_its_next_attempt() -> None:
     job_id = submit()
     jobs.pause("default")
     start(job_id)
@@ -123,7 +123,7 @@ def test_what_was_held_and_started_all_the_same_is_dispatched_for_its_next_turn(
     assert claimed_ids(jobs.claim_due(10)) == [job_id]
 
 
-def test_pausing_and_resuming_twice_is_as_once() -> None:
+def test_pause_and_resume_are_idempotent() -> None:
     jobs.pause("low")
     [(since,)] = sql("SELECT paused_at FROM queues")
     jobs.pause("low")
@@ -136,7 +136,7 @@ def test_pausing_and_resuming_twice_is_as_once() -> None:
 # --- what is in them
 
 
-def test_counts_and_ages() -> None:
+def test_queues_show_counts_and_ages() -> None:
     submit()
     submit(delay=60)
     end(start(submit())[0])
@@ -156,7 +156,7 @@ def test_counts_and_ages() -> None:
     assert (low.is_paused, set(low.counts.values()), low.oldest_waiting) == (False, {0}, None)
 
 
-def test_held_jobs_are_counted_once_and_age() -> None:
+def test_withheld_jobs_are_counted_once_and_have_an_age() -> None:
     job_id, keyed = submit(), submit(concurrency_key="k", concurrency_limit=1)
     jobs.pause("default")
     start(job_id, keyed)
@@ -166,12 +166,12 @@ def test_held_jobs_are_counted_once_and_age() -> None:
     assert queue.oldest_waiting == pytest.approx(5, abs=2)
 
 
-def test_a_job_that_is_not_due_has_no_age() -> None:
+def test_job_that_is_not_due_has_no_age() -> None:
     submit(delay=60)
     assert jobs.queue_states(["default"])[0].oldest_waiting is None
 
 
-def test_a_queue_that_is_no_longer_served_is_shown_while_it_holds_unfinished_jobs() -> None:
+def test_unserved_queue_is_shown_while_it_has_unfinished_jobs() -> None:
     job_id = submit(queue="old")
     assert [queue.name for queue in jobs.queue_states(HIGH)] == [*HIGH, "old"]
     end(start(job_id)[0])
@@ -198,14 +198,14 @@ def keyed(limit: int = 1, key: str = "k", **more: object) -> UUID:
     return submit(concurrency_key=key, concurrency_limit=limit, **more)
 
 
-def test_a_keyed_job_counts_as_dispatched_only_once_a_relay_let_it_go() -> None:
+def test_keyed_job_counts_as_dispatched_only_after_its_dispatch() -> None:
     first, second = keyed(), keyed()
     assert jobs.get(first).dispatched_at is None
     assert claimed_ids(jobs.claim_due(10)) == [first]
     assert held() == {second}
 
 
-def test_no_more_than_the_limit_start_and_the_rest_are_held() -> None:
+def test_jobs_beyond_the_limit_are_withheld() -> None:
     ids = [keyed(3) for _ in range(5)]
     begun = start(*ids)
     assert len(begun) == 3
@@ -214,18 +214,18 @@ def test_no_more_than_the_limit_start_and_the_rest_are_held() -> None:
     assert len(start(*ids)) == 1
 
 
-def test_keys_do_not_count_for_each_other() -> None:
+def test_concurrency_keys_are_independent() -> None:
     assert len(start(keyed(key="a"), keyed(key="b"), submit())) == 3
 
 
-def test_each_job_goes_by_its_own_limit() -> None:
+def test_each_job_follows_its_own_limit() -> None:
     one, three = [keyed(1), keyed(1)], [keyed(3) for _ in range(3)]
     begun = {start.job_id for start in start(*one, *three)}
     assert begun == set(three)
     assert start(*one) == []
 
 
-def test_a_place_that_became_free_goes_to_the_one_due_first_and_to_no_newcomer() -> None:
+def test_freed_slot_goes_to_the_job_due_first() -> None:
     first, second, third = keyed(), keyed(), keyed()
     jobs.claim_due(10)
     [begun] = start(first)
@@ -237,7 +237,7 @@ def test_a_place_that_became_free_goes_to_the_one_due_first_and_to_no_newcomer()
     assert held() == {third, newcomer}
 
 
-def test_a_retry_gives_its_place_away_while_it_waits() -> None:
+def test_waiting_retry_occupies_no_slot() -> None:
     first, second = keyed(), keyed()
     jobs.claim_due(10)
     [begun] = start(first)
@@ -249,7 +249,7 @@ def test_a_retry_gives_its_place_away_while_it_waits() -> None:
     assert held() == {first}
 
 
-def test_a_lost_attempt_gives_its_place_back() -> None:
+def test_lost_attempt_frees_its_slot() -> None:
     first, second = keyed(), keyed()
     Relay().dispatch_due()
     start(first)
@@ -259,7 +259,7 @@ def test_a_lost_attempt_gives_its_place_back() -> None:
     assert in_rq() == [str(first), str(second)]  # the first entry is of its first dispatch
 
 
-def test_one_on_its_way_in_a_paused_queue_takes_no_place() -> None:
+def test_dispatched_job_of_a_paused_queue_occupies_no_slot() -> None:
     stuck = keyed(queue="low")
     assert claimed_ids(jobs.claim_due(10)) == [stuck]
     jobs.pause("low")
@@ -267,7 +267,7 @@ def test_one_on_its_way_in_a_paused_queue_takes_no_place() -> None:
     assert claimed_ids(jobs.claim_due(10)) == [goes]
 
 
-def test_a_keyed_job_of_a_paused_queue_goes_when_it_is_resumed() -> None:
+def test_keyed_job_of_a_paused_queue_is_dispatched_after_resume() -> None:
     jobs.pause("default")
     job_id = keyed()
     relay = Relay()
@@ -279,7 +279,7 @@ def test_a_keyed_job_of_a_paused_queue_goes_when_it_is_resumed() -> None:
     assert in_rq() == [str(job_id)]
 
 
-def test_a_sweep_gets_past_keys_that_have_no_free_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_skips_keys_without_a_free_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("a", "b"):
         start(keyed(key=key))
     ids = [keyed(key=key) for key in ("a", "b", "c")]
@@ -292,7 +292,7 @@ def test_a_sweep_gets_past_keys_that_have_no_free_place(monkeypatch: pytest.Monk
     assert in_rq() == [str(ids[2])]
 
 
-def test_blocked_jobs_are_not_dispatched_again_and_again() -> None:
+def test_withheld_jobs_are_not_dispatched_repeatedly() -> None:
     ids = [keyed() for _ in range(50)]
     relay = Relay()
     for _ in range(3):
@@ -302,7 +302,7 @@ def test_blocked_jobs_are_not_dispatched_again_and_again() -> None:
     assert jobs.seconds_to_next() is None
 
 
-def test_ten_threads_never_run_more_than_the_limit() -> None:
+def test_ten_threads_never_exceed_the_limit() -> None:
     limit, ids = 3, [keyed(3) for _ in range(200)]
     give_up = time.monotonic() + 60
     guard = threading.Lock()
@@ -329,14 +329,14 @@ def test_ten_threads_never_run_more_than_the_limit() -> None:
     assert most <= limit
 
 
-def test_twenty_starts_at_once_fill_the_places_exactly() -> None:
+def test_twenty_concurrent_starts_fill_the_slots_exactly() -> None:
     ids = [keyed(7) for _ in range(20)]
     todo = iter(ids)
     assert sum(len(begun) for begun in in_parallel(20, lambda: start(next(todo)))) == 7
     assert sql("SELECT count(*) FROM jobs WHERE status = 'PROCESSING'") == [(7,)]
 
 
-def test_keys_are_locked_in_one_order_whatever_order_they_come_in() -> None:
+def test_keys_are_locked_in_one_order() -> None:
     keys = [f"k{n}" for n in range(500)]
     orders = iter([keys, keys[::-1]] * 5)
 
@@ -347,7 +347,7 @@ def test_keys_are_locked_in_one_order_whatever_order_they_come_in() -> None:
     in_parallel(10, lock)  # else one of them is a deadlock's victim
 
 
-def test_start_behind_another_start_of_the_same_key() -> None:
+def test_start_waits_for_another_start_of_its_key() -> None:
     """The other one has the key's lock, and its job running once it lets go."""
     first, second = keyed(), keyed()
     with engine().begin() as other, ThreadPoolExecutor(1) as pool:
@@ -360,7 +360,7 @@ def test_start_behind_another_start_of_the_same_key() -> None:
     assert held() == {second}
 
 
-def test_a_start_that_waited_for_its_key_begins_only_then() -> None:
+def test_start_that_waited_for_its_key_has_a_later_start_time() -> None:
     second = keyed()
     with engine().begin() as other, ThreadPoolExecutor(1) as pool:
         admission.lock(other, ["k"])

@@ -73,7 +73,7 @@ def outcomes(job_id: UUID) -> list[str]:
     return [attempt.outcome for attempt in jobs.history(job_id)[1]]
 
 
-def test_finish_behind_recover() -> None:
+def test_finish_after_recover_changes_nothing() -> None:
     start = lapsed()
     with end_held() as line:
         recovered = line.add(lambda: jobs.recover_lapsed(10, 0))
@@ -82,7 +82,7 @@ def test_finish_behind_recover() -> None:
     assert (jobs.get(start.job_id).status, outcomes(start.job_id)) == (Status.RETRYING, ["lost"])
 
 
-def test_recover_while_finish_holds_the_row() -> None:
+def test_recover_skips_a_row_locked_by_finish() -> None:
     start = lapsed()
     with end_held() as line:
         finished = line.add(lambda: jobs.finish([outcome(start, Outcome.FAILED)]))
@@ -92,7 +92,7 @@ def test_recover_while_finish_holds_the_row() -> None:
     assert (jobs.get(start.job_id).status, outcomes(start.job_id)) == (Status.RETRYING, ["failed"])
 
 
-def test_renew_behind_recover() -> None:
+def test_renew_after_recover_reports_a_lost_lease() -> None:
     start = lapsed()
     with end_held() as line:
         recovered = line.add(lambda: jobs.recover_lapsed(10, 0))
@@ -101,7 +101,7 @@ def test_renew_behind_recover() -> None:
     assert jobs.get(start.job_id).lease_expires_at is None
 
 
-def test_recover_while_renew_holds_the_row() -> None:
+def test_recover_skips_a_row_locked_by_renew() -> None:
     start = lapsed()
     with row_held(start.job_id) as line:
         renewed = line.add(lambda: jobs.renew([start], LEASE))
@@ -111,7 +111,7 @@ def test_recover_while_renew_holds_the_row() -> None:
     assert jobs.get(start.job_id).status == Status.PROCESSING
 
 
-def test_two_recoveries() -> None:
+def test_concurrent_recoveries_recover_once() -> None:
     start = lapsed()
     with end_held() as line:
         first = line.add(lambda: jobs.recover_lapsed(10, 0))
@@ -120,7 +120,7 @@ def test_two_recoveries() -> None:
     assert outcomes(start.job_id) == ["lost"]
 
 
-def test_two_finishes_of_one_attempt() -> None:
+def test_concurrent_finishes_of_one_attempt_store_one() -> None:
     start = started()
     with row_held(start.job_id) as line:
         both = [
@@ -130,7 +130,7 @@ def test_two_finishes_of_one_attempt() -> None:
     assert sorted(len(one.result()) for one in both) == [0, 1]
 
 
-def test_two_starts() -> None:
+def test_concurrent_starts_start_once() -> None:
     job_id = submit()
     with row_held(job_id) as line:
         both = [line.add(lambda: jobs.start([job_id], "w", LEASE)) for _ in range(2)]
@@ -139,7 +139,7 @@ def test_two_starts() -> None:
     assert (job.attempts, job.fence) == (1, 1)
 
 
-def test_start_behind_expire() -> None:
+def test_either_start_or_expire_wins() -> None:
     job_id = submit(expires_in=60)
     sql("UPDATE jobs SET expires_at = now() + interval '0.2 s' WHERE id = :id", id=job_id)
     with row_held(job_id) as line:
@@ -150,7 +150,7 @@ def test_start_behind_expire() -> None:
     assert jobs.get(job_id).status in (Status.PROCESSING, Status.FAILED)
 
 
-def test_claims_pass_by_what_another_claims() -> None:
+def test_claim_skips_rows_of_another_claim() -> None:
     first, second = submit(delay=60), submit(delay=60)
     sql("UPDATE jobs SET due_at = now()")
     with row_held(first):
@@ -158,7 +158,7 @@ def test_claims_pass_by_what_another_claims() -> None:
     assert [one.job_id for one in jobs.claim_due(10)] == [first]
 
 
-def test_a_claim_behind_nothing_that_has_started() -> None:
+def test_claim_skips_a_job_that_is_being_started() -> None:
     """A relay that looked before the start doesn't claim after it."""
     job_id = submit(delay=60)
     sql("UPDATE jobs SET due_at = now() WHERE id = :id", id=job_id)
@@ -169,7 +169,7 @@ def test_a_claim_behind_nothing_that_has_started() -> None:
     assert jobs.claim_due(10) == []
 
 
-def test_release_behind_a_start_leaves_it_alone() -> None:
+def test_release_after_a_start_changes_nothing() -> None:
     job_id = submit()
     with row_held(job_id) as line:
         begun = line.add(lambda: jobs.start([job_id], "w", LEASE))

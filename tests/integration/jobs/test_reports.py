@@ -26,7 +26,7 @@ def numbers(*spans: tuple[int, int]) -> list[str]:
     return [str(n) for first, last in spans for n in range(first, last + 1)]
 
 
-def test_progress_of_many_attempts_is_stored_at_once() -> None:
+def test_progress_of_many_attempts_is_stored_by_one_statement() -> None:
     starts = [started() for _ in range(3)]
     stored = jobs.report([(start, {"percent": 10.0 * n, "message": None}) for n, start in enumerate(starts)])
     assert stored == {(start.job_id, start.fence) for start in starts}
@@ -35,7 +35,7 @@ def test_progress_of_many_attempts_is_stored_at_once() -> None:
     assert [job.version for job in found] == [2] * 3
 
 
-def test_only_an_attempt_that_holds_its_job_is_heard() -> None:
+def test_report_without_its_lease_is_ignored() -> None:
     start = started()
     stale = start._replace(fence=start.fence - 1)
     gone = start._replace(job_id=uuid4())
@@ -49,7 +49,7 @@ def test_only_an_attempt_that_holds_its_job_is_heard() -> None:
     assert sql("SELECT count(*) FROM attempt_lines") == [(0,)]
 
 
-def test_a_row_that_is_locked_is_passed_over() -> None:
+def test_locked_row_is_skipped() -> None:
     from sqlalchemy import text
 
     from jobsvc.db.engine import transaction
@@ -63,7 +63,7 @@ def test_a_row_that_is_locked_is_passed_over() -> None:
         assert jobs.append_lines(both) == {(free.job_id, free.fence)}
 
 
-def test_portions_that_overlap_are_shown_once() -> None:
+def test_overlapping_portions_are_shown_once() -> None:
     start = started()
     assert append(start, 1, 3)
     assert append(start, 1, 3)  # the answer to the first statement was lost
@@ -84,7 +84,7 @@ def test_superfluous_portions_are_deleted() -> None:
     assert shown(start) == ["501 earlier lines dropped", *numbers((502, 1500))]
 
 
-def test_what_follows_a_gap_is_shown_with_the_number_that_is_missing() -> None:
+def test_lines_after_a_gap_are_shown_with_the_missing_count() -> None:
     start = started()
     append(start, 1, 2)
     append(start, 5, 6)
@@ -93,7 +93,7 @@ def test_what_follows_a_gap_is_shown_with_the_number_that_is_missing() -> None:
     assert told == [(1, "1"), (2, "2"), (4, "2 earlier lines dropped"), (5, "5"), (6, "6")]
 
 
-def test_lines_after_a_position_go_on_over_attempts_and_pages() -> None:
+def test_lines_after_a_position_span_attempts_and_pages() -> None:
     start = started()
     append(start, 1, 2)
     for number in range(3, 65):
@@ -115,7 +115,7 @@ def test_lines_after_a_position_go_on_over_attempts_and_pages() -> None:
     assert jobs.last_line(start.job_id, 99) is None
 
 
-def test_the_latest_lines_of_many_jobs() -> None:
+def test_latest_lines_of_many_jobs_are_read() -> None:
     one, other, silent = started(), started(), started()
     append(one, 1, 2)
     append(one, 3, 4)
@@ -139,7 +139,7 @@ def make_attempts(count: int, size: int) -> StartedAttempt:
     return start
 
 
-def test_the_newest_thousand_attempts_are_read() -> None:
+def test_newest_thousand_attempts_are_read() -> None:
     start = make_attempts(1200, 1)
     attempts = dump_attempts(*jobs.history(start.job_id))
     assert [one["number"] for one in attempts[:-1]] == list(range(202, 1201))
@@ -147,7 +147,7 @@ def test_the_newest_thousand_attempts_are_read() -> None:
     assert len(attempts) == 1000
 
 
-def test_attempts_that_are_no_longer_shown_are_deleted_now_and_then() -> None:
+def test_hidden_attempts_are_deleted_from_time_to_time() -> None:
     start = make_attempts(1199, 1)
     sql("INSERT INTO attempt_lines SELECT :id, n, 1, n, '[]' FROM generate_series(1, 1199) n", id=start.job_id)
     jobs.finish([outcome(start._replace(fence=1200), Outcome.SNOOZED, delay=0)])
@@ -159,7 +159,7 @@ def test_attempts_that_are_no_longer_shown_are_deleted_now_and_then() -> None:
     assert sql("SELECT min(fence), count(*) FROM attempts") == [(201, 1001)]
 
 
-def test_no_older_attempt_is_read_once_their_text_is_full() -> None:
+def test_older_attempts_are_not_read_beyond_the_text_limit() -> None:
     start = make_attempts(200, 100_000)
     found = jobs.history(start.job_id)[1]
     assert found[-1].fence == 200
@@ -167,7 +167,7 @@ def test_no_older_attempt_is_read_once_their_text_is_full() -> None:
     assert sum(len(one.traceback or "") for one in found[1:]) < queries.MAX_BYTES
 
 
-def test_one_attempt_is_read_however_large() -> None:
+def test_single_attempt_is_read_however_large() -> None:
     start = make_attempts(3, 9 * 1024 * 1024)
     assert [one.fence for one in jobs.history(start.job_id)[1]] == [3]
 
@@ -182,7 +182,7 @@ def test_lines_count_as_text_of_their_attempt() -> None:
     assert job.fence == 4
 
 
-def test_lines_go_with_their_job() -> None:
+def test_lines_are_deleted_with_their_job() -> None:
     job_id = submit()
     [start] = jobs.start([job_id], "worker", LEASE)
     append(start, 1, 1)

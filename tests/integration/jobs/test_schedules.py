@@ -34,7 +34,7 @@ def jobs_of(name: str = "nightly") -> list[Any]:
     return [row.id for row in sql("SELECT id FROM jobs WHERE :name = ANY(tags) ORDER BY id", name=name)]
 
 
-def test_the_first_one_is_new_and_goes_on_from_now() -> None:
+def test_new_schedule_starts_from_now() -> None:
     assert put() is True
     assert put(cron="30 3 * * *") is False
     assert schedules.get("nightly").cron == "30 3 * * *"
@@ -43,7 +43,7 @@ def test_the_first_one_is_new_and_goes_on_from_now() -> None:
     assert schedules.tick(10) == []
 
 
-def test_a_tick_makes_its_job_and_moves_on() -> None:
+def test_tick_makes_its_job_and_sets_the_next_time() -> None:
     put()
     make_due()
     [dispatch] = schedules.tick(10)
@@ -55,7 +55,7 @@ def test_a_tick_makes_its_job_and_moves_on() -> None:
     assert schedules.tick(10) == []
 
 
-def test_ticks_that_were_missed_make_one_job() -> None:
+def test_missed_ticks_make_one_job() -> None:
     put(cron="* * * * *")
     make_due(missed="3 days")
     assert len(schedules.tick(10)) == 1
@@ -64,7 +64,7 @@ def test_ticks_that_were_missed_make_one_job() -> None:
     assert len(jobs_of()) == 1
 
 
-def test_no_more_than_the_limit_at_once_the_longest_due_first() -> None:
+def test_longest_due_schedules_tick_first_up_to_the_limit() -> None:
     for number in range(5):
         put(f"s{number}")
         make_due(f"s{number}", f"{number + 1} minutes")
@@ -74,7 +74,7 @@ def test_no_more_than_the_limit_at_once_the_longest_due_first() -> None:
     assert len(schedules.tick(10)) == 3
 
 
-def test_one_job_a_tick_with_many_at_it_at_once() -> None:
+def test_concurrent_ticks_make_one_job() -> None:
     names = [f"s{number}" for number in range(20)]
     for name in names:
         put(name, cron="* * * * *")
@@ -94,7 +94,7 @@ def test_one_job_a_tick_with_many_at_it_at_once() -> None:
     assert {name: len(jobs_of(name)) for name in names} == dict.fromkeys(names, rounds)
 
 
-def test_one_that_somebody_has_at_hand_holds_nobody_up() -> None:
+def test_locked_schedule_delays_no_other() -> None:
     for name in ("held", "free"):
         put(name)
         make_due(name)
@@ -106,7 +106,7 @@ def test_one_that_somebody_has_at_hand_holds_nobody_up() -> None:
     assert jobs_of("held")
 
 
-def test_a_tick_rolled_back_is_made_again() -> None:
+def test_rolled_back_tick_is_made_again() -> None:
     put()
     make_due()
     sql("ALTER TABLE schedules ADD CONSTRAINT stop CHECK (last_job_id IS NULL)")
@@ -120,7 +120,7 @@ def test_a_tick_rolled_back_is_made_again() -> None:
     assert len(jobs_of()) == 1
 
 
-def test_a_paused_one_makes_none_and_goes_on_from_now() -> None:
+def test_paused_schedule_makes_no_job_and_resumes_from_now() -> None:
     put(cron="* * * * *")
     make_due()
     put(cron="* * * * *", enabled=False)
@@ -133,7 +133,7 @@ def test_a_paused_one_makes_none_and_goes_on_from_now() -> None:
     assert 0 < (schedules.seconds_to_next() or 0) <= 60
 
 
-def test_put_again_as_it_was_a_due_tick_is_still_made() -> None:
+def test_unchanged_put_keeps_a_due_tick() -> None:
     put()
     make_due()
     put(new_job=new(tags=["nightly", "newer"]))
@@ -142,14 +142,14 @@ def test_put_again_as_it_was_a_due_tick_is_still_made() -> None:
 
 
 @pytest.mark.parametrize("change", [{"cron": "1 3 * * *"}, {"timezone": "UTC"}])
-def test_put_with_other_times_it_goes_on_from_now(change: dict[str, str]) -> None:
+def test_put_with_other_times_starts_from_now(change: dict[str, str]) -> None:
     put()
     make_due()
     put(**change)
     assert schedules.tick(10) == []
 
 
-def test_a_unique_key_that_is_taken_makes_no_second_job() -> None:
+def test_taken_unique_key_makes_no_second_job() -> None:
     put(new_job=new(tags=["nightly"], unique_key="one"))
     make_due()
     [first] = schedules.tick(10)
@@ -160,7 +160,7 @@ def test_a_unique_key_that_is_taken_makes_no_second_job() -> None:
     assert schedules.run("nightly").job_id == first.job_id
 
 
-def test_run_by_hand_leaves_the_ticks_alone() -> None:
+def test_manual_run_does_not_move_the_ticks() -> None:
     put(enabled=False)
     job = schedules.run("nightly")
     assert jobs_of() == [job.job_id]
@@ -173,7 +173,7 @@ def test_run_by_hand_leaves_the_ticks_alone() -> None:
     assert schedules.get("nightly").next_run_at == before
 
 
-def test_one_that_cannot_tick_holds_no_other_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_schedule_delays_no_other(caplog: pytest.LogCaptureFixture) -> None:
     for name in ("zone", "job", "fine"):
         put(name)
         make_due(name)

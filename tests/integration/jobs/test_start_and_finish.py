@@ -19,14 +19,14 @@ from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sq
 from tests.support.service import eventually
 
 
-def test_one_statement_stores_many_in_order() -> None:
+def test_one_statement_stores_jobs_in_order() -> None:
     asked = [new(payload={"n": n}) for n in range(500)]
     stored = jobs.submit(asked)
     assert [jobs.get(job.job_id).payload["n"] for job in stored[::100]] == [0, 100, 200, 300, 400]
     assert sorted(stored, key=lambda job: job.job_id) == stored  # ids grow with time
 
 
-def test_a_job_that_is_due_and_one_that_is_not() -> None:
+def test_only_due_jobs_are_dispatched_at_once() -> None:
     now, later, at = submit(), submit(delay=60), submit(run_at=datetime.now(UTC) + timedelta(hours=1))
     assert jobs.get(now).status == Status.PENDING
     assert jobs.get(now).dispatched_at == jobs.get(now).due_at
@@ -37,14 +37,14 @@ def test_a_job_that_is_due_and_one_that_is_not() -> None:
     assert jobs.start([later, at], "w", LEASE) == []
 
 
-def test_a_run_at_in_the_past_counts_as_dispatched() -> None:
+def test_run_at_in_the_past_counts_as_due() -> None:
     job = jobs.get(submit(run_at=datetime(2020, 1, 1, tzinfo=UTC)))
     assert job.status == Status.PENDING
     assert job.dispatched_at is not None
     assert job.dispatched_at >= job.due_at
 
 
-def test_unknown_jobs() -> None:
+def test_unknown_jobs_are_not_found() -> None:
     with pytest.raises(JobNotFound):
         jobs.get(uuid4())
     with pytest.raises(JobNotFound):
@@ -79,7 +79,7 @@ def test_finish_takes_a_list_of_all_kinds() -> None:
     assert (snoozed.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(9, abs=2)
 
 
-def test_each_failure_waits_its_own_interval_and_the_last_one_ends_it() -> None:
+def test_failures_wait_their_intervals_and_the_last_is_final() -> None:
     job_id = submit(retry_intervals=[10.0, 20.0])
     waits, left = [], []
     for _ in range(3):
@@ -96,13 +96,13 @@ def test_each_failure_waits_its_own_interval_and_the_last_one_ends_it() -> None:
     assert job.finished_at is not None
 
 
-def test_a_delay_stands_in_for_the_interval() -> None:
+def test_explicit_delay_replaces_the_interval() -> None:
     start = started()
     [verdict] = jobs.finish([outcome(start, Outcome.FAILED, delay=100)])
     assert (verdict.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=2)
 
 
-def test_a_success_keeps_the_last_error() -> None:
+def test_success_keeps_the_last_error() -> None:
     start = started()
     jobs.finish([outcome(start, Outcome.FAILED)])
     make_due(start.job_id)
@@ -111,14 +111,14 @@ def test_a_success_keeps_the_last_error() -> None:
     assert jobs.get(start.job_id).error == {"type": "ValueError", "message": "no", "attempt": 1}
 
 
-def test_a_retry_does_not_start_before_its_time() -> None:
+def test_retry_does_not_start_before_its_time() -> None:
     start = started()
     jobs.finish([outcome(start, Outcome.FAILED)])
     assert jobs.start([start.job_id], "w", LEASE) == []
 
 
 @pytest.mark.parametrize("ending", list(Outcome))
-def test_a_late_outcome_changes_nothing(ending: Outcome) -> None:
+def test_late_result_changes_nothing(ending: Outcome) -> None:
     """The worker was frozen, the job taken over: what it brings now is not stored."""
     old = started(retry_intervals=[0.0])
     lapse(old.job_id)
@@ -136,14 +136,14 @@ def test_a_late_outcome_changes_nothing(ending: Outcome) -> None:
     assert [v.status for v in jobs.finish([outcome(new_start, Outcome.COMPLETED)])] == [Status.COMPLETED]
 
 
-def test_an_outcome_counts_once() -> None:
+def test_repeated_result_counts_once() -> None:
     start = started()
     assert jobs.finish([outcome(start, Outcome.COMPLETED, result=1)])
     assert jobs.finish([outcome(start, Outcome.COMPLETED, result=2)]) == []
     assert jobs.get(start.job_id).result == 1
 
 
-def test_a_lease_is_renewed_and_only_a_lapsed_one_is_taken() -> None:
+def test_only_lapsed_leases_are_recovered() -> None:
     start, lapsed = started(), started()
     lapse(lapsed.job_id)
     assert jobs.renew([start], 60) == {start.job_id}
@@ -153,7 +153,7 @@ def test_a_lease_is_renewed_and_only_a_lapsed_one_is_taken() -> None:
     assert (job.status, attempt.outcome, attempt.error_type) == (Status.RETRYING, Outcome.LOST, "WorkerLost")
 
 
-def test_no_lease_counts_as_lapsed_before_it_could_be_renewed() -> None:
+def test_leases_are_spared_right_after_an_outage() -> None:
     """Postgres was away; until it has been up for a lease's time, nobody had the chance."""
     start = started()
     lapse(start.job_id)
@@ -162,7 +162,7 @@ def test_no_lease_counts_as_lapsed_before_it_could_be_renewed() -> None:
     assert jobs.recover_lapsed(10, 0) == 1
 
 
-def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
+def test_lost_last_attempt_fails_the_job() -> None:
     start = started(retry_intervals=[])
     lapse(start.job_id)
     jobs.recover_lapsed(10, 0)
@@ -172,7 +172,7 @@ def test_a_loss_on_the_last_attempt_fails_the_job() -> None:
     assert job.error["type"] == "WorkerLost"
 
 
-def test_expiry() -> None:
+def test_unstarted_job_expires_on_time() -> None:
     late, in_time, running = submit(expires_in=0.001), submit(expires_in=60), started(expires_in=60)
     sql("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id", id=running.job_id)
     sql("SELECT pg_sleep(0.01)")
@@ -184,7 +184,7 @@ def test_expiry() -> None:
 
 
 @pytest.mark.parametrize("duty", [jobs.expire, lambda limit: jobs.recover_lapsed(limit, 0)])
-def test_duties_are_bounded(duty: Callable[[int], int]) -> None:
+def test_sweeps_are_bounded(duty: Callable[[int], int]) -> None:
     begun = [started(expires_in=60) for _ in range(3)]
     waiting = [submit(expires_in=60) for _ in range(3)]
     for job_id in [*waiting, *(start.job_id for start in begun)]:
@@ -203,13 +203,13 @@ def in_parallel(count: int, act: Callable[[], Any]) -> list[Any]:
         return [future.result() for future in [pool.submit(run) for _ in range(count)]]
 
 
-def test_fifteen_starts_at_once_make_one() -> None:
+def test_fifteen_concurrent_starts_make_one() -> None:
     job_id = submit()
     assert sum(len(begun) for begun in in_parallel(15, lambda: jobs.start([job_id], "w", LEASE))) == 1
     assert jobs.get(job_id).attempts == 1
 
 
-def test_fifteen_sweeps_at_once_recover_each_once() -> None:
+def test_fifteen_concurrent_sweeps_recover_each_job_once() -> None:
     begun = [started() for _ in range(20)]
     for start in begun:
         lapse(start.job_id)
@@ -234,19 +234,19 @@ def behind_the_lock(first: str, then: Callable[[], Any], **parameters: Any) -> A
 TAKE = "UPDATE jobs SET status = 'PROCESSING', fence = fence + 1, attempts = attempts + 1 WHERE id = :id"
 
 
-def test_start_behind_another_start() -> None:
+def test_second_start_waits_for_the_first_and_is_refused() -> None:
     job_id = submit()
     assert behind_the_lock(TAKE, lambda: jobs.start([job_id], "w", LEASE), id=job_id) == []
 
 
-def test_finish_behind_a_take_over() -> None:
+def test_finish_after_a_recovery_changes_nothing() -> None:
     start = started()
     take_over = "UPDATE jobs SET fence = fence + 1, worker = 'other' WHERE id = :id"
     assert behind_the_lock(take_over, lambda: jobs.finish([outcome(start, Outcome.COMPLETED)]), id=start.job_id) == []
     assert jobs.get(start.job_id).status == Status.PROCESSING
 
 
-def test_recover_passes_by_a_row_that_is_being_finished() -> None:
+def test_recover_skips_a_row_that_is_being_finished() -> None:
     """The other direction: the finish holds the row, so the sweep does not wait, and does not take it."""
     start = started()
     lapse(start.job_id)
@@ -257,13 +257,13 @@ def test_recover_passes_by_a_row_that_is_being_finished() -> None:
     assert jobs.get(start.job_id).status == Status.COMPLETED
 
 
-def test_renew_behind_a_recover() -> None:
+def test_renew_after_a_recovery_reports_a_lost_lease() -> None:
     start = started()
     lose = "UPDATE jobs SET status = 'RETRYING', lease_expires_at = NULL WHERE id = :id"
     assert behind_the_lock(lose, lambda: jobs.renew([start], LEASE), id=start.job_id) == set()
 
 
-def test_expire_behind_a_start() -> None:
+def test_expire_skips_a_row_that_is_being_started() -> None:
     job_id = submit(expires_in=60)
     sql("UPDATE jobs SET expires_at = now() WHERE id = :id", id=job_id)
     with engine().begin() as holder:
@@ -273,7 +273,7 @@ def test_expire_behind_a_start() -> None:
     assert jobs.get(job_id).status == Status.PROCESSING
 
 
-def test_a_unique_key_is_held_while_its_job_is_unfinished() -> None:
+def test_unique_key_is_taken_while_its_job_is_unfinished() -> None:
     [first] = jobs.submit([new(unique_key="k")])
     [same, other_type, other_key] = jobs.submit(
         [new(unique_key="k"), new(unique_key="k", type="OTHER"), new(unique_key="l")]
@@ -286,7 +286,7 @@ def test_a_unique_key_is_held_while_its_job_is_unfinished() -> None:
     assert jobs.submit([new(unique_key="k")])[0].job_id != first.job_id
 
 
-def test_a_unique_key_twice_in_one_batch_makes_one_job() -> None:
+def test_repeated_unique_key_in_a_batch_makes_one_job() -> None:
     [a, plain, b] = jobs.submit([new(unique_key="k"), new(), new(unique_key="k")])
     assert a.job_id == b.job_id
     assert b.dispatch is None
@@ -294,7 +294,7 @@ def test_a_unique_key_twice_in_one_batch_makes_one_job() -> None:
     assert sql("SELECT count(*) FROM jobs") == [(2,)]
 
 
-def test_batches_with_the_same_unique_keys_do_not_wait_for_each_other() -> None:
+def test_batches_with_the_same_unique_keys_do_not_deadlock() -> None:
     """One waits for the other's first key, while it holds none that the other wants yet."""
     with ThreadPoolExecutor(1) as pool, transaction() as holder:
         first = store(holder, [new(unique_key="a")])
@@ -305,7 +305,7 @@ def test_batches_with_the_same_unique_keys_do_not_wait_for_each_other() -> None:
         assert [one.job_id for one in answer.result()] == [one.job_id for one in reversed(first)]
 
 
-def test_fifty_at_once_with_one_unique_key_make_one_job() -> None:
+def test_fifty_concurrent_submissions_with_one_unique_key_make_one_job() -> None:
     with ThreadPoolExecutor(10) as pool:
         made = list(pool.map(lambda _: jobs.submit([new(unique_key="k")])[0], range(50)))
     assert len({one.job_id for one in made}) == 1

@@ -25,14 +25,14 @@ def ids(found: list[Any]) -> list[UUID]:
     return [one.id for one in found]
 
 
-def test_the_latest_are_the_newest_those_that_run_and_those_followed() -> None:
+def test_latest_jobs_are_new_running_or_followed() -> None:
     followed, _, runs, *newest = submit(), submit(), started().job_id, submit(), submit()
     submit(type="WEBHOOK")
     assert ids(jobs.latest(2)) == [*reversed(newest), runs]
     assert ids(jobs.latest(2, [followed, runs])) == [*reversed(newest), runs, followed]
 
 
-def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follower_sees_each_change_once_however_many_jobs_are_newer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll, "WINDOW", 2)
     monkeypatch.setattr(poll, "POLL_SECONDS", 0)
     unseen, old, waits = submit(), started(), submit()
@@ -56,7 +56,7 @@ def test_who_follows_is_told_each_move_once_however_many_jobs_are_newer(monkeypa
     assert told() == []  # though one that ended before is the newest now
 
 
-def test_the_pace_is_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_type_stats_are_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "SAMPLE", 3)
     jobs.finish([outcome(started(type="OLD"), Outcome.COMPLETED)])
     sql("UPDATE jobs SET started_at = now() - interval '90 s', finished_at = now() - interval '70 s'")
@@ -73,7 +73,7 @@ def test_the_pace_is_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) 
     assert [pace.type for pace in jobs.type_stats(["default"], 80)] == ["OLD", "SLOW", "QUICK"]
 
 
-def test_counting_what_would_be_meant_stops_where_it_is_told() -> None:
+def test_count_of_matching_jobs_stops_at_its_limit() -> None:
     for _ in range(3):
         submit(tags=["x"])
     assert jobs.count_cancellable(Filter(tags=["x"]), 10) == 3
@@ -82,7 +82,7 @@ def test_counting_what_would_be_meant_stops_where_it_is_told() -> None:
     assert jobs.count_retryable(Filter(tags=["x"]), 10) == 0
 
 
-def test_a_relay_that_was_stopped_settles_at_once() -> None:
+def test_settle_on_a_stopped_relay_does_the_pending_work() -> None:
     relay = Relay().start()
     relay.stop()
     assert not relay._thread.is_alive()
@@ -97,7 +97,7 @@ def test_a_relay_that_was_stopped_settles_at_once() -> None:
     assert rq_redis.queue("default").get_job_ids() == []
 
 
-def test_what_a_look_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_reads_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """In blocks of 8 KiB, of a table of many jobs of which few are not completed."""
     plans: list[dict[str, Any]] = []
 

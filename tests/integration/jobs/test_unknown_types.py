@@ -38,7 +38,7 @@ def dispatched() -> set[UUID]:
     return {one.job_id for one in claims}
 
 
-def test_others_of_a_batch_start_at_once() -> None:
+def test_other_jobs_of_the_batch_start_at_once() -> None:
     ids = [submit(type="NEW"), submit(), submit(type="NEW"), submit()]
     assert sorted(start(*ids)) == sorted(ids[1::2])
     assert awaiting() == set(ids[::2])
@@ -48,7 +48,7 @@ def test_others_of_a_batch_start_at_once() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RETRYING])
-def test_the_status_keeps_its_name(status: Status) -> None:
+def test_unknown_job_keeps_its_status(status: Status) -> None:
     if status == Status.SCHEDULED:
         job_id = submit(type="NEW", delay=60)
     else:
@@ -62,7 +62,7 @@ def test_the_status_keeps_its_name(status: Status) -> None:
     assert jobs.claim_awaiting(QUEUES, NEW, 10) == [job_id]
 
 
-def test_no_sweep_dispatches_it_again() -> None:
+def test_unknown_job_is_not_dispatched_by_a_sweep() -> None:
     plain, keyed = submit(type="NEW"), submit(type="NEW", concurrency_key="k", concurrency_limit=1)
     jobs.claim_due(10)
     assert start(plain, keyed) == []
@@ -70,7 +70,7 @@ def test_no_sweep_dispatches_it_again() -> None:
     assert jobs.seconds_to_next() is None
 
 
-def test_a_second_refusal_writes_nothing() -> None:
+def test_second_refusal_writes_nothing() -> None:
     job_id = submit(type="NEW")
     start(job_id)
     before = sql("SELECT xmin::text FROM jobs")
@@ -78,7 +78,7 @@ def test_a_second_refusal_writes_nothing() -> None:
     assert sql("SELECT xmin::text FROM jobs") == before
 
 
-def test_it_starts_where_the_type_is_known_in_the_order_of_queues_and_due_times() -> None:
+def test_known_jobs_start_in_order_of_queue_and_due_time() -> None:
     low, second, first, high = (submit(type="NEW", queue=queue) for queue in ("low", "default", "default", "high"))
     sql("UPDATE jobs SET due_at = due_at - interval '1 s' WHERE id = :id", id=first)
     start(low, second, first, high)
@@ -91,7 +91,7 @@ def test_it_starts_where_the_type_is_known_in_the_order_of_queues_and_due_times(
     assert sorted(start(low, second, first, high, types=NEW)) == sorted([low, second, first, high])
 
 
-def test_a_start_that_knows_the_type_needs_no_claim() -> None:
+def test_start_with_a_known_type_needs_no_claim() -> None:
     job_id = submit(type="NEW")
     start(job_id)
     assert start(job_id, types=NEW) == [job_id]
@@ -99,7 +99,7 @@ def test_a_start_that_knows_the_type_needs_no_claim() -> None:
     assert dispatched() == {job_id}  # its next turn is dispatched like any other
 
 
-def test_it_may_expire_and_is_not_claimed_then() -> None:
+def test_expired_unknown_job_is_not_claimed() -> None:
     job_id = submit(type="NEW", expires_in=60)
     start(job_id)
     sql("UPDATE jobs SET expires_at = now()")
@@ -108,7 +108,7 @@ def test_it_may_expire_and_is_not_claimed_then() -> None:
     assert jobs.get(job_id).status == Status.FAILED
 
 
-def test_it_can_be_cancelled_and_retried_by_hand() -> None:
+def test_unknown_job_can_be_cancelled_and_retried() -> None:
     job_id = submit(type="NEW")
     start(job_id)
     jobs.cancel(job_id)
@@ -119,7 +119,7 @@ def test_it_can_be_cancelled_and_retried_by_hand() -> None:
     assert awaiting() == {job_id}
 
 
-def test_it_takes_no_place_of_its_concurrency_key() -> None:
+def test_unknown_job_occupies_no_slot_of_its_key() -> None:
     strange, plain = (
         submit(type="NEW", concurrency_key="k", concurrency_limit=1),
         submit(concurrency_key="k", concurrency_limit=1),
@@ -134,7 +134,7 @@ def test_it_takes_no_place_of_its_concurrency_key() -> None:
     assert awaiting() == set()
 
 
-def test_a_paused_queue_keeps_it_and_is_asked_for_none() -> None:
+def test_paused_queue_keeps_unknown_jobs() -> None:
     job_id = submit(type="NEW")
     start(job_id)
     jobs.pause("default")
@@ -154,7 +154,7 @@ def test_no_two_workers_claim_the_same_job() -> None:
     assert len(first) + len(second) == 4
 
 
-def test_the_relay_offers_a_bounded_number_of_a_type() -> None:
+def test_relay_offers_a_bounded_number_of_each_type() -> None:
     start(*[submit(type=type_, queue=queue) for type_ in ("A", "B") for queue in ("low", "high") for _ in range(3)])
     assert jobs.awaited_types(10, 2) == [("high", "A", 2), ("high", "B", 2), ("low", "A", 2), ("low", "B", 2)]
     assert len(jobs.awaited_types(3, 2)) == 3
@@ -163,7 +163,7 @@ def test_the_relay_offers_a_bounded_number_of_a_type() -> None:
     assert jobs.awaited_types(10, 9)[-1] == ("low", "B", 1)
 
 
-def test_a_handler_that_is_missing_all_the_same_spends_no_attempt() -> None:
+def test_missing_handler_counts_no_attempt() -> None:
     """As if the process of the handlers were older than the worker's knowledge of the type."""
     begun = started(type="NOWHERE", expires_in=60)
     end = attempt(begun, Deadline(begun, lambda progress: None), AttemptLog())
@@ -174,11 +174,11 @@ def test_a_handler_that_is_missing_all_the_same_spends_no_attempt() -> None:
     assert jobs.seconds_to_next() == pytest.approx(1, abs=0.5)
 
 
-def test_any_type_starts_where_none_are_named() -> None:
+def test_any_type_starts_without_a_type_filter() -> None:
     assert len(jobs.start([submit(type="NEW")], "worker", LEASE)) == 1
 
 
-def test_thousands_that_wait_are_found_by_an_index() -> None:
+def test_thousands_of_waiting_jobs_are_found_by_an_index() -> None:
     sql(
         """INSERT INTO jobs (id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at,
         dispatched_at) SELECT gen_random_uuid(), 'OTHER', 'default', '{}', 'PENDING', 1, '{}', 1, now(),

@@ -81,7 +81,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_each_way_to_end_makes_one(end: Callable[[], UUID]) -> None:
+def test_every_outcome_makes_one_delivery(end: Callable[[], UUID]) -> None:
     job = jobs.get(end())
     [delivery] = deliveries()
     assert delivery.id == job.webhook_job_id
@@ -92,21 +92,21 @@ def test_each_way_to_end_makes_one(end: Callable[[], UUID]) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_job_without_a_url_has_none(end: Callable[[], UUID], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_without_a_url_has_no_delivery(end: Callable[[], UUID], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "URL", None)
     assert jobs.get(end()).webhook_job_id is None
     assert deliveries() == []
 
 
 @pytest.mark.parametrize("ending", [Outcome.FAILED, Outcome.SNOOZED, Outcome.HANDED_BACK, Outcome.LOST])
-def test_nothing_is_told_of_a_job_that_goes_on(ending: Outcome) -> None:
+def test_unfinished_job_makes_no_delivery(ending: Outcome) -> None:
     one = started(webhook_url=URL)
     jobs.finish([outcome(one, ending, delay=0)])
     assert deliveries() == []
 
 
 @pytest.mark.parametrize("end", [complete, expire, cancel])
-def test_no_delivery_no_end(end: Callable[[], UUID]) -> None:
+def test_failed_delivery_insert_rolls_back_the_result(end: Callable[[], UUID]) -> None:
     sql("ALTER TABLE jobs ADD CONSTRAINT no_deliveries CHECK (type <> 'WEBHOOK')")
     try:
         with pytest.raises(IntegrityError):
@@ -117,7 +117,7 @@ def test_no_delivery_no_end(end: Callable[[], UUID]) -> None:
     assert status in (Status.PROCESSING, Status.PENDING)
 
 
-def test_many_that_end_together() -> None:
+def test_many_results_make_many_deliveries() -> None:
     count = 2 * AT_ONCE + 3
     ids = [submit(webhook_url=URL if n % 2 else None, payload={"n": n}) for n in range(count)]
     ones = jobs.start(ids, "worker", LEASE)
@@ -126,7 +126,7 @@ def test_many_that_end_together() -> None:
     assert told == {str(ids[n]): n for n in range(1, count, 2)}
 
 
-def test_a_delivery_carries_the_trace_on() -> None:
+def test_delivery_continues_the_trace() -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     one = started(webhook_url=URL, traceparent=trace)
     assert one.traceparent == trace

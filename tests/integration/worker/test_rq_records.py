@@ -96,7 +96,7 @@ def _tallies(client: Redis) -> dict[str, int] | None:
 
 
 @pytest.mark.parametrize("name", [*JOBS, "tallies"])
-def test_both_workers_leave_the_same(left: dict[str, dict[str, Any]], name: str) -> None:
+def test_both_workers_write_the_same_keys(left: dict[str, dict[str, Any]], name: str) -> None:
     """But for the id of an execution that was too short to tell RQ of, and for what RQ makes of a snooze's `Retry`."""
     ours, stocks = left["pool"][name], left["stock"][name]
     if name.startswith("completes"):
@@ -109,7 +109,7 @@ def test_both_workers_leave_the_same(left: dict[str, dict[str, Any]], name: str)
     assert different == {}
 
 
-def test_what_runs_is_shown_while_it_runs(service: Service) -> None:
+def test_running_job_is_shown_in_rq(service: Service) -> None:
     """In the registry, and as the worker's; a quick one isn't, but its end is."""
     service.worker()
     job_id = service.post(payload={"durationMs": 2000})

@@ -40,7 +40,7 @@ def starts() -> UnconfirmedStarts:
     return UnconfirmedStarts(OutageTracker("Postgres", StoreUnavailable, logging.getLogger("test")), "worker")
 
 
-def test_a_start_that_was_not_heard_of_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unconfirmed_start_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, job_ids = starts(), [submit() for _ in range(3)]
     cut_off(monkeypatch)
     assert ours.start(job_ids, confirmed=()) is None
@@ -54,7 +54,7 @@ def test_a_start_that_was_not_heard_of_counts_no_attempt(monkeypatch: pytest.Mon
     assert not ours.has_unconfirmed
 
 
-def test_what_was_heard_of_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confirmed_start_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when RQ names a job twice, and the second start is cut off while the first one's handler runs."""
     ours, job_id = starts(), submit()
     begun = ours.start([job_id], confirmed=())
@@ -65,7 +65,7 @@ def test_what_was_heard_of_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (jobs.get(job_id).status, jobs.get(job_id).fence) == (Status.PROCESSING, begun[0].fence)
 
 
-def test_while_postgres_is_away_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undo_is_retried_while_postgres_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, job_id = starts(), submit()
     cut_off(monkeypatch)
     ours.start([job_id], confirmed=())
@@ -77,7 +77,7 @@ def test_while_postgres_is_away_it_is_tried_again(monkeypatch: pytest.MonkeyPatc
     assert jobs.get(job_id).attempts == 0
 
 
-def test_a_start_that_still_goes_on_is_waited_for() -> None:
+def test_undo_waits_for_a_start_in_progress() -> None:
     job_id = submit()
     with ThreadPoolExecutor(1) as pool, engine().begin() as connection:
         connection.execute(
@@ -90,7 +90,7 @@ def test_a_start_that_still_goes_on_is_waited_for() -> None:
         assert undone.result(15) == 1
 
 
-def test_nobody_elses_start_is_undone() -> None:
+def test_start_of_another_worker_is_not_undone() -> None:
     job_id = submit()
     jobs.start([job_id], "another", LEASE)
     assert jobs.undo_starts([job_id], "worker") == 0

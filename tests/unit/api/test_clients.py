@@ -29,7 +29,7 @@ def trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
         ("", "127.0.0.1"),
     ],
 )
-def test_the_last_forwarded_address_counts_if_the_proxy_is_trusted(trust: int, forwarded: str, address: str) -> None:
+def test_last_forwarded_address_counts_behind_a_trusted_proxy(trust: int, forwarded: str, address: str) -> None:
     environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": forwarded, "wsgi.url_scheme": "http"}
     expected = address if trust else "127.0.0.1"
     assert client_address(environ) == expected
@@ -38,11 +38,11 @@ def test_the_last_forwarded_address_counts_if_the_proxy_is_trusted(trust: int, f
 
 
 @pytest.mark.parametrize("peer", ["", None])
-def test_a_peer_without_an_address_has_none(trust: int, peer: str | None) -> None:
+def test_peer_without_an_address_has_none(trust: int, peer: str | None) -> None:
     assert client_address({"REMOTE_ADDR": peer}) == ""
 
 
-def test_an_ipv6_client_is_its_network() -> None:
+def test_ipv6_client_is_counted_by_its_network() -> None:
     assert network_of("2001:db8:1:2:3:4:5:6") == network_of("2001:db8:1:2::1") == "2001:db8:1:2::/64"
     assert network_of("fe80::1%eth0") == "fe80::/64"
     assert network_of("198.51.100.7") == "198.51.100.7"

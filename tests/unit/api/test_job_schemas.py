@@ -18,7 +18,7 @@ def job(*types: str) -> dict[str, Any]:
     return {"title": "JobRequest", "properties": {"type": {}, "tags": {}}, "anyOf": [one(type_) for type_ in types]}
 
 
-def test_types_whose_names_differ_in_signs_alone_have_components_of_their_own() -> None:
+def test_similar_type_names_have_separate_components() -> None:
     components = {"JobRequest": job("A_B", "a.b", "\u00fc"), "ABPayload2": {"title": "taken"}}
     name_alternatives(components)
     names = [one["$ref"].rpartition("/")[2] for one in components["JobRequest"]["anyOf"]]

@@ -39,5 +39,5 @@ from jobsvc.api.prefer_wait import seconds_preferred
         ("wait='5'", None),
     ],
 )
-def test_what_a_header_says(header: str, seconds: int | None) -> None:
+def test_prefer_header_is_parsed(header: str, seconds: int | None) -> None:
     assert seconds_preferred(header) == seconds

@@ -49,7 +49,7 @@ def is_installed(client: FlaskClient) -> bool:
     return isinstance(client.application.wsgi_app, ThreadCheck)
 
 
-def test_threads_that_stand_still_from_the_start_are_told_at_the_first_request(
+def test_threads_stopped_from_the_start_are_reported_at_the_first_request(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     pause_with_gil()
@@ -60,9 +60,7 @@ def test_threads_that_stand_still_from_the_start_are_told_at_the_first_request(
     assert not is_installed(client)
 
 
-def test_threads_that_stand_still_between_requests_are_told(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_threads_stopped_between_requests_are_reported(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     pause()  # as the rest of the application was loaded
     client.get("/")
     assert warned(caplog) == 0
@@ -71,9 +69,7 @@ def test_threads_that_stand_still_between_requests_are_told(
     assert warned(caplog) == 1
 
 
-def test_nothing_is_concluded_from_requests_in_close_succession(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_close_requests_prove_nothing(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(5):
         client.get("/")
         time.sleep(ANSWER / 5)
@@ -83,7 +79,7 @@ def test_nothing_is_concluded_from_requests_in_close_succession(
     assert warned(caplog) == 1
 
 
-def test_threads_that_run_are_passed_over_in_silence(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_running_threads_are_not_reported(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     client.get("/")
     pause()
     client.get("/")
@@ -98,7 +94,7 @@ def test_server_with_threads_needs_no_pause(client: FlaskClient, caplog: pytest.
 
 
 @pytest.mark.parametrize(("fork", "count"), [("ctypes.PyDLL(None).fork()", 1), ("os.fork()", 0)])
-def test_fork_that_python_is_not_told_of_is_told_at_the_first_request(fork: str, count: int) -> None:
+def test_fork_outside_python_is_reported_at_the_first_request(fork: str, count: int) -> None:
     code = (
         "import ctypes, os, logging\n"
         "from flask import Flask\n"

@@ -15,14 +15,14 @@ def messages(log: AttemptLog) -> list[str]:
     return [line["message"] for line in log.kept().shown()]
 
 
-def test_as_many_lines_as_fit_are_all_kept() -> None:
+def test_lines_within_the_limit_are_all_kept() -> None:
     log = AttemptLog()
     for number in range(MAX_LINES):
         log.add(str(number))
     assert messages(log) == [str(number) for number in range(MAX_LINES)]
 
 
-def test_of_one_line_more_two_give_way_to_their_number() -> None:
+def test_one_line_too_many_replaces_two_by_a_count() -> None:
     log = AttemptLog()
     for number in range(MAX_LINES + 1):
         log.add(str(number))
@@ -30,7 +30,7 @@ def test_of_one_line_more_two_give_way_to_their_number() -> None:
     assert len(log.kept().shown()) == MAX_LINES
 
 
-def test_text_is_bounded_in_bytes() -> None:
+def test_text_size_is_bounded_in_bytes() -> None:
     log = AttemptLog()
     for _ in range(100):
         log.add("ü" * 1024)
@@ -38,21 +38,21 @@ def test_text_is_bounded_in_bytes() -> None:
     assert messages(log) == [f"{100 - kept} earlier lines dropped", *["ü" * 1024] * kept]
 
 
-def test_a_long_line_is_cut() -> None:
+def test_long_line_is_cut() -> None:
     log = AttemptLog()
     log.add("x" * MAX_MESSAGE)
     log.add("x" * (MAX_MESSAGE + 1))
     assert messages(log) == ["x" * MAX_MESSAGE, "x" * (MAX_MESSAGE - 1) + "…"]
 
 
-def test_the_longest_lines_there_can_be_leave_some() -> None:
+def test_longest_possible_lines_still_leave_some() -> None:
     log = AttemptLog()
     for _ in range(10):
         log.add("\U0001f600" * (MAX_MESSAGE + 1))
     assert len(log.kept().shown()) == 5  # one of them is their number
 
 
-def test_nothing_is_kept_outside_an_attempt() -> None:
+def test_records_outside_an_attempt_are_not_kept() -> None:
     log = AttemptLog()
     library.warning("before")
     with log:
@@ -61,7 +61,7 @@ def test_nothing_is_kept_outside_an_attempt() -> None:
     assert messages(log) == ["within"]
 
 
-def test_debug_records_are_not_kept_even_where_they_are_let_through() -> None:
+def test_debug_records_are_never_kept() -> None:
     log = AttemptLog()
     library.setLevel(logging.DEBUG)
     try:
@@ -73,7 +73,7 @@ def test_debug_records_are_not_kept_even_where_they_are_let_through() -> None:
     assert messages(log) == ["info"]
 
 
-def test_attempts_side_by_side_keep_their_own() -> None:
+def test_concurrent_attempts_keep_their_own_lines() -> None:
     gate = threading.Barrier(4)
 
     def run(name: str) -> list[str]:
@@ -94,7 +94,7 @@ def test_attempts_side_by_side_keep_their_own() -> None:
         assert list(pool.map(run, "abcd")) == [[f"from {name}", f"with {name}"] for name in "abcd"]
 
 
-def test_a_record_that_cannot_be_shown_harms_nothing() -> None:
+def test_unprintable_record_causes_no_error() -> None:
     log = AttemptLog()
     raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:
@@ -106,7 +106,7 @@ def test_a_record_that_cannot_be_shown_harms_nothing() -> None:
     assert messages(log) == ["next"]
 
 
-def test_a_handler_that_sets_logging_up_anew_is_still_heard() -> None:
+def test_records_are_kept_after_logging_was_reconfigured() -> None:
     root = logging.getLogger()
     before = root.handlers[:]
     log = AttemptLog()

@@ -111,7 +111,7 @@ def failure(end: AttemptResult, outcome: Outcome = Outcome.FAILED) -> Failure:
 # --- texts
 
 
-def test_texts_of_an_ordinary_exception_are_as_python_shows_them() -> None:
+def test_texts_of_an_ordinary_exception_equal_pythons() -> None:
     def function(payload: Any, ctx: Context) -> None:
         try:
             {}["key"]
@@ -130,7 +130,7 @@ def test_texts_of_an_ordinary_exception_are_as_python_shows_them() -> None:
     assert "execution/attempt.py" not in found.traceback
 
 
-def test_texts_of_a_group_show_its_members() -> None:
+def test_texts_of_an_exception_group_show_its_members() -> None:
     found = failure(run(raising(ExceptionGroup("several", [ValueError("one"), ExceptionGroup("x", [OSError("two")])]))))
     assert (found.type, found.message) == ("ExceptionGroup", "several (2 sub-exceptions)")
     assert found.traceback is not None
@@ -310,14 +310,14 @@ ODD: dict[str, tuple[Callable[[], BaseException], str, str]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_exception_is_a_failure_of_its_real_type(name: str, kind: type[Deadline]) -> None:
+def test_unusual_exception_is_a_failure_of_its_type(name: str, kind: type[Deadline]) -> None:
     make, type_, message = ODD[name]
     found = failure(run(lambda payload, ctx: throw(make()), kind))
     assert (found.type, found.message) == (type_, message)
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_exception_in_a_chain_harms_no_text(name: str) -> None:
+def test_unusual_exception_in_a_chain_breaks_no_text(name: str) -> None:
     def function(payload: Any, ctx: Context) -> None:
         try:
             throw(ODD[name][0]())
@@ -330,7 +330,7 @@ def test_an_odd_exception_in_a_chain_harms_no_text(name: str) -> None:
     assert "outer" in found.traceback
 
 
-def test_a_recursion_of_thousands_of_frames_is_shown_in_part(kind: type[Deadline]) -> None:
+def test_deep_recursion_is_shown_in_part(kind: type[Deadline]) -> None:
     def one(depth: int) -> Any:
         return two(depth)
 
@@ -344,7 +344,7 @@ def test_a_recursion_of_thousands_of_frames_is_shown_in_part(kind: type[Deadline
     assert found.traceback.count("\n") < 400
 
 
-def test_a_message_is_asked_for_once() -> None:
+def test_message_is_read_once() -> None:
     calls: list[int] = []
     error = text("Counted", lambda: calls.append(1) or "counted")
     found = failure(run(raising(error)))
@@ -352,9 +352,7 @@ def test_a_message_is_asked_for_once() -> None:
 
 
 @pytest.mark.parametrize("swallows", [False, True])
-def test_a_message_that_takes_long_is_given_up(
-    swallows: bool, kind: type[Deadline], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_message_is_abandoned(swallows: bool, kind: type[Deadline], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "TEXT_SECONDS", 0.2)
     calls: list[int] = []
 
@@ -382,7 +380,7 @@ def test_a_message_that_takes_long_is_given_up(
     assert run(lambda payload, ctx: time.sleep(0.5), kind).outcome == Outcome.COMPLETED
 
 
-def test_a_slow_destructor_does_not_hold_the_attempt(kind: type[Deadline], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_destructor_does_not_delay_the_attempt(kind: type[Deadline], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "TEXT_SECONDS", 0.2)
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
@@ -537,7 +535,7 @@ WRAPPERS = [
 
 @pytest.mark.parametrize("outcome", STRIKES)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_what_the_service_did_counts_whatever_comes_out(
+def test_interruption_by_the_service_wins_over_any_exception(
     wrapper: Callable[[], None], outcome: Outcome, kind: type[Deadline]
 ) -> None:
     timeout, act = STRIKES[outcome]
@@ -558,7 +556,7 @@ def test_what_the_service_did_counts_whatever_comes_out(
         (Outcome.CANCELLED, Outcome.CANCELLED),
     ],
 )
-def test_one_that_swallows_it_and_returns_has_completed_but_for_a_cancel(
+def test_swallowed_interruption_completes_unless_it_was_a_cancel(
     struck: Outcome, outcome: Outcome, kind: type[Deadline]
 ) -> None:
     def function(payload: Any, ctx: Context) -> str:
@@ -571,11 +569,11 @@ def test_one_that_swallows_it_and_returns_has_completed_but_for_a_cancel(
     assert (end.outcome, end.result) == (outcome, "done" if outcome == Outcome.COMPLETED else None)
 
 
-def test_one_that_failed_by_itself_before_has_failed(kind: type[Deadline]) -> None:
+def test_failure_before_the_interruption_is_a_failure(kind: type[Deadline]) -> None:
     assert failure(run(raising(ValueError("own")), kind, 0.5)).type == "ValueError"
 
 
-def test_a_result_is_made_within_the_time(kind: type[Deadline]) -> None:
+def test_result_is_serialized_within_the_timeout(kind: type[Deadline]) -> None:
     class Endless(dict):  # type: ignore[type-arg]
         def items(self) -> Any:
             busy()
@@ -584,7 +582,7 @@ def test_a_result_is_made_within_the_time(kind: type[Deadline]) -> None:
     assert run(lambda payload, ctx: Endless(a=1), kind, 0.2).outcome == Outcome.TIMEOUT
 
 
-def test_a_strike_is_shown_with_where_it_struck(kind: type[Deadline]) -> None:
+def test_interruption_is_shown_with_its_place_in_the_code(kind: type[Deadline]) -> None:
     found = failure(run(lambda payload, ctx: in_finally(), kind, 0.2), Outcome.TIMEOUT)
     assert found.traceback is not None
     assert "AttemptTimeout: the attempt took longer than its 0.2 s" in found.traceback
@@ -671,9 +669,7 @@ WITHIN = [raising, chained, within_context, within_group, within_task_group, wit
 
 
 @pytest.mark.parametrize("wrap", WITHIN)
-def test_control_exceptions_count_within_whatever_wraps_them(
-    wrap: Callable[[Exception], Function], kind: type[Deadline]
-) -> None:
+def test_wrapped_control_exceptions_are_honoured(wrap: Callable[[Exception], Function], kind: type[Deadline]) -> None:
     found = failure(run(wrap(Discard("404")), kind), Outcome.DISCARDED)
     assert (found.type, found.message) == ("Discard", "404")
     found = failure(run(wrap(Gone()), kind), Outcome.DISCARDED)
@@ -684,7 +680,7 @@ def test_control_exceptions_count_within_whatever_wraps_them(
     assert (failure(end).type, failure(end).message, end.delay) == ("RetryIn", "later", 9.0)
 
 
-def test_a_suppressed_control_exception_does_not_count() -> None:
+def test_suppressed_control_exception_is_ignored() -> None:
     def function(payload: Any, ctx: Context) -> None:
         try:
             raise Discard("not so bad")
@@ -702,7 +698,7 @@ def test_a_suppressed_control_exception_does_not_count() -> None:
         (Discard("x"), RetryIn(5, "x"), Outcome.FAILED),
     ],
 )
-def test_of_several_the_one_that_was_raised_last_counts(inner: Exception, outer: Exception, outcome: Outcome) -> None:
+def test_last_raised_control_exception_wins(inner: Exception, outer: Exception, outcome: Outcome) -> None:
     def function(payload: Any, ctx: Context) -> None:
         try:
             raise inner
@@ -712,7 +708,7 @@ def test_of_several_the_one_that_was_raised_last_counts(inner: Exception, outer:
     assert run(function).outcome == outcome
 
 
-def test_of_several_in_a_group_discard_counts_before_snooze_and_that_before_retry_in() -> None:
+def test_in_a_group_discard_wins_over_snooze_over_retry_in() -> None:
     assert run(raising(ExceptionGroup("", [RetryIn(1, ""), Snooze(1), Discard()]))).outcome == Outcome.DISCARDED
     assert run(raising(ExceptionGroup("", [RetryIn(1, ""), Snooze(1)]))).outcome == Outcome.SNOOZED
 
@@ -732,7 +728,7 @@ class Fixed(Snooze):
     def __init__(self) -> None: ...
 
 
-def test_a_snooze_without_usable_seconds_is_a_failure() -> None:
+def test_snooze_without_valid_seconds_is_a_failure() -> None:
     assert failure(run(raising(Bare()))).type == "Bare"
     for seconds in (float("nan"), -1, 10**400, "x", None, Lookup()):
         assert failure(run(raising(Broken(seconds)))).type == "Broken"
@@ -813,7 +809,7 @@ HOLDERS = [
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_nothing_of_a_failed_attempt_is_kept_even_without_the_collector(
+def test_failed_attempt_is_freed_without_garbage_collection(
     holder: Callable[[Load], None], kind: type[Deadline]
 ) -> None:
     kept: list[weakref.ref[Load]] = []
@@ -831,7 +827,7 @@ def test_nothing_of_a_failed_attempt_is_kept_even_without_the_collector(
         gc.enable()
 
 
-def test_an_exception_that_somebody_keeps_has_no_frames_and_no_chain_any_more(kind: type[Deadline]) -> None:
+def test_kept_exception_has_no_frames_and_no_chain(kind: type[Deadline]) -> None:
     kept = ValueError("one for all")
 
     def function(payload: Any, ctx: Context) -> None:
@@ -900,7 +896,7 @@ UNSERIALIZABLE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", UNSERIALIZABLE)
-def test_a_result_that_cannot_be_held_is_a_failure(name: str) -> None:
+def test_result_that_is_not_json_is_a_failure(name: str) -> None:
     found = failure(run(lambda payload, ctx: UNSERIALIZABLE[name]()))
     assert found.type == "UnserializableResult"
     assert found.message.startswith("the result")
@@ -919,7 +915,7 @@ SERIALIZABLE: dict[str, tuple[Callable[[], Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", SERIALIZABLE)
-def test_a_result_that_can_be_held_is_stored_as_json_has_it(name: str) -> None:
+def test_result_is_stored_as_json(name: str) -> None:
     make, expected = SERIALIZABLE[name]
     end = run(lambda payload, ctx: make())
     assert (end.outcome, end.failure) == (Outcome.COMPLETED, None)

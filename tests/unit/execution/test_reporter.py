@@ -54,7 +54,7 @@ def until(found: list[Report], last: object) -> None:
         time.sleep(0.005)
 
 
-def test_the_last_of_many_progress_calls_is_reported_and_few_others() -> None:
+def test_last_of_many_progress_calls_is_reported() -> None:
     reporter, running = make()
     one = run(reporter, running)
     with collecting(reporter) as found:
@@ -84,7 +84,7 @@ def test_lines_are_reported_once_in_order() -> None:
     assert told == [str(number) for number in range(500)]
 
 
-def test_lines_of_several_threads_are_numbered_as_they_stand() -> None:
+def test_lines_of_several_threads_are_numbered_in_order() -> None:
     log = AttemptLog()
     threads = [threading.Thread(target=lambda: [log.add("x") for _ in range(5000)]) for _ in range(4)]
     for thread in threads:
@@ -95,7 +95,7 @@ def test_lines_of_several_threads_are_numbered_as_they_stand() -> None:
     assert numbers == list(range(19_001, 20_001))
 
 
-def test_lines_of_a_young_attempt_wait_until_it_is_not() -> None:
+def test_lines_of_a_new_attempt_are_reported_later() -> None:
     reporter, running = make()
     one = run(reporter, running, age=LINES_AFTER_SECONDS - 0.2)
     one.log.add("x")
@@ -106,7 +106,7 @@ def test_lines_of_a_young_attempt_wait_until_it_is_not() -> None:
     assert report.lines.last == 1
 
 
-def test_nothing_to_report_wakes_nobody() -> None:
+def test_empty_report_wakes_nothing_up() -> None:
     reporter, running = make()
     run(reporter, running)
     woken = threading.Event()
@@ -118,7 +118,7 @@ def test_nothing_to_report_wakes_nobody() -> None:
     assert woken.is_set()
 
 
-def test_what_was_not_taken_over_is_collected_again() -> None:
+def test_unsent_reports_are_collected_again() -> None:
     reporter, running = make()
     one = run(reporter, running)
     one.clock.progress(1, None)
@@ -133,7 +133,7 @@ def test_what_was_not_taken_over_is_collected_again() -> None:
     assert second.lines == first[0].lines
 
 
-def test_an_attempt_that_took_the_slot_meanwhile_has_its_own_lines() -> None:
+def test_next_attempt_in_a_slot_has_its_own_lines() -> None:
     reporter, running = make()
     one = run(reporter, running)
     one.log.add("x")

@@ -92,12 +92,12 @@ def refused(*modules: str) -> str:
         (HEAD + "\nhandler('A')(dict.get)\n", "line 3: A: "),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_named_with_its_line(folder: Path, source: str | bytes, says: str) -> None:
+def test_failing_module_is_named_with_its_line(folder: Path, source: str | bytes, says: str) -> None:
     (folder / "mail.py").write_bytes(source if isinstance(source, bytes) else source.encode())
     assert refused("mail").startswith(f"mail.py, {says}")
 
 
-def test_the_innermost_file_of_the_users_own_is_named(folder: Path) -> None:
+def test_innermost_file_of_the_user_is_named(folder: Path) -> None:
     (folder / "mail.py").write_text("import inside.smtp\n")
     (folder / "inside").mkdir()
     (folder / "inside" / "smtp.py").write_text("\nimport os\nos.listdir('/no/such')\n")
@@ -106,7 +106,7 @@ def test_the_innermost_file_of_the_users_own_is_named(folder: Path) -> None:
     assert refused("mail") == "inside/smtp.py, line 3: '(' was never closed: print("
 
 
-def test_a_file_outside_the_working_directory_is_named_in_full(
+def test_file_outside_the_working_directory_has_its_full_path(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -115,7 +115,7 @@ def test_a_file_outside_the_working_directory_is_named_in_full(
     assert refused("far") == f"{elsewhere}/far.py, line 1: ZeroDivisionError: division by zero"
 
 
-def test_what_is_no_module_is_named(folder: Path) -> None:
+def test_missing_module_is_named(folder: Path) -> None:
     (folder / "parcel").mkdir()
     assert refused("parcel") == "parcel is a folder without __init__.py, so it has no handlers"
     assert refused("no.such") == "no.such can't be imported: ModuleNotFoundError: No module named 'no'"
@@ -123,13 +123,13 @@ def test_what_is_no_module_is_named(folder: Path) -> None:
     assert refused("plain.inner").startswith("plain.inner can't be imported: ModuleNotFoundError: ")
 
 
-def test_a_module_in_a_folder_without_init_is_imported(folder: Path) -> None:
+def test_module_in_a_folder_without_init_is_imported(folder: Path) -> None:
     (folder / "parcel").mkdir()
     (folder / "parcel" / "mail.py").write_text(HEAD + "@handler('IN_PARCEL')\ndef f(p): ...\n")
     load(["parcel.mail"], ["default"])
     assert "IN_PARCEL" in registry.names()
 
 
-def test_a_module_without_handlers_is_imported(folder: Path) -> None:
+def test_module_without_handlers_is_imported(folder: Path) -> None:
     (folder / "tracing_setup.py").write_text("print('set up')\n")
     load(["tracing_setup"], ["default"])

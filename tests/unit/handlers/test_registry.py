@@ -31,7 +31,7 @@ class Payload(BaseModel):
     count: int
 
 
-def test_a_function_is_registered_and_stays_itself() -> None:
+def test_decorated_function_is_registered_and_unchanged() -> None:
     @handler("UNIT", queue="low", timeout=5, retry={"max": 2, "interval": [1, 2]})
     def double(payload: Payload, ctx: Context) -> int:
         return payload.count * 2 + ctx.fence
@@ -44,7 +44,7 @@ def test_a_function_is_registered_and_stays_itself() -> None:
     assert "UNIT" in names()
 
 
-def test_the_context_may_be_left_out_and_so_may_the_annotation() -> None:
+def test_context_and_annotation_are_optional() -> None:
     @handler("UNIT")
     def plain(payload) -> Any:  # type: ignore[no-untyped-def]
         return payload
@@ -76,13 +76,13 @@ def test_payloads_are_strict_json() -> None:
     "options",
     [{"timeout": 0}, {"timeout": "x"}, {"retry": {"max": -1}}, {"retry": {"interval": "x"}}, {"retry": {"often": 1}}],
 )
-def test_a_default_that_makes_no_sense(options: dict[str, Any]) -> None:
+def test_invalid_default_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(HandlerError, match=r"^UNIT: "):
         handler("UNIT", **options)(lambda payload: None)
     assert find("UNIT") is None
 
 
-def test_what_cannot_be_a_handler() -> None:
+def test_invalid_handler_is_refused() -> None:
     async def asynchronous(payload: Payload) -> None: ...
 
     for function in (asynchronous, lambda: None, lambda a, b, c: None):
@@ -90,23 +90,23 @@ def test_what_cannot_be_a_handler() -> None:
             handler("UNIT")(function)
 
 
-def test_a_name_taken_twice() -> None:
+def test_duplicate_name_is_refused() -> None:
     handler("UNIT")(lambda payload: None)
     with pytest.raises(HandlerError, match="two handlers of this name"):
         handler("UNIT")(lambda payload: None)
 
 
-def test_loading_brings_the_built_in_ones() -> None:
+def test_loading_adds_the_built_in_handlers() -> None:
     load([], ["default"])
     assert {"TEST_JOB", "HTTP_REQUEST"} <= set(names())
 
 
-def test_a_module_that_is_not_there() -> None:
+def test_missing_module_is_refused() -> None:
     with pytest.raises(HandlerError, match=r"^JOBSVC_HANDLERS: no\.such can't be imported"):
         load(["no.such"], ["default"])
 
 
-def test_a_queue_that_is_not_served() -> None:
+def test_unserved_queue_is_refused() -> None:
     handler("UNIT", queue="nowhere")(lambda payload: None)
     with pytest.raises(HandlerError, match=r"UNIT: its queue 'nowhere' is not among JOBSVC_QUEUES"):
         load([], ["default"])
@@ -130,13 +130,13 @@ def test_a_queue_that_is_not_served() -> None:
         ({"max": 2, "interval": 0.25}, None, [0.25, 0.25]),
     ],
 )
-def test_intervals(given: dict[str, Any], base: dict[str, Any] | None, expected: list[float]) -> None:
+def test_intervals_are_computed(given: dict[str, Any], base: dict[str, Any] | None, expected: list[float]) -> None:
     policy = RetryPolicy.model_validate(given)
     assert policy.over(RetryPolicy.model_validate(base or {}).over(DEFAULT_RETRY)).intervals() == expected
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**9, 10**400, pytest.param(10**5000, id="huge")])
-def test_a_wait_that_makes_no_sense(seconds: float) -> None:
+def test_invalid_interval_is_refused(seconds: float) -> None:
     for raise_it in (lambda: Snooze(seconds), lambda: RetryIn(seconds, "")):
         with pytest.raises(ValueError, match="a job can wait"):
             raise_it()
@@ -146,7 +146,7 @@ def test_a_wait_that_makes_no_sense(seconds: float) -> None:
     "percent",
     [-1, 101, 100.0001, float("nan"), float("inf"), Decimal("sNaN"), 10**400, pytest.param(10**5000, id="huge")],
 )
-def test_progress_goes_from_0_to_100(percent: float) -> None:
+def test_progress_is_clamped_to_0_and_100(percent: float) -> None:
     with pytest.raises(ValueError, match="progress goes from 0 to 100"):
         context().progress(percent)
 
@@ -173,7 +173,7 @@ def test_progress_takes_any_number_and_reports_a_float(percent: Any) -> None:
 
 
 @pytest.mark.parametrize("percent", ["5", b"5", None, [5], 5j])
-def test_progress_takes_nothing_but_numbers(percent: Any) -> None:
+def test_progress_refuses_anything_but_numbers(percent: Any) -> None:
     for give in (context().progress, Snooze):
         with pytest.raises(TypeError):
             give(percent)
@@ -190,7 +190,7 @@ class Verbose:
         return self.text
 
 
-def test_texts_for_progress_and_log_are_cut_cleaned_and_made_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_texts_are_cut_cleaned_and_converted_once(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
     kept: list[str] = []
     own = Context("id", 1, 1, 1, lambda *given: told.append(given), kept.append)
@@ -205,6 +205,6 @@ def test_texts_for_progress_and_log_are_cut_cleaned_and_made_once(caplog: pytest
     assert (message.calls, line.calls) == (1, 1)
 
 
-def test_the_exceptions_say_what_they_mean() -> None:
+def test_exceptions_keep_their_arguments() -> None:
     assert str(Discard("gone")) == "gone"
     assert Snooze(2).seconds == 2

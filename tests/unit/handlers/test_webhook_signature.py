@@ -8,7 +8,7 @@ from standardwebhooks.webhooks import Webhook
 from jobsvc.handlers.builtin.webhook import sign
 
 
-def test_each_secret_signs() -> None:
+def test_each_secret_adds_a_signature() -> None:
     secrets = [bytes(range(24)), bytes(64)]
     now, body = int(time.time()), '{"ü":1}'.encode()
     headers = {"webhook-id": "a", "webhook-timestamp": str(now), "webhook-signature": sign(secrets, "a", now, body)}

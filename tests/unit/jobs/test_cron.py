@@ -60,7 +60,7 @@ SPRING = {
         ("UTC", "@hourly", "01:00+0000 02:00+0000 03:00+0000 04:00+0000"),
     ],
 )
-def test_an_hour_that_is_skipped(timezone: str, expression: str, shown: str) -> None:
+def test_ticks_around_a_skipped_hour(timezone: str, expression: str, shown: str) -> None:
     assert ticks(expression, timezone, *SPRING[timezone]) == shown.split()
 
 
@@ -101,7 +101,7 @@ AUTUMN = {
         ("UTC", "30 2 * * *", "02:30+0000"),
     ],
 )
-def test_an_hour_that_comes_twice(timezone: str, expression: str, shown: str) -> None:
+def test_ticks_around_a_repeated_hour(timezone: str, expression: str, shown: str) -> None:
     assert ticks(expression, timezone, *AUTUMN[timezone]) == shown.split()
 
 
@@ -120,7 +120,7 @@ def changes(zone: ZoneInfo) -> list[datetime]:
 
 @pytest.mark.parametrize("timezone", ZONES)
 @pytest.mark.parametrize("step", [7, 13, 30])
-def test_every_hour_ticks_whenever_the_clock_shows_it(timezone: str, step: int) -> None:
+def test_interval_schedule_ticks_whenever_the_local_clock_matches(timezone: str, step: int) -> None:
     zone = ZoneInfo(timezone)
     for moment in changes(zone):
         minutes = [moment + timedelta(minutes=minute) for minute in range(1, 25 * 60)]
@@ -132,7 +132,7 @@ def test_every_hour_ticks_whenever_the_clock_shows_it(timezone: str, step: int) 
 
 
 @pytest.mark.parametrize("timezone", ZONES)
-def test_a_fixed_time_ticks_once_a_day(timezone: str) -> None:
+def test_fixed_time_ticks_once_a_day(timezone: str) -> None:
     zone = ZoneInfo(timezone)
     for hour in (0, 1, 2, 3, 23):
         moment, days = datetime(2026, 3, 1, 12, tzinfo=zone), []
@@ -143,7 +143,7 @@ def test_a_fixed_time_ticks_once_a_day(timezone: str) -> None:
         assert all(later - earlier == timedelta(days=1) for earlier, later in pairwise(days)), hour
 
 
-def test_a_tick_is_after_the_moment_asked_about_whatever_its_seconds() -> None:
+def test_tick_is_later_than_the_given_moment() -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert cron.next_tick("0 12 * * *", "UTC", noon - timedelta(microseconds=1)) == noon
     assert cron.next_tick("0 12 * * *", "UTC", noon) == noon + timedelta(days=1)
@@ -165,7 +165,7 @@ def test_a_tick_is_after_the_moment_asked_about_whatever_its_seconds() -> None:
         ("@annually", "01"),
     ],
 )
-def test_which_days(expression: str, days: str) -> None:
+def test_days_are_matched(expression: str, days: str) -> None:
     cron.check(expression)
     moment, found = datetime(2025, 12, 31, 23, 59, tzinfo=UTC), []
     while (moment := cron.next_tick(expression, "UTC", moment)) < datetime(2026, 2, 1, tzinfo=UTC):
@@ -173,7 +173,7 @@ def test_which_days(expression: str, days: str) -> None:
     assert found == days.split()
 
 
-def test_a_leap_day_ticks_after_a_century_without_one() -> None:
+def test_leap_day_ticks_after_a_century_without_one() -> None:
     cron.check("0 0 29 2 *")
     assert cron.next_tick("0 0 29 2 *", "UTC", datetime(2096, 3, 1, tzinfo=UTC)) == datetime(2104, 2, 29, tzinfo=UTC)
 
@@ -182,7 +182,7 @@ def test_a_leap_day_ticks_after_a_century_without_one() -> None:
     "expression",
     ["*/5 * * * *", "5/10 0-23/2 * * *", "0\t2  * * *", "@midnight", "0 0 * * 0-7", "*/60 */24 */31 */12 */7"],
 )
-def test_what_is_taken(expression: str) -> None:
+def test_valid_expressions_are_accepted(expression: str) -> None:
     cron.check(expression)
 
 
@@ -213,13 +213,13 @@ def test_what_is_taken(expression: str) -> None:
         *((text, "never") for text in ("0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 30,31 FEB *", "0 0 31 2 */2")),
     ],
 )
-def test_what_is_refused(expression: str, why: str) -> None:
+def test_invalid_expressions_are_refused(expression: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         cron.check(expression)
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "Etc/GMT+5", "America/Argentina/Buenos_Aires"])
-def test_time_zones_that_there_are(name: str) -> None:
+def test_known_time_zones_are_accepted(name: str) -> None:
     cron.check_timezone(name)
 
 
@@ -230,6 +230,6 @@ def test_time_zones_that_there_are(name: str) -> None:
         *("../../etc/passwd", "/etc/passwd", "Europe/../Europe/Berlin", "./UTC", "right/UTC", "x" * 10_000),
     ],
 )
-def test_time_zones_that_there_are_not(name: str) -> None:
+def test_unknown_time_zones_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="there is no time zone"):
         cron.check_timezone(name)

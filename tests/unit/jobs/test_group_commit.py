@@ -43,13 +43,13 @@ def work() -> Work:
     return Work()
 
 
-def test_who_comes_alone_is_served_at_once(work: Work) -> None:
+def test_single_request_is_served_at_once(work: Work) -> None:
     work.may_go.set()
     assert [work.commit(1), work.commit(2)] == ["1 done", "2 done"]
     assert work.groups == [[1], [2]]
 
 
-def test_those_who_come_meanwhile_go_together(work: Work) -> None:
+def test_requests_during_a_commit_share_the_next(work: Work) -> None:
     with ThreadPoolExecutor(4) as pool:
         outcomes = [future.result(15) for future in work.behind_each_other(pool, 1, 2, 3, 4)]
     assert outcomes == ["1 done", "2 done", "3 done", "4 done"]
@@ -57,7 +57,7 @@ def test_those_who_come_meanwhile_go_together(work: Work) -> None:
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])
-def test_a_wish_that_fails_fails_alone(work: Work, place: int) -> None:
+def test_failing_request_fails_alone(work: Work, place: int) -> None:
     wishes: list[Any] = [1, 2, 3, 4]
     wishes[place] = ValueError("mine")
     with ThreadPoolExecutor(4) as pool:
@@ -68,7 +68,7 @@ def test_a_wish_that_fails_fails_alone(work: Work, place: int) -> None:
         ]
 
 
-def test_what_may_have_been_done_is_not_done_again(work: Work) -> None:
+def test_possibly_committed_group_is_not_repeated(work: Work) -> None:
     with ThreadPoolExecutor(3) as pool:
         first, *others = work.behind_each_other(pool, 1, StoreUnavailable("away"), 3)
         assert first.result(15) == "1 done"
@@ -77,7 +77,7 @@ def test_what_may_have_been_done_is_not_done_again(work: Work) -> None:
     assert work.commit(5) == "5 done"
 
 
-def test_nobody_is_left_waiting_by_a_leader_that_is_torn_away(work: Work) -> None:
+def test_interrupted_leader_leaves_no_request_waiting(work: Work) -> None:
     with ThreadPoolExecutor(4) as pool:
         futures = work.behind_each_other(pool, 1, SystemExit(), 3)
         errors = [type(future.exception(15)) for future in futures[1:]]
@@ -85,7 +85,7 @@ def test_nobody_is_left_waiting_by_a_leader_that_is_torn_away(work: Work) -> Non
     assert work.commit(5) == "5 done"
 
 
-def test_threads_without_end(work: Work) -> None:
+def test_many_threads_are_served(work: Work) -> None:
     work.may_go.set()
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(work.commit, range(2000))) == [f"{wish} done" for wish in range(2000)]

@@ -27,11 +27,11 @@ def numbers(some: Lines) -> list[str]:
         ([lines(1, 900), lines(901, 1800)], lines(801, 1800)),
     ],
 )
-def test_portions_join_to_the_newest_lines_without_a_gap(portions: list[Lines], joined: Lines) -> None:
+def test_portions_join_without_a_gap(portions: list[Lines], joined: Lines) -> None:
     assert join(portions) == joined
 
 
-def test_lines_after_a_number() -> None:
+def test_lines_after_a_number_are_returned() -> None:
     assert [numbers(lines(3, 5).after(n)) for n in (0, 2, 3, 5, 9)] == [
         ["3", "4", "5"],
         ["3", "4", "5"],
@@ -41,7 +41,7 @@ def test_lines_after_a_number() -> None:
     ]
 
 
-def test_a_reader_is_told_how_many_are_missing() -> None:
+def test_number_of_missing_lines_is_returned() -> None:
     assert [line["message"] for line in lines(1, 2).shown()] == ["1", "2"]
     assert [line["message"] for line in lines(3, 4).shown()] == ["2 earlier lines dropped", "3", "4"]
     assert len(lines(1, MAX_LINES).shown()) == MAX_LINES
@@ -50,7 +50,7 @@ def test_a_reader_is_told_how_many_are_missing() -> None:
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 0), (7, 100), (400, 0), (50, 4000), (3, 16_000)])
-def test_superfluous_portions_are_those_that_no_reader_sees(count: int, size: int) -> None:
+def test_superfluous_portions_are_invisible_ones(count: int, size: int) -> None:
     stored = Portions()
     kept: list[Lines] = []
     last = 0

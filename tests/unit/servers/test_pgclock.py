@@ -36,13 +36,13 @@ def error(offset: float) -> float:
     return abs((pgclock._shared[0] + pgclock._shared[1]) / 2 - offset)
 
 
-def test_before_any_sample_the_hosts_time_counts() -> None:
+def test_host_time_is_used_before_the_first_sample() -> None:
     forget()
     assert not pgclock.is_known()
     assert pgclock.now() == pytest.approx(time.time(), abs=1)
 
 
-def test_samples_narrow_the_offset_to_what_all_allow() -> None:
+def test_samples_narrow_the_offset() -> None:
     forget()
     sample(500, 0, 1, at=100)
     assert error(500) == pytest.approx(0.5)
@@ -50,7 +50,7 @@ def test_samples_narrow_the_offset_to_what_all_allow() -> None:
     assert error(500) < 0.006
 
 
-def test_clock_that_drifts_is_followed() -> None:
+def test_drifting_clock_is_followed() -> None:
     forget()
     for second in range(1000):
         sample(500 + second * 4e-4, -0.001, 0.001, at=100 + second)
@@ -58,20 +58,20 @@ def test_clock_that_drifts_is_followed() -> None:
 
 
 @pytest.mark.parametrize("step", [300, -300, 1])
-def test_clock_that_was_set_is_followed_at_once(step: float) -> None:
+def test_changed_clock_is_followed_at_once(step: float) -> None:
     forget()
     sample(500, -0.001, 0.001, at=100)
     sample(500 + step, -0.01, 0.01, at=101)
     assert error(500 + step) < 0.02
 
 
-def test_postgres_time_is_learnt_within_the_round_trip() -> None:
+def test_postgres_time_is_known_within_a_round_trip() -> None:
     forget()
     assert jobs.current_time().timestamp() == pytest.approx(time.time(), abs=1)
     assert pgclock.is_fresh()
 
 
-def test_forked_processes_share_what_is_learnt() -> None:
+def test_forked_processes_share_the_offset() -> None:
     sample(pgclock.now() - pgclock.seconds_since_boot() + 3600, -0.001, 0.001, at=pgclock.seconds_since_boot())
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(pgclock.now) - time.time() == pytest.approx(3600, abs=5)
@@ -93,7 +93,7 @@ def test_ids_rise_over_threads_and_have_version_and_variant() -> None:
     assert {(id_.version, id_.variant) for id_ in everything} == {(7, "specified in RFC 4122")}
 
 
-def test_ids_fall_back_only_with_a_clock_that_was_set_back() -> None:
+def test_ids_go_back_only_if_the_clock_was_set_back() -> None:
     with transaction() as connection:
         learn_clock(connection)
         [first] = make_ids(connection, 1)

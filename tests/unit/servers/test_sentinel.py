@@ -5,7 +5,7 @@ from redis.connection import SSLConnection
 from jobsvc.servers import sentinel
 
 
-def test_each_part_of_a_url_reaches_its_place() -> None:
+def test_every_part_of_the_url_is_used() -> None:
     watched = sentinel.parse(
         "redis+sentinel://user:p%40%2Fss@a:1,b,[::1]:3/jobs-master/4?socket_timeout=3&sentinel_password=x%26y"
     )
@@ -15,7 +15,7 @@ def test_each_part_of_a_url_reaches_its_place() -> None:
     assert watched.sentinel_options == {"password": "x&y"}
 
 
-def test_tls_is_for_sentinels_too_with_the_same_ca_unless_they_have_their_own() -> None:
+def test_sentinels_use_the_same_tls_unless_configured() -> None:
     url = "rediss+sentinel://h/s?ssl_ca_certs=/ca&ssl_check_hostname=false&sentinel_ssl_ca_certs=/other"
     watched = sentinel.parse(url)
     assert watched.options["connection_class"] is watched.sentinel_options["connection_class"] is SSLConnection
@@ -24,7 +24,7 @@ def test_tls_is_for_sentinels_too_with_the_same_ca_unless_they_have_their_own() 
     assert watched.sentinel_options["ssl_check_hostname"] is False
 
 
-def test_what_the_url_says_counts_before_what_the_caller_asks_for() -> None:
+def test_url_options_override_the_callers() -> None:
     client = sentinel.connect("redis+sentinel://h/s?socket_timeout=7", socket_timeout=2, socket_connect_timeout=1)
     arguments = client.connection_pool.connection_kwargs
     assert (arguments["socket_timeout"], arguments["socket_connect_timeout"]) == (7, 1)

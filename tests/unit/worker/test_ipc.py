@@ -24,7 +24,7 @@ def is_woken(channel: Channel, seconds: float = 0) -> bool:
     return bool(select.select([channel], [], [], seconds)[0])
 
 
-def test_messages_come_whole_and_in_order(ends: Pair) -> None:
+def test_messages_arrive_complete_and_in_order(ends: Pair) -> None:
     here, there = ends
     for number in range(3):
         there.send(b"%d" % number * 20_000 * number)
@@ -48,13 +48,13 @@ def test_only_a_wakeup_is_selected(ends: Pair) -> None:
     assert not is_woken(here)  # it was heard, however often it rang
 
 
-def test_nobody_waits_for_a_wakeup_that_is_not_heard(ends: Pair) -> None:
+def test_unread_wakeup_blocks_nothing(ends: Pair) -> None:
     _here, there = ends
     for _ in range(100_000):
         there.wake()
 
 
-def test_who_hung_up_is_noticed_after_what_it_had_sent(ends: Pair) -> None:
+def test_closed_end_is_noticed_after_its_messages(ends: Pair) -> None:
     here, there = ends
     there.send(b"last words")
     there.close()
@@ -63,7 +63,7 @@ def test_who_hung_up_is_noticed_after_what_it_had_sent(ends: Pair) -> None:
     assert (here.receive(), here.is_closed) == ([], True)
 
 
-def test_it_is_noticed_by_the_wakeup_alone(ends: Pair) -> None:
+def test_closed_end_is_noticed_by_the_wakeup_socket_alone(ends: Pair) -> None:
     """As when a process that a handler left behind holds the other end open."""
     here, there = ends
     there.send(b"last words")
@@ -73,7 +73,7 @@ def test_it_is_noticed_by_the_wakeup_alone(ends: Pair) -> None:
     assert (here.receive(), here.is_closed) == ([], True)
 
 
-def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
+def test_receiver_waits_for_a_message(ends: Pair) -> None:
     here, there = ends
     with ThreadPoolExecutor(1) as pool:
         receiving = pool.submit(there.receive)
@@ -85,7 +85,7 @@ def test_the_other_end_waits_for_what_comes(ends: Pair) -> None:
     assert (there.receive(), there.is_closed) == ([], True)
 
 
-def test_a_wakeup_that_nobody_heard_is_no_error(ends: Pair) -> None:
+def test_unread_wakeup_is_no_error(ends: Pair) -> None:
     """Its worker died with it; what it had sent is read all the same, and then it is known to be gone."""
     here, there = ends
     there.wake()
@@ -95,7 +95,7 @@ def test_a_wakeup_that_nobody_heard_is_no_error(ends: Pair) -> None:
     assert (there.receive(), there.is_closed) == ([], True)
 
 
-def test_what_doesnt_go_at_once_rings(ends: Pair) -> None:
+def test_unsent_message_causes_a_wakeup(ends: Pair) -> None:
     here, there = ends
     sending = threading.Thread(target=there.send, args=(b"x" * 2_000_000,))
     sending.start()

@@ -19,11 +19,11 @@ def sizes(results: list[Any]) -> list[int]:
     return [len(portion) for portion in portions]
 
 
-def test_a_script_has_so_many_jobs_at_most() -> None:
+def test_script_has_a_bounded_number_of_jobs() -> None:
     assert sizes([None] * (2 * AT_ONCE + 1)) == [AT_ONCE, AT_ONCE, 1]
     assert sizes([None] * AT_ONCE) == [AT_ONCE]
 
 
-def test_large_results_are_not_sent_together() -> None:
+def test_large_results_are_sent_separately() -> None:
     large = "x" * rq_records.MOST_BYTES
     assert sizes([None, large, large, None, None]) == [1, 1, 1, 2]

@@ -38,19 +38,19 @@ def submit_all(*jobs: Any) -> tuple[list[list[Any]], list[Any]]:
     return store.groups, asyncio.run(run())
 
 
-def test_jobs_that_come_meanwhile_are_stored_together() -> None:
+def test_jobs_arriving_during_a_commit_are_stored_together() -> None:
     groups, heard = submit_all(1, 2, 3)
     assert groups == [[1], [2, 3]]
     assert heard == ["1 stored", "2 stored", "3 stored"]
 
 
-def test_each_job_hears_its_own_error() -> None:
+def test_each_job_gets_its_own_error() -> None:
     error = ValueError("mine")
     _, heard = submit_all(1, error, 3)
     assert heard == ["1 stored", error, "3 stored"]
 
 
-def test_a_bug_in_storing_is_told_to_its_group_and_to_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_fails_its_group_only(caplog: pytest.LogCaptureFixture) -> None:
     groups, heard = submit_all(*range(MAX_GROUP + 1), "bug", *range(2 * MAX_GROUP))
     assert max(map(len, groups)) == MAX_GROUP
     failed = [group for group in groups if "bug" in group]
@@ -59,7 +59,7 @@ def test_a_bug_in_storing_is_told_to_its_group_and_to_no_other(caplog: pytest.Lo
     assert "storing" in caplog.text
 
 
-def test_a_job_whose_client_has_gone_disturbs_no_other() -> None:
+def test_disconnected_client_disturbs_no_other_job() -> None:
     store = Store()
 
     async def run() -> Any:

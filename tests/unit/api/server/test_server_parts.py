@@ -11,7 +11,7 @@ from jobsvc.api.server.environ import UNREADABLE, environ_of
 from jobsvc.api.server.plain import _calls_nothing
 
 
-def test_one_address_gets_half_of_a_budget() -> None:
+def test_one_address_gets_half_of_the_budget() -> None:
     budget = Budget(100)
     assert budget.take("a", 30)
     assert not budget.take("a", 30)
@@ -22,7 +22,7 @@ def test_one_address_gets_half_of_a_budget() -> None:
     assert budget.take("b", 20)
 
 
-def test_an_address_that_holds_nothing_may_hold_one_of_any_size() -> None:
+def test_unused_address_may_send_one_body_of_any_size() -> None:
     budget = Budget(100)
     assert budget.take("a", 1000)
     assert not budget.take("a", 1)
@@ -51,7 +51,7 @@ def environ(path: str = "/", client: str = "127.0.0.1:1", *headers: tuple[str, s
     return environ_of(SimpleNamespace(path=path, client=client, headers=Headers(*headers), authority=None, **about))
 
 
-def test_headers_become_those_of_wsgi() -> None:
+def test_headers_are_converted_to_wsgi() -> None:
     found = environ(
         "/",
         "127.0.0.1:1",
@@ -65,11 +65,11 @@ def test_headers_become_those_of_wsgi() -> None:
 
 
 @pytest.mark.parametrize(("client", "address"), [("127.0.0.1:80", "127.0.0.1"), ("[::1]:80", "::1")])
-def test_addresses_have_no_port(client: str, address: str) -> None:
+def test_remote_address_has_no_port(client: str, address: str) -> None:
     assert environ("/", client)["REMOTE_ADDR"] == address
 
 
-def test_a_path_is_its_bytes() -> None:
+def test_path_is_kept_as_bytes() -> None:
     assert environ("/ü%")["PATH_INFO"] == "/ü%".encode().decode("latin-1")
 
 
@@ -114,5 +114,5 @@ class Afterwards(BaseModel):
         *((Validated, False), (Outer, False), (Made, False), (Annotation, False), (Afterwards, False)),
     ],
 )
-def test_payloads_that_call_code_of_others_are_not_checked_on_the_loop(annotation: Any, is_quick: bool) -> None:
+def test_only_payloads_without_custom_code_are_checked_on_the_loop(annotation: Any, is_quick: bool) -> None:
     assert _calls_nothing(TypeAdapter(annotation).core_schema) == is_quick
