@@ -33,7 +33,7 @@ def requeue_all(queue_name: str) -> Answer:
     ids = [found for job_id in registry.get_job_ids(cleanup=False) if (found := _as_uuid(job_id))]
     count = 0
     for batch in jobs.retry_listed(ids):
-        relay().wake(batch)
+        relay().dispatch(batch)
         count += len(batch)
     return {"status": "OK", "count": count}
 
@@ -66,7 +66,7 @@ def init_app(app: Flask) -> None:
 
 def _retry(job_id: UUID) -> None:
     _, dispatch = jobs.retry(job_id)
-    relay().wake([dispatch])
+    relay().dispatch([dispatch])
 
 
 def _remove(job_id: UUID) -> None:

@@ -78,7 +78,7 @@ def relay() -> Relay:
 
 
 def _dispatch(submitted: Sequence[Submitted], relay: Relay) -> None:
-    relay.wake([one.dispatch for one in submitted if one.dispatch])
+    relay.dispatch([one.dispatch for one in submitted if one.dispatch])
 
 
 def _key() -> str | None:

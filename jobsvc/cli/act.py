@@ -37,7 +37,7 @@ def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
     TYPE is a job type, PAYLOAD a JSON object. With --wait the exit status is 1 unless the job is COMPLETED.
     """
     [job] = submit([read(JobRequest, body).resolve()], None, relay())
-    relay().settle()
+    relay().finish_pending()
     if not as_json:
         click.echo(str(job.job_id))
     ended = None if wait is None else _wait(job.job_id, wait)
@@ -78,12 +78,12 @@ def retry(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) 
 
 
 def _retry(job_id: UUID) -> None:
-    relay().wake([jobs.retry(job_id)[1]])
+    relay().dispatch([jobs.retry(job_id)[1]])
 
 
 def _retry_all(which: Filter) -> Iterator[int]:
     for batch in jobs.retry_all(which):
-        relay().wake(batch)
+        relay().dispatch(batch)
         yield len(batch)
 
 
@@ -146,7 +146,7 @@ def _act_on_each(verb: str, act: Callable[[UUID], None], given: Sequence[UUID | 
             if job_id not in done:
                 act(job_id)
                 done.add(job_id)
-                relay().settle()
+                relay().finish_pending()
         except (JobNotFound, WrongState, UniqueKeyTaken) as error:
             has_failed = True
             click.echo(f"Error: {one}: {error}", err=True)
@@ -162,7 +162,7 @@ def _act_on_all(action: _Action, which: Filter, yes: bool, as_json: bool) -> Non
         click.confirm(f"{action.verb} {_jobs(count)}{more}?", abort=True, err=True)
     done = 0
     for changed in action.all_of(which) if count else ():
-        relay().settle()
+        relay().finish_pending()
         done += changed
     _print_count(action.verb, done, as_json, none="no job matches")
 

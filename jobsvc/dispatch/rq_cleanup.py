@@ -1,6 +1,5 @@
-"""Removes ended jobs: from RQ all but the newest, from Postgres those older than JOBSVC_RETENTION_DAYS."""
+"""Removes ended jobs from RQ: all but the newest, and those deleted from Postgres."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -11,16 +10,12 @@ from rq.job import JobStatus
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 from rq.results import Result
 
-from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.enqueue import CALL_START, is_our_call
 
 KEPT = 1000
 """Number of newest jobs kept in each of RQ's registries of ended jobs, per queue."""
-
-PRUNE_SECONDS = 60.0
-"""Seconds between two checks for jobs to delete from Postgres."""
 
 RESULTS: str = Result.get_key("")  # type: ignore[no-untyped-call]
 
@@ -97,26 +92,3 @@ def forget(job_ids: Sequence[UUID]) -> None:
             for registry in REGISTRIES:
                 pipeline.zrem(registry(queue=queue).key, *ids)
         pipeline.execute()
-
-
-class Retention:
-    """This process' scan of the old jobs in Postgres. Any number of processes may scan at once."""
-
-    def __init__(self) -> None:
-        self._reached = jobs.LOWEST
-        self._next = 0.0
-
-    def step(self, limit: int) -> list[UUID]:
-        """Delete up to `limit` old jobs if a step is due; returns their ids, to be passed to `forget`.
-
-        The next step continues where this one stopped, at once if jobs were deleted and more may follow, else
-        after PRUNE_SECONDS. So jobs that wait for a year cost one short scan a minute, however many there are.
-        """
-        days = settings().JOBSVC_RETENTION_DAYS
-        if not days or time.monotonic() < self._next:
-            return []
-        pruned = jobs.prune(days * 86400, limit, self._reached)
-        self._reached = pruned.reached
-        if not pruned.job_ids or pruned.reached == jobs.LOWEST:
-            self._next = time.monotonic() + PRUNE_SECONDS
-        return pruned.job_ids

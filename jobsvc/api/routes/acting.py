@@ -13,6 +13,7 @@ from jobsvc.api.responses import CountReply
 from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import no_body, no_query, query, read_id
+from jobsvc.dispatch.duties import Duty
 from jobsvc.jobs.serialize import JobShown
 from jobsvc.states import Status
 
@@ -33,7 +34,7 @@ def cancel(job_id: str) -> tuple[JobShown, int]:
     job = jobs.cancel(read_id(job_id), expected_versions())
     if job.status == Status.CANCELLED:
         relay().withdraw([job.id])
-        relay().look()
+        relay().notify(Duty.DUE)
     return dump_job_for_caller(job), 200 if job.status == Status.CANCELLED else 202
 
 
@@ -44,7 +45,7 @@ def retry(job_id: str) -> JobShown:
     """Have a job that failed or was cancelled tried again, at once."""
     no_query()
     job, dispatch = jobs.retry(read_id(job_id), expected_versions())
-    relay().wake([dispatch])
+    relay().dispatch([dispatch])
     return dump_job_for_caller(job)
 
 
@@ -68,7 +69,7 @@ def cancel_all() -> CountReply:
     for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
         count += len(batch)
         relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
-    relay().look()
+    relay().notify(Duty.DUE)
     return {"count": count}
 
 
@@ -80,5 +81,5 @@ def retry_all() -> CountReply:
     count = 0
     for batch in jobs.retry_all(query(SomeJobsQuery).filter()):
         count += len(batch)
-        relay().wake(batch)
+        relay().dispatch(batch)
     return {"count": count}

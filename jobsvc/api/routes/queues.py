@@ -10,6 +10,7 @@ from jobsvc.api.submit import relay
 from jobsvc.api.validation import known_queue, no_body, no_query
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_workers
+from jobsvc.dispatch.duties import Duty
 
 blueprint = Blueprint("queues", __name__)
 blueprint.before_request(no_query)
@@ -39,7 +40,7 @@ def resume_queue(name: str) -> QueueShown:
     """Let a queue's jobs start again."""
     no_body()
     jobs.resume(known_queue(name))
-    relay().release_withheld()
+    relay().notify(Duty.SWEEP)
     return dump_queue(jobs.queue_states([name])[0])
 
 

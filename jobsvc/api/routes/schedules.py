@@ -13,6 +13,7 @@ from jobsvc.api.showing import dump_schedule_for_caller
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import body, no_body, no_query
 from jobsvc.config import NAME
+from jobsvc.dispatch.duties import Duty
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
 from jobsvc.jobs import schedules
 from jobsvc.jobs.serialize import ScheduleShown
@@ -46,7 +47,7 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
     if not _is_name(name):
         raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't fit {NAME}")])
     schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
-    relay().reschedule()
+    relay().notify(Duty.SCHEDULES)
     headers = {"Location": url_for("schedules.show_schedule", name=name)} if is_new else {}
     return dump_schedule_for_caller(schedule), 201 if is_new else 200, headers
 
@@ -75,7 +76,7 @@ def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     no_body()
     job = schedules.run(_known(name))
     if job.dispatch:
-        relay().wake([job.dispatch])
+        relay().dispatch([job.dispatch])
     status = 202 if job.dispatch else 200
     return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.show", job_id=job.job_id)}
 

@@ -9,6 +9,7 @@ from jobsvc.api.describing import Reply, describe
 from jobsvc.api.responses import JobIdReply
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import no_body, no_query, read_id
+from jobsvc.dispatch.duties import Duty
 
 blueprint = Blueprint("webhooks", __name__)
 blueprint.before_request(no_query)
@@ -23,5 +24,5 @@ blueprint.before_request(no_body)
 def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
     """Tell the end of a job again; the answer names the delivery."""
     delivery = str(jobs.announce_again(read_id(job_id), expected_versions()))
-    relay().look()
+    relay().notify(Duty.DUE)
     return {"jobId": delivery}, 202, {"Location": url_for("jobs.show", job_id=delivery)}

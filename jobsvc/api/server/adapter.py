@@ -111,7 +111,7 @@ class Adapter:
     def _store(self, group: Sequence[NewJob]) -> list[Submitted | Exception]:
         outcomes = jobs.submit_each(group)
         dispatches = [one.dispatch for one in outcomes if isinstance(one, Submitted) and one.dispatch]
-        self._app.extensions["relay"].wake(dispatches)
+        self._app.extensions["relay"].dispatch(dispatches)
         return outcomes
 
     async def _answer(self, environ: dict[str, Any], raw: bytes, protocol: Any, address: str) -> None:

@@ -1,6 +1,8 @@
 """The relay on a real Redis, and without one."""
 
+import math
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -14,10 +16,13 @@ from rq.job import Job as RQJob
 from rq.utils import import_attribute
 
 from jobsvc import jobs
+from jobsvc.config import settings
 from jobsvc.dispatch import enqueue, rq_redis
+from jobsvc.dispatch.duties import Duties, Duty
 from jobsvc.dispatch.relay import Relay
 from jobsvc.execution import rq_entry
 from tests.integration.factories import dispatches, make_due, new, sql, submit
+from tests.support.service import eventually
 
 
 def queue() -> Any:
@@ -38,7 +43,7 @@ def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_due_job_is_queued_with_rqs_own_retry() -> None:
     [one] = dispatches([new(retry_intervals=[1.0, 2.5, 2.5], timeout=0.5)])
-    Relay()._dispatch([one])
+    Duties().dispatch([one])
     rq_job = fetch(one.job_id)
     assert queue().get_job_ids() == [str(one.job_id)]
     assert (rq_job.func_name, list(rq_job.args)) == ("jobsvc.execution.run", [str(one.job_id)])
@@ -50,7 +55,7 @@ def test_queued_job_has_the_same_keys_as_by_rq() -> None:
     for wanted in (new(), new(type="HTTP_REQUEST", timeout=7, retry_intervals=[])):
         [one] = dispatches([wanted])
         key = f"rq:job:{one.job_id}"
-        Relay()._dispatch([one])
+        Duties().dispatch([one])
         ours = rq_redis.connection().hgetall(key)
         rq_redis.connection().flushdb()
         call, plan = enqueue._call(one.job_id), enqueue._plan(one.type, one.timeout, one.retry_intervals)
@@ -65,7 +70,7 @@ def test_queued_job_has_the_same_keys_as_by_rq() -> None:
 
 def test_delayed_job_is_scheduled_not_earlier_than_due() -> None:
     [one] = dispatches([new(delay=30.5)])
-    Relay()._dispatch([one])
+    Duties().dispatch([one])
     scheduled: datetime = queue().scheduled_job_registry.get_scheduled_time(str(one.job_id))
     assert 0 <= scheduled.timestamp() - one.due_at.timestamp() < 1
     assert queue().get_job_ids() == []
@@ -73,31 +78,31 @@ def test_delayed_job_is_scheduled_not_earlier_than_due() -> None:
 
 def test_due_job_moves_from_the_schedule_to_the_queue() -> None:
     [one] = dispatches([new(delay=30)])
-    relay = Relay()
-    relay._dispatch([one])
+    duties = Duties()
+    duties.dispatch([one])
     make_due(one.job_id)
-    relay.dispatch_due()
+    duties.dispatch_due()
     assert queue().get_job_ids() == [str(one.job_id)]
     assert queue().scheduled_job_registry.get_job_ids() == []
-    relay.dispatch_due()
+    duties.dispatch_due()
     assert queue().get_job_ids() == [str(one.job_id)]
 
 
 def test_job_queued_by_rqs_scheduler_is_not_queued_twice() -> None:
     [one] = dispatches([new(delay=30)])
-    relay = Relay()
-    relay._dispatch([one])
+    duties = Duties()
+    duties.dispatch([one])
     queue().scheduled_job_registry.remove(str(one.job_id))
     queue().enqueue_job(fetch(one.job_id))
     make_due(one.job_id)
-    relay.dispatch_due()
+    duties.dispatch_due()
     assert queue().get_job_ids() == [str(one.job_id)]
 
 
 def test_jobs_lost_by_redis_are_queued_again() -> None:
     lost = submit()
     sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
-    Relay().sweep()
+    Duties().sweep()
     assert queue().get_job_ids() == [str(lost)]
 
 
@@ -109,10 +114,10 @@ def test_concurrent_sweeps_queue_each_job_once() -> None:
     gate = threading.Barrier(6)
 
     def sweep() -> None:
-        relay = Relay()
+        duties = Duties()
         gate.wait()
-        relay.dispatch_due()
-        relay.sweep()
+        duties.dispatch_due()
+        duties.sweep()
 
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(sweep) for _ in range(6)]:
@@ -123,27 +128,27 @@ def test_concurrent_sweeps_queue_each_job_once() -> None:
 def test_foreign_job_at_the_head_stops_nothing() -> None:
     submit()
     rq_redis.connection().rpush("rq:queue:jobsvc.default", "not-one-of-ours")
-    assert Relay().sweep() is False
+    assert Duties().sweep() > 0
 
 
 def test_claims_are_undone_without_redis(no_redis: None) -> None:
     [one] = dispatches([new()])
-    assert Relay()._dispatch([one]) == 0
+    assert Duties().dispatch([one]) == 0
     assert jobs.get(one.job_id).dispatched_at is None
 
 
 def test_nothing_is_claimed_without_redis(no_redis: None) -> None:
     job_id = submit(delay=60)
     make_due(job_id)
-    Relay().dispatch_due()
-    Relay().sweep()
+    Duties().dispatch_due()
+    Duties().sweep()
     assert jobs.get(job_id).dispatched_at is None
 
 
 def test_jobs_are_dispatched_in_batches() -> None:
-    relay = Relay()
-    relay.wake(dispatches([new() for _ in range(2500)]))
-    relay._empty_inbox()
+    duties = Duties()
+    duties.new.extend(dispatches([new() for _ in range(2500)]))
+    assert [duties.dispatch_new() for _ in range(3)] == [0, 0, math.inf]
     assert len(queue().get_job_ids()) == 2500
 
 
@@ -155,8 +160,48 @@ def test_queued_function_is_the_published_entry_point() -> None:
 def test_redis_counts_as_available_only_after_a_reply(no_redis: None, caplog: pytest.LogCaptureFixture) -> None:
     """As a sweep does that goes on after Redis went away in its midst, with nothing to dispatch."""
     caplog.set_level("INFO", "jobsvc.relay")
-    relay = Relay()
-    assert not relay._redis_answers()
-    assert relay._not_queued([]) == []
-    assert not relay._redis_answers()
+    duties = Duties()
+    assert not duties._redis_answers()
+    assert duties._not_queued([]) == []
+    assert not duties._redis_answers()
     assert [record.message.partition(",")[0] for record in caplog.records] == ["Redis: unavailable"]
+
+
+def test_failed_duty_is_logged_and_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(limit: int) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(jobs, "expire", fail)  # the first step of a sweep
+    relay = Relay().start()
+    relay.notify(Duty.SWEEP)
+    later = dispatches([new()])
+    relay.dispatch(later)
+    eventually(lambda: queue().get_job_ids() == [str(later[0].job_id)])
+    relay.stop()
+    pause = settings().JOBSVC_SWEEP_SECONDS
+    assert caplog.messages[0] == f"relay: duty sweep failed, next try in {pause:g} s"
+
+
+def test_requested_duty_is_not_lost_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, may_end = threading.Event(), threading.Event()
+    runs: list[float] = []
+
+    def tick(limit: int) -> list[jobs.Dispatch]:
+        runs.append(time.monotonic())
+        entered.set()
+        assert may_end.wait(10)
+        return []
+
+    monkeypatch.setattr(jobs.schedules, "tick", tick)
+    kept = settings().model_copy(update={"JOBSVC_SWEEP_SECONDS": 60.0})
+    for module in ("relay", "duties"):
+        monkeypatch.setattr(f"jobsvc.dispatch.{module}.settings", lambda: kept)
+    relay = Relay().start()
+    relay.notify(Duty.SCHEDULES)
+    assert entered.wait(10)
+    relay.notify(Duty.SCHEDULES)
+    may_end.set()
+    eventually(lambda: len(runs) == 2)
+    relay.stop()

@@ -19,7 +19,7 @@ from rq.utils import current_timestamp
 from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_cleanup, rq_redis
-from jobsvc.dispatch.relay import BATCH, Relay
+from jobsvc.dispatch.duties import BATCH, Duties
 from jobsvc.states import Status
 from tests.integration.factories import dispatches, lapse, new, sql
 from tests.support.servers import ROOT
@@ -46,14 +46,14 @@ def work() -> None:
 
 def dispatch(**changes: Any) -> UUID:
     [one] = dispatches([new(**changes)])
-    Relay()._dispatch([one])
+    Duties().dispatch([one])
     return one.job_id
 
 
 def run_many(count: int) -> None:
     """Run so many jobs of each kind: one that succeeds, one that fails for good."""
     batch = [new(payload={"failAttempts": n % 2}, retry_intervals=[]) for n in range(2 * count)]
-    Relay()._dispatch(dispatches(batch))
+    Duties().dispatch(dispatches(batch))
     work()
 
 
@@ -181,9 +181,9 @@ def test_concurrent_passes_share_the_work() -> None:
 
 def test_relay_trims_until_nothing_remains() -> None:
     crafted(rq_cleanup.KEPT + BATCH + 5)
-    relay = Relay()
-    assert relay.trim() is True
-    assert relay.trim() is False
+    duties = Duties()
+    assert duties.trim() == 0
+    assert duties.trim() > 0
     assert finished().get_job_count() == rq_cleanup.KEPT
 
 
@@ -199,7 +199,7 @@ def test_trimmed_jobs_leave_no_key() -> None:
 def test_finished_jobs_expire_for_every_outcome() -> None:
     twice = dispatches([new()])
     for _ in range(2):
-        Relay()._dispatch(twice)
+        Duties().dispatch(twice)
     run_many(2)
     dispatch(expires_in=0.001)
     eventually(lambda: jobs.expire(10) or not sql("SELECT 1 FROM jobs WHERE status = 'PENDING'"))

@@ -8,7 +8,7 @@ from rq.job import JobStatus
 
 from jobsvc import jobs
 from jobsvc.dispatch import rq_redis
-from jobsvc.dispatch.relay import Relay
+from jobsvc.dispatch.duties import Duties
 from jobsvc.dispatch.withdrawing import FEW, withdraw
 from jobsvc.states import Outcome
 from tests.integration.dispatch.test_relay import fetch, no_redis, queue
@@ -19,7 +19,7 @@ __all__ = ["no_redis"]
 
 def dispatched(count: int = 1, **changes: float) -> list[UUID]:
     batch = dispatches([new(**changes) for _ in range(count)])
-    Relay()._dispatch(batch)
+    Duties().dispatch(batch)
     return [one.job_id for one in batch]
 
 
@@ -31,9 +31,9 @@ def test_cancelled_job_is_removed_from_queue_and_schedule() -> None:
     [due], [later], [other] = dispatched(), dispatched(delay=60), dispatched()
     for job_id in (due, later):
         jobs.cancel(job_id)
-    relay = Relay()
-    relay.withdraw([due, later])
-    relay._withdraw_some()
+    duties = Duties()
+    duties.ended.extend([due, later])
+    duties.withdraw_ended()
     assert queue().get_job_ids() == [str(other)]
     assert queue().scheduled_job_registry.get_job_ids() == []
     assert [in_rq(job_id) for job_id in (due, later, other)] == [False, False, True]
@@ -59,42 +59,40 @@ def test_job_that_rq_is_changing_is_checked_again() -> None:
     [job_id] = dispatched()
     jobs.cancel(job_id)
     fetch(job_id).set_status(JobStatus.STARTED)
-    relay = Relay()
-    relay.withdraw([job_id])
-    relay._withdraw_some()
+    duties = Duties()
+    duties.ended.extend([job_id])
+    duties.withdraw_ended()
     assert in_rq(job_id)
     fetch(job_id).set_status(JobStatus.QUEUED)
-    relay._withdraw_some()
+    duties.withdraw_ended()
     assert not in_rq(job_id)
 
 
 def test_jobs_are_removed_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobsvc.dispatch.relay.BATCH", 2)
+    monkeypatch.setattr("jobsvc.dispatch.duties.BATCH", 2)
     many = dispatched(3)
     for job_id in many:
         jobs.cancel(job_id)
-    relay = Relay()
-    relay.withdraw(many)
-    relay._wakeup.clear()
-    relay._withdraw_some()
-    assert relay._wakeup.is_set()
-    relay._withdraw_some()
+    duties = Duties()
+    duties.ended.extend(many)
+    assert duties.withdraw_ended() == 0
+    duties.withdraw_ended()
     assert queue().get_job_ids() == []
 
 
 def test_nothing_happens_without_redis(no_redis: None) -> None:
-    relay = Relay()
-    relay.withdraw([UUID(int=0)])
-    relay._withdraw_some()
+    duties = Duties()
+    duties.ended.extend([UUID(int=0)])
+    duties.withdraw_ended()
 
 
 def test_retried_job_leaves_the_failed_registry() -> None:
     [dispatch] = dispatches([new(retry_intervals=[])])
-    Relay()._dispatch([dispatch])
+    Duties().dispatch([dispatch])
     [start] = jobs.start([dispatch.job_id], "w", LEASE)
     jobs.finish([outcome(start, Outcome.FAILED)])
     queue().failed_job_registry.add(fetch(dispatch.job_id), ttl=100)
-    Relay()._dispatch([jobs.retry(dispatch.job_id)[1]])
+    Duties().dispatch([jobs.retry(dispatch.job_id)[1]])
     assert queue().failed_job_registry.get_job_ids() == []
 
 
@@ -104,5 +102,5 @@ def test_sweep_prunes_old_keys() -> None:
 
     submit()
     sql("UPDATE idempotency_keys SET created_at = now() - interval '25 h'")
-    Relay().sweep()
+    Duties().sweep()
     assert sql("SELECT count(*) FROM idempotency_keys") == [(0,)]

@@ -1,5 +1,6 @@
 """Which jobs are deleted from Postgres, how many at a time, and by whom."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,8 +9,8 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.db.engine import engine
-from jobsvc.dispatch import rq_cleanup, rq_redis
-from jobsvc.dispatch.relay import Relay
+from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch.duties import PRUNE_SECONDS, Duties
 from jobsvc.states import ENDED, Status
 from tests.integration.factories import sql, submit
 
@@ -49,7 +50,12 @@ def prune(limit: int = 1000) -> int:
 @pytest.fixture
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = settings().model_copy(update={"JOBSVC_RETENTION_DAYS": 0})
-    monkeypatch.setattr(rq_cleanup, "settings", lambda: kept)
+    monkeypatch.setattr("jobsvc.dispatch.duties.settings", lambda: kept)
+
+
+@pytest.fixture
+def small_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobsvc.dispatch.duties.BATCH", 10)
 
 
 @pytest.mark.parametrize("status", ENDED)
@@ -119,31 +125,32 @@ def test_relay_prunes_postgres_and_redis() -> None:
     redis.hset(f"rq:job:{old}", "status", "queued")
     redis.xadd(f"rq:results:{old}", {"type": 1})
     redis.zadd("rq:failed:jobsvc.default", {old: 1})
-    relay = Relay()
-    assert relay.sweep() is True
+    duties = Duties()
+    assert duties.prune() == PRUNE_SECONDS
     assert left() == set()
     assert set(redis.keys("rq:*")) <= {b"rq:jobsvc:jobsvc:owner"}
-    assert relay.sweep() is False
 
 
-def test_relay_prunes_once_a_minute_and_continues_where_it_stopped() -> None:
-    make(400, None, Status.SCHEDULED, count=150)
+def test_relay_prunes_once_a_minute_and_continues_where_it_stopped(small_batch: None) -> None:
+    waiting = make(400, None, Status.SCHEDULED, count=150)
     make(40, 31)
-    retention = rq_cleanup.Retention()
-    assert [len(retention.step(10)) for _ in range(2)] == [0, 0]
-    retention._next = 0
-    assert [len(retention.step(10)) for _ in range(2)] == [1, 0]
+    duties = Duties()
+    assert duties.prune() == PRUNE_SECONDS
+    assert len(left()) == 151
+    assert duties.prune() == PRUNE_SECONDS
+    assert left() == waiting
 
 
-def test_backlog_is_pruned_without_pauses() -> None:
+def test_backlog_is_pruned_without_pauses(small_batch: None) -> None:
     make(40, 31, count=25)
-    retention = rq_cleanup.Retention()
-    assert [len(retention.step(10)) for _ in range(4)] == [10, 10, 5, 0]
+    duties = Duties()
+    assert [duties.prune() for _ in range(3)] == [0, 0, PRUNE_SECONDS]
+    assert left() == set()
 
 
 def test_retention_of_zero_days_keeps_all_jobs(for_ever: None) -> None:
     old = make(4000, 4000)
-    assert rq_cleanup.Retention().step(10) == []
+    assert Duties().prune() == math.inf
     assert left() == old
 
 

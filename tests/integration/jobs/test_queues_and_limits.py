@@ -12,7 +12,7 @@ from sqlalchemy import text
 from jobsvc import jobs
 from jobsvc.db.engine import engine
 from jobsvc.dispatch import rq_redis
-from jobsvc.dispatch.relay import Relay
+from jobsvc.dispatch.duties import Duties, Duty
 from jobsvc.jobs import admission, stats
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, make_due, new, outcome, sql, submit
@@ -63,29 +63,31 @@ def test_job_refused_by_a_pause_is_claimed_again_only_after_resume() -> None:
     job_id = submit()
     jobs.pause("default")
     start(job_id)
-    relay = Relay()
-    relay.sweep()
+    duties = Duties()
+    duties.sweep()
     assert jobs.claim_due(10) == jobs.claim_resumed("default", 10) == []
     assert jobs.seconds_to_next() is None
     assert in_rq() == []
     jobs.resume("default")
-    relay.sweep()
+    duties.sweep()
     assert in_rq() == [str(job_id)]
     assert len(start(job_id)) == 1
 
 
 def test_jobs_withheld_by_a_pause_are_dispatched_in_due_order() -> None:
     jobs.pause("default")
-    relay = Relay()
+    duties = Duties()
     taken = [submit() for _ in range(3)]
-    relay.wake([one.dispatch for one in jobs.submit([new()]) if one.dispatch])
-    assert relay._empty_inbox() == 0
-    relay.dispatch_due()
+    duties.new.extend([one.dispatch for one in jobs.submit([new()]) if one.dispatch])
+    duties.dispatch_new()
+    [(duty, moment)] = duties.requests
+    assert (duty, moment <= time.monotonic()) == (Duty.DUE, True)
+    duties.dispatch_due()
     assert in_rq() == []
     assert len(held()) == 4
     sql("UPDATE jobs SET due_at = now() - interval '1 h' WHERE id = :id", id=taken[2])
     jobs.resume("default")
-    relay.sweep()
+    duties.sweep()
     assert in_rq()[:3] == [str(taken[2]), str(taken[0]), str(taken[1])]
     assert len(in_rq()) == 4
 
@@ -251,11 +253,11 @@ def test_waiting_retry_occupies_no_slot() -> None:
 
 def test_lost_attempt_frees_its_slot() -> None:
     first, second = keyed(), keyed()
-    Relay().dispatch_due()
+    Duties().dispatch_due()
     start(first)
     sql("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE status = 'PROCESSING'")
     jobs.recover_lapsed(10, 0)
-    Relay().sweep()
+    Duties().sweep()
     assert in_rq() == [str(first), str(second)]  # the first entry is of its first dispatch
 
 
@@ -270,12 +272,12 @@ def test_dispatched_job_of_a_paused_queue_occupies_no_slot() -> None:
 def test_keyed_job_of_a_paused_queue_is_dispatched_after_resume() -> None:
     jobs.pause("default")
     job_id = keyed()
-    relay = Relay()
-    relay.dispatch_due()
-    relay.sweep()
+    duties = Duties()
+    duties.dispatch_due()
+    duties.sweep()
     assert (held(), in_rq()) == ({job_id}, [])
     jobs.resume("default")
-    relay.sweep()
+    duties.sweep()
     assert in_rq() == [str(job_id)]
 
 
@@ -284,20 +286,20 @@ def test_sweep_skips_keys_without_a_free_slot(monkeypatch: pytest.MonkeyPatch) -
         start(keyed(key=key))
     ids = [keyed(key=key) for key in ("a", "b", "c")]
     sql("UPDATE jobs SET dispatched_at = 'infinity' WHERE status = 'PENDING'")
-    monkeypatch.setattr("jobsvc.dispatch.relay.BATCH", 2)
-    relay = Relay()
-    relay.sweep()
+    monkeypatch.setattr("jobsvc.dispatch.duties.BATCH", 2)
+    duties = Duties()
+    duties.sweep()
     assert in_rq() == []
-    relay.sweep()
+    duties.sweep()
     assert in_rq() == [str(ids[2])]
 
 
 def test_withheld_jobs_are_not_dispatched_repeatedly() -> None:
     ids = [keyed() for _ in range(50)]
-    relay = Relay()
+    duties = Duties()
     for _ in range(3):
-        relay.dispatch_due()
-        relay.sweep()
+        duties.dispatch_due()
+        duties.sweep()
     assert in_rq() == [str(ids[0])]
     assert jobs.seconds_to_next() is None
 

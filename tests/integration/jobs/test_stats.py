@@ -88,12 +88,12 @@ def test_settle_on_a_stopped_relay_does_the_pending_work() -> None:
     assert not relay._thread.is_alive()
     job_id = submit()
     jobs.cancel(job_id)
-    relay.wake([jobs.retry(job_id)[1]])
-    relay.settle()
+    relay.dispatch([jobs.retry(job_id)[1]])
+    relay.finish_pending()
     assert rq_redis.queue("default").get_job_ids() == [str(job_id)]
     jobs.cancel(job_id)
     relay.withdraw([job_id])
-    relay.settle()
+    relay.finish_pending()
     assert rq_redis.queue("default").get_job_ids() == []
 
 
