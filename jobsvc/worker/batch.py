@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from queue import SimpleQueue
 from threading import Thread
 
 from redis import RedisError
@@ -20,7 +21,7 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import failed
 from jobsvc.execution.lease_keeper import LeaseKeeper
 from jobsvc.execution.reporter import Report
-from jobsvc.jobs import AttemptResult, StartedAttempt, lost
+from jobsvc.jobs import AttemptResult, StartedAttempt, completed, lost, returned_uncounted
 from jobsvc.processes.timetable import STORE_SECONDS
 from jobsvc.servers.outages import OutageTracker
 from jobsvc.worker import messages
@@ -30,7 +31,7 @@ from jobsvc.worker.completer import FLUSH_SECONDS, Completer
 from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.reports import Reports
-from jobsvc.worker.running import FinishedAttempt, JobSource, RunningJob
+from jobsvc.worker.running import FinishedAttempt, JobSource, Phase, Requests, RunningJob
 from jobsvc.worker.supervisor import check_all
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
@@ -46,7 +47,7 @@ SHOW_AFTER_SECONDS = 0.1
 """Age from which on a running job is shown as started in RQ; of shorter ones RQ shows only the result."""
 
 CRASH_PAUSE_SECONDS = 0.5
-"""Pause after a child process died before it ran a job."""
+"""Pause before the next start, and so the next fork, after a child process died before it ran a job."""
 
 CHECK_SECONDS = 0.05
 """Seconds between checks on running jobs (timeout, cancel, shutdown)."""
@@ -60,9 +61,10 @@ class BatchRunner:
         self.children = ChildPool(threads)
         self._source, self._threads = source, threads
         self._free = list(range(SLOTS))
+        self._requests: Requests = SimpleQueue()
         self._seconds_each = 1.0  # moving average of an attempt's duration
         self._extra = 0
-        self._next_take = self._next_check = 0.0
+        self._next_take = self._next_check = self._paused_until = 0.0
         self._stop_at = math.inf
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
@@ -89,11 +91,7 @@ class BatchRunner:
             self._keeper.start()
         try:
             self._start(job_ids)
-            while (
-                self.running
-                or self._completer.has_pending
-                or ((self._starts.has_unconfirmed or self._extra) and not self.is_stopping)
-            ):
+            while self._is_busy:
                 self._wait()
                 self._receive_all()
                 now = time.monotonic()
@@ -113,6 +111,16 @@ class BatchRunner:
             self._abandon()
             raise
 
+    @property
+    def _is_busy(self) -> bool:
+        if self.running or self._completer.has_pending:
+            return True
+        return not self.is_stopping and (self._starts.has_unconfirmed or self._extra > 0 or self._is_paused)
+
+    @property
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
     def _leave_unstored(self) -> None:
         if unstored := len(self.running) + len(self._completer.not_stored):
             logger.error("shutdown: outcomes not stored in time, their attempts end as lost (%d)", unstored)
@@ -127,14 +135,14 @@ class BatchRunner:
         """Return when (monotonic seconds) the next step is due at the latest."""
         moments = [self._next_check, self._completer.due_at(is_idle=not self.running), self._reports.due_at()]
         if not self.is_stopping and len(self.running) < self._threads:
-            moments.append(self._next_take)
+            moments.append(max(self._next_take, self._paused_until))
         return min(moments)
 
     def _leased(self) -> list[RunningJob]:
         return [*list(self.running.values()), *self._completer.not_stored]
 
     def _take(self) -> None:
-        if self.is_stopping or time.monotonic() < self._next_take:
+        if self.is_stopping or time.monotonic() < max(self._next_take, self._paused_until):
             return
         if not self._starts.undo():
             self._next_take = time.monotonic() + self._postgres.pause
@@ -160,7 +168,7 @@ class BatchRunner:
                 self._source.give_back(job_ids)
             self._next_take, self._extra = time.monotonic() + self._postgres.pause, 0
             if not (self.running or self._starts.has_unconfirmed):
-                self._rest(self._postgres.pause)
+                self._paused_until = self._next_take
             return
         by_id = {str(one.job_id): one for one in started}
         # Refused jobs take no time: if all were refused, take more next time.
@@ -171,11 +179,6 @@ class BatchRunner:
         # In the order of the queues, as taken; Postgres returns them in any order.
         self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
 
-    def _rest(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self.is_stopping and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, CHECK_SECONDS))
-
     def _give(self, started: Iterable[tuple[StartedAttempt, float]]) -> None:
         """Pass started jobs to child processes, each with its start time (monotonic seconds)."""
         by_child: dict[ChildProcess, list[RunningJob]] = {}
@@ -184,7 +187,7 @@ class BatchRunner:
             is_isolated = handler is not None and handler.isolated
             is_too_much = is_isolated and sum(job.child.is_for_one for job in self.running.values()) >= self._threads
             child = self.children.for_one() if is_isolated and not is_too_much else self.children.for_many()
-            job = RunningJob(one, self._free.pop(), child, since)
+            job = RunningJob(one, self._free.pop(), child, since, self._requests)
             self.running[job.slot] = job
             if is_too_much:
                 self._return_unstarted(job)
@@ -204,7 +207,8 @@ class BatchRunner:
     def _receive(self, child: ChildProcess, message: Message) -> None:
         match message:
             case messages.Completed(slot, seconds):
-                self._on_finished(slot, self.running[slot].completed(), seconds)
+                started = self.running[slot].started
+                self._on_finished(slot, completed(started.job_id, started.fence), seconds)
             case messages.Finished(slot, result, seconds):
                 self._on_finished(slot, result, seconds)
             case messages.Returned(slots):
@@ -225,32 +229,36 @@ class BatchRunner:
     def _return_unstarted(self, job: RunningJob) -> None:
         """Return an unstarted job uncounted; assume long attempts, so that it isn't prefetched again."""
         self._seconds_each = 1.0
-        self._finish(job, job.returned_uncounted(handler_called=False))
+        self._return_uncounted(job, handler_called=False)
+
+    def _return_uncounted(self, job: RunningJob, handler_called: bool) -> None:
+        self._finish(job, returned_uncounted(job.started.job_id, job.started.fence, handler_called))
 
     def _handle_child_exit(self, child: ChildProcess) -> None:
         """Decide on the jobs of a child process that has died."""
         unstarted: list[tuple[StartedAttempt, float]] = []
         for job in [job for job in self.running.values() if job.child is child]:
-            if not job.called_at and child.has_called and not self.is_stopping:
+            is_waiting = job.update_phase() is Phase.WAITING
+            if is_waiting and child.has_called and not self.is_stopping and not self._is_paused:
                 del self.running[job.slot]
                 self._free.append(job.slot)
                 unstarted.append((job.started, job.since))
-            elif job.overdue:
-                self._finish(job, job.partial_result or failed(job.started, job.overdue))
-            # We killed the process because of another job, or a handler ended it in response to the hand-back.
-            elif not job.called_at or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
-                self._finish(job, job.returned_uncounted(handler_called=bool(job.called_at)))
+            elif job.kill_reason:
+                self._finish(job, job.partial_result or failed(job.started, job.kill_reason))
+            # We killed the process because of another job, or a handler ended it when it was interrupted at shutdown.
+            elif is_waiting or child.kill_at < math.inf or time.monotonic() >= self._stop_at:
+                self._return_uncounted(job, handler_called=not is_waiting)
             else:
                 message = "the process of the attempt died before it ended"
                 self._finish(job, lost(job.started.job_id, job.started.fence, message))
         self.children.dismiss(child)
-        if not child.has_called and child.kill_at == math.inf:
-            time.sleep(CRASH_PAUSE_SECONDS)  # the next one may die too, e.g. if memory is short
+        if not child.has_called and child.kill_at == math.inf:  # the next one may die too, e.g. if memory is short
+            self._paused_until = time.monotonic() + CRASH_PAUSE_SECONDS
         self._give(unstarted)
 
     def _finish(self, job: RunningJob, result: AttemptResult, seconds: float = 0.0) -> None:
         del self.running[job.slot]
-        job.is_ended = True
+        job.move(Phase.FINISHED)
         self._completer.add(FinishedAttempt(job, self._reports.complete(job, result), seconds))
 
     def _flush(self) -> None:
@@ -266,6 +274,9 @@ class BatchRunner:
 
     def _check(self) -> None:
         self._next_check = time.monotonic() + CHECK_SECONDS
+        while not self._requests.empty():
+            job, request = self._requests.get()
+            job.apply(request)
         check_all(list(self.running.values()), self.children, self._stop_at)
         if self.is_stopping:
             return

@@ -3,30 +3,76 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
+from queue import SimpleQueue
 from typing import Protocol
 
-from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt, completed, returned_uncounted
+from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt
 from jobsvc.states import Status
 from jobsvc.worker.child import ChildProcess
 
 
+class Phase(Enum):
+    """Phase of a job in a child process; MOVES has the legal moves."""
+
+    WAITING = auto()
+    """Given to the child process."""
+    RUNNING = auto()
+    """The handler was called."""
+    STOPPING = auto()
+    """The handler was interrupted, because of a cancel or at a shutdown, and has until `stop_by` to stop."""
+    KILLING = auto()
+    """The handler did not stop; its process is killed at `stop_by`, or once it has sent the partial result."""
+    FINISHED = auto()
+    """The attempt has a result."""
+
+
+MOVES = {
+    Phase.WAITING: (Phase.RUNNING, Phase.FINISHED),
+    Phase.RUNNING: (Phase.STOPPING, Phase.KILLING, Phase.FINISHED),
+    Phase.STOPPING: (Phase.KILLING, Phase.FINISHED),
+    Phase.KILLING: (Phase.FINISHED,),
+    Phase.FINISHED: (),
+}
+"""To FINISHED from each phase, since a result may come at any time. From RUNNING to KILLING at a timeout, at which the
+child process itself interrupts the handler."""
+
+
+class Request(Enum):
+    """What another thread asks of a running job."""
+
+    CANCEL = auto()
+    STOP_BY_RQ = auto()
+    """RQ's command stop-job: as a cancel, and RQ shows the job as stopped."""
+    LEASE_LOST = auto()
+    """Nothing more can be stored for the attempt."""
+
+
+Requests = SimpleQueue[tuple["RunningJob", Request]]
+
+
 @dataclass(eq=False)
 class RunningJob:
-    """A job that this worker has started, with its slot. Times are monotonic seconds."""
+    """A job that this worker has started, with its slot. Times are monotonic seconds.
+
+    Only the worker's main thread changes it. Other threads call `post`; the main thread applies these requests
+    before its next check.
+    """
 
     started: StartedAttempt
     slot: int
     child: ChildProcess
     since: float
-    execution_id: str = ""  # RQ's, once RQ shows it as started
+    requests: Requests
+    phase: Phase = Phase.WAITING
+    stop_by: float = math.inf
+    kill_reason: BaseException | None = None  # from KILLING on: becomes the attempt's failure
+    partial_result: AttemptResult | None = None
+    is_partial_result_requested: bool = False
     is_cancel_requested: bool = False
     is_stopped_by_rq: bool = False
     has_lost_lease: bool = False
-    is_ended: bool = False
-    stop_by: float = math.inf  # deadline of the handler after a request to stop
-    overdue: BaseException | None = None  # why its process is to be killed
-    partial_result: AttemptResult | None = None
-    is_asked: bool = False  # for a partial result, before its process is killed
+    execution_id: str = ""  # RQ's, once RQ shows it as started
 
     @property
     def called_at(self) -> float:
@@ -35,24 +81,44 @@ class RunningJob:
 
     @property
     def is_running(self) -> bool:
-        """Return True while its handler runs."""
-        return bool(self.called_at) and not self.is_ended
+        """Return True while its handler runs. From any thread."""
+        return bool(self.called_at) and self.phase is not Phase.FINISHED
+
+    def move(self, phase: Phase) -> None:
+        """Enter the next phase. Raises RuntimeError unless MOVES allows it."""
+        if phase not in MOVES[self.phase]:
+            raise RuntimeError(f"job {self.started.job_id}: no move from {self.phase.name} to {phase.name}")
+        self.phase = phase
+
+    def update_phase(self) -> Phase:
+        """Enter RUNNING if the child process has called the handler; return the phase."""
+        if self.phase is Phase.WAITING and self.called_at:
+            self.move(Phase.RUNNING)
+        return self.phase
+
+    def post(self, request: Request) -> None:
+        """Post a request to the worker's main thread. From any thread."""
+        self.requests.put((self, request))
 
     def on_cancel(self) -> None:
-        """Request a cancel. From any thread."""
-        self.is_cancel_requested = True
+        """Post a cancel; called by the lease keeper."""
+        self.post(Request.CANCEL)
 
     def on_lost(self) -> None:
-        """Record that the lease was lost. From the lease keeper's thread."""
-        self.has_lost_lease = True
+        """Post the loss of the lease; called by the lease keeper."""
+        self.post(Request.LEASE_LOST)
 
-    def completed(self) -> AttemptResult:
-        """Return a success without a result, progress or log lines."""
-        return completed(self.started.job_id, self.started.fence)
-
-    def returned_uncounted(self, handler_called: bool) -> AttemptResult:
-        """Return a result that returns the job uncounted."""
-        return returned_uncounted(self.started.job_id, self.started.fence, handler_called)
+    def apply(self, request: Request) -> None:
+        """Apply a posted request; without effect on a finished attempt."""
+        if self.phase is Phase.FINISHED:
+            return
+        match request:
+            case Request.CANCEL:
+                self.is_cancel_requested = True
+            case Request.STOP_BY_RQ:
+                self.is_cancel_requested = self.is_stopped_by_rq = True
+            case Request.LEASE_LOST:
+                self.has_lost_lease = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
 from jobsvc.worker.child import ChildProcess
 from jobsvc.worker.child_pool import ChildPool
 from jobsvc.worker.messages import Cancel, Interrupt, SendPartialResult
-from jobsvc.worker.running import RunningJob
+from jobsvc.worker.running import Phase, RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -50,34 +50,36 @@ def check_all(running: Collection[RunningJob], children: ChildPool, stop_at: flo
 
 
 def _check(job: RunningJob, stop_at: float) -> None:
-    now, child, called_at = time.monotonic(), job.child, job.called_at
-    if not called_at:
-        if job.is_cancel_requested or stop_at < math.inf or child.is_stuck:
+    now, child, phase = time.monotonic(), job.child, job.update_phase()
+    match phase:
+        case Phase.WAITING if job.is_cancel_requested or stop_at < math.inf or child.is_stuck:
             child.return_unstarted()
-    elif job.overdue:
-        pass
-    elif now >= called_at + job.started.timeout + GRACE_SECONDS:
-        _abandon_attempt(job, AttemptTimeout(job.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
-    elif now >= job.stop_by:
-        reason = Cancelled("the job was cancelled") if job.is_cancel_requested else HandBack("the worker shut down")
-        _abandon_attempt(job, reason, CANCEL_DRAIN_SECONDS)
-    elif job.stop_by < math.inf:
-        if not job.is_asked and now >= job.stop_by - PARTIAL_RESULT_SECONDS and stop_at < math.inf:
-            job.is_asked = True
-            child.send(SendPartialResult(job.slot))
-    elif job.is_cancel_requested:
-        job.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
-        child.send(Cancel(job.slot))
-    elif now >= stop_at:
-        job.stop_by = stop_at + CLEANUP_SECONDS
-        child.send(Interrupt(job.slot))
+        case Phase.RUNNING | Phase.STOPPING if now >= job.called_at + job.started.timeout + GRACE_SECONDS:
+            _kill(job, AttemptTimeout(job.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
+        case Phase.RUNNING if job.is_cancel_requested:
+            job.move(Phase.STOPPING)
+            job.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
+            child.send(Cancel(job.slot))
+        case Phase.RUNNING if now >= stop_at:
+            job.move(Phase.STOPPING)
+            job.stop_by = stop_at + CLEANUP_SECONDS
+            child.send(Interrupt(job.slot))
+        case Phase.STOPPING if now >= job.stop_by:
+            reason = Cancelled("the job was cancelled") if job.is_cancel_requested else HandBack("the worker shut down")
+            _kill(job, reason, CANCEL_DRAIN_SECONDS)
+        case Phase.STOPPING if stop_at < math.inf and now >= job.stop_by - PARTIAL_RESULT_SECONDS:
+            # Now, since at a shutdown there is no time for it later.
+            if not job.is_partial_result_requested:
+                job.is_partial_result_requested = True
+                child.send(SendPartialResult(job.slot))
 
 
-def _abandon_attempt(job: RunningJob, reason: BaseException, drain: float) -> None:
-    """End the process of a handler that did not stop; other jobs there have `drain` seconds to finish."""
+def _kill(job: RunningJob, reason: BaseException, drain_seconds: float) -> None:
+    """End the process of a handler that did not stop; other jobs there have `drain_seconds` to finish."""
     logger.error("attempt: did not stop when interrupted, its process is killed (job %s)", job.started.job_id)
-    job.overdue, job.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
-    job.child.close_by(time.monotonic() + drain)
+    job.move(Phase.KILLING)
+    job.kill_reason, job.stop_by = reason, time.monotonic() + PARTIAL_RESULT_SECONDS
+    job.child.close_by(time.monotonic() + drain_seconds)
     job.child.send(SendPartialResult(job.slot))
     job.child.return_unstarted()
 
@@ -85,4 +87,6 @@ def _abandon_attempt(job: RunningJob, reason: BaseException, drain: float) -> No
 def _is_to_be_killed(child: ChildProcess, running: Collection[RunningJob]) -> bool:
     """Return True if only handlers that did not stop run there, or the time of all others is up."""
     now = time.monotonic()
-    return now >= child.kill_at or all(one.overdue and (one.partial_result or now >= one.stop_by) for one in running)
+    return now >= child.kill_at or all(
+        one.phase is Phase.KILLING and (one.partial_result or now >= one.stop_by) for one in running
+    )

@@ -30,6 +30,7 @@ from jobsvc.processes.timetable import CLEANUP_SECONDS, WORKER_SECONDS
 from jobsvc.worker.batch import BatchRunner
 from jobsvc.worker.redis_retry import WaitForRedis
 from jobsvc.worker.rq_queue import QueueingWorker, is_ours
+from jobsvc.worker.running import Request
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -134,7 +135,7 @@ class JobsvcWorker(QueueingWorker):
         command, job_id = payload["command"], payload.get("job_id")
         ours = [one for one in list(self._batches.running.values()) if str(one.started.job_id) == job_id]
         if command in ("stop-job", "stop-execution") and ours:
-            ours[0].is_stopped_by_rq = ours[0].is_cancel_requested = True
+            ours[0].post(Request.STOP_BY_RQ)
         elif command == "kill-horse" and self._batches.running:
             self._batches.children.kill()
         else:
