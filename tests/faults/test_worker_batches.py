@@ -242,6 +242,31 @@ def test_crashing_child_processes_are_restarted_with_a_pause(ground: Ground, tmp
     assert states(ground) == {("COMPLETED", 1): 1}
 
 
+def test_crashing_child_processes_delay_neither_others_nor_a_shutdown(ground: Ground, tmp_path: Path) -> None:
+    """Sixteen at a time, so that a pause for each of them would take longer than a cancel or a shutdown may."""
+    service, deadly, go_on = ground.service, tmp_path / "deadly", tmp_path / "go on"
+    worker = service.worker(
+        JOBSVC_HANDLERS="tests.support.handlers.basic,tests.support.crashing_child",
+        JOBSVC_CONCURRENCY="18",
+        JOBSVC_SHUTDOWN_SECONDS="1",
+        TESTS_DEADLY=str(deadly),
+    )
+    others = post(service, [{"type": "UNTIL", "payload": {"path": str(go_on)}}] * 2)
+    for job_id in others:
+        service.until(job_id, "PROCESSING")
+    deadly.touch()
+    isolated = post(service, [{"type": "WHERE_ISOLATED", "retry": {"max": 0}}] * 16)
+    eventually(lambda: deadly.read_text(), pause=0.01)
+    service.client.post(f"/jobs/{others[0]}/cancel")
+    service.until(others[0], "CANCELLED", timeout=6)
+    died = len(deadly.read_text())
+    eventually(lambda: len(deadly.read_text()) > died, pause=0.01)
+    worker.popen.terminate()
+    assert worker.wait(20) == 0
+    assert "not stopped in time" not in worker.output
+    assert attempts(ground, [others[1], *isolated]) == {0}
+
+
 def test_batch_runs_in_queue_order(ground: Ground, notes: Path) -> None:
     service = ground.service
     note = {"type": "NOTE", "payload": {"path": str(notes)}}
