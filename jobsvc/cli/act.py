@@ -44,7 +44,7 @@ def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
     if as_json:
         print_json(dump_job(ended) if ended else {"jobId": str(job.job_id)})
     elif ended:
-        render.job(dump_job(ended), [])
+        render.print_job(dump_job(ended), [])
     if wait is not None and (ended is None or ended.status != Status.COMPLETED):
         sys.exit(1)
 

@@ -53,7 +53,7 @@ def _safe(text: Any) -> str:
     return escape_controls(str(text).expandtabs(), keep_newlines=True)
 
 
-def jobs(found: Sequence[Job]) -> None:
+def print_jobs(found: Sequence[Job]) -> None:
     """Print a table of jobs."""
     console().print(_job_table(found))
 
@@ -69,7 +69,7 @@ def _job_table(found: Iterable[Job | JobSummary], marked: Collection[UUID] = ())
             _cell(job.queue),
             f"{job.attempts}/{job.max_attempts}",
             _age(job.created_at),
-            _cell(detail(job)),
+            _cell(job_detail(job)),
             style="bold" if job.id in marked else "",
         )
     return table
@@ -91,21 +91,21 @@ def _cell(text: str) -> Text:
     return Text(_safe(" ".join(text.split())), no_wrap=True, overflow="ellipsis")
 
 
-def detail(job: Job | JobSummary) -> str:
+def job_detail(job: Job | JobSummary) -> str:
     """Return the progress of a running job, else its last error."""
     if job.status == Status.PROCESSING and job.progress:
-        return progress(job.progress)
+        return format_progress(job.progress)
     return f"{job.error['type']}: {job.error['message']}"[:300] if job.error else ""
 
 
-def progress(shown: Mapping[str, Any]) -> str:
+def format_progress(shown: Mapping[str, Any]) -> str:
     """Return the percentage, rounded to 100 only at the end, and the message."""
     percent = shown["percent"]
     rounded = 100 if percent >= 100 else min(round(percent), 99)
     return f"{rounded}% {shown['message'] or ''}".rstrip()
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return seconds in short form: 59s, 59m, 23h, 400d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
@@ -118,10 +118,10 @@ def _age(moment: datetime | str | None) -> str:
     if moment is None:
         return ""
     at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return span(abs((current_time() - at).total_seconds()))
+    return format_duration(abs((current_time() - at).total_seconds()))
 
 
-def line(before: JobSummary | None, job: JobSummary) -> str:
+def format_change(before: JobSummary | None, job: JobSummary) -> str:
     """Return a change as one line: the current time, the job, its previous and its new status."""
     is_moved = before is not None and before.status != job.status
     words = [
@@ -130,12 +130,12 @@ def line(before: JobSummary | None, job: JobSummary) -> str:
         job.type,
         f"{before.status} → {job.status}" if before and is_moved else job.status,
         f"{job.attempts}/{job.max_attempts}",
-        detail(job),
+        job_detail(job),
     ]
     return _safe(" ".join("  ".join(words).splitlines())).rstrip()
 
 
-def live(polls: Iterator[tuple[list[JobSummary], list[Change]]]) -> None:
+def run_live_view(polls: Iterator[tuple[list[JobSummary], list[Change]]]) -> None:
     """Draw each poll over the previous one, latest changes on top, as many jobs as the terminal has lines for."""
     screen = console()
     with Live(console=screen, auto_refresh=False) as view:
@@ -150,7 +150,7 @@ def _changed_at(job: JobSummary) -> datetime:
     return max(filter(None, (job.created_at, job.started_at, job.finished_at)))
 
 
-def job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
+def print_job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
     """Print a job with its attempts, as the API shows them, without empty fields."""
     screen = console()
     for name, value in job.items():
@@ -158,7 +158,7 @@ def job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
             style = STYLES[Status(job["status"])] if name == "status" else ""
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             if name == "progress" and job["progress"]:
-                text = progress(job["progress"])
+                text = format_progress(job["progress"])
             screen.print(Text(f"{name:<15}", "bold"), Text(_safe(text), style), soft_wrap=True)
     for attempt in attempts:
         times = f"{attempt['startedAt']} to {attempt['finishedAt'] or 'now'}"
@@ -171,12 +171,12 @@ def job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
             screen.print(Text(_safe(text.rstrip()), "red"), soft_wrap=True)
 
 
-def stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int) -> None:
+def print_stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int) -> None:
     """Print the job counts per queue, and the rates and durations per type."""
     screen = console()
     table = _table("QUEUE", *Status, "OLDEST")
     for queue in queues:
-        oldest = "" if queue.oldest_waiting is None else span(queue.oldest_waiting)
+        oldest = "" if queue.oldest_waiting is None else format_duration(queue.oldest_waiting)
         counts = [Text(str(queue.counts[name]), STYLES[name] if queue.counts[name] else "dim") for name in Status]
         table.add_row(_cell(f"{queue.name} (paused)" if queue.is_paused else queue.name), *counts, oldest)
     screen.print(table)
@@ -189,7 +189,7 @@ def stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int
     screen.print(table if types else f"No job started or ended in the last {minutes} min.")
 
 
-def workers(found: Sequence[WorkerShown]) -> None:
+def print_workers(found: Sequence[WorkerShown]) -> None:
     """Print a table of workers, as the API shows them."""
     table = _table("NAME", "HOST", "PID", "STATE", "QUEUES", "JOBS", "SEEN")
     for one in found:
@@ -198,7 +198,7 @@ def workers(found: Sequence[WorkerShown]) -> None:
     console().print(table if found else "No worker is registered in Redis.")
 
 
-def schedules(found: Sequence[ScheduleShown]) -> None:
+def print_schedules(found: Sequence[ScheduleShown]) -> None:
     """Print a table of schedules, as the API shows them."""
     table = _table("NAME", "CRON", "TIMEZONE", "TYPE", "NEXT", "LAST")
     for one in found:
@@ -209,7 +209,7 @@ def schedules(found: Sequence[ScheduleShown]) -> None:
     console().print(table if found else "There are no schedules.")
 
 
-def types(found: Sequence[JobTypeShown]) -> None:
+def print_types(found: Sequence[JobTypeShown]) -> None:
     """Print a table of job types, as the API shows them."""
     table = _table("NAME", "QUEUE", "TIMEOUT", "RETRIES", "DESCRIPTION")
     for one in found:

@@ -51,7 +51,7 @@ def list_jobs(which: Filter, limit: int, as_json: bool) -> None:
         for job in found:
             print_json(dump_job(job))
     else:
-        render.jobs(list(found))
+        render.print_jobs(list(found))
 
 
 def _pages(which: Filter, size: int) -> Iterator[Job]:
@@ -72,7 +72,7 @@ def show(given: UUID | str, as_json: bool) -> None:
     if as_json:
         print_json({"job": whole, "attempts": attempts})
     else:
-        render.job(whole, attempts)
+        render.print_job(whole, attempts)
 
 
 @click.command()
@@ -92,13 +92,13 @@ def tail(limit: int, as_json: bool) -> None:
     """
     with suppress(KeyboardInterrupt):
         if not as_json and render.is_live():
-            render.live(poll.polls())
+            render.run_live_view(poll.polls())
         for number, (_, changes) in enumerate(poll.polls()):
             for before, job in reversed(changes if number else changes[:limit]):
                 if as_json:
                     print_json(_dump_change(before, job))
                 else:
-                    click.echo(render.line(before, job))
+                    click.echo(render.format_change(before, job))
 
 
 def _dump_change(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def stats(minutes: int, as_json: bool) -> None:
         shown = {"queues": [*map(dump_queue, queues)], "minutes": minutes, "types": [*map(_dump_type_stats, types)]}
         print_json(shown)
     else:
-        render.stats(queues, types, minutes)
+        render.print_stats(queues, types, minutes)
 
 
 def _dump_type_stats(stats: TypeStats) -> dict[str, Any]:
@@ -150,14 +150,14 @@ def _dump_type_stats(stats: TypeStats) -> dict[str, Any]:
 @options.as_json
 def workers(as_json: bool) -> None:
     """List the workers that are registered in Redis."""
-    _print([dump_worker(worker) for worker in rq_workers.known()], render.workers, as_json)
+    _print([dump_worker(worker) for worker in rq_workers.known()], render.print_workers, as_json)
 
 
 @click.command()
 @options.as_json
 def schedules(as_json: bool) -> None:
     """List the schedules, by name."""
-    _print([dump_schedule(schedule) for schedule in jobs.schedules.every()], render.schedules, as_json)
+    _print([dump_schedule(schedule) for schedule in jobs.schedules.every()], render.print_schedules, as_json)
 
 
 @click.command()
@@ -165,4 +165,4 @@ def schedules(as_json: bool) -> None:
 def types(as_json: bool) -> None:
     """List the job types and their defaults."""
     found = [dump_job_type(handler) for name in handlers.names() if (handler := handlers.find(name))]
-    _print(found, render.types, as_json)
+    _print(found, render.print_types, as_json)

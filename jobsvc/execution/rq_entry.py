@@ -97,7 +97,7 @@ def run(job_id: str) -> Any:
     if verdict is None:
         return None
     if verdict.status == Status.SCHEDULED:  # snoozed
-        return Retry(max=2**31, interval=seconds_until(verdict.due_at))
+        return Retry(max=2**31, interval=whole_seconds_until(verdict.due_at))
     if end.outcome == Outcome.COMPLETED:
         return end.result
     plan_retries(rq_job, verdict)
@@ -162,11 +162,11 @@ def plan_retries(rq_job: RQJob, verdict: JobTransition) -> None:
     """Copy the retry plan from Postgres to RQ's job: how many retries are left, and when the next is due."""
     left = [math.ceil(interval) for interval in verdict.intervals_left]
     if verdict.status == Status.RETRYING:
-        rq_job.retries_left, rq_job.retry_intervals = len(left), [seconds_until(verdict.due_at), *left[1:]]
+        rq_job.retries_left, rq_job.retry_intervals = len(left), [whole_seconds_until(verdict.due_at), *left[1:]]
     else:
         rq_job.retries_left, rq_job.retry_intervals = 0, None
 
 
-def seconds_until(due_at: datetime) -> int:
+def whole_seconds_until(due_at: datetime) -> int:
     """Return the whole seconds until `due_at`, rounded up so that RQ doesn't start the job early."""
     return max(math.ceil(due_at.timestamp()) - math.floor(time.time()), 0)

@@ -210,7 +210,7 @@ class QueueingWorker(Worker):
         queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
         execution = execution or Execution(uuid4().hex, job.id, self.connection)  # not shown as started
         if transition.status == Status.SCHEDULED:  # snoozed
-            retry = Retry(max=2**31, interval=attempts.seconds_until(transition.due_at))
+            retry = Retry(max=2**31, interval=attempts.whole_seconds_until(transition.due_at))
             self.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
             return
         attempts.plan_retries(job, transition)

@@ -13,11 +13,11 @@ from jobsvc.cli import render
     [(13.333333333333334, "13%"), (0, "0%"), (0.4, "0%"), (66.7, "67%"), (99.5, "99%"), (99.99, "99%"), (100, "100%")],
 )
 def test_percentage_is_rounded(percent: float, shown: str) -> None:
-    assert render.progress({"percent": percent, "message": "step 8 of 60"}) == f"{shown} step 8 of 60"
-    assert render.progress({"percent": percent, "message": None}) == shown
+    assert render.format_progress({"percent": percent, "message": "step 8 of 60"}) == f"{shown} step 8 of 60"
+    assert render.format_progress({"percent": percent, "message": None}) == shown
 
 
 def test_show_rounds_the_percentage() -> None:
     with redirect_stdout(io.StringIO()) as out:
-        render.job({"progress": {"percent": 100 / 7.5, "message": "x"}}, [])
+        render.print_job({"progress": {"percent": 100 / 7.5, "message": "x"}}, [])
     assert out.getvalue().split() == ["progress", "13%", "x"]
