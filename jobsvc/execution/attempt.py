@@ -8,8 +8,9 @@ from dataclasses import replace
 from jobsvc import handlers, logs, tracing
 from jobsvc.execution import exceptions
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import Cancelled, Deadline, HandBack
+from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.description import UNKNOWN_TYPE, Description
+from jobsvc.execution.interruptions import Cancelled, HandBack
 from jobsvc.execution.result_json import storable
 from jobsvc.handlers.retry_policy import YEAR
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt, completed, returned_uncounted

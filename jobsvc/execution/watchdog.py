@@ -10,7 +10,8 @@ from typing import Any
 
 from jobsvc import jobs
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import CANCEL_GRACE_SECONDS, CANCEL_NOTICE_SECONDS, Deadline
+from jobsvc.execution.deadline import Deadline
+from jobsvc.execution.interruptions import CANCEL_GRACE_SECONDS, CANCEL_NOTICE_SECONDS
 from jobsvc.execution.lease_keeper import LeaseKeeper
 from jobsvc.execution.reporter import Report, Reporter, Running
 from jobsvc.jobs import Chunk, StartedAttempt

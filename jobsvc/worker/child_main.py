@@ -14,8 +14,10 @@ from typing import Any, NoReturn
 from jobsvc import tracing
 from jobsvc.execution.attempt import attempt, failed, with_lines, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import CANCEL_NOTICE_SECONDS, Deadline, HandBack, ThreadDeadline, on_alarm
+from jobsvc.execution.deadline import Deadline, on_alarm
+from jobsvc.execution.interruptions import CANCEL_NOTICE_SECONDS, HandBack
 from jobsvc.execution.reporter import Reporter, Running
+from jobsvc.execution.thread_deadline import ThreadDeadline
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.processes import forks
 from jobsvc.states import Outcome

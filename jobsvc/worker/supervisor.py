@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 
 from jobsvc.config import settings
-from jobsvc.execution.deadline import (
+from jobsvc.execution.interruptions import (
     CANCEL_GRACE_SECONDS,
     CANCEL_NOTICE_SECONDS,
     AttemptTimeout,

@@ -32,10 +32,12 @@ import pytest
 from jobsvc.execution import attempt as attempts
 from jobsvc.execution.attempt import attempt
 from jobsvc.execution.attempt_log import AttemptLog
-from jobsvc.execution.deadline import AttemptTimeout, Cancelled, Deadline, HandBack, ThreadDeadline
+from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.description import MAX_MESSAGE, MAX_TRACEBACK, NO_TIME
 from jobsvc.execution.exceptions import MAX_TYPE
+from jobsvc.execution.interruptions import AttemptTimeout, Cancelled, HandBack
 from jobsvc.execution.result_json import MAX_RESULT
+from jobsvc.execution.thread_deadline import ThreadDeadline
 from jobsvc.handlers import Context, Discard, RetryIn, Snooze, handler, registry
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.states import Outcome
