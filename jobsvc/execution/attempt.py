@@ -10,7 +10,7 @@ from jobsvc.execution import exceptions
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.description import UNKNOWN_TYPE, Description
-from jobsvc.execution.interruptions import Cancelled, HandBack
+from jobsvc.execution.interruptions import Cancelled, WorkerShutdown
 from jobsvc.execution.result_json import storable
 from jobsvc.handlers.retry_policy import YEAR
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt, completed, returned_uncounted
@@ -30,12 +30,12 @@ UNKNOWN_TYPE_SECONDS = 1.0
 """Pause before a job is started again if this process lacks a handler of its type, although its worker has one."""
 
 
-def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> AttemptResult:
+def attempt(started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> AttemptResult:
     """Run the handler in this thread and return the result. Never raises, whatever the handler does."""
     job_id = str(started.job_id)
     context = handlers.Context(
         *(job_id, started.attempt, started.max_attempts, started.fence),
-        *(clock.progress, log.add, clock.tell_cancelled, started.traceparent),
+        *(deadline.progress, log.add, deadline.check_cancelled, started.traceparent),
     )
     with (
         logs.AttemptFields(job_id, started.type, started.attempt),
@@ -43,28 +43,28 @@ def attempt(started: StartedAttempt, clock: Deadline, log: AttemptLog) -> Attemp
         log,
     ):
         try:
-            end = _run(started, clock, context)
-        except BaseException as error:  # the clock fired before it was paused, or memory ran out
+            end = _run(started, deadline, context)
+        except BaseException as error:  # the deadline fired before it was paused, or memory ran out
             try:
-                end = _end_of(started, clock, error)
+                end = _end_of(started, deadline, error)
             except BaseException:
                 end = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
-        clock.close()
-        return with_progress_and_logs(end, clock, log)
+        deadline.close()
+        return with_progress_and_logs(end, deadline, log)
 
 
-def _run(started: StartedAttempt, clock: Deadline, context: handlers.Context) -> AttemptResult:
+def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context) -> AttemptResult:
     try:
-        clock.start()
+        deadline.start()
         handler = handlers.find(started.type)
         if handler is None:
-            clock.pause()
+            deadline.pause()
             return _unknown_type(started)
         result = storable(handler(started.payload, context))
-        clock.pause()
+        deadline.pause()
     except BaseException as error:
-        return _end_of(started, clock, error)
-    if clock.handler_knows or (clock.is_struck and isinstance(clock.reason, Cancelled)):
+        return _end_of(started, deadline, error)
+    if deadline.handler_saw_cancel or (deadline.has_fired and isinstance(deadline.reason, Cancelled)):
         return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     return completed(started.job_id, started.fence, result)
 
@@ -75,9 +75,9 @@ def _unknown_type(started: StartedAttempt) -> AttemptResult:
     return replace(returned_uncounted(started.job_id, started.fence, handler_called=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
-def with_progress_and_logs(end: AttemptResult, clock: Deadline, log: AttemptLog) -> AttemptResult:
+def with_progress_and_logs(end: AttemptResult, deadline: Deadline, log: AttemptLog) -> AttemptResult:
     """Return the result with the attempt's last progress and its unsent log lines added."""
-    return with_lines(replace(end, progress=clock.last_progress) if clock.last_progress else end, log.unsent())
+    return with_lines(replace(end, progress=deadline.last_progress) if deadline.last_progress else end, log.unsent())
 
 
 def with_lines(end: AttemptResult, lines: Lines) -> AttemptResult:
@@ -96,52 +96,52 @@ def failed(started: StartedAttempt, reason: BaseException) -> AttemptResult:
     """Return the result of an attempt that is ended for `reason` while its handler still runs."""
     texts = Description()
     texts.describe(reason, reason, OWN_MODULES)
-    return _end(started, reason, texts, delay=None, is_struck=True)
+    return _end(started, reason, texts, delay=None, has_fired=True)
 
 
-def _end_of(started: StartedAttempt, clock: Deadline, error: BaseException) -> AttemptResult:
+def _end_of(started: StartedAttempt, deadline: Deadline, error: BaseException) -> AttemptResult:
     """Return the result of an attempt whose handler raised `error`, and drop what `error` refers to.
 
     Which exception decides:
-    1. If the clock fired while the handler ran (timeout, cancel, hand-back), that is the outcome, whatever the handler
-       raised afterwards. A handler that swallows it and returns has completed, except after a cancel.
+    1. If the deadline fired while the handler ran (timeout, cancel, shutdown), that is the outcome, even if the handler
+       raised something else. A handler that swallows it and returns has completed, except after a cancel.
     2. Otherwise a Discard, Snooze or RetryIn counts wherever it is in `error`: in a group, as a cause, or as a context
        that `raise … from` has not suppressed. Of several the outermost one counts, which was raised last; at the same
        depth Discard comes before Snooze, and Snooze before RetryIn.
     3. Otherwise the attempt has failed with `error`.
     """
-    clock.pause()
-    is_struck = clock.is_struck
-    subject = clock.reason if is_struck else error
+    deadline.pause()
+    has_fired = deadline.has_fired
+    subject = deadline.reason if has_fired else error
     delay: float | None = None
-    texts = Description(lambda: clock.is_limit_struck)
+    texts = Description(lambda: deadline.is_limit_reached)
 
     def describe() -> None:
         nonlocal subject, delay
         exceptions.clear_frames(error)
-        if is_struck:
-            _name_reason(error, clock.reason)
+        if has_fired:
+            _name_reason(error, deadline.reason)
         elif control := _control(error):
             subject, delay = control
         texts.describe(subject, error, OWN_MODULES)
 
     with suppress(BaseException):
-        _limited(clock, describe)
+        _limited(deadline, describe)
     with suppress(BaseException):
         tracing.record_failure(texts.type, texts.message, texts.traceback)
-    end = _end(started, subject, texts, delay, is_struck)
+    end = _end(started, subject, texts, delay, has_fired)
     with suppress(BaseException):
         exceptions.release(error)
-        exceptions.release(clock.reason)
+        exceptions.release(deadline.reason)
     return end
 
 
-def _limited(clock: Deadline, describe: Callable[[], None]) -> None:
+def _limited(deadline: Deadline, describe: Callable[[], None]) -> None:
     """Call `describe` within TEXT_SECONDS; again after a MemoryError: cleared frames free memory."""
     try:
-        clock.limited(TEXT_SECONDS, describe)
+        deadline.limited(TEXT_SECONDS, describe)
     except MemoryError:
-        clock.limited(TEXT_SECONDS, describe)
+        deadline.limited(TEXT_SECONDS, describe)
 
 
 def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
@@ -174,17 +174,17 @@ def _seconds(error: BaseException) -> float | None:
 
 
 def _end(
-    started: StartedAttempt, subject: BaseException, texts: Description, delay: float | None, is_struck: bool
+    started: StartedAttempt, subject: BaseException, texts: Description, delay: float | None, has_fired: bool
 ) -> AttemptResult:
-    """Return the result for this exception. An Interruption counts as one only if the clock raised it."""
-    if is_struck and isinstance(subject, HandBack):
+    """Return the result for this exception. An Interruption counts as one only if the deadline raised it."""
+    if has_fired and isinstance(subject, WorkerShutdown):
         return returned_uncounted(started.job_id, started.fence)
-    if is_struck and isinstance(subject, Cancelled):
+    if has_fired and isinstance(subject, Cancelled):
         return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     if delay is not None and exceptions.is_a(subject, handlers.Snooze):
         return AttemptResult(started.job_id, started.fence, Outcome.SNOOZED, delay=delay)
     outcome, name = Outcome.FAILED, texts.type
-    if is_struck:
+    if has_fired:
         outcome, name = Outcome.TIMEOUT, "Timeout"
     elif exceptions.is_a(subject, handlers.Discard):
         outcome = Outcome.DISCARDED

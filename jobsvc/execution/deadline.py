@@ -22,15 +22,15 @@ class Deadline:
 
     def __init__(self, started: StartedAttempt, on_progress: Callable[[], None] = lambda: None) -> None:
         self.reason: BaseException = AttemptTimeout(started.timeout)
-        self.deadline = math.inf
+        self.reason_at = math.inf
         self.is_over = False
-        self.is_struck = False
+        self.has_fired = False
         """True if the reason was raised in the handler, even if the handler swallowed it."""
-        self.is_limit_struck = False
+        self.is_limit_reached = False
         """True if the time limit of `limited` was reached."""
         self._limit = math.inf  # monotonic seconds
         self.is_cancelled = False
-        self.handler_knows = False
+        self.handler_saw_cancel = False
         self.last_progress: dict[str, Any] | None = None
         self.is_progress_new = False
         self._timeout = started.timeout
@@ -38,7 +38,7 @@ class Deadline:
 
     def start(self) -> None:
         """Start the timeout; once it has passed, the reason is raised in the handler."""
-        self.deadline = time.monotonic() + self._timeout
+        self.reason_at = time.monotonic() + self._timeout
         self._begin()
 
     def _begin(self) -> None:
@@ -61,7 +61,7 @@ class Deadline:
             try:
                 return self._disarm()
             except Interruption:
-                self.is_struck = False
+                self.has_fired = False
 
     def limited(self, seconds: float, work: Callable[[], None]) -> None:
         """Call `work`, and raise LimitReached in it after `seconds`. Only to be called after `pause`."""
@@ -80,13 +80,13 @@ class Deadline:
     @property
     def fires_at(self) -> float:
         """Return when (monotonic seconds) to raise something; infinity for never."""
-        return min(self._limit, math.inf if self.is_over else self.deadline)
+        return min(self._limit, math.inf if self.is_over else self.reason_at)
 
     def stop(self, reason: BaseException, left: float) -> None:
         """Raise `reason` in the handler in `left` seconds, unless its deadline is earlier. From any thread."""
-        deadline = time.monotonic() + left
-        if not self.is_over and deadline < self.deadline:
-            self.reason, self.deadline = reason, deadline
+        reason_at = time.monotonic() + left
+        if not self.is_over and reason_at < self.reason_at:
+            self.reason, self.reason_at = reason, reason_at
             self._arm()
 
     def cancel(self, left: float) -> None:
@@ -94,9 +94,9 @@ class Deadline:
         self.is_cancelled = True
         self.stop(Cancelled("the job was cancelled"), left)
 
-    def tell_cancelled(self) -> bool:
-        """Return True if a cancel was requested (`ctx.cancelled`); `handler_knows` records that answer."""
-        self.handler_knows = self.is_cancelled
+    def check_cancelled(self) -> bool:
+        """Return True if a cancel was requested (`ctx.cancelled`); `handler_saw_cancel` records that answer."""
+        self.handler_saw_cancel = self.is_cancelled
         return self.is_cancelled
 
     def progress(self, percent: float, message: str | None) -> None:
@@ -115,14 +115,14 @@ class Deadline:
         if time.monotonic() < self.fires_at:  # the signal was for the previous attempt
             self._arm()
         else:
-            raise self._strike()
+            raise self._take_reason()
 
-    def _strike(self) -> BaseException:
+    def _take_reason(self) -> BaseException:
         """Record that an exception is raised now, and return it."""
         if self._limit < math.inf:
-            self._limit, self.is_limit_struck = math.inf, True
+            self._limit, self.is_limit_reached = math.inf, True
             return LimitReached("the time is up")
-        self.is_struck = True
+        self.has_fired = True
         return self.reason
 
 

@@ -8,7 +8,7 @@ CANCEL_GRACE_SECONDS = 1.5
 
 
 class Interruption(BaseException):
-    """Raised by a clock in a handler. Not an Exception, so that `except Exception` doesn't swallow it."""
+    """Raised by a deadline in a handler. Not an Exception, so that `except Exception` doesn't swallow it."""
 
 
 class AttemptTimeout(Interruption):
@@ -18,7 +18,7 @@ class AttemptTimeout(Interruption):
         super().__init__(f"the attempt took longer than its {'time' if seconds is None else f'{seconds:g} s'}")
 
 
-class HandBack(Interruption):
+class WorkerShutdown(Interruption):
     """The worker shuts down, and the handler did not finish within the time left."""
 
 

@@ -23,7 +23,7 @@ class Running(NamedTuple):
     """A running attempt; `since` is in monotonic seconds."""
 
     started: StartedAttempt
-    clock: Deadline
+    deadline: Deadline
     log: AttemptLog
     since: float
 
@@ -92,9 +92,9 @@ class Reporter:
         found = []
         for slot, one in list(self._running.items()):
             progress = lines = None
-            if is_progress_due and one.clock.is_progress_new and now >= one.since + YOUNG_SECONDS:
-                one.clock.is_progress_new = False  # first, so that newer progress is not missed
-                progress = one.clock.last_progress
+            if is_progress_due and one.deadline.is_progress_new and now >= one.since + YOUNG_SECONDS:
+                one.deadline.is_progress_new = False  # first, so that newer progress is not missed
+                progress = one.deadline.last_progress
             if are_lines_due and one.log.has_unsent and now >= one.since + LINES_AFTER_SECONDS:
                 lines = one.log.unsent()
             if progress or lines:
@@ -117,17 +117,17 @@ class Reporter:
         for report in reports:
             one = self._running.get(report.slot)
             if report.progress and one and one.started is report.started:
-                one.clock.is_progress_new = True
+                one.deadline.is_progress_new = True
         self._progress_at = time.monotonic() + seconds - self._progress_seconds
         self._lines_at = time.monotonic() + seconds - self._lines_seconds
 
     def _has_progress(self) -> bool:
-        return any(one.clock.is_progress_new for one in list(self._running.values()))
+        return any(one.deadline.is_progress_new for one in list(self._running.values()))
 
     def _due_at(self) -> float:
         due_at = math.inf
         for one in list(self._running.values()):
-            if one.clock.is_progress_new:
+            if one.deadline.is_progress_new:
                 due_at = min(due_at, max(one.since + YOUNG_SECONDS, self._progress_at + self._progress_seconds))
             if one.log.has_unsent:
                 due_at = min(due_at, max(one.since + LINES_AFTER_SECONDS, self._lines_at + self._lines_seconds))

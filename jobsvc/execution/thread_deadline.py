@@ -62,7 +62,7 @@ class ThreadDeadline(Deadline):
         thread.start()
         thread.join(seconds)
         if thread.is_alive():
-            self.is_limit_struck = True
+            self.is_limit_reached = True
             _throw(thread.ident or 0, LimitReached)
             thread.join(LAST_SECONDS)
         if thread.is_alive():
@@ -78,7 +78,7 @@ class ThreadDeadline(Deadline):
         with self._lock:
             if self.fires_at <= time.monotonic():
                 self._has_thrown = True
-                _throw(self._thread, type(self._strike()))
+                _throw(self._thread, type(self._take_reason()))
 
 
 def _throw(thread: int, error: type[BaseException]) -> None:
@@ -89,38 +89,38 @@ class _Timer:
     """Fires the deadlines of attempts on threads, from one thread that starts with the first of them."""
 
     def __init__(self) -> None:
-        self._clocks: set[ThreadDeadline] = set()
+        self._deadlines: set[ThreadDeadline] = set()
         self._changed = threading.Condition()
         self._next = math.inf
         self._thread: threading.Thread | None = None
 
-    def watch(self, clock: ThreadDeadline) -> None:
+    def watch(self, deadline: ThreadDeadline) -> None:
         """Fire this clock when it is due."""
         with self._changed:
-            self._clocks.add(clock)
+            self._deadlines.add(deadline)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
                 self._thread.start()
-            if clock.fires_at < self._next:
+            if deadline.fires_at < self._next:
                 self._changed.notify()
 
-    def forget(self, clock: ThreadDeadline) -> None:
+    def forget(self, deadline: ThreadDeadline) -> None:
         """Stop watching this clock."""
         with self._changed:
-            self._clocks.discard(clock)
+            self._deadlines.discard(deadline)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._next = min((clock.fires_at for clock in self._clocks), default=math.inf)
+                self._next = min((deadline.fires_at for deadline in self._deadlines), default=math.inf)
                 left = self._next - time.monotonic()
                 if left > 0:
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
                     continue
-                due = [clock for clock in self._clocks if clock.fires_at <= time.monotonic()]
-                self._clocks.difference_update(due)
-            for clock in due:
-                clock.fire()
+                due = [deadline for deadline in self._deadlines if deadline.fires_at <= time.monotonic()]
+                self._deadlines.difference_update(due)
+            for deadline in due:
+                deadline.fire()
 
 
 _timer = _Timer()

@@ -101,7 +101,7 @@ class StandaloneDeadline(Deadline):
 
     def _seconds_to_end(self) -> float:
         """Return the seconds until the handler's deadline and its grace period have passed."""
-        return max(self.deadline + self._grace - time.monotonic(), 0)
+        return max(self.reason_at + self._grace - time.monotonic(), 0)
 
     def _store_reports(self) -> None:
         reports = self._reporter.collect()

@@ -15,7 +15,7 @@ from jobsvc import tracing
 from jobsvc.execution.attempt import attempt, failed, with_lines, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline, on_alarm
-from jobsvc.execution.interruptions import CANCEL_NOTICE_SECONDS, HandBack
+from jobsvc.execution.interruptions import CANCEL_NOTICE_SECONDS, WorkerShutdown
 from jobsvc.execution.reporter import Reporter, Running
 from jobsvc.execution.thread_deadline import ThreadDeadline
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
@@ -75,7 +75,7 @@ class ChildMain:
         # handlers would inherit.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignore)
-        signal.signal(signal.SIGALRM, on_alarm)  # no effect without a clock on the main thread
+        signal.signal(signal.SIGALRM, on_alarm)  # no effect without a deadline on the main thread
         forks.guard(
             {
                 signal.SIGINT: (_ignore, signal.default_int_handler),
@@ -113,15 +113,15 @@ class ChildMain:
 
     def _attempt(self, slot: int, started: StartedAttempt, kind: type[Deadline]) -> None:
         called_at = time.monotonic()
-        clock, log = kind(started, self._reporter.on_progress), AttemptLog()
+        deadline, log = kind(started, self._reporter.on_progress), AttemptLog()
         log.on_new = self._reporter.on_line
-        self._running[slot] = Running(started, clock, log, called_at)
+        self._running[slot] = Running(started, deadline, log, called_at)
         self._called_at[slot] = called_at
         try:
             # In a context of its own, so that the next job sees none of its context variables.
-            end = copy_context().run(attempt, started, clock, log)
+            end = copy_context().run(attempt, started, deadline, log)
         except BaseException as error:  # e.g. of a signal handler that the job left
-            end = _unforeseen(started, clock, error)
+            end = _unforeseen(started, deadline, error)
         is_usable = self._restore(is_alone=len(self._running) == 1)
         seconds = time.monotonic() - called_at
         # With all log lines: if the worker dies now, those sent before may not have been stored.
@@ -217,14 +217,14 @@ class ChildMain:
                     self._not_stored.pop(slot, None)
             case messages.Cancel(slot):
                 if running := self._running.get(slot):
-                    running.clock.cancel(CANCEL_NOTICE_SECONDS)
+                    running.deadline.cancel(CANCEL_NOTICE_SECONDS)
             case messages.Interrupt(slot):
                 if running := self._running.get(slot):
-                    running.clock.stop(HandBack("the worker shut down"), 0)
+                    running.deadline.stop(WorkerShutdown("the worker shut down"), 0)
             case messages.SendPartialResult(slot):
                 if running := self._running.get(slot):
-                    result = failed(running.started, running.clock.reason)
-                    result = with_progress_and_logs(result, running.clock, running.log)
+                    result = failed(running.started, running.deadline.reason)
+                    result = with_progress_and_logs(result, running.deadline, running.log)
                     self._send_now(messages.PartialResult(slot, result))
             case messages.ReturnUnstarted():
                 self._return_unstarted()
@@ -249,10 +249,10 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _unforeseen(started: StartedAttempt, clock: Deadline, error: BaseException) -> AttemptResult:
+def _unforeseen(started: StartedAttempt, deadline: Deadline, error: BaseException) -> AttemptResult:
     """Return the result of an attempt out of which `error` came unexpectedly."""
     with contextlib.suppress(BaseException):
-        clock.close()
-        return failed(started, clock.reason if clock.is_struck else error)
+        deadline.close()
+        return failed(started, deadline.reason if deadline.has_fired else error)
     failure = Failure(UNSHOWN, "the attempt ended with an error that can't be shown")
     return AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=failure)

@@ -43,7 +43,7 @@ class Cancel(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """Command: raise HandBack in the handler of the job in this slot."""
+    """Command: raise WorkerShutdown in the handler of the job in this slot."""
 
     slot: int
 

@@ -11,7 +11,7 @@ from jobsvc.execution.interruptions import (
     CANCEL_NOTICE_SECONDS,
     AttemptTimeout,
     Cancelled,
-    HandBack,
+    WorkerShutdown,
 )
 from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
 from jobsvc.worker.child import ChildProcess
@@ -65,7 +65,8 @@ def _check(job: RunningJob, stop_at: float) -> None:
             job.stop_by = stop_at + CLEANUP_SECONDS
             child.send(Interrupt(job.slot))
         case Phase.STOPPING if now >= job.stop_by:
-            reason = Cancelled("the job was cancelled") if job.is_cancel_requested else HandBack("the worker shut down")
+            is_cancel = job.is_cancel_requested
+            reason = Cancelled("the job was cancelled") if is_cancel else WorkerShutdown("the worker shut down")
             _kill(job, reason, CANCEL_DRAIN_SECONDS)
         case Phase.STOPPING if stop_at < math.inf and now >= job.stop_by - PARTIAL_RESULT_SECONDS:
             # Now, since at a shutdown there is no time for it later.

@@ -35,7 +35,7 @@ from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.description import MAX_MESSAGE, MAX_TRACEBACK, NO_TIME
 from jobsvc.execution.exceptions import MAX_TYPE
-from jobsvc.execution.interruptions import AttemptTimeout, Cancelled, HandBack
+from jobsvc.execution.interruptions import AttemptTimeout, Cancelled, WorkerShutdown
 from jobsvc.execution.result_json import MAX_RESULT
 from jobsvc.execution.thread_deadline import ThreadDeadline
 from jobsvc.handlers import Context, Discard, RetryIn, Snooze, handler, registry
@@ -52,7 +52,7 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[Deadline, ThreadDeadline])
 def kind(request: pytest.FixtureRequest) -> type[Deadline]:
-    """The clock of the main thread, and that of any other one."""
+    """The deadline of the main thread, and that of any other one."""
     found: type[Deadline] = request.param
     return found
 
@@ -63,16 +63,16 @@ def run(
     timeout: float = 30,
     act: Callable[[Deadline], None] | None = None,
 ) -> AttemptResult:
-    """Make an attempt, in a thread of its own for a ThreadClock; `act` is called with its clock, from another one."""
+    """Make an attempt, on its own thread for a ThreadDeadline; `act` is called with its deadline, on another one."""
     handler("UNIT")(function)
     started = StartedAttempt(uuid4(), "UNIT", {}, 1, 1, 1, timeout, "default", 0.0)
     ends: list[AttemptResult] = []
 
     def make() -> None:
-        clock = kind(started, lambda *_: None)
+        deadline = kind(started, lambda *_: None)
         if act:
-            threading.Thread(target=act, args=(clock,), daemon=True).start()
-        ends.append(attempt(started, clock, AttemptLog()))
+            threading.Thread(target=act, args=(deadline,), daemon=True).start()
+        ends.append(attempt(started, deadline, AttemptLog()))
 
     try:
         if kind is Deadline:
@@ -306,7 +306,7 @@ ODD: dict[str, tuple[Callable[[], BaseException], str, str]] = {
     "stop async": (lambda: StopAsyncIteration(), "StopAsyncIteration", ""),
     "async": (lambda: asyncio.CancelledError(), "CancelledError", ""),
     "base": (lambda: BaseException("own"), "BaseException", "own"),
-    "not ours": (lambda: HandBack("by the handler itself"), "HandBack", "by the handler itself"),
+    "not ours": (lambda: WorkerShutdown("by the handler itself"), "WorkerShutdown", "by the handler itself"),
     "nor this": (lambda: Cancelled("by the handler itself"), "Cancelled", "by the handler itself"),
 }  # fmt: skip
 
@@ -401,17 +401,17 @@ def test_slow_destructor_does_not_delay_the_attempt(kind: type[Deadline], monkey
 # --- what the service did
 
 
-def late(clock: Deadline) -> None: ...
+def late(deadline: Deadline) -> None: ...
 
 
-def cancel(clock: Deadline) -> None:
+def cancel(deadline: Deadline) -> None:
     time.sleep(0.2)
-    clock.cancel(0)
+    deadline.cancel(0)
 
 
-def hand_back(clock: Deadline) -> None:
+def hand_back(deadline: Deadline) -> None:
     time.sleep(0.2)
-    clock.stop(HandBack("the worker shut down"), 0)
+    deadline.stop(WorkerShutdown("the worker shut down"), 0)
 
 
 STRIKES = {

@@ -60,8 +60,8 @@ def test_last_of_many_progress_calls_is_reported() -> None:
     with collecting(reporter) as found:
         since = time.monotonic()
         for number in range(20_000):
-            one.clock.progress(number / 1000, None)
-        one.clock.progress(99, None)
+            one.deadline.progress(number / 1000, None)
+        one.deadline.progress(99, None)
         until(found, 99.0)
         seconds = time.monotonic() - since
     assert len(found) <= seconds / 0.05 + 2
@@ -121,12 +121,12 @@ def test_empty_report_wakes_nothing_up() -> None:
 def test_unsent_reports_are_collected_again() -> None:
     reporter, running = make()
     one = run(reporter, running)
-    one.clock.progress(1, None)
+    one.deadline.progress(1, None)
     one.log.add("x")
     first = reporter.collect()
     reporter.again(first, 0.1)
     assert reporter.collect() == []
-    one.clock.progress(2, None)
+    one.deadline.progress(2, None)
     reporter.wait()
     [second] = reporter.collect()
     assert second.progress == {"percent": 2.0, "message": None}
