@@ -25,17 +25,25 @@ TEXT_SECONDS = 2.0
 OWN_MODULES = (__name__, handlers.Handler.__module__)
 """Modules whose frames are omitted at the start of a traceback."""
 
+UNEXPLAINED = Failure(UNKNOWN_TYPE, "the attempt failed, and there was no memory left to say why")
+"""Failure of an attempt for which no other one can be built."""
 
 UNKNOWN_TYPE_SECONDS = 1.0
 """Pause before a job is started again if this process lacks a handler of its type, although its worker has one."""
 
 
 def attempt(started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> AttemptResult:
-    """Run the handler in this thread and return the result. Never raises, whatever the handler does."""
+    """Run the handler in this thread and return the result. Never raises."""
     job_id = str(started.job_id)
     context = handlers.Context(
-        *(job_id, started.attempt, started.max_attempts, started.fence),
-        *(deadline.progress, log.add, deadline.check_cancelled, started.traceparent),
+        job_id=job_id,
+        attempt=started.attempt,
+        max_attempts=started.max_attempts,
+        fence=started.fence,
+        report=deadline.progress,
+        keep=log.add,
+        is_cancelled=deadline.check_cancelled,
+        traceparent=started.traceparent,
     )
     with (
         logs.AttemptFields(job_id, started.type, started.attempt),
@@ -43,14 +51,14 @@ def attempt(started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> Att
         log,
     ):
         try:
-            end = _run(started, deadline, context)
+            result = _run(started, deadline, context)
         except BaseException as error:  # the deadline fired before it was paused, or memory ran out
             try:
-                end = _end_of(started, deadline, error)
+                result = _interpret(started, deadline, error)
             except BaseException:
-                end = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
+                result = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
         deadline.close()
-        return with_progress_and_logs(end, deadline, log)
+        return with_progress_and_logs(result, deadline, log)
 
 
 def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context) -> AttemptResult:
@@ -60,13 +68,13 @@ def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context)
         if handler is None:
             deadline.pause()
             return _unknown_type(started)
-        result = storable(handler(started.payload, context))
+        value = storable(handler(started.payload, context))
         deadline.pause()
     except BaseException as error:
-        return _end_of(started, deadline, error)
+        return _interpret(started, deadline, error)
     if deadline.handler_saw_cancel or (deadline.has_fired and isinstance(deadline.reason, Cancelled)):
         return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
-    return completed(started.job_id, started.fence, result)
+    return completed(started.job_id, started.fence, value)
 
 
 def _unknown_type(started: StartedAttempt) -> AttemptResult:
@@ -75,31 +83,29 @@ def _unknown_type(started: StartedAttempt) -> AttemptResult:
     return replace(returned_uncounted(started.job_id, started.fence, handler_called=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
-def with_progress_and_logs(end: AttemptResult, deadline: Deadline, log: AttemptLog) -> AttemptResult:
+def with_progress_and_logs(result: AttemptResult, deadline: Deadline, log: AttemptLog) -> AttemptResult:
     """Return the result with the attempt's last progress and its unsent log lines added."""
-    return with_lines(replace(end, progress=deadline.last_progress) if deadline.last_progress else end, log.unsent())
+    if deadline.last_progress:
+        result = replace(result, progress=deadline.last_progress)
+    return with_lines(result, log.unsent())
 
 
-def with_lines(end: AttemptResult, lines: Lines) -> AttemptResult:
+def with_lines(result: AttemptResult, lines: Lines) -> AttemptResult:
     """Return the result with these log lines merged into its own."""
     if not lines.lines:
-        return end
-    joined = join([lines, Lines(end.last_line, end.logs or [])])
-    return replace(end, logs=joined.lines, last_line=joined.last)
-
-
-UNEXPLAINED = Failure(UNKNOWN_TYPE, "the attempt failed, and there was no memory left to say why")
-"""Failure of an attempt for which no other one can be built."""
+        return result
+    joined = join([lines, Lines(result.last_line, result.logs or [])])
+    return replace(result, logs=joined.lines, last_line=joined.last)
 
 
 def failed(started: StartedAttempt, reason: BaseException) -> AttemptResult:
     """Return the result of an attempt that is ended for `reason` while its handler still runs."""
     texts = Description()
     texts.describe(reason, reason, OWN_MODULES)
-    return _end(started, reason, texts, delay=None, has_fired=True)
+    return _result(started, reason, texts, delay=None, has_fired=True)
 
 
-def _end_of(started: StartedAttempt, deadline: Deadline, error: BaseException) -> AttemptResult:
+def _interpret(started: StartedAttempt, deadline: Deadline, error: BaseException) -> AttemptResult:
     """Return the result of an attempt whose handler raised `error`, and drop what `error` refers to.
 
     Which exception decides:
@@ -129,11 +135,11 @@ def _end_of(started: StartedAttempt, deadline: Deadline, error: BaseException) -
         _limited(deadline, describe)
     with suppress(BaseException):
         tracing.record_failure(texts.type, texts.message, texts.traceback)
-    end = _end(started, subject, texts, delay, has_fired)
+    result = _result(started, subject, texts, delay, has_fired)
     with suppress(BaseException):
         exceptions.release(error)
         exceptions.release(deadline.reason)
-    return end
+    return result
 
 
 def _limited(deadline: Deadline, describe: Callable[[], None]) -> None:
@@ -145,7 +151,7 @@ def _limited(deadline: Deadline, describe: Callable[[], None]) -> None:
 
 
 def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
-    """Return the Discard, Snooze or RetryIn that counts (see `_end_of`) and its seconds, or None."""
+    """Return the Discard, Snooze or RetryIn that counts (see `_interpret`) and its seconds, or None."""
     for level in exceptions.levels(error, with_suppressed=False):
         for kind in (handlers.Discard, handlers.Snooze, handlers.RetryIn):
             for one in level:
@@ -173,7 +179,7 @@ def _seconds(error: BaseException) -> float | None:
     return seconds if 0 <= seconds <= YEAR else None
 
 
-def _end(
+def _result(
     started: StartedAttempt, subject: BaseException, texts: Description, delay: float | None, has_fired: bool
 ) -> AttemptResult:
     """Return the result for this exception. An Interruption counts as one only if the deadline raised it."""

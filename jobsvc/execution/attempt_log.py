@@ -66,26 +66,26 @@ class AttemptLog:
         if _keeper not in root.handlers:
             logs.to_stderr()  # if root had only our handler, records would appear nowhere else
             root.addHandler(_keeper)
-        self._token = _mine.set(self)
+        self._token = _current.set(self)
         _running.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         _running.remove(self)
-        _mine.reset(self._token)
+        _current.reset(self._token)
 
 
-_mine: ContextVar[AttemptLog | None] = ContextVar("attempt_log", default=None)
+_current: ContextVar[AttemptLog | None] = ContextVar("attempt_log", default=None)
 _running: list[AttemptLog] = []
 
 
-def _whose() -> AttemptLog | None:
+def _log_of_thread() -> AttemptLog | None:
     """Return the log of the attempt that logs in this thread.
 
     A thread started by a handler doesn't inherit its attempt: use the running attempt if there is only one.
     """
-    mine, running = _mine.get(), list(_running)
-    return mine or (running[0] if len(running) == 1 else None)
+    current, running = _current.get(), list(_running)
+    return current or (running[0] if len(running) == 1 else None)
 
 
 class _Keeper(logging.Handler):
@@ -97,7 +97,7 @@ class _Keeper(logging.Handler):
         self.lock = None  # see AttemptLog
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = _whose()
+        log = _log_of_thread()
         if log is None or record.name.partition(".")[0] in OUR_OWN:
             return
         try:

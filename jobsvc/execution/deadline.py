@@ -53,7 +53,7 @@ class Deadline:
         self.pause()
 
     def pause(self) -> None:
-        """Disarm the timer. An Interruption raised meanwhile is dropped, since the handler is over.
+        """Disarm the timer. An Interruption raised in here is dropped, since the handler is over.
 
         The reason may still be raised, once, at the call itself before the loop begins: then call again.
         """

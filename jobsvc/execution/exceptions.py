@@ -31,7 +31,7 @@ _module: Any = vars(type)["__module__"]
 
 
 def is_a(error: BaseException, kind: type[BaseException]) -> bool:
-    """Return True if the exception is of this class, whatever its `__class__` says."""
+    """Return True if the exception is of this class; unlike `isinstance`, without reading its `__class__`."""
     return type.__subclasscheck__(kind, type(error))
 
 

@@ -67,14 +67,14 @@ def run(job_id: str) -> Any:
     try:
         lease = settings().JOBSVC_LEASE_SECONDS
         started = jobs.start([UUID(job_id)], rq_job.worker_name or "", lease, handlers.types())
-    except StoreUnavailable as away:
-        logger.warning("%s was not started, and will be dispatched again: %s", job_id, away)
+    except StoreUnavailable as error:
+        logger.warning("%s: not started, will be dispatched again: %s", job_id, error)
         raise
     if not started:
         if ownership.leave_to_owner(rq_job):
-            logger.warning("%s was left alone, and this worker stops: %s", job_id, ownership.NamespaceTaken())
-            return None
-        look_after_refused([UUID(job_id)], rq_job.connection)
+            logger.warning("%s: not started, this worker stops: %s", job_id, ownership.NamespaceTaken())
+        else:
+            handle_refused([UUID(job_id)], rq_job.connection)
         return None
     # Fork: RQ ignores SIGINT here, since its worker handles it; a process forked by the handler gets the defaults.
     forks.be_main_process()
@@ -83,25 +83,25 @@ def run(job_id: str) -> Any:
     )
     try:
         log = AttemptLog()
-        watch = StandaloneDeadline(
+        deadline = StandaloneDeadline(
             started[0],
             log,
-            abandon=lambda reason: _store(with_progress_and_logs(failed(started[0], reason), watch, log)),
+            abandon=lambda reason: _store(with_progress_and_logs(failed(started[0], reason), deadline, log)),
         )
-        end, verdict = _store(attempt(started[0], watch, log))
-        log_results([(started[0], end, verdict)])
-        if verdict and verdict.concurrency_key:
-            dispatch_withheld({verdict.concurrency_key}, rq_job.connection)
+        result, transition = _store(attempt(started[0], deadline, log))
+        log_results([(started[0], result, transition)])
+        if transition and transition.concurrency_key:
+            dispatch_withheld({transition.concurrency_key}, rq_job.connection)
     finally:
         tracing.flush()
-    if verdict is None:
+    if transition is None:
         return None
-    if verdict.status == Status.SCHEDULED:  # snoozed
-        return Retry(max=2**31, interval=whole_seconds_until(verdict.due_at))
-    if end.outcome == Outcome.COMPLETED:
-        return end.result
-    plan_retries(rq_job, verdict)
-    raise AttemptFailed(failure_text(end))
+    if transition.status == Status.SCHEDULED:  # snoozed
+        return Retry(max=2**31, interval=whole_seconds_until(transition.due_at))
+    if result.outcome == Outcome.COMPLETED:
+        return result.result
+    plan_retries(rq_job, transition)
+    raise AttemptFailed(failure_text(result))
 
 
 def _store(result: AttemptResult) -> Stored:
@@ -113,17 +113,17 @@ def _store(result: AttemptResult) -> Stored:
     return stored[0]
 
 
-def failure_text(end: AttemptResult) -> str:
+def failure_text(result: AttemptResult) -> str:
     """Return the text that RQ shows for an attempt that did not complete."""
-    if end.failure is None:
+    if result.failure is None:
         return CANCELLED
-    return end.failure.traceback or f"{end.failure.type}: {end.failure.message}"
+    return result.failure.traceback or f"{result.failure.type}: {result.failure.message}"
 
 
-_told_of: set[str] = set()
+_logged_types: set[str] = set()
 
 
-def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
+def handle_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
     """Return which of these refused jobs wait for a handler; dispatch others of their concurrency keys.
 
     Logs each type without a handler once. Returns an empty set while Postgres is unavailable.
@@ -131,8 +131,8 @@ def look_after_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
     refused: list[jobs.Refused] = []
     with contextlib.suppress(StoreUnavailable):
         refused = jobs.find_refused(job_ids)
-    for type_ in {one.type for one in refused} - _told_of:
-        _told_of.add(type_)
+    for type_ in {one.type for one in refused} - _logged_types:
+        _logged_types.add(type_)
         logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
     if keys := {one.concurrency_key for one in refused if one.concurrency_key}:
         dispatch_withheld(keys, connection)
@@ -152,17 +152,17 @@ def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
         push(claimed, connection)
     except Exception as error:
         # The finished attempt must not be affected by the dispatch of other jobs.
-        logger.warning("what could be dispatched now waits for a sweep: %s", error)
+        logger.warning("dispatch: failed, the jobs wait for a sweep: %s", error)
         with contextlib.suppress(StoreUnavailable):
             if claimed:
                 jobs.release(one.job_id for one in claimed)
 
 
-def plan_retries(rq_job: RQJob, verdict: JobTransition) -> None:
+def plan_retries(rq_job: RQJob, transition: JobTransition) -> None:
     """Copy the retry plan from Postgres to RQ's job: how many retries are left, and when the next is due."""
-    left = [math.ceil(interval) for interval in verdict.intervals_left]
-    if verdict.status == Status.RETRYING:
-        rq_job.retries_left, rq_job.retry_intervals = len(left), [whole_seconds_until(verdict.due_at), *left[1:]]
+    left = [math.ceil(interval) for interval in transition.intervals_left]
+    if transition.status == Status.RETRYING:
+        rq_job.retries_left, rq_job.retry_intervals = len(left), [whole_seconds_until(transition.due_at), *left[1:]]
     else:
         rq_job.retries_left, rq_job.retry_intervals = 0, None
 

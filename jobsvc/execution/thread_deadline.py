@@ -43,13 +43,13 @@ class ThreadDeadline(Deadline):
                 _throw(self._thread, _Replaced)
                 while True:
                     pass
-        _timer.forget(self)
+        _timer.remove(self)
 
     def _begin(self) -> None:
         self._arm()
 
     def limited(self, seconds: float, work: Callable[[], None]) -> None:
-        """As in Deadline, but in a thread of its own, which is left behind if it hangs in C code."""
+        """As in Deadline, but in a thread of its own, which is abandoned if it hangs in C code."""
         failures: list[BaseException] = []
 
         def run() -> None:
@@ -71,7 +71,7 @@ class ThreadDeadline(Deadline):
             raise failures.pop()
 
     def _arm(self) -> None:
-        _timer.watch(self)
+        _timer.add(self)
 
     def fire(self) -> None:
         """Raise the reason, or LimitReached, in the attempt's thread if it is due and not disarmed."""
@@ -94,8 +94,8 @@ class _Timer:
         self._next = math.inf
         self._thread: threading.Thread | None = None
 
-    def watch(self, deadline: ThreadDeadline) -> None:
-        """Fire this clock when it is due."""
+    def add(self, deadline: ThreadDeadline) -> None:
+        """Fire this deadline when it is due."""
         with self._changed:
             self._deadlines.add(deadline)
             if self._thread is None:
@@ -104,8 +104,8 @@ class _Timer:
             if deadline.fires_at < self._next:
                 self._changed.notify()
 
-    def forget(self, deadline: ThreadDeadline) -> None:
-        """Stop watching this clock."""
+    def remove(self, deadline: ThreadDeadline) -> None:
+        """Do not fire this deadline any more."""
         with self._changed:
             self._deadlines.discard(deadline)
 

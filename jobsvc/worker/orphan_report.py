@@ -36,7 +36,7 @@ def end_in_place_of_worker(
         os._exit(os.EX_SOFTWARE)
     threading.Timer(STORE_SECONDS, end_group).start()
     kill_descendants()
-    ends = [
+    results = [
         *not_stored.values(),
         *(
             with_lines(
@@ -49,11 +49,16 @@ def end_in_place_of_worker(
         *(returned_uncounted(one.job_id, one.fence, handler_called=False) for one in unstarted),
     ]
     try:
-        if ends:
-            store_results(ends)
-            logger.warning("the worker died; %d jobs ended or went back in its place", len(ends))
+        if results:
+            store_results(results)
+            logger.warning("process %d: the worker died, its results are stored (%d jobs)", os.getpid(), len(results))
     except Exception as error:
-        logger.warning("the worker died, and Postgres can't be told; %d leases lapse: %s", len(ends), error)
+        logger.warning(
+            "process %d: the worker died, its results are not stored, %d leases lapse: %s",
+            os.getpid(),
+            len(results),
+            error,
+        )
     finally:
         end_group()
 

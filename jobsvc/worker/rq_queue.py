@@ -127,7 +127,7 @@ class QueueingWorker(Worker):
         if not self.may_take(is_late=True):
             self.give_back(job_ids)
             return
-        awaiting = {str(job_id) for job_id in attempts.look_after_refused(ids_in(job_ids), self.connection)}
+        awaiting = {str(job_id) for job_id in attempts.handle_refused(ids_in(job_ids), self.connection)}
         rq_view.show_waiting(self.connection, awaiting)
         ours: list[str] = []
         for job in self._fetch(job_ids - awaiting):
