@@ -31,7 +31,8 @@ from jobsvc.worker.completer import FLUSH_SECONDS, Completer
 from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.reports import Reports
-from jobsvc.worker.running import FinishedAttempt, JobSource, Phase, Requests, RunningJob
+from jobsvc.worker.rq_queue import RQQueue
+from jobsvc.worker.running import FinishedAttempt, Phase, Requests, RunningJob
 from jobsvc.worker.supervisor import check_all
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
@@ -56,10 +57,10 @@ CHECK_SECONDS = 0.05
 class BatchRunner:
     """Runs the jobs of one worker, by slot. Main thread only, except for the renewal of leases."""
 
-    def __init__(self, source: JobSource, worker: str, threads: int) -> None:
+    def __init__(self, queue: RQQueue, worker: str, threads: int) -> None:
         self.running: dict[int, RunningJob] = {}
         self.children = ChildPool(threads)
-        self._source, self._threads = source, threads
+        self._queue, self._threads = queue, threads
         self._free = list(range(SLOTS))
         self._requests: Requests = SimpleQueue()
         self._seconds_each = 1.0  # moving average of an attempt's duration
@@ -68,7 +69,7 @@ class BatchRunner:
         self._stop_at = math.inf
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
-        self._completer = Completer(postgres, source.show_finished)
+        self._completer = Completer(postgres, queue.show_finished)
         self._reports = Reports(postgres)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
@@ -153,7 +154,7 @@ class BatchRunner:
         job_ids: list[str] = []
         with suppress(RedisError):
             room = min(most - len(self.running), len(self._free))
-            job_ids = self._source.take(room, free=max(self._threads - len(self.running), 0))
+            job_ids = self._queue.take(room, free=max(self._threads - len(self.running), 0))
         self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # empty queues are polled less often
         if job_ids:
             self._start(job_ids)
@@ -165,7 +166,7 @@ class BatchRunner:
         started = self._starts.start(ids_in(job_ids), (one.started.job_id for one in self._leased()))
         if started is None:
             with suppress(RedisError):  # otherwise a sweep re-dispatches them
-                self._source.give_back(job_ids)
+                self._queue.give_back(job_ids)
             self._next_take, self._extra = time.monotonic() + self._postgres.pause, 0
             if not (self.running or self._starts.has_unconfirmed):
                 self._paused_until = self._next_take
@@ -175,7 +176,7 @@ class BatchRunner:
         self._extra = 0 if started else min(2 * self._extra + 8, MOST_REFUSED)
         if refused := set(job_ids) - by_id.keys():
             with suppress(RedisError):
-                self._source.refused(refused)
+                self._queue.refused(refused)
         # In the order of the queues, as taken; Postgres returns them in any order.
         self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
 
@@ -282,8 +283,8 @@ class BatchRunner:
             return
         long_ago = time.monotonic() - SHOW_AFTER_SECONDS
         with suppress(RedisError):
-            self._source.beat()
-            self._source.show_running(
+            self._queue.records.beat()
+            self._queue.records.show_running(
                 [job for job in self.running.values() if not job.execution_id and 0 < job.called_at < long_ago]
             )
 

@@ -1,74 +1,70 @@
-"""RQ's worker as the source of jobs for batches, and the state of these jobs as shown in RQ."""
+"""RQ's queues as the source of a worker's jobs."""
 
-import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, cast
-from uuid import uuid4
+from typing import cast
 
 from redis import RedisError
-from redis.client import Pipeline
-from rq import Queue, Retry, Worker, worker_registration
-from rq.exceptions import DeserializationError, NoSuchJobError
-from rq.executions import Execution
+from rq import Queue, Worker
+from rq.exceptions import DeserializationError
 from rq.job import Job as RQJob
 from rq.suspension import is_suspended
 
 from jobsvc import handlers, jobs
 from jobsvc.config import settings
-from jobsvc.dispatch import ownership, rq_redis, rq_workers
-from jobsvc.dispatch.enqueue import FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
-from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, to_rq, within
+from jobsvc.dispatch import ownership, rq_redis
+from jobsvc.dispatch.enqueue import RUN, SERIALIZER
+from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, within
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution import rq_entry as attempts
-from jobsvc.jobs import JobTransition
-from jobsvc.states import Outcome, Status
-from jobsvc.worker import rq_view
+from jobsvc.states import Outcome
 from jobsvc.worker.pausable_queue import PausableQueue
-from jobsvc.worker.rq_records import show_completed
-from jobsvc.worker.running import FinishedAttempt, RunningJob
-from jobsvc.worker.withheld_jobs import WithheldJobs
+from jobsvc.worker.rq_records import RQRecords
+from jobsvc.worker.rq_view import show_waiting, step_aside
+from jobsvc.worker.running import FinishedAttempt
 
 logger = logging.getLogger("jobsvc.worker")
-
-BEAT_SECONDS = 1.0
-"""Seconds between heartbeats of a worker that runs jobs."""
-
 
 MANY = 10
 """Queue length from which on a worker prefetches."""
 
+WITHHELD_SECONDS = 1.0
+"""Pause between two checks that find nothing: the only cost for a worker of jobs that it can't run."""
 
-class QueueingWorker(Worker):
-    """An RQ worker that takes jobs for its batches, and shows their state in RQ."""
+MOST_WITHHELD = 100
+"""Most jobs of one queue that a check counts and that are claimed at once."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._shown: dict[RunningJob, tuple[RQJob, Execution]] = {}
-        self._is_one_by_one = False
-        self._is_foreign_next = False
-        self._next_beat = 0.0
+
+class RQQueue:
+    """Takes jobs from the queues of one RQ worker, returns them, and shows them in RQ. Methods may raise RedisError."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._connection = worker, worker.connection
+        self.records = RQRecords(worker)
+        self.is_one_by_one = False
+        """True if the worker may run no more jobs than RQ's main loop dequeues."""
+        self.is_foreign_next = False
+        """True if a foreign job is at the front of a queue: RQ's main loop must dequeue it."""
         self._withheld = WithheldJobs()
-        self._is_taken = False  # our Redis namespace, by another database
-        self._next_check = 0.0
+        self._is_namespace_taken = False  # by another database
+        self._next_ownership_check = 0.0
 
     def may_take(self, is_late: bool = False) -> bool:
         """Return False if another database has our namespace; checked each JOBSVC_SWEEP_SECONDS or if `is_late`."""
-        if is_late or time.monotonic() >= self._next_check:
-            self._next_check = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
+        if is_late or time.monotonic() >= self._next_ownership_check:
+            self._next_ownership_check = time.monotonic() + settings().JOBSVC_SWEEP_SECONDS
             try:
                 ownership.confirm(rq_redis.connection())
-                self._is_taken = False
+                self._is_namespace_taken = False
             except ownership.NamespaceTaken as error:
-                if not self._is_taken:
+                if not self._is_namespace_taken:
                     logger.error("worker: takes no job: %s", error)
-                self._is_taken = True
+                self._is_namespace_taken = True
             except RedisError:
                 pass  # raised again by calls that need Redis
-        return not self._is_taken
+        return not self._is_namespace_taken
 
     def take(self, most: int, free: int) -> list[str]:
         """Take up to `free` ids, or `most` if MANY wait in a queue, in queue order; none while suspended.
@@ -76,12 +72,12 @@ class QueueingWorker(Worker):
         Within a queue, jobs that other workers refused come first, since they have been due longest.
         """
         taken: list[str] = []
-        if self._is_one_by_one or self._is_foreign_next or self._stop_requested or is_suspended(self.connection):
+        if self.is_one_by_one or self.is_foreign_next or self._worker._stop_requested or is_suspended(self._connection):
             return taken
         if not self.may_take():
             return taken
-        queues = PausableQueue.served(self._ordered_queues)
-        with self.connection.pipeline(transaction=False) as pipeline:
+        queues = PausableQueue.served(self._worker._ordered_queues)
+        with self._connection.pipeline(transaction=False) as pipeline:
             for queue in queues:
                 pipeline.llen(queue.key)
             lengths: list[int] = pipeline.execute()
@@ -95,7 +91,7 @@ class QueueingWorker(Worker):
                 room -= len(claimed)
             if length and room > 0:
                 try:
-                    popped = cast(list[bytes] | None, self.connection.lpop(queue.key, room))
+                    popped = cast(list[bytes] | None, self._connection.lpop(queue.key, room))
                 except RedisError:
                     if not taken:
                         raise
@@ -107,9 +103,9 @@ class QueueingWorker(Worker):
         """Claim up to `most` jobs that other workers refused, for an idle worker."""
         if not self.may_take():
             return []
-        names = ours_of(queue.name for queue in PausableQueue.served(self._ordered_queues))
+        names = ours_of(queue.name for queue in PausableQueue.served(self._worker._ordered_queues))
         withheld = self._withheld.count(names)
-        if not withheld or is_suspended(self.connection):
+        if not withheld or is_suspended(self._connection):
             return []
         taken: list[str] = []
         for name in names:
@@ -127,15 +123,15 @@ class QueueingWorker(Worker):
         if not self.may_take(is_late=True):
             self.give_back(job_ids)
             return
-        awaiting = {str(job_id) for job_id in attempts.handle_refused(ids_in(job_ids), self.connection)}
-        rq_view.show_waiting(self.connection, awaiting)
+        awaiting = {str(job_id) for job_id in attempts.handle_refused(ids_in(job_ids), self._connection)}
+        show_waiting(self._connection, awaiting)
         ours: list[str] = []
         for job in self._fetch(job_ids - awaiting):
             if is_ours(job):
-                rq_view.step_aside(self, job, None)
+                step_aside(self._worker, job, None)
                 ours.append(job.id)
             else:
-                self._is_foreign_next = True
+                self.is_foreign_next = True
                 self._to_the_front(job)
         # Race: RQ's scheduler, on a host whose clock is ahead, queued a job early. If it came due between the refusal
         # and `step_aside`, the relay has claimed it but did not queue it, since it was shown as queued.
@@ -143,126 +139,60 @@ class QueueingWorker(Worker):
             jobs.release_due(ids_in(ours))
 
     def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
-        for job in filter(None, RQJob.fetch_many(list(job_ids), self.connection, SERIALIZER)):
+        for job in filter(None, RQJob.fetch_many(list(job_ids), self._connection, SERIALIZER)):
             if is_ours(job):  # an older version, with other queue names, may have dispatched it too
                 job.origin = within(job.origin)
             yield job
 
     def _to_the_front(self, job: RQJob) -> None:
-        Queue(job.origin, self.connection).push_job_id(job.id, at_front=True)
-
-    def show_running(self, running: Iterable[RunningJob]) -> None:
-        """Show these jobs as started: as RQ's worker does before it forks, and its fork before it runs a job."""
-        for one in running:
-            job = self._rq_job(one)
-            execution = self.prepare_execution(job)
-            self._shown[one], one.execution_id = (job, execution), execution.id
-            self.prepare_job_execution(job)
+        Queue(job.origin, self._connection).push_job_id(job.id, at_front=True)
 
     def show_finished(self, finished: list[FinishedAttempt]) -> None:
-        """Show results in RQ, completed ones in one round trip; dispatch jobs that may start now.
-
-        Does nothing if another database has our namespace. Results other than completed are shown as by RQ.
-        """
-        if self._is_taken:
-            for one in finished:
-                self._shown.pop(one.job, None)
+        """Show results in RQ, and dispatch jobs that may start now; nothing if another database has our namespace."""
+        if self._is_namespace_taken:
+            self.records.forget(finished)
             return
-        self._show_completed([one for one in finished if one.is_completed])
-        for one in finished:
-            if one.result.handler_called and not one.is_completed:
-                self._show_other(one)
-            self._shown.pop(one.job, None)
+        self.records.show_finished(finished)
         transitions = [one.transition for one in finished if one.transition]
         if keys := {one.concurrency_key for one in transitions if one.concurrency_key}:
-            attempts.dispatch_withheld(keys, self.connection)
+            attempts.dispatch_withheld(keys, self._connection)
         if returned := [one for one in finished if one.result.outcome == Outcome.HANDED_BACK]:
-            attempts.dispatch(lambda: jobs.claim_due(len(returned)), self.connection)
+            attempts.dispatch(lambda: jobs.claim_due(len(returned)), self._connection)
 
-    def _show_completed(self, done: list[FinishedAttempt]) -> None:
-        if not done:
-            return
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for one in done:
-                if shown := self._shown.get(one.job):
-                    self.cleanup_execution(shown[0], pipeline, shown[1])
-            pipeline.hincrby(self.key, "successful_job_count", len(done))
-            self.increment_total_working_time(timedelta(seconds=sum(one.seconds for one in done)), pipeline)
-            for one in show_completed(pipeline, self.name, done):
-                job = self._rq_job(one.job)
-                Queue(job.origin, self.connection, serializer=SERIALIZER).enqueue_dependents(job)
 
-    def _show_other(self, one: FinishedAttempt) -> None:
-        _, execution = self._shown.get(one.job, (None, None))
-        try:
-            job = self.job_class.fetch(str(one.job.started.job_id), self.connection, SERIALIZER)
-        except NoSuchJobError:
-            return
-        job.origin = to_rq(one.job.started.queue)
-        if one.transition is None or one.result.outcome == Outcome.HANDED_BACK:
-            rq_view.step_aside(self, job, execution)
-        else:
-            self._show_not_completed(one, one.transition, self._finished_job(one, job), execution)
+class WithheldJobs:
+    """The withheld jobs that one worker may start, as of its last query of Postgres."""
 
-    def _show_not_completed(
-        self, one: FinishedAttempt, transition: JobTransition, job: RQJob, execution: Execution | None
-    ) -> None:
-        queue = Queue(job.origin, self.connection, serializer=SERIALIZER)
-        execution = execution or Execution(uuid4().hex, job.id, self.connection)  # not shown as started
-        if transition.status == Status.SCHEDULED:  # snoozed
-            retry = Retry(max=2**31, interval=attempts.whole_seconds_until(transition.due_at))
-            self.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
-            return
-        attempts.plan_retries(job, transition)
-        if one.job.is_stopped_by_rq:
-            self._stopped_job_id = job.id
-        self.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.result), execution=execution)
+    def __init__(self) -> None:
+        self._waiting: dict[str, int] = {}
+        self._next_check = 0.0
 
-    def _rq_job(self, running: RunningJob) -> RQJob:
-        job = RQJob(str(running.started.job_id), self.connection, SERIALIZER)
-        job.origin, job.description = to_rq(running.started.queue), running.started.type
-        job.timeout, job.result_ttl, job.failure_ttl = int(running.started.timeout), RESULT_TTL, FAILURE_TTL
-        job.func_name = RUN
-        return job
+    def count(self, queues: Sequence[str]) -> dict[str, int]:
+        """Return how many wait in each queue, up to MOST_WITHHELD; queries Postgres at most once in WITHHELD_SECONDS.
 
-    def _finished_job(self, one: FinishedAttempt, job: RQJob) -> RQJob:
-        job.ended_at = job.last_heartbeat = datetime.now(UTC)
-        job.started_at = job.ended_at - timedelta(seconds=one.seconds)
-        job.worker_name = self.name
-        return job
+        Empty while Postgres is unavailable.
+        """
+        if time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + WITHHELD_SECONDS
+            self._waiting = {}
+            with suppress(StoreUnavailable):
+                self._waiting = jobs.count_awaiting(queues, handlers.types(), MOST_WITHHELD)
+        return self._waiting
 
-    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Send RQ's heartbeat with this worker's job types; register the worker again if Redis has lost it."""
-        super().heartbeat(timeout, pipeline)
-        types = json.dumps(sorted(handlers.types()))
-        if pipeline is not None:
-            pipeline.hset(self.key, rq_workers.TYPES, types)
-        elif self.connection.hset(self.key, rq_workers.TYPES, types) and self.birth_date:
-            with self.connection.pipeline() as anew:
-                anew.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
-                worker_registration.register(self, anew)
-                anew.execute()
-
-    def beat(self) -> None:
-        """Send heartbeats and run maintenance, as RQ's worker does between jobs and during one."""
-        if time.monotonic() < self._next_beat:
-            return
-        self._next_beat = time.monotonic() + BEAT_SECONDS
-        self.heartbeat()
-        for job, execution in self._shown.values():
-            if (datetime.now(UTC) - execution.last_heartbeat).total_seconds() > self.job_monitoring_interval:
-                self.maintain_heartbeats(job, execution)
-        if self.should_run_maintenance_tasks:
-            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
-
-    def handle_job_failure(
-        self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
-    ) -> None:
-        """Handle the failure as RQ does, unless another worker has started the job since."""
-        if is_ours(job) and rq_view.is_running_elsewhere(self, job):
-            rq_view.step_aside(self, job, execution)
-        else:
-            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+    def claim(self, queue: str, most: int) -> list[str]:
+        """Claim up to `most` of them, the longest due first; the caller must start them next."""
+        wanted = min(most, self._waiting.get(queue, 0))
+        if wanted <= 0:
+            return []
+        claimed: list[str] = []
+        with suppress(StoreUnavailable):
+            claimed = [str(job_id) for job_id in jobs.claim_awaiting([queue], handlers.types(), wanted)]
+        self._waiting[queue] -= len(claimed)
+        if len(claimed) < wanted:  # other workers were quicker
+            del self._waiting[queue]
+        elif not self._waiting[queue]:  # there may be more
+            self._next_check = 0.0
+        return claimed
 
 
 def is_ours(job: RQJob) -> bool:

@@ -1,27 +1,38 @@
-"""RQ's records of completed jobs, written for many jobs at once.
+"""A worker's attempts as shown in RQ: as started while they run, then their results.
 
-They equal those of RQ's own `handle_job_success`, key by key, in a fraction of the time: RQ writes one job after the
-other. A test compares the two.
+Completed ones are written for many jobs at once, in a fraction of the time of RQ's own `handle_job_success`, which
+writes one after the other. A test compares the records of the two, key by key.
 """
 
 import json
 import time
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 from redis.client import Pipeline
+from rq import Queue, Retry, Worker
 from rq.defaults import RQ_KEY_PREFIX
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.registry import FinishedJobRegistry
 from rq.results import Result
 from rq.utils import utcformat
 
-from jobsvc.dispatch.enqueue import AT_ONCE, RESULT_TTL
+from jobsvc.dispatch.enqueue import AT_ONCE, FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
 from jobsvc.dispatch.rq_names import to_rq
-from jobsvc.worker.running import FinishedAttempt
+from jobsvc.execution import rq_entry as attempts
+from jobsvc.jobs import JobTransition
+from jobsvc.states import Outcome, Status
+from jobsvc.worker.rq_view import step_aside
+from jobsvc.worker.running import FinishedAttempt, RunningJob
+
+BEAT_SECONDS = 1.0
+"""Seconds between heartbeats of a worker that runs jobs."""
 
 KEPT_RESULTS = 10
 
@@ -54,7 +65,101 @@ end
 result, execution id and start in seconds."""
 
 
-def show_completed(pipeline: Pipeline, worker: str, completed: Sequence[FinishedAttempt]) -> list[FinishedAttempt]:
+class RQRecords:
+    """Shows the attempts of one RQ worker. Methods may raise RedisError."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._connection = worker, worker.connection
+        self._shown: dict[RunningJob, tuple[RQJob, Execution]] = {}
+        self._next_beat = 0.0
+
+    def show_running(self, running: Iterable[RunningJob]) -> None:
+        """Show these jobs as started: as RQ's worker does before it forks, and its fork before it runs a job."""
+        for one in running:
+            job = self._rq_job(one)
+            execution = self._worker.prepare_execution(job)
+            self._shown[one], one.execution_id = (job, execution), execution.id
+            self._worker.prepare_job_execution(job)
+
+    def show_finished(self, finished: list[FinishedAttempt]) -> None:
+        """Show results in RQ: completed ones in one round trip, others as RQ does."""
+        self._show_completed([one for one in finished if one.is_completed])
+        for one in finished:
+            if one.result.handler_called and not one.is_completed:
+                self._show_other(one)
+        self.forget(finished)
+
+    def forget(self, finished: list[FinishedAttempt]) -> None:
+        """Drop these attempts without showing anything."""
+        for one in finished:
+            self._shown.pop(one.job, None)
+
+    def _show_completed(self, done: list[FinishedAttempt]) -> None:
+        if not done:
+            return
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for one in done:
+                if shown := self._shown.get(one.job):
+                    self._worker.cleanup_execution(shown[0], pipeline, shown[1])
+            pipeline.hincrby(self._worker.key, "successful_job_count", len(done))
+            self._worker.increment_total_working_time(timedelta(seconds=sum(one.seconds for one in done)), pipeline)
+            for one in write_completed(pipeline, self._worker.name, done):
+                job = self._rq_job(one.job)
+                Queue(job.origin, self._connection, serializer=SERIALIZER).enqueue_dependents(job)
+
+    def _show_other(self, one: FinishedAttempt) -> None:
+        _, execution = self._shown.get(one.job, (None, None))
+        try:
+            job = RQJob.fetch(str(one.job.started.job_id), self._connection, SERIALIZER)
+        except NoSuchJobError:
+            return
+        job.origin = to_rq(one.job.started.queue)
+        if one.transition is None or one.result.outcome == Outcome.HANDED_BACK:
+            step_aside(self._worker, job, execution)
+        else:
+            self._show_not_completed(one, one.transition, self._finished_job(one, job), execution)
+
+    def _show_not_completed(
+        self, one: FinishedAttempt, transition: JobTransition, job: RQJob, execution: Execution | None
+    ) -> None:
+        queue = Queue(job.origin, self._connection, serializer=SERIALIZER)
+        execution = execution or Execution(uuid4().hex, job.id, self._connection)  # not shown as started
+        if transition.status == Status.SCHEDULED:  # snoozed
+            retry = Retry(max=2**31, interval=attempts.whole_seconds_until(transition.due_at))
+            self._worker.handle_job_retry(job, queue, retry, job.started_job_registry, execution)
+            return
+        attempts.plan_retries(job, transition)
+        if one.job.is_stopped_by_rq:
+            self._worker._stopped_job_id = job.id
+        self._worker.handle_job_failure(job, queue, exc_string=attempts.failure_text(one.result), execution=execution)
+
+    def _rq_job(self, running: RunningJob) -> RQJob:
+        job = RQJob(str(running.started.job_id), self._connection, SERIALIZER)
+        job.origin, job.description = to_rq(running.started.queue), running.started.type
+        job.timeout, job.result_ttl, job.failure_ttl = int(running.started.timeout), RESULT_TTL, FAILURE_TTL
+        job.func_name = RUN
+        return job
+
+    def _finished_job(self, one: FinishedAttempt, job: RQJob) -> RQJob:
+        job.ended_at = job.last_heartbeat = datetime.now(UTC)
+        job.started_at = job.ended_at - timedelta(seconds=one.seconds)
+        job.worker_name = self._worker.name
+        return job
+
+    def beat(self) -> None:
+        """Send heartbeats and run maintenance, as RQ's worker does between jobs and during one."""
+        if time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + BEAT_SECONDS
+        self._worker.heartbeat()
+        for job, execution in self._shown.values():
+            if (datetime.now(UTC) - execution.last_heartbeat).total_seconds() > self._worker.job_monitoring_interval:
+                self._worker.maintain_heartbeats(job, execution)
+        if self._worker.should_run_maintenance_tasks:
+            self._worker.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+
+
+def write_completed(pipeline: Pipeline, worker: str, completed: Sequence[FinishedAttempt]) -> list[FinishedAttempt]:
     """Write these jobs as completed and execute `pipeline`; returns those that may have dependents in RQ."""
     now = time.time()
     finished: dict[str, dict[str, float]] = defaultdict(dict)

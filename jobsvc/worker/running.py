@@ -1,11 +1,9 @@
-"""A worker's running jobs and finished attempts, and the interface to RQ that they need."""
+"""A worker's running jobs and finished attempts."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from queue import SimpleQueue
-from typing import Protocol
 
 from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt
 from jobsvc.states import Status
@@ -134,25 +132,3 @@ class FinishedAttempt:
     def is_completed(self) -> bool:
         """Return True if the attempt completed the job."""
         return self.transition is not None and self.transition.status == Status.COMPLETED
-
-
-class JobSource(Protocol):
-    """RQ as needed by BatchRunner. Each method may raise RedisError."""
-
-    def take(self, most: int, free: int) -> list[str]:
-        """Take up to `free` ids from the queues, or up to `most` from a backlog, without waiting."""
-
-    def give_back(self, job_ids: Iterable[str]) -> None:
-        """Return these ids to their queues."""
-
-    def refused(self, job_ids: Iterable[str]) -> None:
-        """Handle ids that Postgres refused to start."""
-
-    def show_running(self, running: Iterable[RunningJob]) -> None:
-        """Show these jobs as started in RQ."""
-
-    def show_finished(self, finished: list[FinishedAttempt]) -> None:
-        """Show these results in RQ, and dispatch jobs that may start now."""
-
-    def beat(self) -> None:
-        """Show that the worker is alive; called at every check."""

@@ -1,6 +1,7 @@
 """RQ's worker, which runs our jobs in batches (see `batch`), and foreign ones as RQ does, in a fork each."""
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -13,23 +14,24 @@ from types import FrameType
 from typing import Any
 
 from redis import Redis, RedisError
-from redis.client import PubSub, PubSubWorkerThread
-from rq import Queue
+from redis.client import Pipeline, PubSub, PubSubWorkerThread
+from rq import Queue, Worker, worker_registration
 from rq.command import parse_payload
 from rq.exceptions import StopRequested
 from rq.job import Job as RQJob
 from rq.utils import get_connection_from_queues
 
-from jobsvc import logs
+from jobsvc import handlers, logs
 from jobsvc.config import settings
-from jobsvc.dispatch import rq_redis
+from jobsvc.dispatch import rq_redis, rq_workers
 from jobsvc.execution import rq_entry as attempts
 from jobsvc.execution.bootstrap import bootstrap
 from jobsvc.processes.orphans import block_signals, kill_descendants, stop_gently, when_orphaned
 from jobsvc.processes.timetable import CLEANUP_SECONDS, WORKER_SECONDS
 from jobsvc.worker.batch import BatchRunner
 from jobsvc.worker.redis_retry import WaitForRedis
-from jobsvc.worker.rq_queue import QueueingWorker, is_ours
+from jobsvc.worker.rq_queue import RQQueue, is_ours
+from jobsvc.worker.rq_view import is_running_elsewhere, step_aside
 from jobsvc.worker.running import Request
 
 logger = logging.getLogger("jobsvc.worker")
@@ -44,7 +46,7 @@ FORCED_SECONDS = 2.0
 """Time for a worker to end after a second request to stop."""
 
 
-class JobsvcWorker(QueueingWorker):
+class JobsvcWorker(Worker):
     """RQ's worker, which takes, starts and finishes jobs in batches, and waits for Redis.
 
     It stops when its pool has died. Its children die with it: the processes of its handlers, and RQ's scheduler.
@@ -63,14 +65,15 @@ class JobsvcWorker(QueueingWorker):
                 when_orphaned(pool.pid, stop_gently)
             connection.set_retry(self._redis_retry)
         super().__init__(queues, name, connection=connection, **{**kwargs, "worker_ttl": WORKER_TTL})
-        self._batches = BatchRunner(self, self.name, settings().JOBSVC_CONCURRENCY)
+        self._queue = RQQueue(self)
+        self._batches = BatchRunner(self._queue, self.name, settings().JOBSVC_CONCURRENCY)
         self._is_working = False
         self._pid = 0
         self._leave_by = math.inf  # monotonic seconds
 
     def work(self, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
         """Work as RQ does, with our level for RQ's log, which RQ's pool doesn't pass to a restarted worker."""
-        self._is_one_by_one = max_jobs is not None
+        self._queue.is_one_by_one = max_jobs is not None
         attempts.warm_up()
         self._batches.children.for_many()  # forked now, so that the first job needn't wait for it
         self._pid = os.getpid()
@@ -86,14 +89,14 @@ class JobsvcWorker(QueueingWorker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
         """Dequeue as RQ does; if it runs until stopped, also run jobs that other workers refused."""
-        while not self.may_take():
+        while not self._queue.may_take():
             if timeout is None:
                 return None
             time.sleep(1)
-        if timeout is None or max_idle_time is not None or self._is_one_by_one:
+        if timeout is None or max_idle_time is not None or self._queue.is_one_by_one:
             return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
         while True:
-            while not self.may_take():
+            while not self._queue.may_take():
                 time.sleep(1)
             self._run_withheld()
             # None if no job came within a second.
@@ -103,7 +106,7 @@ class JobsvcWorker(QueueingWorker):
     def _run_withheld(self) -> None:
         self._is_working = True  # race: no signal may interrupt between a job's claim and its start
         try:
-            if withheld := self.take_withheld(settings().JOBSVC_CONCURRENCY):
+            if withheld := self._queue.take_withheld(settings().JOBSVC_CONCURRENCY):
                 self._run_batch(withheld)
         finally:
             self._is_working = False
@@ -115,19 +118,40 @@ class JobsvcWorker(QueueingWorker):
         if is_ours(job):
             self._run_batch([job.id])
             return
-        self._is_working, self._is_foreign_next = True, False
+        self._is_working, self._queue.is_foreign_next = True, False
         try:
             super().execute_job(job, queue)
         finally:
             self._is_working = False
 
     def _run_batch(self, job_ids: list[str]) -> None:
-        self._is_working, self._is_foreign_next = True, False
+        self._is_working, self._queue.is_foreign_next = True, False
         try:
             with self._redis_retry.suspended():
                 self._batches.run(job_ids)
         finally:
             self._is_working = False
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Send RQ's heartbeat with this worker's job types; register the worker again if Redis has lost it."""
+        super().heartbeat(timeout, pipeline)
+        types = json.dumps(sorted(handlers.types()))
+        if pipeline is not None:
+            pipeline.hset(self.key, rq_workers.TYPES, types)
+        elif self.connection.hset(self.key, rq_workers.TYPES, types) and self.birth_date:
+            with self.connection.pipeline() as anew:
+                anew.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+                worker_registration.register(self, anew)
+                anew.execute()
+
+    def handle_job_failure(
+        self, job: RQJob, queue: Queue, started_job_registry: Any = None, exc_string: str = "", execution: Any = None
+    ) -> None:
+        """Handle the failure as RQ does, unless another worker has started the job since."""
+        if is_ours(job) and is_running_elsewhere(self, job):
+            step_aside(self, job, execution)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
     def handle_payload(self, message: Any) -> None:
         """Handle RQ's command: stop-job for one of many running jobs, kill-horse for all child processes."""
