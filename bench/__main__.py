@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from bench import growth, jobsvc_stacks, report
-from bench.competitors import Cast
-from bench.environment import Broken, Stage
+from bench.competitors import Competitors
+from bench.environment import BenchError, Environment
 from bench.goals import GOALS
-from bench.machine import facts
+from bench.machine import describe
 from bench.peers import store
-from bench.results import Book
-from bench.workloads import Plan
+from bench.results import Results
+from bench.workloads import Workloads
 
 SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth")
 HERE = Path(__file__).parent
@@ -39,57 +39,57 @@ def arguments() -> argparse.Namespace:
     return chosen
 
 
-def measure(chosen: argparse.Namespace, book: Book) -> list[str]:
+def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
     """Play it all, on servers that are gone afterwards; returns what they and the machine were."""
     busy = os.getloadavg()[0]
     if busy > BUSY:
         print(
             f"bench: others keep this machine busy (load average {busy:.1f}): rates and ratios mean little", flush=True
         )
-    with Stage() as stage:
-        jobsvc_stacks.make_tables(stage)
-        stage.make("peers", lambda: stage.sql(store.TABLE))
-        cast = Cast.untuned()
+    with Environment() as environment:
+        jobsvc_stacks.make_tables(environment)
+        environment.make("peers", lambda: environment.sql(store.TABLE))
+        chosen_competitors = Competitors.untuned()
         if chosen.only != ["growth"] and not chosen.quick:
             print("what suits the peers", flush=True)
-            cast = Cast.tuned(stage, min(chosen.seconds, 3))
-        book.notes.append(cast.described())
-        plan = Plan(stage, book, cast, chosen.seconds, chosen.rounds)
+            chosen_competitors = Competitors.tuned(environment, min(chosen.seconds, 3))
+        results.notes.append(chosen_competitors.described())
+        workloads = Workloads(environment, results, chosen_competitors, chosen.seconds, chosen.rounds)
         for section in chosen.only:
             print(section, flush=True)
             if section == "growth":
-                grow(stage, book, chosen)
+                grow(environment, results, chosen)
             else:
-                getattr(plan, section)()
-        return [*facts(stage), f"load average before the run: {busy:.1f}"]
+                getattr(workloads, section)()
+        return [*describe(environment), f"load average before the run: {busy:.1f}"]
 
 
-def grow(stage: Stage, book: Book, chosen: argparse.Namespace) -> None:
+def grow(environment: Environment, results: Results, chosen: argparse.Namespace) -> None:
     """The growth of the service; what was measured before is not lost over it."""
     try:
-        growth.measure(stage, book, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
-    except Broken as error:
+        growth.measure(environment, results, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
+    except BenchError as error:
         print(f"  broken: {error}", flush=True)
-        book.notes.append("growth: broken before its end")
+        results.notes.append("growth: broken before its end")
 
 
 def main() -> None:
     """Measure, print what was reached, and write it down."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
-    chosen, book = arguments(), Book()
+    chosen, results = arguments(), Results()
     try:
-        seen_on = measure(chosen, book)
+        seen_on = measure(chosen, results)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Broken as error:
+    except BenchError as error:
         sys.exit(f"bench: {error}")
-    print(report.goals_as_text(GOALS, book))
+    print(report.goals_as_text(GOALS, results))
     if chosen.out:
         command = (
             f"python -m bench --rounds {chosen.rounds} --seconds {chosen.seconds:g} --only {','.join(chosen.only)}"
         )
-        report.write(chosen.out, book, GOALS, command + " --quick" * chosen.quick, seen_on)
+        report.write(chosen.out, results, GOALS, command + " --quick" * chosen.quick, seen_on)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import load, usage
 from bench.competitor import BATCH, WithApi, batch, job
-from bench.environment import Program, Stage, eventually
+from bench.environment import Environment, Program, eventually
 
 CONNECTIONS = 20
 BATCH_CONNECTIONS = 4
@@ -33,52 +33,54 @@ class Accept:
     memory: usage.Memory
 
 
-def accept(stage: Stage, contender: WithApi, seconds: float) -> Accept:
+def accept(environment: Environment, competitor: WithApi, seconds: float) -> Accept:
     """POST /jobs over 20 connections."""
-    return _accept(stage, contender, "/jobs", job().encode(), 1, CONNECTIONS, seconds)
+    return _accept(environment, competitor, "/jobs", job().encode(), 1, CONNECTIONS, seconds)
 
 
-def accept_batches(stage: Stage, contender: WithApi, seconds: float) -> Accept:
+def accept_batches(environment: Environment, competitor: WithApi, seconds: float) -> Accept:
     """POST /jobs/batch, 1,000 jobs each, over 4 connections."""
-    return _accept(stage, contender, "/jobs/batch", batch(), BATCH, BATCH_CONNECTIONS, seconds)
+    return _accept(environment, competitor, "/jobs/batch", batch(), BATCH, BATCH_CONNECTIONS, seconds)
 
 
 def _accept(
-    stage: Stage, contender: WithApi, path: str, body: bytes, jobs: int, connections: int, seconds: float
+    environment: Environment, competitor: WithApi, path: str, body: bytes, jobs: int, connections: int, seconds: float
 ) -> Accept:
-    contender.prepare(stage)
-    program, port = contender.serve(stage)
+    competitor.prepare(environment)
+    program, port = competitor.serve(environment)
     warm = load.post(port, path, body, connections=connections, seconds=WARM_UP_SECONDS)
     before = len(warm.times) * jobs
-    _all_queued(stage, contender, before)
-    cpu = _cpu(stage, program)
+    _all_queued(environment, competitor, before)
+    cpu = _cpu(environment, program)
     began = time.perf_counter()
     seen = load.post(port, path, body, connections=connections, seconds=seconds)
     number = len(seen.times) * jobs
-    _all_queued(stage, contender, before + number)
+    _all_queued(environment, competitor, before + number)
     took = time.perf_counter() - began
-    spent = {name: 1000 * (value - cpu[name]) / number for name, value in _cpu(stage, program).items()}
+    spent = {name: 1000 * (value - cpu[name]) / number for name, value in _cpu(environment, program).items()}
     memory = usage.memory(program.popen.pid)
-    stage.clear()
+    environment.clear()
     return Accept(seen.rate * jobs, seen.quantile(0.5), seen.quantile(0.99), number / took, spent, memory)
 
 
-def _all_queued(stage: Stage, contender: WithApi, number: int) -> None:
-    eventually(lambda: contender.queued(stage) >= number, f"{contender.name} has all jobs in its queue", 120, 0.01)
+def _all_queued(environment: Environment, competitor: WithApi, number: int) -> None:
+    eventually(
+        lambda: competitor.queued(environment) >= number, f"{competitor.name} has all jobs in its queue", 120, 0.01
+    )
 
 
-def _cpu(stage: Stage, program: Program) -> dict[str, float]:
-    servers = {name: usage.cpu(process.pid) for name, process in stage.servers().items()}
+def _cpu(environment: Environment, program: Program) -> dict[str, float]:
+    servers = {name: usage.cpu(process.pid) for name, process in environment.servers().items()}
     return {"api": usage.cpu(program.popen.pid), **servers}
 
 
-def start_times(stage: Stage, contender: WithApi, number: int = LATENCIES) -> list[float]:
+def start_times(environment: Environment, competitor: WithApi, number: int = LATENCIES) -> list[float]:
     """Seconds from before the POST to the handler's first line, one job at a time on an idle service, ascending."""
-    contender.prepare(stage)
-    notes = stage.folder / "starts"
+    competitor.prepare(environment)
+    notes = environment.folder / "starts"
     notes.unlink(missing_ok=True)
-    contender.work(stage)
-    _, port = contender.serve(stage)
+    competitor.work(environment)
+    _, port = competitor.serve(environment)
     client = load.Client(port)
     wire = load.request("/jobs", json.dumps({"type": "NOTE_START", "payload": {"path": str(notes)}}).encode())
     posted: dict[str, float] = {}
@@ -88,9 +90,9 @@ def start_times(stage: Stage, contender: WithApi, number: int = LATENCIES) -> li
         while (answer := client.receive()) is None:
             pass
         posted[json.loads(answer)["jobId"]] = at
-        eventually(lambda: _has_lines(notes, len(posted)), f"{contender.name} starts a job", 60, 0.005)
+        eventually(lambda: _has_lines(notes, len(posted)), f"{competitor.name} starts a job", 60, 0.005)
         time.sleep(random.uniform(0.005, 0.025))  # noqa: S311  # out of step with whatever polls
-    stage.clear()
+    environment.clear()
     started = dict(line.split() for line in notes.read_text().splitlines())
     measured = list(posted)[WARM_UP_JOBS:]
     return sorted(float(started[one]) - posted[one] for one in measured)

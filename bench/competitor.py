@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bench import load
-from bench.environment import Program, Stage, eventually
+from bench.environment import Environment, Program, eventually
 
 BATCH = 1000
 
@@ -22,7 +22,7 @@ def batch(duration_ms: int = 0) -> bytes:
 
 
 @dataclass
-class Contender(ABC):
+class Competitor(ABC):
     """Somebody who runs jobs. `pace` is about how many a second, so that none is given more than it can do."""
 
     name: str
@@ -32,37 +32,39 @@ class Contender(ABC):
     choices: ClassVar[dict[str, tuple[int, ...]]] = {}
     """What may be set for speed, and the values that are tried."""
 
-    def prepare(self, stage: Stage) -> None:
+    def prepare(self, environment: Environment) -> None:
         """An empty database, an empty Redis."""
-        stage.fresh(self.template)
+        environment.fresh(self.template)
 
     @abstractmethod
-    def fill(self, stage: Stage, number: int, duration_ms: int) -> None:
+    def fill(self, environment: Environment, number: int, duration_ms: int) -> None:
         """Have so many jobs wait, all of them in the queue when this returns, and nothing run."""
 
     @abstractmethod
-    def work(self, stage: Stage) -> Program:
+    def work(self, environment: Environment) -> Program:
         """Start the workers."""
 
-    def completed(self, stage: Stage) -> int:
+    def completed(self, environment: Environment) -> int:
         """How many jobs are."""
-        return int(stage.sql("SELECT count(*) FROM job WHERE status = 'COMPLETED'")[0][0])
+        return int(environment.sql("SELECT count(*) FROM job WHERE status = 'COMPLETED'")[0][0])
 
 
-class WithApi(Contender):
+class WithApi(Competitor):
     """One that takes jobs over HTTP."""
 
     @abstractmethod
-    def serve(self, stage: Stage) -> tuple[Program, int]:
+    def serve(self, environment: Environment) -> tuple[Program, int]:
         """Start the API; returns its port too."""
 
     @abstractmethod
-    def queued(self, stage: Stage) -> int:
+    def queued(self, environment: Environment) -> int:
         """How many jobs wait in Redis."""
 
-    def fill(self, stage: Stage, number: int, duration_ms: int) -> None:
-        _, port = self.serve(stage)
+    def fill(self, environment: Environment, number: int, duration_ms: int) -> None:
+        _, port = self.serve(environment)
         batches = -(-number // BATCH)
         load.post(port, "/jobs/batch", batch(duration_ms), connections=2, number=batches)
-        eventually(lambda: self.queued(stage) >= batches * BATCH, f"{self.name} has {number} jobs in its queue", 600)
-        stage.clear()
+        eventually(
+            lambda: self.queued(environment) >= batches * BATCH, f"{self.name} has {number} jobs in its queue", 600
+        )
+        environment.clear()

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bench.accept import accept
-from bench.competitor import Contender
+from bench.competitor import Competitor
 from bench.drain import drain
-from bench.environment import Stage
+from bench.environment import Environment
 from bench.jobsvc_stacks import Jobsvc, StockRq
 from bench.node import BullMQ
 from bench.python_peers import Celery, Dramatiq, Procrastinate
@@ -23,11 +23,11 @@ CELERY = "Celery prefork"
 DRAMATIQ = "Dramatiq"
 PROCRASTINATE = "Procrastinate"
 
-C = TypeVar("C", bound=Contender)
+C = TypeVar("C", bound=Competitor)
 
 
 @dataclass
-class Cast:
+class Competitors:
     """The peers that were tuned; all that play are variants of these, or have nothing to tune."""
 
     bullmq: BullMQ
@@ -36,29 +36,29 @@ class Cast:
     procrastinate: Procrastinate
 
     @classmethod
-    def tuned(cls, stage: Stage, seconds: float) -> "Cast":
+    def tuned(cls, environment: Environment, seconds: float) -> "Competitors":
         """Find out what suits each peer that can be set up in several ways."""
 
-        def drains(one: Contender) -> float:
-            return drain(stage, one, 0, seconds).rate
+        def drains(one: Competitor) -> float:
+            return drain(environment, one, 0, seconds).rate
 
         def accepts(one: BullMQ) -> float:
-            return accept(stage, one, seconds).rate
+            return accept(environment, one, seconds).rate
 
-        cast = cls.untuned()
+        chosen_competitors = cls.untuned()
         return cls(
-            _best(cast.bullmq, drains),
-            _best(cast.express, accepts),
-            _best(cast.celery, drains),
-            _best(cast.procrastinate, drains),
+            _best(chosen_competitors.bullmq, drains),
+            _best(chosen_competitors.express, accepts),
+            _best(chosen_competitors.celery, drains),
+            _best(chosen_competitors.procrastinate, drains),
         )
 
     @classmethod
-    def untuned(cls) -> "Cast":
+    def untuned(cls) -> "Competitors":
         """As they are known to be good."""
         return cls(BullMQ(BULLMQ, 2000), BullMQ(EXPRESS, 2000), Celery(CELERY, 500), Procrastinate(PROCRASTINATE, 200))
 
-    def no_op(self) -> list[Contender]:
+    def no_op(self) -> list[Competitor]:
         """For jobs that do nothing: each at its fastest, two processes or all that it needs for two cores."""
         return [
             Jobsvc(JOBSVC, 1000),
@@ -72,7 +72,7 @@ class Cast:
             self.procrastinate,
         ]
 
-    def sleeping(self) -> list[Contender]:
+    def sleeping(self) -> list[Competitor]:
         """For jobs that wait: each with fifty at once."""
         return [
             Jobsvc(JOBSVC, 1000, workers=2, concurrency=25),
@@ -82,7 +82,7 @@ class Cast:
             replace(self.procrastinate, concurrency=50, pace=100),
         ]
 
-    def at_the_door(self) -> list[Jobsvc | BullMQ]:
+    def http_apis(self) -> list[Jobsvc | BullMQ]:
         """For what comes by HTTP."""
         return [Jobsvc(JOBSVC, 1000), self.express]
 
@@ -95,12 +95,12 @@ class Cast:
         )
 
 
-def _best(contender: C, rate: Callable[[C], float]) -> C:
+def _best(competitor: C, rate: Callable[[C], float]) -> C:
     """The contender with that value of its `choices` which gives the highest rate."""
     rates: list[tuple[float, C]] = []
-    for name, values in contender.choices.items():
+    for name, values in competitor.choices.items():
         for value in values:
-            variant = replace(contender, **{name: value})
+            variant = replace(competitor, **{name: value})
             rates.append((rate(variant), variant))
-            print(f"  {contender.name}, {name} {value}: {rates[-1][0]:,.0f} jobs/s", flush=True)
+            print(f"  {competitor.name}, {name} {value}: {rates[-1][0]:,.0f} jobs/s", flush=True)
     return max(rates, key=lambda one: one[0])[1]

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 
 from bench import usage
-from bench.competitor import Contender
-from bench.environment import Broken, Program, Stage, eventually
+from bench.competitor import Competitor
+from bench.environment import BenchError, Environment, Program, eventually
 
 POLL_SECONDS = 0.4
 
@@ -33,35 +33,39 @@ class _Sample:
     cpu: dict[str, float]
 
 
-def drain(stage: Stage, contender: Contender, duration_ms: int, seconds: float) -> Drain:
+def drain(environment: Environment, competitor: Competitor, duration_ms: int, seconds: float) -> Drain:
     """Let a contender run jobs that wait, for so many seconds or until few are left; nobody else plays.
 
     Its `pace` becomes what was seen; where that was so low that the jobs ran out, it is tried again with more.
     """
     while True:
-        number = max(int(contender.pace * seconds * 1.3) // 1000 * 1000, 1000)
-        result, ran_out = _once(stage, contender, duration_ms, seconds, number)
-        contender.pace = max(int(result.rate), 2 * contender.pace if ran_out else 0)
+        number = max(int(competitor.pace * seconds * 1.3) // 1000 * 1000, 1000)
+        result, ran_out = _once(environment, competitor, duration_ms, seconds, number)
+        competitor.pace = max(int(result.rate), 2 * competitor.pace if ran_out else 0)
         if not ran_out:
             return result
 
 
-def _once(stage: Stage, contender: Contender, duration_ms: int, seconds: float, number: int) -> tuple[Drain, bool]:
+def _once(
+    environment: Environment, competitor: Competitor, duration_ms: int, seconds: float, number: int
+) -> tuple[Drain, bool]:
     """One go, and whether the jobs ran out long before its time.
 
     The rate is taken between two looks at the database, the first after jobs have ended, the last before all have:
     neither the start of the workers nor their idling at the end is in it.
     """
-    contender.prepare(stage)
-    empty = _stored(stage)
-    contender.fill(stage, number, duration_ms)
-    full = _stored(stage)
-    program = contender.work(stage)
-    first = last = eventually(lambda: _begun(stage, contender, program), f"{contender.name} runs jobs", 60)
+    competitor.prepare(environment)
+    empty = _stored(environment)
+    competitor.fill(environment, number, duration_ms)
+    full = _stored(environment)
+    program = competitor.work(environment)
+    first = last = eventually(
+        lambda: _has_started(environment, competitor, program), f"{competitor.name} runs jobs", 60
+    )
     ran_out = False
     while last.at < first.at + seconds:
         time.sleep(POLL_SECONDS)
-        sample = _sample(stage, contender, program)
+        sample = _sample(environment, competitor, program)
         if sample.jobs >= number:
             ran_out = sample.at < first.at + seconds / 2
             last = sample if last is first else last
@@ -70,7 +74,7 @@ def _once(stage: Stage, contender: Contender, duration_ms: int, seconds: float, 
     program.check()
     jobs = last.jobs - first.jobs
     if not jobs and not ran_out:
-        raise Broken(f"{contender.name} stands still:\n{program.log.read_text()[-2000:]}")
+        raise BenchError(f"{competitor.name} stands still:\n{program.log.read_text()[-2000:]}")
     result = Drain(
         jobs,
         jobs / (last.at - first.at) if jobs else 0,
@@ -78,23 +82,25 @@ def _once(stage: Stage, contender: Contender, duration_ms: int, seconds: float, 
         usage.memory(program.popen.pid),
         *((after - before) / number for before, after in zip(empty, full, strict=True)),
     )
-    stage.clear()
+    environment.clear()
     return result, ran_out
 
 
-def _begun(stage: Stage, contender: Contender, program: Program) -> _Sample | None:
+def _has_started(environment: Environment, competitor: Competitor, program: Program) -> _Sample | None:
     program.check()
-    sample = _sample(stage, contender, program)
+    sample = _sample(environment, competitor, program)
     return sample if sample.jobs else None
 
 
-def _sample(stage: Stage, contender: Contender, program: Program) -> _Sample:
-    servers = {name: usage.cpu(process.pid) for name, process in stage.servers().items()}
-    jobs = contender.completed(stage)
+def _sample(environment: Environment, competitor: Competitor, program: Program) -> _Sample:
+    servers = {name: usage.cpu(process.pid) for name, process in environment.servers().items()}
+    jobs = competitor.completed(environment)
     return _Sample(time.perf_counter(), jobs, {"workers": usage.cpu(program.popen.pid), **servers})
 
 
-def _stored(stage: Stage) -> tuple[int, int]:
+def _stored(environment: Environment) -> tuple[int, int]:
     """Bytes in Redis and in Postgres."""
-    [[size]] = stage.sql("SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind IN ('r', 'm')")
-    return int(stage.redis.info("memory")["used_memory"]), int(size)
+    [[size]] = environment.sql(
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind IN ('r', 'm')"
+    )
+    return int(environment.redis.info("memory")["used_memory"]), int(size)

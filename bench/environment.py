@@ -28,16 +28,16 @@ MARK = "JOBSVC_BENCH_RUN"
 """The variable by which a run knows its own processes, whatever sessions and parents they took."""
 
 
-class Broken(Exception):
+class BenchError(Exception):
     """A contender didn't do what it is there for; the message says which and where its log is."""
 
 
-def eventually(look: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
+def eventually(condition: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
     """What `look` returns once that is true; raises Broken at the deadline."""
     deadline = time.monotonic() + timeout
-    while not (answer := look()):
+    while not (answer := condition()):
         if time.monotonic() > deadline:
-            raise Broken(f"{what}: not within {timeout:g} s")
+            raise BenchError(f"{what}: not within {timeout:g} s")
         time.sleep(pause)
     return answer
 
@@ -45,23 +45,23 @@ def eventually(look: Callable[[], T], what: str, timeout: float = 60, pause: flo
 class Program:
     """A process of a contender's, with all that it starts."""
 
-    def __init__(self, stage: "Stage", command: tuple[str, ...], env: dict[str, str]) -> None:
-        self.log = stage.folder / f"{uuid4().hex[:8]}-{Path(command[-1]).stem}.log"
+    def __init__(self, environment: "Environment", command: tuple[str, ...], env: dict[str, str]) -> None:
+        self.log = environment.folder / f"{uuid4().hex[:8]}-{Path(command[-1]).stem}.log"
         with self.log.open("w") as out:
             self.popen = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**stage.env, **env},
-                cwd=stage.folder,
+                env={**environment.env, **env},
+                cwd=environment.folder,
                 start_new_session=True,
             )
 
     def check(self) -> None:
         """Raise Broken if it has ended."""
         if self.popen.poll() is not None:
-            raise Broken(f"{self.popen.args} ended with {self.popen.returncode}:\n{self.log.read_text()[-2000:]}")
+            raise BenchError(f"{self.popen.args} ended with {self.popen.returncode}:\n{self.log.read_text()[-2000:]}")
 
     def succeed(self, timeout: float) -> None:
         """Wait until it has ended well."""
@@ -69,10 +69,10 @@ class Program:
             if self.popen.wait(timeout):
                 self.check()
         except subprocess.TimeoutExpired as error:
-            raise Broken(str(error)) from error
+            raise BenchError(str(error)) from error
 
 
-class Stage:
+class Environment:
     """The servers, in a folder that goes with them, and whoever plays. A context manager."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Stage:
         self.env = {**inherited, "PYTHONPATH": str(ROOT), MARK: self.mark}
         self._servers: list[Server] = []
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> "Environment":
         try:
             self._base, self._redis_url = self._start(Postgres).rpartition("/")[0], self._start(Valkey)
             self.env["REDIS_URL"] = self._redis_url

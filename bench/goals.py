@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import competitors
-from bench.results import Book
+from bench.results import Results
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,15 @@ class Goal:
     bound: float
     needs: tuple[tuple[str, str], ...]
     """The figures and contenders without which there is no value."""
-    value: Callable[[Book], float]
+    value: Callable[[Results], float]
     at_most: bool = False
     unit: str = "×"
 
-    def verdict(self, book: Book) -> tuple[str, str]:
+    def assess(self, results: Results) -> tuple[str, str]:
         """The value as text, and `pass`, `short` or `not measured`."""
-        if not all(book.has(figure, contender) for figure, contender in self.needs):
+        if not all(results.has(figure, competitor) for figure, competitor in self.needs):
             return "–", "not measured"
-        value = self.value(book)
+        value = self.value(results)
         reached = value <= self.bound if self.at_most else value >= self.bound
         return f"{value:,.2f} {self.unit}", "pass" if reached else "short"
 
@@ -35,7 +35,7 @@ class Goal:
 
 def _against(what: str, figure: str, peer: str, bound: float, *, at_most: bool = False) -> Goal:
     needs = ((figure, competitors.JOBSVC), (figure, peer))
-    return Goal(what, bound, needs, lambda book: book.ratio(figure, competitors.JOBSVC, peer), at_most)
+    return Goal(what, bound, needs, lambda results: results.ratio(figure, competitors.JOBSVC, peer), at_most)
 
 
 def _figure(what: str, figure: str, bound: float, unit: str, *, at_most: bool = True) -> Goal:
@@ -43,7 +43,7 @@ def _figure(what: str, figure: str, bound: float, unit: str, *, at_most: bool = 
         what,
         bound,
         ((figure, competitors.JOBSVC),),
-        lambda book: book.median(figure, competitors.JOBSVC),
+        lambda results: results.median(figure, competitors.JOBSVC),
         at_most=at_most,
         unit=unit,
     )

@@ -4,18 +4,20 @@ import sys
 from dataclasses import dataclass
 
 from bench.competitor import WithApi
-from bench.environment import BIN, ROOT, Program, Stage
+from bench.environment import BIN, ROOT, Environment, Program
 
 TEMPLATE = "jobsvc_tables"
 
 
-def make_tables(stage: Stage) -> None:
+def make_tables(environment: Environment) -> None:
     """The service's tables, made by its migrations."""
 
     def migrate() -> None:
-        stage.run(str(BIN / "flask"), "--app", "wsgi", "db", "upgrade", "-d", str(ROOT / "migrations")).succeed(60)
+        environment.run(str(BIN / "flask"), "--app", "wsgi", "db", "upgrade", "-d", str(ROOT / "migrations")).succeed(
+            60
+        )
 
-    stage.make(TEMPLATE, migrate)
+    environment.make(TEMPLATE, migrate)
 
 
 @dataclass
@@ -28,19 +30,19 @@ class Jobsvc(WithApi):
 
     template = TEMPLATE
 
-    def serve(self, stage: Stage) -> tuple[Program, int]:
-        return stage.serve(sys.executable, "-m", "jobsvc.serve", JOBSVC_HANDLERS="bench.handlers")
+    def serve(self, environment: Environment) -> tuple[Program, int]:
+        return environment.serve(sys.executable, "-m", "jobsvc.serve", JOBSVC_HANDLERS="bench.handlers")
 
-    def work(self, stage: Stage) -> Program:
+    def work(self, environment: Environment) -> Program:
         chosen = {} if self.concurrency is None else {"JOBSVC_CONCURRENCY": str(self.concurrency)}
         env = {"JOBSVC_HANDLERS": "bench.handlers", "JOBSVC_WORKERS": str(self.workers), **chosen}
-        return stage.run(sys.executable, str(ROOT / "worker.py"), **env)
+        return environment.run(sys.executable, str(ROOT / "worker.py"), **env)
 
-    def queued(self, stage: Stage) -> int:
-        return int(stage.redis.llen("rq:queue:jobsvc.default"))
+    def queued(self, environment: Environment) -> int:
+        return int(environment.redis.llen("rq:queue:jobsvc.default"))
 
-    def completed(self, stage: Stage) -> int:
-        return int(stage.sql("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL")[0][0])
+    def completed(self, environment: Environment) -> int:
+        return int(environment.sql("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL")[0][0])
 
 
 @dataclass
@@ -49,6 +51,6 @@ class StockRq(Jobsvc):
 
     worker_class: str = "rq.Worker"
 
-    def work(self, stage: Stage) -> Program:
+    def work(self, environment: Environment) -> Program:
         command = (str(BIN / "rq"), "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-w", self.worker_class, "-q")
-        return stage.run(*command, JOBSVC_HANDLERS="bench.handlers")
+        return environment.run(*command, JOBSVC_HANDLERS="bench.handlers")

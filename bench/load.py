@@ -9,7 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from bench.environment import Broken
+from bench.environment import BenchError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Load:
         return self.times[min(int(len(self.times) * share), len(self.times) - 1)]
 
 
-class Refused(Broken):
+class Refused(BenchError):
     """An answer that was no 202."""
 
 

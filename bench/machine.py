@@ -10,19 +10,19 @@ from pathlib import Path
 
 import psutil
 
-from bench.environment import ROOT, Stage
+from bench.environment import ROOT, Environment
 from bench.node import NODE
 
 PYTHON_PACKAGES = ("rq", "celery", "dramatiq", "procrastinate", "granian", "flask", "sqlalchemy", "psycopg2-binary")
 NODE_PACKAGES = ("bullmq", "express", "ioredis", "pg")
 
 
-def facts(stage: Stage) -> list[str]:
+def describe(environment: Environment) -> list[str]:
     """The machine, the servers, and everybody's versions, a line each."""
-    [[postgres]] = stage.sql("SELECT current_setting('server_version')")
-    settings = {row[0]: row[1] for row in stage.sql("SELECT name, setting FROM pg_settings")}
-    valkey = stage.redis.info("server")
-    append = stage.redis.config_get("append*")
+    [[postgres]] = environment.sql("SELECT current_setting('server_version')")
+    settings = {row[0]: row[1] for row in environment.sql("SELECT name, setting FROM pg_settings")}
+    valkey = environment.redis.info("server")
+    append = environment.redis.config_get("append*")
     locked = json.loads((ROOT / "bench/node/package-lock.json").read_text())["packages"]
     node = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     return [

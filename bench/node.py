@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 
 from bench.competitor import WithApi
-from bench.environment import ROOT, Program, Stage
+from bench.environment import ROOT, Environment, Program
 
 NODE = shutil.which("node") or "node"
 
@@ -20,12 +20,12 @@ class BullMQ(WithApi):
 
     choices = {"pool": (5, 10, 20, 50)}
 
-    def serve(self, stage: Stage) -> tuple[Program, int]:
-        return stage.serve(NODE, str(ROOT / "bench/node/api.js"), POOL=str(self.pool))
+    def serve(self, environment: Environment) -> tuple[Program, int]:
+        return environment.serve(NODE, str(ROOT / "bench/node/api.js"), POOL=str(self.pool))
 
-    def work(self, stage: Stage) -> Program:
+    def work(self, environment: Environment) -> Program:
         env = {"CONCURRENCY": str(self.concurrency), "POOL": str(self.pool)}
-        return stage.run(NODE, str(ROOT / "bench/node/workers.js"), PROCESSES=str(self.processes), **env)
+        return environment.run(NODE, str(ROOT / "bench/node/workers.js"), PROCESSES=str(self.processes), **env)
 
-    def queued(self, stage: Stage) -> int:
-        return int(stage.redis.llen("bull:jobs:wait"))
+    def queued(self, environment: Environment) -> int:
+        return int(environment.redis.llen("bull:jobs:wait"))

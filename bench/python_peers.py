@@ -4,20 +4,20 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bench.competitor import Contender
-from bench.environment import BIN, Program, Stage
+from bench.competitor import Competitor
+from bench.environment import BIN, Environment, Program
 
 FILL_SECONDS = 300
 
 
 @dataclass
-class PythonPeer(Contender):
+class PythonPeer(Competitor):
     """One whose module in `bench.peers` fills its queue when it is run."""
 
     module: ClassVar[str] = ""
 
-    def fill(self, stage: Stage, number: int, duration_ms: int) -> None:
-        stage.run(sys.executable, "-m", self.module, str(number), str(duration_ms)).succeed(FILL_SECONDS)
+    def fill(self, environment: Environment, number: int, duration_ms: int) -> None:
+        environment.run(sys.executable, "-m", self.module, str(number), str(duration_ms)).succeed(FILL_SECONDS)
 
 
 @dataclass
@@ -28,10 +28,10 @@ class Celery(PythonPeer):
     module = "bench.peers.celery_app"
     choices = {"processes": (2, 4, 8, 16)}
 
-    def work(self, stage: Stage) -> Program:
+    def work(self, environment: Environment) -> Program:
         lean = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "ERROR")
         pool = ("-P", "prefork", "-c", str(self.processes))
-        return stage.run(str(BIN / "celery"), "-A", self.module, "worker", *pool, *lean)
+        return environment.run(str(BIN / "celery"), "-A", self.module, "worker", *pool, *lean)
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Dramatiq(PythonPeer):
     threads: int = 8
     module = "bench.peers.dramatiq_app"
 
-    def work(self, stage: Stage) -> Program:
-        return stage.run(str(BIN / "dramatiq"), self.module, "--processes", "2", "--threads", str(self.threads))
+    def work(self, environment: Environment) -> Program:
+        return environment.run(str(BIN / "dramatiq"), self.module, "--processes", "2", "--threads", str(self.threads))
 
 
 @dataclass
@@ -53,6 +53,6 @@ class Procrastinate(PythonPeer):
     module = "bench.peers.procrastinate_app"
     choices = {"concurrency": (5, 10, 20)}
 
-    def work(self, stage: Stage) -> Program:
+    def work(self, environment: Environment) -> Program:
         app = f"--app={self.module}.app"
-        return stage.run(str(BIN / "procrastinate"), app, "worker", "-c", str(self.concurrency), POOL="10")
+        return environment.run(str(BIN / "procrastinate"), app, "worker", "-c", str(self.concurrency), POOL="10")

@@ -9,7 +9,7 @@ from pygal.style import Style
 
 from bench.competitors import JOBSVC
 from bench.goals import Goal
-from bench.results import Book
+from bench.results import Results
 
 STYLE = Style(background="white", plot_background="white", font_family="sans-serif")
 OURS, OTHERS = "#c2572b", "#5b7fa6"
@@ -113,19 +113,19 @@ TABLES = (
 )
 
 
-def goals_as_rows(goals: Sequence[Goal], book: Book) -> list[tuple[str, ...]]:
+def goals_as_rows(goals: Sequence[Goal], results: Results) -> list[tuple[str, ...]]:
     """Each goal, what was asked, what was seen, and whether that is enough."""
-    return [(goal.what, goal.asked, *goal.verdict(book)) for goal in goals]
+    return [(goal.what, goal.asked, *goal.assess(results)) for goal in goals]
 
 
-def goals_as_text(goals: Sequence[Goal], book: Book) -> str:
+def goals_as_text(goals: Sequence[Goal], results: Results) -> str:
     """The goals for a terminal."""
-    rows = goals_as_rows(goals, book)
+    rows = goals_as_rows(goals, results)
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def write(folder: Path, book: Book, goals: Sequence[Goal], command: str, facts: Sequence[str]) -> None:
+def write(folder: Path, results: Results, goals: Sequence[Goal], command: str, describe: Sequence[str]) -> None:
     """RESULTS.md, and a plot of each table that has figures."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
@@ -134,16 +134,16 @@ def write(folder: Path, book: Book, goals: Sequence[Goal], command: str, facts: 
         f"`{command}`: every figure is from this one run, on one machine and the same servers, each contender in turn, "
         "in reverse order every second round. Tables show medians; a ratio is the median of the rounds' ratios.",
         "",
-        *(f"- {fact}" for fact in [*facts, *book.notes]),
+        *(f"- {fact}" for fact in [*describe, *results.notes]),
         "",
         "## Reached, and not",
-        *_markdown(("", "asked", "seen", ""), goals_as_rows(goals, book)),
+        *_markdown(("", "asked", "seen", ""), goals_as_rows(goals, results)),
     ]
     for table in TABLES:
-        names = list(dict.fromkeys(name for column in table.columns for name in book.figures(column.figure)))
+        names = list(dict.fromkeys(name for column in table.columns for name in results.figures(column.figure)))
         if not names:
             continue
-        rows = [(name, *(_cell(book, column, name) for column in table.columns)) for name in names]
+        rows = [(name, *(_cell(results, column, name) for column in table.columns)) for name in names]
         lines += [
             "",
             f"## {table.title}",
@@ -152,12 +152,12 @@ def write(folder: Path, book: Book, goals: Sequence[Goal], command: str, facts: 
             f"![{table.title}]({table.name}.svg)",
         ]
         lines += _markdown(("", *(column.heading for column in table.columns)), rows)
-        (folder / f"{table.name}.svg").write_bytes(_plot(book, table, names))
+        (folder / f"{table.name}.svg").write_bytes(_plot(results, table, names))
     (folder / "RESULTS.md").write_text("\n".join(lines) + "\n")
 
 
-def _cell(book: Book, column: Column, name: str) -> str:
-    return f"{book.median(column.figure, name):,.{column.digits}f}" if book.has(column.figure, name) else "–"
+def _cell(results: Results, column: Column, name: str) -> str:
+    return f"{results.median(column.figure, name):,.{column.digits}f}" if results.has(column.figure, name) else "–"
 
 
 def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -168,7 +168,7 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plot(book: Book, table: Table, names: Sequence[str]) -> bytes:
+def _plot(results: Results, table: Table, names: Sequence[str]) -> bytes:
     """Bars: of the first column's contenders, or of all columns where the rows are the service's own."""
     grouped = table.name in ("rows", "bytes", "start", "memory")
     columns = table.columns if grouped else table.columns[:1]
@@ -186,14 +186,14 @@ def _plot(book: Book, table: Table, names: Sequence[str]) -> bytes:
     )
     chart.x_labels = list(reversed(names))
     for column in columns:
-        chart.add(column.heading, [_bar(book, column, name, grouped) for name in reversed(names)])
+        chart.add(column.heading, [_bar(results, column, name, grouped) for name in reversed(names)])
     return chart.render()
 
 
-def _bar(book: Book, column: Column, name: str, grouped: bool) -> dict[str, object] | None:
-    if not book.has(column.figure, name):
+def _bar(results: Results, column: Column, name: str, grouped: bool) -> dict[str, object] | None:
+    if not results.has(column.figure, name):
         return None
-    bar: dict[str, object] = {"value": book.median(column.figure, name), "label": name}
+    bar: dict[str, object] = {"value": results.median(column.figure, name), "label": name}
     bar["formatter"] = lambda value: f"{value:,.{column.digits}f}"
     if not grouped:
         bar["color"] = OURS if name == JOBSVC else OTHERS

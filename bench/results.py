@@ -4,28 +4,28 @@ import statistics
 from collections import defaultdict
 
 
-class Book:
+class Results:
     """What was measured. A figure's name says what and in which unit; `report` knows the names."""
 
     def __init__(self) -> None:
         self._figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.notes: list[str] = []
 
-    def write(self, figure: str, contender: str, value: float) -> None:
+    def write(self, figure: str, competitor: str, value: float) -> None:
         """Add a round's value."""
-        self._figures[figure][contender].append(value)
+        self._figures[figure][competitor].append(value)
 
-    def has(self, figure: str, *contenders: str) -> bool:
+    def has(self, figure: str, *competitors: str) -> bool:
         """Whether each of these has a value."""
-        return all(self._figures.get(figure, {}).get(contender) for contender in contenders)
+        return all(self._figures.get(figure, {}).get(competitor) for competitor in competitors)
 
     def figures(self, figure: str) -> dict[str, list[float]]:
         """All rounds of a figure, by contender."""
         return {name: list(values) for name, values in self._figures.get(figure, {}).items()}
 
-    def median(self, figure: str, contender: str) -> float:
+    def median(self, figure: str, competitor: str) -> float:
         """The middle one of a contender's rounds."""
-        return statistics.median(self._figures[figure][contender])
+        return statistics.median(self._figures[figure][competitor])
 
     def ratio(self, figure: str, one: str, other: str) -> float:
         """The median of the rounds' ratios, since what disturbs a round disturbs both."""

@@ -65,7 +65,7 @@ def test_cancelled_attempt_is_not_retried_by_rq(stack: Service) -> None:
     assert fetch(stack, job["id"]).retries_left == 0
 
 
-@pytest.mark.parametrize("kind", ["STUBBORN", "SWALLOW", "DEAF"])
+@pytest.mark.parametrize("kind", ["STUBBORN", "SWALLOW", "BLOCK_SIGNALS"])
 def test_handler_that_ignores_the_cancel_is_stopped(stack: Service, kind: str) -> None:
     job = cancel_running(stack, kind, {}, timeout=600)
     assert job["status"] == "CANCELLED"
@@ -94,7 +94,7 @@ def test_cancel_after_the_timeout_needs_no_further_grace(stack: Service) -> None
     ("payload", "outcome"), [({}, "cancelled"), ({"fail": True}, "failed"), ({"snooze": True}, "snoozed")]
 )
 def test_handler_that_checks_for_a_cancel_can_clean_up(stack: Service, payload: dict[str, Any], outcome: str) -> None:
-    job = cancel_running(stack, "LOOK", payload)
+    job = cancel_running(stack, "CHECK_CANCEL", payload)
     assert (job["status"], job["result"]) == ("CANCELLED", None)
     assert job["progress"] == {"percent": 50, "message": "cancelled"}
     [attempt] = stack.attempts(job["id"])

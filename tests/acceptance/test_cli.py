@@ -130,14 +130,14 @@ class Running:
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., Running]]:
-    begun: list[Running] = []
+    running_commands: list[Running] = []
 
     def begin(*arguments: str, **more: Any) -> Running:
-        begun.append(Running(*arguments, **more))
-        return begun[-1]
+        running_commands.append(Running(*arguments, **more))
+        return running_commands[-1]
 
     yield begin
-    for one in begun:
+    for one in running_commands:
         one.close()
 
 
@@ -285,9 +285,9 @@ def test_wrong_usage_exits_with_2() -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["tail"], ["stats"], ["cancel", "--type", "NONE", "--yes"]])
 def test_unavailable_postgres_is_one_line(command: list[str]) -> None:
-    told = cli(*command, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
-    assert (told.returncode, told.stdout) == (1, "")
-    assert "Error: Postgres can't be reached; try again soon: " in told.stderr
+    reported = cli(*command, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
+    assert (reported.returncode, reported.stdout) == (1, "")
+    assert "Error: Postgres can't be reached; try again soon: " in reported.stderr
 
 
 def test_errors_are_one_line() -> None:
@@ -298,9 +298,9 @@ def test_errors_are_one_line() -> None:
         (["list"], {"JOBSVC_SWEEP_SECONDS": "soon"}, "jobsvc: JOBSVC_SWEEP_SECONDS: "),
         (["show", unknown], {}, f"Error: no job has the id {unknown}"),
     ]:
-        told = cli(*arguments, env=env)
-        assert (told.returncode, told.stdout, len(told.stderr.splitlines())) == (1, "", 1), told.stderr
-        assert told.stderr.startswith(line)
+        reported = cli(*arguments, env=env)
+        assert (reported.returncode, reported.stdout, len(reported.stderr.splitlines())) == (1, "", 1), reported.stderr
+        assert reported.stderr.startswith(line)
 
 
 def test_without_redis_a_retried_job_is_dispatched_by_a_sweep() -> None:
@@ -367,14 +367,14 @@ def test_stats_shows_queues_and_types(tag: str) -> None:
     sql("UPDATE jobs SET due_at = now() - interval '90 s' WHERE id = :id", id=waits)
     completed_job(type=tag)
     failed_job(type=tag)
-    [told] = objects(answer("stats", "--json"))
-    by_name = {queue["name"]: queue for queue in told["queues"]}
+    [reported] = objects(answer("stats", "--json"))
+    by_name = {queue["name"]: queue for queue in reported["queues"]}
     assert list(by_name)[:2] == [QUEUE, "default"]
     queue = by_name[QUEUE]
     assert {"PENDING", "FAILED"} <= {name for name, count in queue["counts"].items() if count}
     assert queue["paused"] is False
     assert queue["oldestWaitingSeconds"] >= 90
-    [pace] = [one for one in told["types"] if one["name"] == tag]
+    [pace] = [one for one in reported["types"] if one["name"] == tag]
     assert (pace["started"], pace["completed"], pace["failed"]) == (2, 1, 1)
     assert pace["longestSeconds"] >= pace["meanSeconds"] > 0
     jobs.pause(QUEUE)

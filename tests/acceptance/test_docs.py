@@ -61,20 +61,20 @@ def test_documented_stock_worker_command_is_the_tested_one() -> None:
 
 
 def test_all_settings_are_documented_and_no_others() -> None:
-    told = set(re.findall(r"`([A-Z][A-Z_]{3,})`", README.partition("## Settings")[2].partition("**Access.**")[0]))
-    assert told == set(Settings.model_fields)
+    reported = set(re.findall(r"`([A-Z][A-Z_]{3,})`", README.partition("## Settings")[2].partition("**Access.**")[0]))
+    assert reported == set(Settings.model_fields)
 
 
 def test_every_route_has_a_curl_example(service: Service) -> None:
     lines = [line for line in README.splitlines() if "curl " in line or "/docs>" in line]
-    told = [
+    reported = [
         ((re.search("-X ([A-Z]+)", line) or ["", "GET"])[1], found[1])
         for line in lines
         for found in re.finditer(r"http://localhost:3000(/[^\s`\"'?>]*)", line)
     ]
     for path, operations in service.client.get("/openapi.json").json()["paths"].items():
         pattern = re.compile(re.sub("{.*?}", "[^/]+", path))
-        asked = {method.lower() for method, url in told if pattern.fullmatch(url)}
+        asked = {method.lower() for method, url in reported if pattern.fullmatch(url)}
         assert set(operations) <= asked, path
 
 

@@ -30,8 +30,8 @@ def talking() -> Iterator[Service]:
     service.close()
 
 
-def tell(service: Service, *attempts: list[list[Any]], **body: Any) -> str:
-    return service.post("TELL", {"attempts": attempts}, **{"retry": {"max": 1, "interval": 0.3}, **body})
+def report(service: Service, *attempts: list[list[Any]], **body: Any) -> str:
+    return service.post("REPORT", {"attempts": attempts}, **{"retry": {"max": 1, "interval": 0.3}, **body})
 
 
 def shape(events: list[Event]) -> list[str]:
@@ -43,17 +43,17 @@ def shape(events: list[Event]) -> list[str]:
 def ended(talking: Service) -> str:
     """A job of two attempts, with lines that were stored before and with the end of each."""
     first = [["lines", 1, 2], ["sleep", 1.6], ["progress", 50], ["lines", 3, 3], ["fail", "no"]]
-    return tell(talking, first, [["lines", 4, 5]])
+    return report(talking, first, [["lines", 4, 5]])
 
 
 def test_log_lines_come_once_in_order_before_their_attempt_finishes(talking: Service, ended: str) -> None:
     events = collect(talking, ended, query=LOGS)
     assert [event["event"] for event in events if event["event"] not in ("status", "progress")] == ["log"] * 5
-    told = [one for event, one in zip(events, shape(events), strict=True) if event["event"] != "progress"]
-    lines = [one for one in told if one.startswith("line")]
+    reported = [one for event, one in zip(events, shape(events), strict=True) if event["event"] != "progress"]
+    lines = [one for one in reported if one.startswith("line")]
     assert lines == [f"line {number}" for number in range(1, 6)]
-    assert told.index("line 3") < told.index("RETRYING") < told.index("line 4")
-    assert told[-1] == "COMPLETED"
+    assert reported.index("line 3") < reported.index("RETRYING") < reported.index("line 4")
+    assert reported[-1] == "COMPLETED"
     assert [event["data"]["attempt"] for event in events if event["event"] == "log"] == [1, 1, 1, 2, 2]
     logs = [line for attempt in talking.attempts(ended) for line in attempt["logs"]]
     assert [{**event["data"], "attempt": None} for event in events if event["event"] == "log"] == [
@@ -99,29 +99,29 @@ def test_event_ids_with_and_without_lines_are_interchangeable(talking: Service, 
 
 
 def test_reconnect_during_an_attempt_sends_only_newer_lines(talking: Service, tmp_path: Path) -> None:
-    gates = [str(tmp_path / name) for name in "ab"]
-    job_id = tell(talking, [["lines", 1, 2], ["wait", gates[0]], ["lines", 3, 4], ["wait", gates[1]]])
+    signal_files = [str(tmp_path / name) for name in "ab"]
+    job_id = report(talking, [["lines", 1, 2], ["wait", signal_files[0]], ["lines", 3, 4], ["wait", signal_files[1]]])
     since = time.monotonic()
     with follow(talking, job_id, query=LOGS) as (_, stream):
         seen: list[Event] = []
         while "line 2" not in shape(seen):
             seen += filter(None, [next(stream)])
-    Path(gates[0]).touch()
+    Path(signal_files[0]).touch()
     with follow(talking, job_id, seen[-1]["id"], LOGS) as (_, stream):
         assert time.monotonic() - since < 10  # not with the next heartbeat
         more: list[Event] = []
         while "line 4" not in shape(more):
             more += filter(None, [next(stream)])
-        Path(gates[1]).touch()
+        Path(signal_files[1]).touch()
         more += filter(None, stream)
     assert shape(more) == ["line 3", "line 4", "COMPLETED"]
 
 
 def test_dropped_lines_are_counted(talking: Service) -> None:
-    job_id = tell(talking, [["lines", 1, 2000]])
+    job_id = report(talking, [["lines", 1, 2000]])
     talking.until(job_id, "COMPLETED")
-    told = shape(collect(talking, job_id, query=LOGS))
-    assert told == ["1000 earlier lines dropped", *(f"line {number}" for number in range(1001, 2001)), "COMPLETED"]
+    reported = shape(collect(talking, job_id, query=LOGS))
+    assert reported == ["1000 earlier lines dropped", *(f"line {number}" for number in range(1001, 2001)), "COMPLETED"]
 
 
 def test_lines_are_sent_only_on_request(talking: Service, ended: str) -> None:
@@ -147,7 +147,7 @@ def full(service: Service, job_id: str) -> Iterator[None]:
 
 
 def test_full_server_asks_an_event_client_to_reconnect(talking: Service) -> None:
-    job_id = talking.post("TELL", {"attempts": [[]]}, delay=600)
+    job_id = talking.post("REPORT", {"attempts": [[]]}, delay=600)
     with full(talking, job_id):
         for accept in ("text/event-stream", "Text/Event-Stream;q=0.9", "application/json, text/event-stream"):
             reply = talking.client.get(f"/jobs/{job_id}/events", headers={"Accept": accept})
@@ -164,12 +164,12 @@ def test_full_server_asks_an_event_client_to_reconnect(talking: Service) -> None
 
 
 FOLLOW = """(path) => {
-    window.told = [];
+    window.received = [];
     const source = new EventSource(path);
     for (const kind of ["status", "progress", "log"])
-        source.addEventListener(kind, (event) => window.told.push({event: kind, data: JSON.parse(event.data)}));
+        source.addEventListener(kind, (event) => window.received.push({event: kind, data: JSON.parse(event.data)}));
     source.addEventListener("error", () => {
-        window.told.push({event: "error", data: {status: source.readyState}});
+        window.received.push({event: "error", data: {status: source.readyState}});
         if (source.readyState == EventSource.CLOSED) window.isOver = true;
     });
 }"""
@@ -178,20 +178,20 @@ FOLLOW = """(path) => {
 def test_event_source_reconnects_until_a_slot_is_free(talking: Service, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    gate = tmp_path / "gate"
-    job_id = tell(talking, [["lines", 1, 2], ["wait", str(gate)], ["lines", 3, 3]])
+    signal_file = tmp_path / "gate"
+    job_id = report(talking, [["lines", 1, 2], ["wait", str(signal_file)], ["lines", 3, 3]])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_context(bypass_csp=True).new_page()
         page.goto(f"{talking.url}/healthz")
         with full(talking, job_id):
             page.evaluate(FOLLOW, f"/jobs/{job_id}/events?logs=true")
-            eventually(lambda: page.evaluate("window.told.length"), 10)
-            assert page.evaluate("window.told[0]") == {"event": "error", "data": {"status": 0}}  # it connects again
-            gate.touch()
+            eventually(lambda: page.evaluate("window.received.length"), 10)
+            assert page.evaluate("window.received[0]") == {"event": "error", "data": {"status": 0}}  # it connects again
+            signal_file.touch()
             talking.until(job_id, "COMPLETED")
         eventually(lambda: page.evaluate("window.isOver"), 30)  # by the 204 after the end
-        told = [one for one in page.evaluate("window.told") if one["event"] != "error"]
+        reported = [one for one in page.evaluate("window.received") if one["event"] != "error"]
         browser.close()
-    assert [one for one in shape(told) if one.startswith("line")] == ["line 1", "line 2", "line 3"]
-    assert shape(told)[-1] == "COMPLETED"
+    assert [one for one in shape(reported) if one.startswith("line")] == ["line 1", "line 2", "line 3"]
+    assert shape(reported)[-1] == "COMPLETED"

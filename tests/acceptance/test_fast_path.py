@@ -19,11 +19,11 @@ def answers(service: Service, body: str, headers: dict[str, str]) -> Iterator[tu
     for media_type in (PLAIN, NOT_PLAIN):
         reply = service.client.post("/jobs", content=body, headers={**headers, "Content-Type": media_type})
         shown = {name: value for name, value in reply.headers.items() if name not in ("date", "location", "connection")}
-        told = reply.json()
-        if job_id := told.pop("jobId", None):
+        reported = reply.json()
+        if job_id := reported.pop("jobId", None):
             assert reply.headers["Location"] == f"/jobs/{job_id}"
             assert service.job(job_id)["id"] == job_id
-        yield reply.status_code, shown, told
+        yield reply.status_code, shown, reported
 
 
 @pytest.mark.parametrize(

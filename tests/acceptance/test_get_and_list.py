@@ -143,12 +143,12 @@ def test_unchanged_job_is_304(api: Service) -> None:
     path = f"/jobs/{api.post(delay=600)}"
     tag = api.client.get(path).headers["ETag"]
     assert tag.startswith('"')
-    for told in (tag, f"W/{tag}", f'"other", {tag}', f'W/"x",{tag},"y"', "*"):
-        reply = api.client.get(path, headers={"If-None-Match": told})
-        assert (reply.status_code, reply.content, reply.headers["ETag"]) == (304, b"", tag), told
-    for told in ('"other"', 'W/"other"', f'"{tag[1:-1]}0"', "", ","):
-        reply = api.client.get(path, headers={"If-None-Match": told})
-        assert (reply.status_code, reply.headers["ETag"]) == (200, tag), told
+    for reported in (tag, f"W/{tag}", f'"other", {tag}', f'W/"x",{tag},"y"', "*"):
+        reply = api.client.get(path, headers={"If-None-Match": reported})
+        assert (reply.status_code, reply.content, reply.headers["ETag"]) == (304, b"", tag), reported
+    for reported in ('"other"', 'W/"other"', f'"{tag[1:-1]}0"', "", ","):
+        reply = api.client.get(path, headers={"If-None-Match": reported})
+        assert (reply.status_code, reply.headers["ETag"]) == (200, tag), reported
     refused(api.client.get(path, headers={"If-Match": '"other"'}), 412)
 
 

@@ -113,10 +113,10 @@ def test_handler_that_swallows_exceptions_is_stopped_at_its_timeout(stack: Servi
 
 
 def test_handler_that_cannot_be_interrupted_is_killed_with_its_process(stack: Service) -> None:
-    job_id = stack.post("DEAF", timeout=0.3, retry={"max": 0})
+    job_id = stack.post("BLOCK_SIGNALS", timeout=0.3, retry={"max": 0})
     assert stack.until(job_id, "FAILED", timeout=30)["error"]["type"] == "Timeout"
     [attempt] = stack.attempts(job_id)
-    assert [line["message"] for line in attempt["logs"]] == ["hears nothing from now on"]
+    assert [line["message"] for line in attempt["logs"]] == ["blocks all signals from now on"]
     assert stack.until(stack.post(), "COMPLETED", timeout=30)
 
 

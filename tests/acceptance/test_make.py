@@ -102,8 +102,8 @@ def test_second_ctrl_c_during_a_job_leaves_no_process(make, env: dict[str, str],
     eventually(lambda: httpx.get(f"{url}/jobs/{job_id}").json()["status"] == "PROCESSING")
     everything = psutil.Process(up.popen.pid).children(recursive=True)
     outsiders = (up.popen.pid, everything[0].pid)
-    horses = [one for one in everything if os.getpgid(one.pid) == one.pid and one.ppid() not in outsiders]
-    for worker in [horse.parent() for horse in horses]:
+    child_processes = [one for one in everything if os.getpgid(one.pid) == one.pid and one.ppid() not in outsiders]
+    for worker in [child_process.parent() for child_process in child_processes]:
         worker.kill()
     up.signal(number)
     time.sleep(2)  # RQ takes a second signal within a second for the first one

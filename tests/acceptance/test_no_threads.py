@@ -60,9 +60,9 @@ def test_stream_of_a_finished_job_is_sent(client: httpx.Client) -> None:
 def test_wait_is_declined_at_once(client: httpx.Client) -> None:
     posted = post(client, Prefer="wait=30")
     assert posted.status_code == 202
-    looked = client.get(f"/jobs/{posted.json()['jobId']}", headers={"Prefer": "wait=30"})
-    assert looked.status_code == 200
-    assert looked.json()["status"] == "SCHEDULED"
-    for reply in (posted, looked):
+    shown_job = client.get(f"/jobs/{posted.json()['jobId']}", headers={"Prefer": "wait=30"})
+    assert shown_job.status_code == 200
+    assert shown_job.json()["status"] == "SCHEDULED"
+    for reply in (posted, shown_job):
         assert "Preference-Applied" not in reply.headers
         assert reply.elapsed.total_seconds() < 20

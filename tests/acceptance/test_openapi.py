@@ -47,8 +47,8 @@ def test_every_route_is_in_the_document(document: dict[str, Any]) -> None:
     )
     lines = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     routes = {tuple(line.split(" ")) for line in lines.splitlines()}
-    told = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    assert routes == told
+    reported = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert routes == reported
     assert document["openapi"].startswith("3.1.")
 
 

@@ -19,11 +19,11 @@ from tests.support.service import Process, Service, eventually, free_port
 from tests.support.sse import follow
 
 PATIENT = {"Prefer": "wait=50"}
-CALL_OFF = "UPDATE jobs SET status = 'CANCELLED', finished_at = now(), version = version + 1 WHERE id = ANY(:ids)"
+CANCEL = "UPDATE jobs SET status = 'CANCELLED', finished_at = now(), version = version + 1 WHERE id = ANY(:ids)"
 
 
-def call_off(*job_ids: str) -> None:
-    sql(CALL_OFF.replace(":ids", "CAST(:ids AS uuid[])"), ids=list(job_ids))
+def cancel(*job_ids: str) -> None:
+    sql(CANCEL.replace(":ids", "CAST(:ids AS uuid[])"), ids=list(job_ids))
 
 
 def applied(reply: httpx.Response) -> str | None:
@@ -35,8 +35,10 @@ def connections(service: Service) -> int:
     """How many connections to Postgres the processes of this API hold."""
     port = make_url(os.environ["DATABASE_URL"]).port or 5432
     api = psutil.Process(service.api.popen.pid)
-    held = [one for process in (api, *api.children(recursive=True)) for one in process.net_connections("tcp")]
-    return sum(one.raddr[1:] == (port,) and one.status == psutil.CONN_ESTABLISHED for one in held)
+    connections_of_all = [
+        one for process in (api, *api.children(recursive=True)) for one in process.net_connections("tcp")
+    ]
+    return sum(one.raddr[1:] == (port,) and one.status == psutil.CONN_ESTABLISHED for one in connections_of_all)
 
 
 def test_waiting_post_returns_the_finished_job(stack: Service) -> None:
@@ -125,7 +127,7 @@ def test_service_declines_waits_beyond_its_limit(small: Service) -> None:
         problem = refused(small.client.get(f"/jobs/{job_id}/events"), 503)
         assert "wait" in problem["detail"]
         assert int(small.client.get(f"/jobs/{job_id}/events").headers["Retry-After"]) > 0
-        call_off(posted.json()["jobId"])
+        cancel(posted.json()["jobId"])
         assert applied(small.client.get(f"/jobs/{posted.json()['jobId']}", headers=PATIENT)) == "wait=50"
     # Gone without a word, they are noticed when the next heartbeat can't be sent.
     eventually(lambda: applied(small.client.get(f"/jobs/{job_id}", headers={"Prefer": "wait=1"})) == "wait=1")
@@ -152,7 +154,7 @@ def test_waiting_clients_do_not_delay_others(service: Service) -> None:
             assert {reply.status_code for reply in posted} == {202}
             assert not any(one.done() for one in waiting)
             assert 0 < connections(service) <= 21  # the pool and the hub
-            call_off(*job_ids)
+            cancel(*job_ids)
             replies = [one.result(60) for one in waiting]
             assert {(reply.json()["status"], applied(reply)) for reply in replies} == {("CANCELLED", "wait=60")}
         assert all('"CANCELLED"' in "".join(one) for one in lines)

@@ -98,11 +98,11 @@ def settled(service: Service) -> dict[str, str]:
     """The snapshot, once two in a row are alike: the relay has done what there was to do."""
     last: list[dict[str, str]] = [{}]
 
-    def look() -> dict[str, str] | None:
+    def check() -> dict[str, str] | None:
         before, last[0] = last[0], snapshot(service)
         return last[0] if before == last[0] else None
 
-    return eventually(look, 30, 1.0)
+    return eventually(check, 30, 1.0)
 
 
 def test_get_head_and_options_change_nothing(service: Service) -> None:

@@ -25,7 +25,7 @@ def test_trace_continues_from_request_to_attempt(apart: dict[str, str], receiver
             service.worker()
             job = {"type": "HTTP_REQUEST", "payload": {"url": receiver.url}, "webhookUrl": receiver.url}
             [job_id] = service.client.post("/jobs/batch", json={"jobs": [job]}, headers=HEADER).json()["jobIds"]
-            sent = [seen.headers["traceparent"] for seen in receiver.told(2)]
+            sent = [seen.headers["traceparent"] for seen in receiver.reported(2)]
             assert [tracing.parse_traceparent(one) for one in sent] == sent
             assert {one[3:35] for one in sent} == {TRACE}
             assert len({one[36:52] for one in sent} | {PARENT}) == 3
@@ -36,12 +36,12 @@ def test_trace_continues_from_request_to_attempt(apart: dict[str, str], receiver
 
 
 def _check_spans(file: Path, job_id: str, sent: list[str]) -> None:
-    def look() -> dict[str, Any] | None:
+    def check() -> dict[str, Any] | None:
         found = [json.loads(line) for line in file.read_text().splitlines()]
         by_name = {span["name"]: span for span in found if span["attributes"].get("jobsvc.job", job_id) == job_id}
         return by_name if {"accept", "deliver", "run"} <= set(by_name) else None
 
-    by_name = eventually(look)
+    by_name = eventually(check)
     accept, deliver, run = (by_name[name] for name in ("accept", "deliver", "run"))
     assert accept["context"]["trace_id"] == run["context"]["trace_id"] == f"0x{TRACE}"
     assert accept["parent_id"] == f"0x{PARENT}"

@@ -36,7 +36,7 @@ class Receiver(ThreadingHTTPServer):
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def told(self, count: int = 1) -> list[Seen]:
+    def reported(self, count: int = 1) -> list[Seen]:
         """What came, once it is so much."""
         eventually(lambda: len(self.seen) >= count)
         assert len(self.seen) == count
@@ -89,7 +89,7 @@ def hurry(service: Service, delivery: str) -> None:
 def test_finished_job_sends_a_webhook(hooks: Service, receiver: Receiver) -> None:
     payload = {"result": {"ü": [1, 2.5, None]}}
     job_id = hooks.post(payload=payload, webhookUrl=f"{receiver.url}/told?a=1", tags=["x"])
-    [seen] = receiver.told()
+    [seen] = receiver.reported()
     message = seen.verified()
     assert seen.path == "/told?a=1"
     assert seen.headers["content-type"] == "application/json"
@@ -108,20 +108,20 @@ def test_finished_job_sends_a_webhook(hooks: Service, receiver: Receiver) -> Non
 
 def test_failed_and_cancelled_jobs_send_a_webhook(hooks: Service, receiver: Receiver) -> None:
     failed = hooks.post("DISCARD", webhookUrl=receiver.url)
-    [first] = receiver.told()
+    [first] = receiver.reported()
     assert (first.verified()["type"], first.verified()["data"]["error"]["type"]) == ("job.failed", "Discard")
     cancelled = hooks.post(delay=60, webhookUrl=receiver.url)
     assert hooks.client.post(f"/jobs/{cancelled}/cancel").json()["webhookJobId"]
-    message = receiver.told(2)[1].verified()
+    message = receiver.reported(2)[1].verified()
     assert (message["type"], message["data"]["id"]) == ("job.cancelled", cancelled)
     assert hooks.client.post(f"/jobs/{failed}/retry").status_code == 200
-    again = receiver.told(3)[2].verified()  # each end of a job is told
+    again = receiver.reported(3)[2].verified()  # each end of a job is told
     assert (again["data"]["id"], again["data"]["attempts"]) == (failed, 2)
 
 
 def test_each_secret_adds_a_signature(hooks: Service, receiver: Receiver) -> None:
     hooks.post(webhookUrl=receiver.url)
-    [seen] = receiver.told()
+    [seen] = receiver.reported()
     assert len(seen.headers["webhook-signature"].split()) == 2
     assert seen.verified(OLD) == seen.verified(NEW)
     with pytest.raises(Exception, match="No matching signature"):
@@ -131,12 +131,12 @@ def test_each_secret_adds_a_signature(hooks: Service, receiver: Receiver) -> Non
 def test_failed_delivery_is_repeated_unchanged(hooks: Service, receiver: Receiver) -> None:
     receiver.answers = [(500, {}), (404, {})]
     job_id = hooks.post(webhookUrl=receiver.url)
-    receiver.told()
+    receiver.reported()
     delivery = delivery_of(hooks, job_id)
     for count in (2, 3):
         hooks.until(delivery, "RETRYING")
         hurry(hooks, delivery)
-        receiver.told(count)
+        receiver.reported(count)
     hooks.until(delivery, "COMPLETED")
     assert {seen.headers["webhook-id"] for seen in receiver.seen} == {delivery}
     assert len({seen.body for seen in receiver.seen}) == 1
@@ -147,16 +147,16 @@ def test_failed_delivery_is_repeated_unchanged(hooks: Service, receiver: Receive
 def test_redirect_fails_the_delivery(hooks: Service, receiver: Receiver) -> None:
     receiver.answers = [(307, {"Location": f"{receiver.url}/elsewhere"})]
     job_id = hooks.post(webhookUrl=receiver.url)
-    receiver.told()
+    receiver.reported()
     job = hooks.until(delivery_of(hooks, job_id), "RETRYING")
     assert job["error"]["message"] == "the answer was 307"
-    receiver.told(1)
+    receiver.reported(1)
 
 
 def test_response_410_ends_the_delivery(hooks: Service, receiver: Receiver) -> None:
     receiver.answers = [(410, {})]
     job_id = hooks.post(webhookUrl=receiver.url)
-    receiver.told()
+    receiver.reported()
     delivery = hooks.until(delivery_of(hooks, job_id), "FAILED")
     assert delivery["attempts"] == 1
     assert [one["outcome"] for one in hooks.attempts(delivery["id"])] == ["discarded"]
@@ -166,7 +166,7 @@ def test_response_410_ends_the_delivery(hooks: Service, receiver: Receiver) -> N
 def test_retry_after_is_honoured(hooks: Service, receiver: Receiver, status: int) -> None:
     receiver.answers = [(status, {"Retry-After": "0"})]
     job_id = hooks.post(webhookUrl=receiver.url)
-    receiver.told(2)  # not after 5 s
+    receiver.reported(2)  # not after 5 s
     first, second = hooks.attempts(hooks.until(delivery_of(hooks, job_id), "COMPLETED")["id"])
     assert first["error"]["message"] == f"the answer was {status}, to be tried again in 0 s"
     assert second["outcome"] == "completed"
@@ -189,14 +189,14 @@ def test_name_of_a_private_address_is_not_connected_to(receiver: Receiver) -> No
 
 def test_webhook_can_be_sent_again(hooks: Service, receiver: Receiver) -> None:
     job_id = hooks.post(webhookUrl=receiver.url)
-    [first] = receiver.told()
+    [first] = receiver.reported()
     etag = hooks.client.get(f"/jobs/{job_id}").headers["ETag"]
     reply = hooks.client.post(f"/jobs/{job_id}/webhook")
     assert reply.status_code == 202
     assert hooks.client.get(f"/jobs/{job_id}").headers["ETag"] != etag  # webhookJobId is another
     assert list(reply.json()) == ["jobId"]
     assert reply.headers["Location"] == f"/jobs/{reply.json()['jobId']}"
-    second = receiver.told(2)[1]
+    second = receiver.reported(2)[1]
     assert second.headers["webhook-id"] == reply.json()["jobId"] == delivery_of(hooks, job_id)
     assert second.headers["webhook-id"] != first.headers["webhook-id"]
     assert second.verified()["timestamp"] == first.verified()["timestamp"]
@@ -217,7 +217,7 @@ def test_resend_is_refused_for_jobs_without_a_webhook_or_outcome(hooks: Service,
 
 def test_deliveries_are_shown_as_jobs(hooks: Service, receiver: Receiver) -> None:
     job_id = hooks.post(webhookUrl=receiver.url)
-    receiver.told()
+    receiver.reported()
     delivery = delivery_of(hooks, job_id)
     listed = [job["id"] for job in hooks.client.get("/jobs?limit=200").json()["jobs"]]
     assert job_id in listed

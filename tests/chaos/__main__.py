@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from tests.chaos.audit import Account, audit, read_jobs, read_journal
-from tests.chaos.deployment import LEASE, SWEEP, Site
-from tests.chaos.faults import FAULTS, Probe, Strike, strike
+from tests.chaos.deployment import LEASE, SWEEP, Deployment
+from tests.chaos.faults import FAULTS, Injection, Probe, injection
 from tests.chaos.load import Accepted, Load
 from tests.support.servers import sql
 from tests.support.service import eventually
@@ -21,8 +21,8 @@ BOUND = LEASE + SWEEP + 5
 """Promise 3: seconds until what a killed worker ran is given to others."""
 
 JOBS_A_SECOND = 30
-BETWEEN_STRIKES = 1.2
-PATIENCE = 60.0
+BETWEEN_FAULTS = 1.2
+MAX_WAIT_SECONDS = 60.0
 """Seconds without any job ending, after which those that have not ended count as lost."""
 
 
@@ -46,71 +46,73 @@ def run(seed: int, count: int) -> bool:
     """One run; prints its table, and returns whether every promise was kept."""
     print(f"chaos: seed {seed}, {count} jobs", flush=True)
     random = Random(seed)
-    site = Site()
+    deployment = Deployment()
     kept = False
     try:
-        eventually(site.accepts, 60, 0.05)
-        begun = time.monotonic()
-        load = Load(site.url, random, count, count / JOBS_A_SECOND)
-        strikes, probes = wreak(site, random, load, count / JOBS_A_SECOND)
-        accepted = [*load.accepted, *settle(site, load, probes)]
-        accepted += [job for one in strikes for job in one.accepted]
-        jobs, attempts = read_jobs(site.env["DATABASE_URL"])
-        account = audit(accepted, jobs, attempts, read_journal(site.journal), strikes, BOUND)
-        print(table(account, strikes, len(jobs), load.refused, time.monotonic() - begun), flush=True)
+        eventually(deployment.accepts, 60, 0.05)
+        began = time.monotonic()
+        load = Load(deployment.url, random, count, count / JOBS_A_SECOND)
+        injections, probes = inject_faults(deployment, random, load, count / JOBS_A_SECOND)
+        accepted = [*load.accepted, *settle(deployment, load, probes)]
+        accepted += [job for one in injections for job in one.accepted]
+        jobs, attempts = read_jobs(deployment.env["DATABASE_URL"])
+        account = audit(accepted, jobs, attempts, read_journal(deployment.journal), injections, BOUND)
+        print(table(account, injections, len(jobs), load.refused, time.monotonic() - began), flush=True)
         kept = not account.broken
     finally:
-        site.stop()
+        deployment.stop()
         if kept:
-            shutil.rmtree(site.folder)
+            shutil.rmtree(deployment.folder)
         else:
-            print(f"chaos: `make chaos SEED={seed} JOBS={count}` tries it again; logs and data: {site.folder}")
+            print(f"chaos: `make chaos SEED={seed} JOBS={count}` tries it again; logs and data: {deployment.folder}")
     return kept
 
 
-def wreak(site: Site, random: Random, load: Load, seconds: float) -> tuple[list[Strike], list[Probe]]:
+def inject_faults(
+    deployment: Deployment, random: Random, load: Load, seconds: float
+) -> tuple[list[Injection], list[Probe]]:
     """Strike at random times while the load lasts, each kind of fault as often as the others."""
-    strikes: list[Strike] = []
+    injections: list[Injection] = []
     probes: list[Probe] = []
     bag: list[str] = []
     end = time.monotonic() + seconds
-    next_strike = time.monotonic() + 1
+    next_injection = time.monotonic() + 1
     while time.monotonic() < end or not load.wait(0):
-        for one in [one for one in strikes if one.healed_at is None]:
+        for one in [one for one in injections if one.healed_at is None]:
             if time.time() >= one.at + one.heal_after:
                 one.healed()
-                probes.append(Probe(site.url, one))
-        if time.monotonic() >= next_strike:
-            next_strike += random.expovariate(1 / BETWEEN_STRIKES)
+                probes.append(Probe(deployment.url, one))
+        if time.monotonic() >= next_injection:
+            next_injection += random.expovariate(1 / BETWEEN_FAULTS)
             bag = bag or random.sample(sorted(FAULTS), len(FAULTS))
-            if one := strike(bag[-1], site, random):
+            if one := injection(bag[-1], deployment, random):
                 bag.pop()
-                strikes.append(one)
+                injections.append(one)
             else:
                 bag.insert(0, bag.pop())
         time.sleep(0.01)
-    for one in strikes:
+    for one in injections:
         if one.healed_at is None:
             one.healed()
-            probes.append(Probe(site.url, one))
-    return strikes, probes
+            probes.append(Probe(deployment.url, one))
+    return injections, probes
 
 
-def settle(site: Site, load: Load, probes: Sequence[Probe]) -> list[Accepted]:
+def settle(deployment: Deployment, load: Load, probes: Sequence[Probe]) -> list[Accepted]:
     """Wait until everything that can end has ended; returns the jobs of the probes that were accepted."""
-    site.heal()
-    before, deadline = -1, time.monotonic() + PATIENCE
+    deployment.heal()
+    before, deadline = -1, time.monotonic() + MAX_WAIT_SECONDS
     while time.monotonic() < deadline:
-        [(unfinished,)] = sql(site.env["DATABASE_URL"], UNFINISHED)
+        [(unfinished,)] = sql(deployment.env["DATABASE_URL"], UNFINISHED)
         if unfinished != before:
-            before, deadline = unfinished, time.monotonic() + PATIENCE
+            before, deadline = unfinished, time.monotonic() + MAX_WAIT_SECONDS
         if not unfinished and load.wait(0) and all(not probe.thread.is_alive() for probe in probes):
             break
         time.sleep(0.2)
     return [Accepted(probe.job_id, "probe", {"retry": {"interval": 1}}) for probe in probes if probe.job_id]
 
 
-def table(account: Account, strikes: Sequence[Strike], stored: int, refused: int, seconds: float) -> str:
+def table(account: Account, injections: Sequence[Injection], stored: int, refused: int, seconds: float) -> str:
     """What became of the jobs, and how long each kind of fault was felt."""
     lines = [
         f"  accepted {account.accepted}, of {stored} stored; not accepted, and posted again: {refused}",
@@ -124,7 +126,7 @@ def table(account: Account, strikes: Sequence[Strike], stored: int, refused: int
         f"  {'fault':<30}{'times':>6}{'jobs accepted':>18}{'jobs run':>18}{'attempts recovered':>22}",
     ]
     for kind in FAULTS:
-        these = [one for one in strikes if one.kind == kind]
+        these = [one for one in injections if one.kind == kind]
         accepting = [one.accepting_at - one.healed_at for one in these if one.accepting_at and one.healed_at]
         running = [one.running_at - one.healed_at for one in these if one.running_at and one.healed_at]
         recovered = account.recoveries.get(kind, [])

@@ -11,7 +11,7 @@ import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
 from tests.chaos.deployment import LEASE, SHUTDOWN
-from tests.chaos.faults import Strike
+from tests.chaos.faults import Injection
 from tests.chaos.load import Accepted
 
 EARLY = 0.005
@@ -41,11 +41,11 @@ class Run:
 
     job_id: str
     fence: int
-    begun_at: float
+    started_at: float
     pids: list[int]
     ended_at: float | None = None
     end: str | None = None
-    begun_twice: bool = False
+    started_twice: bool = False
 
 
 @dataclass
@@ -58,10 +58,10 @@ class Account:
     lost: list[str] = field(default_factory=list)
     ended_otherwise: list[str] = field(default_factory=list)
     ran_twice: list[str] = field(default_factory=list)
-    given_up: list[str] = field(default_factory=list)
+    wrongly_recovered: list[str] = field(default_factory=list)
     ran_early: list[str] = field(default_factory=list)
     recovered_late: list[str] = field(default_factory=list)
-    held_up: list[str] = field(default_factory=list)
+    delayed: list[str] = field(default_factory=list)
     attempts_lost: int = 0
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -72,10 +72,10 @@ class Account:
             "lost": self.lost,
             "ended otherwise than meant": self.ended_otherwise,
             "ran twice although no worker was lost": self.ran_twice,
-            "given up for lost while its worker lived": self.given_up,
+            "given up for lost while its worker lived": self.wrongly_recovered,
             "ran before its time": self.ran_early,
             "recovered later than promised": self.recovered_late,
-            "held up by a client that stalls": self.held_up,
+            "held up by a client that stalls": self.delayed,
         }
         return {promise: ids for promise, ids in promises.items() if ids}
 
@@ -89,7 +89,7 @@ def read_journal(path: Path) -> dict[str, list[Run]]:
         if run is None:
             runs[note["job"], note["fence"]] = Run(note["job"], note["fence"], note["at"], note["pids"])
         elif note["event"] == "begin":
-            run.begun_twice = True
+            run.started_twice = True
         else:
             run.ended_at, run.end = note["at"], note["event"]
     by_job: dict[str, list[Run]] = defaultdict(list)
@@ -120,7 +120,7 @@ def audit(
     jobs: dict[str, Any],
     attempts: dict[str, dict[int, Any]],
     journal: dict[str, list[Run]],
-    strikes: Sequence[Strike],
+    injections: Sequence[Injection],
     bound: float,
 ) -> Account:
     """Hold what happened against what is promised; `bound` (seconds) is that of a lost attempt's recovery."""
@@ -137,12 +137,12 @@ def audit(
             account.completed += 1
         else:
             account.ended_otherwise.append(one.job_id)
-        if any(not _may_be_followed(run, attempts[one.job_id], strikes) for run in runs[:-1]) or _twice(runs):
+        if any(not _may_be_followed(run, attempts[one.job_id], injections) for run in runs[:-1]) or _twice(runs):
             account.ran_twice.append(one.job_id)
         if _ran_early(one, row, runs):
             account.ran_early.append(one.job_id)
-    _audit_recoveries(account, attempts, journal, strikes, bound)
-    account.held_up = [request for strike in strikes for request in strike.held_up]
+    _audit_recoveries(account, attempts, journal, injections, bound)
+    account.delayed = [request for injection in injections for request in injection.delayed]
     return account
 
 
@@ -152,36 +152,36 @@ def _failed_as_meant(row: Any, attempts: Iterable[Any]) -> bool:
     return row.status == "FAILED" and reasons <= {"PlannedFailure", "WorkerLost"}
 
 
-def _may_be_followed(run: Run, attempts: dict[int, Any], strikes: Sequence[Strike]) -> bool:
+def _may_be_followed(run: Run, attempts: dict[int, Any], injections: Sequence[Injection]) -> bool:
     """Whether another run may come after this one: it failed, was handed back, or lost its worker."""
     attempt = attempts.get(run.fence)
     handed_back = attempt is not None and attempt.outcome == "handed-back"
-    return run.end == "raised" or handed_back or _strike_on(run, strikes) is not None
+    return run.end == "raised" or handed_back or _injection_on(run, injections) is not None
 
 
-def _strike_on(run: Run, strikes: Sequence[Strike]) -> Strike | None:
+def _injection_on(run: Run, injections: Sequence[Injection]) -> Injection | None:
     """The first strike that took the run's process, or the worker above it, before its outcome was stored."""
     if ORPHANED in run.pids:  # the worker was taken before the handler began
-        return next((one for one in reversed(strikes) if one.lost and one.at <= run.begun_at), None)
-    for one in strikes:
-        if _may_have_taken(run, one, strikes):
+        return next((one for one in reversed(injections) if one.lost and one.at <= run.started_at), None)
+    for one in injections:
+        if _may_have_taken(run, one, injections):
             stored_by = (run.ended_at or one.at) + STORING
-            if one.at <= stored_by + _postgres_away(strikes, run.begun_at, one.at):
+            if one.at <= stored_by + _postgres_outage(injections, run.started_at, one.at):
                 return one
     return None
 
 
-def _may_have_taken(run: Run, strike: Strike, strikes: Sequence[Strike]) -> bool:
+def _may_have_taken(run: Run, injection: Injection, injections: Sequence[Injection]) -> bool:
     """Whether this strike took a process of the run, or had it leave while Postgres was away."""
     pids = set(run.pids)
-    if strike.lost & pids:
-        return strike.at >= run.begun_at - AT_ONCE
-    is_away = _postgres_away(strikes, strike.at, strike.at + LEAVING) > 0
-    return bool(strike.told_to_stop & pids) and is_away and strike.at >= run.begun_at - NOTICING
+    if injection.lost & pids:
+        return injection.at >= run.started_at - AT_ONCE
+    is_away = _postgres_outage(injections, injection.at, injection.at + LEAVING) > 0
+    return bool(injection.stopping & pids) and is_away and injection.at >= run.started_at - NOTICING
 
 
 def _twice(runs: Sequence[Run]) -> bool:
-    return any(run.begun_twice for run in runs)
+    return any(run.started_twice for run in runs)
 
 
 def _ran_early(job: Accepted, row: Any, runs: Sequence[Run]) -> bool:
@@ -192,7 +192,7 @@ def _ran_early(job: Accepted, row: Any, runs: Sequence[Run]) -> bool:
     for before, run in zip([None, *runs], runs, strict=False):
         if before is not None and before.end == "raised" and before.ended_at is not None:
             due = before.ended_at + shortest
-        if run.begun_at < due - EARLY:
+        if run.started_at < due - EARLY:
             return True
     return False
 
@@ -201,7 +201,7 @@ def _audit_recoveries(
     account: Account,
     attempts: dict[str, dict[int, Any]],
     journal: dict[str, list[Run]],
-    strikes: Sequence[Strike],
+    injections: Sequence[Injection],
     bound: float,
 ) -> None:
     """How long after each strike the attempts that it took were given up for lost."""
@@ -212,21 +212,21 @@ def _audit_recoveries(
                 continue
             account.attempts_lost += 1
             run = runs.get((job_id, fence))
-            strike = run and _strike_on(run, [one for one in strikes if one.at <= attempt.finished_at])
-            if strike:
-                lost_at = strike.at + LEAVING if strike.told_to_stop else strike.at
+            injection = run and _injection_on(run, [one for one in injections if one.at <= attempt.finished_at])
+            if injection:
+                lost_at = injection.at + LEAVING if injection.stopping else injection.at
                 took = attempt.finished_at - lost_at
-                account.recoveries[strike.kind].append(took)
-                if took - _postgres_away(strikes, lost_at, attempt.finished_at) > bound:
+                account.recoveries[injection.kind].append(took)
+                if took - _postgres_outage(injections, lost_at, attempt.finished_at) > bound:
                     account.recovered_late.append(job_id)
             elif run:
-                account.given_up.append(job_id)
+                account.wrongly_recovered.append(job_id)
 
 
-def _postgres_away(strikes: Sequence[Strike], since: float, until: float) -> float:
+def _postgres_outage(injections: Sequence[Injection], since: float, until: float) -> float:
     """Seconds between `since` and `until` in which Postgres was away, or back for less than a lease."""
     total, counted_until = 0.0, since
-    for one in strikes:
+    for one in injections:
         if one.kind == "Postgres killed":
             start, end = max(one.at, counted_until), min((one.healed_at or one.at) + LEASE, until)
             total += max(end - start, 0)

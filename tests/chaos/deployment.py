@@ -22,7 +22,7 @@ LEASE, SWEEP, SHUTDOWN = 3.0, 0.5, 1.0
 POOLS = 2
 
 
-class Site:
+class Deployment:
     """The whole service, on servers of its own, in a folder of its own."""
 
     def __init__(self) -> None:

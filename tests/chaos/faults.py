@@ -12,7 +12,7 @@ import psutil
 import redis
 
 from jobsvc.devservices import Server
-from tests.chaos.deployment import LEASE, Site, attempts, kill, relays, workers
+from tests.chaos.deployment import LEASE, Deployment, attempts, kill, relays, workers
 from tests.chaos.load import Accepted, post
 from tests.chaos.stalling_client import Stalling
 from tests.support.servers import kill_server
@@ -20,14 +20,14 @@ from tests.support.service import Process
 
 
 @dataclass
-class Strike:
+class Injection:
     """A fault that struck. Times are seconds since the epoch, None while it hasn't come to that."""
 
     kind: str
     at: float
     lost: set[int] = field(default_factory=set)
     """The processes that it took, whose attempts nobody can expect to end."""
-    told_to_stop: set[int] = field(default_factory=set)
+    stopping: set[int] = field(default_factory=set)
     """The processes that were told to end, or do so without their pool: what they can't store in time is lost."""
     heal_after: float = 0.0
     heal: Callable[[], None] | None = None
@@ -36,7 +36,7 @@ class Strike:
     running_at: float | None = None
     accepted: list[Accepted] = field(default_factory=list)
     """Jobs that were accepted by the way."""
-    held_up: list[str] = field(default_factory=list)
+    delayed: list[str] = field(default_factory=list)
     """Requests of other clients that were not answered in time."""
 
     def healed(self) -> None:
@@ -46,150 +46,150 @@ class Strike:
         self.healed_at = time.time()
 
 
-Fault = Callable[[Site, Random, Strike], bool]
+Fault = Callable[[Deployment, Random, Injection], bool]
 """Strikes, and says so in the strike; False if there was nothing to strike."""
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(kind: str) -> Callable[[Fault], Fault]:
-    def keep(strike: Fault) -> Fault:
-        FAULTS[kind] = strike
-        return strike
+    def keep(injection: Fault) -> Fault:
+        FAULTS[kind] = injection
+        return injection
 
     return keep
 
 
-def strike(kind: str, site: Site, random: Random) -> Strike | None:
+def injection(kind: str, deployment: Deployment, random: Random) -> Injection | None:
     """Let this fault strike; None if it found nothing to strike."""
-    one = Strike(kind, time.time())
-    return one if FAULTS[kind](site, random, one) else None
+    one = Injection(kind, time.time())
+    return one if FAULTS[kind](deployment, random, one) else None
 
 
-def _take_one(candidates: Iterable[psutil.Process], random: Random, strike: Strike) -> bool:
+def _take_one(candidates: Iterable[psutil.Process], random: Random, injection: Injection) -> bool:
     pids = sorted(process.pid for process in candidates)
     if pids:
-        strike.lost.add(random.choice(pids))
-        strike.at = time.time()  # finding them took a while
-        kill(strike.lost)
+        injection.lost.add(random.choice(pids))
+        injection.at = time.time()  # finding them took a while
+        kill(injection.lost)
     return bool(pids)
 
 
 @fault("worker killed")
-def _worker(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_one([one for pool in site.pools for one in workers(pool)], random, strike)
+def _worker(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    return _take_one([one for pool in deployment.pools for one in workers(pool)], random, injection)
 
 
 @fault("attempt's process killed")
-def _attempt(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_one([one for pool in site.pools for one in attempts(pool)], random, strike)
+def _attempt(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    return _take_one([one for pool in deployment.pools for one in attempts(pool)], random, injection)
 
 
 @fault("relay killed")
-def _relay(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_one([one for pool in site.pools for one in relays(pool)], random, strike)
+def _relay(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    return _take_one([one for pool in deployment.pools for one in relays(pool)], random, injection)
 
 
-def fault_of_a_pool(kind: str) -> Callable[[Callable[[Site, Random, Strike, Process], None]], None]:
+def fault_of_a_pool(kind: str) -> Callable[[Callable[[Deployment, Random, Injection, Process], None]], None]:
     """A fault that strikes one of the pools that run; there may be none, until those struck down are replaced."""
 
-    def keep(take: Callable[[Site, Random, Strike, Process], None]) -> None:
+    def keep(take: Callable[[Deployment, Random, Injection, Process], None]) -> None:
         @fault(kind)
-        def strike_one(site: Site, random: Random, strike: Strike) -> bool:
-            running = [pool for pool in site.pools if pool.popen.poll() is None]
+        def inject_one(deployment: Deployment, random: Random, injection: Injection) -> bool:
+            running = [pool for pool in deployment.pools if pool.popen.poll() is None]
             if running:
-                take(site, random, strike, random.choice(running))
+                take(deployment, random, injection, random.choice(running))
             return bool(running)
 
     return keep
 
 
 @fault_of_a_pool("pool killed, its workers not")
-def _pool(site: Site, random: Random, strike: Strike, pool: Process) -> None:
-    strike.told_to_stop = set(pool.tree()) - {pool.popen.pid}
+def _pool(deployment: Deployment, random: Random, injection: Injection, pool: Process) -> None:
+    injection.stopping = set(pool.tree()) - {pool.popen.pid}
     kill([pool.popen.pid])
     pool.wait()
-    strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
+    injection.heal_after, injection.heal = random.uniform(0, 1), lambda: deployment.replace(pool)
 
 
 @fault_of_a_pool("machine lost")
-def _machine(site: Site, random: Random, strike: Strike, pool: Process) -> None:
-    strike.lost |= set(pool.tree())
-    strike.at = time.time()
+def _machine(deployment: Deployment, random: Random, injection: Injection, pool: Process) -> None:
+    injection.lost |= set(pool.tree())
+    injection.at = time.time()
     while left := pool.tree():
         kill(left)
         pool.popen.poll()
-    strike.heal_after, strike.heal = random.uniform(0, 1), lambda: site.replace(pool)
+    injection.heal_after, injection.heal = random.uniform(0, 1), lambda: deployment.replace(pool)
 
 
 @fault_of_a_pool("machine frozen past its leases")
-def _frozen(site: Site, random: Random, strike: Strike, pool: Process) -> None:
+def _frozen(deployment: Deployment, random: Random, injection: Injection, pool: Process) -> None:
     pids = pool.tree()
-    strike.lost |= set(pids)
-    strike.at = time.time()
+    injection.lost |= set(pids)
+    injection.at = time.time()
     for pid in pids:
         _send(pid, signal.SIGSTOP)
-    strike.heal_after = LEASE * random.uniform(1.5, 2.5)
-    strike.heal = lambda: [_send(pid, signal.SIGCONT) for pid in pids] and None
+    injection.heal_after = LEASE * random.uniform(1.5, 2.5)
+    injection.heal = lambda: [_send(pid, signal.SIGCONT) for pid in pids] and None
 
 
 @fault_of_a_pool("workers rolled")
-def _rolled(site: Site, random: Random, strike: Strike, pool: Process) -> None:
-    strike.told_to_stop = set(pool.tree())
+def _rolled(deployment: Deployment, random: Random, injection: Injection, pool: Process) -> None:
+    injection.stopping = set(pool.tree())
     _send(pool.popen.pid, signal.SIGTERM)
-    site.replace(pool)
+    deployment.replace(pool)
 
 
 @fault("API killed")
-def _api(site: Site, random: Random, strike: Strike) -> bool:
-    if site.api.popen.poll() is not None:
+def _api(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    if deployment.api.popen.poll() is not None:
         return False
-    while left := site.api.tree():
+    while left := deployment.api.tree():
         kill(left)
-        site.api.popen.poll()
-    strike.heal_after, strike.heal = random.uniform(0, 1), site.start_api
+        deployment.api.popen.poll()
+    injection.heal_after, injection.heal = random.uniform(0, 1), deployment.start_api
     return True
 
 
 @fault("Postgres killed")
-def _postgres(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_server(site.postgres, random, strike)
+def _postgres(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    return _take_server(deployment.postgres, random, injection)
 
 
 @fault("Redis killed")
-def _redis(site: Site, random: Random, strike: Strike) -> bool:
-    return _take_server(site.valkey, random, strike)
+def _redis(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    return _take_server(deployment.valkey, random, injection)
 
 
-def _take_server(server: Server, random: Random, strike: Strike) -> bool:
+def _take_server(server: Server, random: Random, injection: Injection) -> bool:
     if not server.runs():
         return False
     kill_server(server)
-    strike.heal_after, strike.heal = random.uniform(0, 5), lambda: server.start() and None
+    injection.heal_after, injection.heal = random.uniform(0, 5), lambda: server.start() and None
     return True
 
 
 @fault("Redis emptied")
-def _emptied(site: Site, random: Random, strike: Strike) -> bool:
-    if not site.valkey.runs():
+def _emptied(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    if not deployment.valkey.runs():
         return False
-    with redis.Redis.from_url(site.env["REDIS_URL"]) as client:
+    with redis.Redis.from_url(deployment.env["REDIS_URL"]) as client:
         client.flushall()
     return True
 
 
 @fault("client stalls half its uploads")
-def _stalled(site: Site, random: Random, strike: Strike) -> bool:
-    api = site.api
+def _stalled(deployment: Deployment, random: Random, injection: Injection) -> bool:
+    api = deployment.api
     if api.popen.poll() is not None:
         return False
-    stalling = Stalling(site.url, random, lambda: site.api is api and api.popen.poll() is None)
+    stalling = Stalling(deployment.url, random, lambda: deployment.api is api and api.popen.poll() is None)
 
     def finish() -> None:
         stalling.finish()
-        strike.accepted, strike.held_up = stalling.accepted, stalling.held_up
+        injection.accepted, injection.delayed = stalling.accepted, stalling.delayed
 
-    strike.heal_after, strike.heal = random.uniform(1, 5), finish
+    injection.heal_after, injection.heal = random.uniform(1, 5), finish
     return True
 
 
@@ -207,9 +207,9 @@ PROBE_SECONDS = 0.1
 class Probe:
     """Finds out when the service accepts and runs jobs again after a strike, by a job that goes before all others."""
 
-    def __init__(self, url: str, strike: Strike) -> None:
+    def __init__(self, url: str, injection: Injection) -> None:
         self._url = url
-        self._strike = strike
+        self._strike = injection
         self.job_id: str | None = None
         self.thread = threading.Thread(target=self._ask, daemon=True)
         self.thread.start()

@@ -7,7 +7,7 @@ import time
 from pydantic import BaseModel
 
 from jobsvc import Context, handler
-from tests.chaos.misbehaviour import FAILURES, MISCHIEF, ChildReturns, sleep_through
+from tests.chaos.misbehaviour import FAILURES, MISBEHAVIOUR, ChildReturns, sleep_through
 
 JOURNAL = "CHAOS_JOURNAL"
 """The environment variable with the journal's path."""
@@ -29,7 +29,7 @@ def chaos(payload: Plan, ctx: Context) -> int:
     _note(ctx, "begin")
     try:
         if payload.odd:
-            MISCHIEF[payload.odd]()
+            MISBEHAVIOUR[payload.odd]()
     except ChildReturns:
         return -1
     (sleep_through if payload.stubborn else time.sleep)(payload.seconds)

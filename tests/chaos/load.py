@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.chaos.misbehaviour import FAILURES, MISCHIEF
+from tests.chaos.misbehaviour import FAILURES, MISBEHAVIOUR
 
 RETRIES = {"max": 20, "interval": [0.2, 0.5, 1]}
 """Enough for a job to outlive any number of workers that a run kills under it."""
@@ -34,7 +34,7 @@ def some_job(random: Random) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {"type": "CHAOS", "payload": {}, "retry": RETRIES}
     match kind:
         case "odd":
-            body["payload"] = {"odd": random.choice(sorted(MISCHIEF)), "seconds": round(random.uniform(0, 0.3), 2)}
+            body["payload"] = {"odd": random.choice(sorted(MISBEHAVIOUR)), "seconds": round(random.uniform(0, 0.3), 2)}
         case "retrying":
             body["payload"] = {"failures": random.randint(1, 3), "raises": random.choice(sorted(FAILURES))}
         case "delayed":

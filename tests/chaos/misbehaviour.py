@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-MISCHIEF: dict[str, Callable[[], None]] = {}
+MISBEHAVIOUR: dict[str, Callable[[], None]] = {}
 """What a handler does besides its work, by name."""
 
 
 def mischief(act: Callable[[], None]) -> Callable[[], None]:
-    MISCHIEF[act.__name__] = act
+    MISBEHAVIOUR[act.__name__] = act
     return act
 
 

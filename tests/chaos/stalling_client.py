@@ -25,7 +25,7 @@ class Stalling:
 
     def __init__(self, url: str, random: Random, is_alive: Callable[[], bool]) -> None:
         self.accepted: list[Accepted] = []
-        self.held_up: list[str] = []
+        self.delayed: list[str] = []
         """What the client beside them met: an answer that did not come in time."""
         self._url, self._is_alive = url, is_alive
         self._uploads: list[tuple[socket.socket, bytes, str, dict[str, object]]] = []
@@ -33,7 +33,7 @@ class Stalling:
         for _ in range(CLIENTS):
             with contextlib.suppress(OSError):
                 self._uploads.append(self._open(random))
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _open(self, random: Random) -> tuple[socket.socket, bytes, str, dict[str, object]]:
@@ -50,14 +50,14 @@ class Stalling:
         upload.sendall(whole[:sent])
         return upload, whole[sent:], kind, job
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         with httpx.Client(base_url=self._url, timeout=ANSWER_SECONDS) as client:
             while not self._is_over.wait(0.25):
                 try:
                     client.get("/healthz")
                 except httpx.TimeoutException as error:
                     if self._is_alive():
-                        self.held_up.append(f"GET /healthz: {type(error).__name__}")
+                        self.delayed.append(f"GET /healthz: {type(error).__name__}")
                 except httpx.TransportError:
                     pass  # the service was killed
 

@@ -74,7 +74,7 @@ def test_handler_that_ignores_its_cancel_is_killed_with_its_process(service: Ser
 
 def test_blocked_handler_is_killed_after_the_others_have_finished(service: Service, tmp_path: Path) -> None:
     """10 s after its timeout; what else runs there has JOBSVC_SHUTDOWN_SECONDS, and then goes back uncounted."""
-    deaf = service.post("DEAF", timeout=1, **ONCE)
+    deaf = service.post("BLOCK_SIGNALS", timeout=1, **ONCE)
     long = until(service, tmp_path / "go on")
     ending = service.post(payload={"durationMs": 12_000}, **AGAIN)
     job = service.until(deaf, "FAILED", timeout=1 + 10 + 3 + 5)

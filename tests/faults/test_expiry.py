@@ -45,14 +45,14 @@ def test_started_job_does_not_expire(service: Service, kind: str) -> None:
     process = worker(service, kind)
     later = {"max": 1, "interval": 2}
     failed = service.post(payload={"failAttempts": 1}, expiresIn=EXPIRY, retry=later)
-    overdue = service.post("LOOK", timeout=0.1, expiresIn=EXPIRY + 1, retry=later)
+    overdue = service.post("CHECK_CANCEL", timeout=0.1, expiresIn=EXPIRY + 1, retry=later)
     snoozed = service.post("SNOOZE", {"times": 1, "seconds": 2}, expiresIn=EXPIRY + 1)
     assert service.until(failed, "COMPLETED", "FAILED")["status"] == "COMPLETED"
     assert service.until(snoozed, "COMPLETED", "FAILED")["status"] == "COMPLETED"
     assert service.until(overdue, "FAILED")["error"]["type"] == "Timeout"
     assert [one["outcome"] for one in service.attempts(overdue)] == ["timeout", "timeout"]
 
-    killed = service.post("LOOK", expiresIn=EXPIRY, retry={"max": 1, "interval": 60})
+    killed = service.post("CHECK_CANCEL", expiresIn=EXPIRY, retry={"max": 1, "interval": 60})
     service.until(killed, "PROCESSING")
     process.kill()
     service.until(killed, "RETRYING")
@@ -62,7 +62,7 @@ def test_started_job_does_not_expire(service: Service, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["pool", "threads"])
 def test_returned_job_does_not_expire(service: Service, kind: str) -> None:
     process = worker(service, kind)
-    job_id = service.post("LOOK", expiresIn=EXPIRY)
+    job_id = service.post("CHECK_CANCEL", expiresIn=EXPIRY)
     service.until(job_id, "PROCESSING")
     process.signal(signal.SIGTERM)
     process.wait()
@@ -74,7 +74,7 @@ def test_prefetched_jobs_expire(service: Service) -> None:
     worker(service, "pool")
     for job_id in [service.post() for _ in range(30)]:  # so that it takes many at a time
         service.until(job_id, "COMPLETED")
-    service.post("LOOK")
+    service.post("CHECK_CANCEL")
     for job_id in [service.post(expiresIn=EXPIRY) for _ in range(30)]:
         job = service.until(job_id, "FAILED")
         assert (job["error"]["type"], job["attempts"], service.attempts(job_id)) == ("Expired", 0, [])

@@ -75,10 +75,10 @@ def test_unusual_exception_fails_the_attempt_with_its_type(site: Site) -> None:
 
 def test_slow_exception_message_is_read_once_and_abandoned(site: Site, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
-    begun = time.monotonic()
+    began = time.monotonic()
     job_id = site.service.post("SLOW_TEXT", {"path": str(calls), "seconds": 60})
     assert site.end_of(job_id) == ("failed", "SlowText")
-    assert time.monotonic() - begun < 12
+    assert time.monotonic() - began < 12
     assert calls.read_text() == "x"
 
 

@@ -25,7 +25,7 @@ import pytest
 
 from tests.conftest import empty
 from tests.faults.conftest import Ground
-from tests.faults.test_process_deaths import ended, horse_of
+from tests.faults.test_process_deaths import child_of, ended
 from tests.support.service import Service, eventually
 
 ENV = {"JOBSVC_HANDLERS": "tests.support.handlers.processes,tests.support.handlers.basic"}
@@ -162,18 +162,18 @@ TIMERS = ["alarm", "virtual timer", "profiling timer", "SIGCHLD ignored", "watch
 STREAMS = ["stdout closed", "stdout replaced", "stdout's file closed", "log handlers", "log level"]
 OTHERS = ["folder", "umask", "environ", "memory", "data", "files", "size", "nice", "recursion", "trace", "gc"]
 MORE = ["socket timeout", "warnings", "stderr's file replaced", "loggers disabled", "time zone"]
-LEFT_BEHIND = [*SIGNALS, *TIMERS, *STREAMS, *OTHERS, *MORE, "threads"]
+CHANGES = [*SIGNALS, *TIMERS, *STREAMS, *OTHERS, *MORE, "threads"]
 NOT_IN_THREADS = {*SIGNALS, "profiling timer", "SIGCHLD ignored", "wakeup", "loop"} - {"SIGALRM blocked", "all blocked"}
 
 
 @in_shared
-@pytest.mark.parametrize("what", LEFT_BEHIND)
+@pytest.mark.parametrize("what", CHANGES)
 def test_process_state_is_restored_for_the_next_job(site: Site, what: str) -> None:
     if site.kind == "threads" and what in NOT_IN_THREADS:
         pytest.skip("only the main thread can do this")
-    before = site.result("LOOK_AROUND")
+    before = site.result("PROCESS_STATE")
     site.run("LEAVE", what=what)
-    job_id = site.service.post("LOOK_AROUND", {"seconds": 0.7})
+    job_id = site.service.post("PROCESS_STATE", {"seconds": 0.7})
     after = site.service.until(job_id, "COMPLETED", "FAILED")
     assert (after["result"], after["error"], after["attempts"]) == (before, None, 1)
     [attempt] = site.service.attempts(job_id)
@@ -182,9 +182,9 @@ def test_process_state_is_restored_for_the_next_job(site: Site, what: str) -> No
 
 @in_shared
 def test_pending_alarm_of_a_job_is_cleared(site: Site) -> None:
-    before = site.result("LOOK_AROUND")
+    before = site.result("PROCESS_STATE")
     site.run("LEAVE", what="alarm")
-    assert site.result("LOOK_AROUND", seconds=1.5) == before
+    assert site.result("PROCESS_STATE", seconds=1.5) == before
 
 
 @in_shared
@@ -212,7 +212,7 @@ def test_restorable_changes_need_no_new_process(site: Site) -> None:
 @in_one
 def test_job_behind_one_that_spoils_the_process_runs_in_a_new_one(site: Site) -> None:
     service = site.service
-    bodies = [{"type": "LEAVE", "payload": {"what": "stdout's file closed"}}, *[{"type": "LOOK_AROUND"}] * 30]
+    bodies = [{"type": "LEAVE", "payload": {"what": "stdout's file closed"}}, *[{"type": "PROCESS_STATE"}] * 30]
     job_ids = service.client.post("/jobs/batch", json={"jobs": bodies * 2}).json()["jobIds"]
     for job_id in job_ids:
         assert service.until(job_id, "COMPLETED", "FAILED")["attempts"] == 1
@@ -223,7 +223,7 @@ def test_job_behind_one_that_spoils_the_process_runs_in_a_new_one(site: Site) ->
 @pytest.mark.parametrize("how", ["kill", "_exit", "close files"])
 def test_attempt_of_a_dead_process_is_lost_at_once(site: Site, how: str) -> None:
     assert site.run("BREAK", how=how, timeout=8)["error"]["type"] == "WorkerLost"
-    site.result("LOOK_AROUND")
+    site.result("PROCESS_STATE")
     assert site.service.alive(site.worker)
 
 
@@ -280,7 +280,7 @@ def test_invalid_messages_are_dropped_and_logged(site: Site) -> None:
     assert site.service.until(waiting, "COMPLETED")["attempts"] == 1
     eventually(lambda: site.worker.output.count("message dropped") >= before + len(FRAMES) - 3)
     assert "Traceback" not in site.worker.output.partition("message dropped")[2].partition("\n")[0]
-    site.result("LOOK_AROUND")
+    site.result("PROCESS_STATE")
 
 
 @in_shared
@@ -297,7 +297,7 @@ def test_second_result_of_an_attempt_is_dropped(site: Site) -> None:
 def test_invalid_frames_end_only_their_process(site: Site) -> None:
     job = site.run("GARBAGE", frames=[], raw="\xff" * 100, seconds=30, timeout=8)
     assert job["error"]["type"] == "WorkerLost"
-    site.result("LOOK_AROUND")
+    site.result("PROCESS_STATE")
 
 
 def test_child_processes_of_a_handler_end_with_a_killed_worker(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_child_processes_of_a_handler_end_with_a_killed_worker(tmp_path: Path) -
         ground.service.post("CHILDREN", {"path": str(tmp_path / "pids")})
         eventually((tmp_path / "pids").exists)
         processes = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
-        rq_worker, _ = horse_of(worker)
+        rq_worker, _ = child_of(worker)
         rq_worker.kill()
         for process in processes:
             eventually(lambda process=process: ended(process), 6)

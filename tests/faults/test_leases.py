@@ -55,8 +55,8 @@ def test_lost_attempt_is_recovered_by_another_worker_alone(ground: Ground) -> No
     died = time.monotonic()
     kill(service.api)
     kill(worker)
-    begun_again = "SELECT 1 FROM jobs WHERE id = %s AND status = 'PROCESSING' AND attempts = 2"
-    eventually(lambda: ground.sql(begun_again, job_id), ground.bound - (time.monotonic() - died))
+    started_again = "SELECT 1 FROM jobs WHERE id = %s AND status = 'PROCESSING' AND attempts = 2"
+    eventually(lambda: ground.sql(started_again, job_id), ground.bound - (time.monotonic() - died))
     assert ground.sql("SELECT outcome, error_type FROM attempts WHERE job_id = %s", job_id) == [("lost", "WorkerLost")]
 
 
@@ -73,8 +73,8 @@ def test_lost_attempt_is_recovered_after_a_full_restart(ground: Ground) -> None:
     back = time.monotonic()
     service.api = service.run(*service.api.popen.args)  # type: ignore[misc]
     service.worker()
-    begun_again = "SELECT 1 FROM jobs WHERE id = %s AND status = 'PROCESSING' AND attempts = 2"
-    eventually(lambda: ground.sql(begun_again, job_id), ground.bound - (time.monotonic() - back))
+    started_again = "SELECT 1 FROM jobs WHERE id = %s AND status = 'PROCESSING' AND attempts = 2"
+    eventually(lambda: ground.sql(started_again, job_id), ground.bound - (time.monotonic() - back))
     service.worker()
     eventually(service.answers)
     for one in waiting:

@@ -27,7 +27,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 def post(ground: Ground, *attempts: list[list[Any]], retries: int = 0) -> str:
-    return ground.service.post("TELL", {"attempts": attempts}, retry={"max": retries, "interval": 0.1})
+    return ground.service.post("REPORT", {"attempts": attempts}, retry={"max": retries, "interval": 0.1})
 
 
 def lines(ground: Ground, job_id: str, attempt: int = 0) -> list[str]:
@@ -49,23 +49,23 @@ def test_lines_logged_during_an_outage_of_postgres_are_stored_after_it(
     ground: Ground, tmp_path: Path, kind: str
 ) -> None:
     worker = ground.service.worker(kind)
-    gates = [str(tmp_path / name) for name in "abc"]
+    signal_files = [str(tmp_path / name) for name in "abc"]
     job_id = post(
         ground,
         [
             ["lines", 1, 2],
-            ["wait", gates[0]],
+            ["wait", signal_files[0]],
             ["lines", 3, 4],
             ["sleep", 1.5],
             ["lines", 5, 6],
             ["progress", 60],
-            ["wait", gates[1]],
+            ["wait", signal_files[1]],
             ["lines", 7, 7],
         ],
     )
     eventually(lambda: stored(ground, job_id) == 2)
     ground.postgres.stop()
-    Path(gates[0]).touch()
+    Path(signal_files[0]).touch()
     # As long as the handler sleeps, and for a few tries of the worker.
     eventually(lambda: "Postgres: unavailable" in worker.output or "can't store" in worker.output)
     ground.postgres.start()
@@ -74,7 +74,7 @@ def test_lines_logged_during_an_outage_of_postgres_are_stored_after_it(
     assert lines(ground, job_id) == numbered(1, 6)
     # And now as it ends.
     ground.postgres.stop()
-    Path(gates[1]).touch()
+    Path(signal_files[1]).touch()
     ground.postgres.start()
     assert ground.service.until(job_id, "COMPLETED", timeout=30)["progress"]["percent"] == 60
     assert lines(ground, job_id) == numbered(1, 7)

@@ -20,10 +20,10 @@ from tests.conftest import empty
 from tests.support.service import Process, Service, eventually
 
 KINDS = {
-    "pool": ("pool", {}, "TELL"),
-    "threads": ("pool", {"JOBSVC_CONCURRENCY": "3"}, "TELL"),
-    "isolated": ("pool", {"JOBSVC_CONCURRENCY": "3"}, "TELL_ALONE"),
-    "stock": ("stock", {}, "TELL"),
+    "pool": ("pool", {}, "REPORT"),
+    "threads": ("pool", {"JOBSVC_CONCURRENCY": "3"}, "REPORT"),
+    "isolated": ("pool", {"JOBSVC_CONCURRENCY": "3"}, "REPORT_ISOLATED"),
+    "stock": ("stock", {}, "REPORT"),
 }
 
 
@@ -65,16 +65,16 @@ def on(*kinds: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Path:
+def signal_file(tmp_path: Path) -> Path:
     """A file for which a handler waits."""
     return tmp_path / "gate"
 
 
-def test_last_progress_is_visible_without_a_further_call(live: Live, gate: Path) -> None:
-    job_id = live.post([["progress", 10], ["progress", 50, "halfway"], ["wait_in_c", str(gate)]])
+def test_last_progress_is_visible_without_a_further_call(live: Live, signal_file: Path) -> None:
+    job_id = live.post([["progress", 10], ["progress", 50, "halfway"], ["wait_in_c", str(signal_file)]])
     eventually(lambda: live.progress(job_id) == 50, 5)
     assert live.service.job(job_id)["status"] == "PROCESSING"
-    gate.touch()
+    signal_file.touch()
     live.ended(job_id)
 
 
@@ -91,17 +91,17 @@ def test_progress_is_visible_within_half_a_second(live: Live) -> None:
 
 
 @on("threads", "stock")
-def test_last_of_many_progress_calls_is_visible(live: Live, gate: Path) -> None:
-    job_id = live.post([["spin", 50_000], ["progress", 99, "last"], ["wait_in_c", str(gate)]])
+def test_last_of_many_progress_calls_is_visible(live: Live, signal_file: Path) -> None:
+    job_id = live.post([["spin", 50_000], ["progress", 99, "last"], ["wait_in_c", str(signal_file)]])
     eventually(lambda: live.progress(job_id) == 99, 10)
     [(version,)] = live.service.sql("SELECT version FROM jobs WHERE id = %s", job_id)
     assert version < 50  # one each 0.2 s is stored
-    gate.touch()
+    signal_file.touch()
     live.ended(job_id)
 
 
-def test_lines_of_a_running_attempt_are_visible(live: Live, gate: Path) -> None:
-    steps = [["log", "by ctx.log"], ["logging", "by a library"], ["threads", 3], ["wait_in_c", str(gate)]]
+def test_lines_of_a_running_attempt_are_visible(live: Live, signal_file: Path) -> None:
+    steps = [["log", "by ctx.log"], ["logging", "by a library"], ["threads", 3], ["wait_in_c", str(signal_file)]]
     job_id = live.post([*steps, ["log", "after"]])
     lines = eventually(lambda: live.lines(job_id), 5)
     [attempt] = live.service.attempts(job_id)
@@ -109,19 +109,19 @@ def test_lines_of_a_running_attempt_are_visible(live: Live, gate: Path) -> None:
     assert attempt["logs"][1]["level"] == "WARNING"
     assert lines[:2] == ["by ctx.log", "by a library"]
     assert sorted(lines[2:]) == sorted(f"thread {n} line {i}" for n in range(4) for i in range(3))
-    gate.touch()
+    signal_file.touch()
     live.ended(job_id)
     assert live.lines(job_id) == [*lines, "after"]
 
 
 @on("pool")
-def test_log_lines_do_not_change_the_etag(live: Live, gate: Path) -> None:
-    job_id = live.post([["sleep", 0.1], ["log", "first"], ["wait", str(gate)]])
+def test_log_lines_do_not_change_the_etag(live: Live, signal_file: Path) -> None:
+    job_id = live.post([["sleep", 0.1], ["log", "first"], ["wait", str(signal_file)]])
     live.service.until(job_id, "PROCESSING")
     tag = live.service.client.get(f"/jobs/{job_id}").headers["ETag"]
     eventually(lambda: live.lines(job_id), 5)
     assert live.service.client.get(f"/jobs/{job_id}", headers={"If-None-Match": tag}).status_code == 304
-    gate.touch()
+    signal_file.touch()
     live.ended(job_id)
 
 

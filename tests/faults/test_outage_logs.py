@@ -35,7 +35,7 @@ def lines(process: Process, server: str) -> list[str]:
     return found
 
 
-def begun(process: Process, server: str) -> list[str]:
+def outage_lines(process: Process, server: str) -> list[str]:
     return [line for line in lines(process, server) if "unavailable" in line]
 
 
@@ -113,8 +113,8 @@ def test_missing_rights_and_a_standby_are_logged_once(apart: dict[str, str]) -> 
         eventually(
             lambda: service.client.post("/jobs").status_code == 202 and len(lines(service.api, "Postgres")) % 2 == 0
         )
-        assert ["25006" in line for line in begun(service.api, "Postgres")].count(True) == 1
-        assert len(begun(service.api, "Postgres")) <= 2  # the connections that were cut may be one of their own
+        assert ["25006" in line for line in outage_lines(service.api, "Postgres")].count(True) == 1
+        assert len(outage_lines(service.api, "Postgres")) <= 2  # the connections that were cut may be one of their own
     finally:
         service.close()
 
@@ -230,7 +230,7 @@ def test_end_of_a_refusal_is_logged_once_and_all_jobs_run(api: Callable[[str], S
     service = api(as_user(valkey, *ALLOWED.split(), "-@scripting"))
     worker = service.run(sys.executable, "worker.py", env={"JOBSVC_WORKERS": "1"})
     posted = [service.post() for _ in range(5)]
-    eventually(lambda: len({line.split()[2] for line in begun(worker, "Redis")}) == 2)
+    eventually(lambda: len({line.split()[2] for line in outage_lines(worker, "Redis")}) == 2)
     time.sleep(3)
     as_user(valkey, *ALLOWED.split())
     for job_id in posted:
@@ -282,7 +282,7 @@ def test_redis_cluster_that_appears_later_receives_nothing(
     service = Service({**apart, "REDIS_URL": url, "JOBSVC_SWEEP_SECONDS": "0.5"})
     try:
         posted = [service.post() for _ in range(3)]
-        eventually(lambda: begun(service.api, "Redis"))
+        eventually(lambda: outage_lines(service.api, "Redis"))
         assert cluster.start()[0] == url
         service.post()
         time.sleep(4)
@@ -301,7 +301,7 @@ def test_shutdown_and_return_of_postgres_are_logged_once(ground: Ground) -> None
     ground.postgres.stop()
     for _ in range(5):
         assert service.client.post("/jobs").status_code == 503
-    eventually(lambda: begun(worker, "Postgres"))
+    eventually(lambda: outage_lines(worker, "Postgres"))
     time.sleep(3)
     ground.postgres.start()
     job_id = eventually(lambda: service.client.post("/jobs").json().get("jobId"))
@@ -315,19 +315,19 @@ def test_shutdown_and_return_of_postgres_are_logged_once(ground: Ground) -> None
 def test_too_many_connections_are_logged_once(ground: Ground) -> None:
     """Those that are open work on meanwhile, which is no sign that others can be made."""
     url = ground.env["DATABASE_URL"]
-    held = []
+    connections = []
     service = ground.service
     try:
         with suppress(psycopg2.OperationalError):
             while True:
-                held.append(psycopg2.connect(url))
+                connections.append(psycopg2.connect(url))
         worker = service.run(sys.executable, "worker.py", env={"JOBSVC_WORKERS": "1"})
         eventually(lambda: "too many clients" in worker.output)
         time.sleep(3)
-        assert len(begun(service.api, "Postgres")) <= 1
-        assert len(begun(worker, "Postgres")) <= 2  # the worker's and its relay's
+        assert len(outage_lines(service.api, "Postgres")) <= 1
+        assert len(outage_lines(worker, "Postgres")) <= 2  # the worker's and its relay's
     finally:
-        for one in held:
+        for one in connections:
             one.close()
     job_id = eventually(lambda: service.client.post("/jobs").json().get("jobId"))
     service.until(job_id, "COMPLETED", timeout=30)

@@ -81,18 +81,18 @@ def test_outage_under_load_loses_nothing_and_runs_nothing_twice(
 ) -> None:
     service, notes = ground.service, tmp_path / "notes"
     service.worker(JOBSVC_WORKERS="2")
-    held = service.post("NOTE", {"path": str(tmp_path / "held"), "seconds": 2}, retry={"max": 3, "interval": 0})
-    service.until(held, "PROCESSING")
+    running = service.post("NOTE", {"path": str(tmp_path / "held"), "seconds": 2}, retry={"max": 3, "interval": 0})
+    service.until(running, "PROCESSING")
     with Load(ground, notes) as load:
         eventually(lambda: load.accepted)
         fault(ground)
         before = len(load.accepted)
         eventually(lambda: len(load.accepted) > before)  # without a restart of the API
     assert all(is_fit(reply) for reply in load.replies), [reply.text for reply in load.replies if not is_fit(reply)]
-    for job_id in (held, *load.accepted):
+    for job_id in (running, *load.accepted):
         job = service.until(job_id, "COMPLETED", timeout=60)
         assert (job["attempts"], job["error"]) == (1, None)
-    assert runs(tmp_path / "held") == [held]
+    assert runs(tmp_path / "held") == [running]
     assert set(load.accepted) <= set(runs(notes))  # what was answered 503 may have been stored all the same
     assert len(runs(notes)) == len(set(runs(notes)))
     assert service.alive(service.api)
@@ -144,7 +144,7 @@ def test_worker_keeps_results_during_an_outage(ground: Ground, tmp_path: Path, e
     assert runs(notes) == [job_id]
 
 
-def be_away(ground: Ground) -> None:
+def stop_for_a_while(ground: Ground) -> None:
     ground.postgres.stop()
     time.sleep(ground.LEASE + 1)
     ground.postgres.start()
@@ -161,7 +161,7 @@ def recover_slowly(ground: Ground) -> None:
     assert up > ground.LEASE
 
 
-@pytest.mark.parametrize("outage", [be_away, recover_slowly])
+@pytest.mark.parametrize("outage", [stop_for_a_while, recover_slowly])
 def test_outage_longer_than_the_lease_interrupts_no_running_job(
     ground: Ground, outage: Callable[[Ground], None]
 ) -> None:

@@ -25,17 +25,17 @@ def children(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children()
 
 
-def horse_of(worker: Process) -> tuple[psutil.Process, psutil.Process]:
+def child_of(worker: Process) -> tuple[psutil.Process, psutil.Process]:
     """The RQ worker below this pool that runs a job, and the process of the job, which leads a group of its own."""
 
-    def look() -> tuple[psutil.Process, psutil.Process] | None:
+    def check() -> tuple[psutil.Process, psutil.Process] | None:
         for one in children(worker.popen.pid):
             for child in one.children():
                 if os.getpgid(child.pid) == child.pid:
                     return one, child
         return None
 
-    return eventually(look)  # type: ignore[return-value]
+    return eventually(check)  # type: ignore[return-value]
 
 
 def ended(process: psutil.Process) -> bool:
@@ -49,8 +49,8 @@ def test_killed_child_process_is_noticed_at_once(patient: Service) -> None:
     worker = patient.worker()
     job_id = patient.post(payload={"durationMs": 60_000}, retry={"max": 1, "interval": 600}, timeout=600)
     patient.until(job_id, "PROCESSING")
-    _, horse = horse_of(worker)
-    horse.kill()
+    _, child_process = child_of(worker)
+    child_process.kill()
     job = patient.until(job_id, "RETRYING", timeout=5)
     assert job["error"]["type"] == "WorkerLost"
     patient.until(patient.post(), "COMPLETED")
@@ -61,10 +61,10 @@ def test_child_process_ends_with_its_worker(ground: Ground) -> None:
     worker = service.worker()
     job_id = service.post(payload={"durationMs": 4000}, retry={"max": 1, "interval": 0})
     service.until(job_id, "PROCESSING")
-    rq_worker, horse = horse_of(worker)
-    scheduler = [child for child in rq_worker.children() if child.pid != horse.pid]
+    rq_worker, child_process = child_of(worker)
+    scheduler = [child for child in rq_worker.children() if child.pid != child_process.pid]
     rq_worker.kill()
-    for orphan in [horse, *scheduler]:
+    for orphan in [child_process, *scheduler]:
         eventually(lambda orphan=orphan: ended(orphan), 5)
     service.until(job_id, "COMPLETED", timeout=30)  # on the worker that the pool started instead
     assert [attempt["outcome"] for attempt in service.attempts(job_id)] == ["lost", "completed"]

@@ -109,7 +109,7 @@ def test_concurrency_limit_is_reached_and_not_exceeded(service: Service, tmp_pat
         rq_queue.enqueue("jobsvc.execution.run", args=(job_id,), job_id=job_id)
     done = [service.until(job_id, "COMPLETED") for job_id in ids]
     spans = [(job["startedAt"], job["finishedAt"]) for job in done]
-    at_once = [sum(begun < start < ended for begun, ended in spans) + 1 for start, _ in spans]
+    at_once = [sum(since < start < ended for since, ended in spans) + 1 for start, _ in spans]
     assert max(at_once) == 2
 
 
@@ -164,14 +164,14 @@ def test_dead_worker_is_listed_until_its_key_expires(service: Service) -> None:
 
 
 def test_workers_are_unknown_without_redis(service: Service) -> None:
-    away = Service({"REDIS_URL": "redis://127.0.0.1:9/0"})
+    cut_off = Service({"REDIS_URL": "redis://127.0.0.1:9/0"})
     try:
-        reply = away.client.get("/workers")
+        reply = cut_off.client.get("/workers")
         problem = refused(reply, 503)
         assert int(reply.headers["Retry-After"]) > 0
         assert "127.0.0.1" not in reply.text
         assert problem["title"] == "Redis can't be reached now"
-        assert away.client.post("/queues/low/pause").json()["paused"] is True
-        assert away.client.post("/queues/low/resume").json()["paused"] is False
+        assert cut_off.client.post("/queues/low/pause").json()["paused"] is True
+        assert cut_off.client.post("/queues/low/resume").json()["paused"] is False
     finally:
-        away.close()
+        cut_off.close()

@@ -122,9 +122,9 @@ def test_running_job_survives_an_outage(ground: Ground, tmp_path: Path, outage: 
     before = rq_worker(pool)
     assert ready(service) == UP
     with OUTAGES[outage](ground):
-        begun = time.monotonic()
+        began = time.monotonic()
         posted = [note(service, notes) for _ in range(20)]
-        assert time.monotonic() - begun < 5  # no waiting for a timeout on each
+        assert time.monotonic() - began < 5  # no waiting for a timeout on each
         assert ready(service) == DOWN
         assert service.until(running, "COMPLETED")["attempts"] == 1
         eventually(lambda: said(pool, "unavailable"))

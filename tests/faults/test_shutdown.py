@@ -59,7 +59,7 @@ def test_timeout_before_the_shutdown_limit_still_applies(service: Service) -> No
     assert worker.wait(10) == 0
 
 
-@pytest.mark.parametrize("kind", ["STUBBORN", "DEAF"])
+@pytest.mark.parametrize("kind", ["STUBBORN", "BLOCK_SIGNALS"])
 def test_job_that_ignores_the_stop_is_returned(service: Service, kind: str) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="0")
     job_id = service.post(kind, retry={"max": 0}, timeout=600)
@@ -67,7 +67,7 @@ def test_job_that_ignores_the_stop_is_returned(service: Service, kind: str) -> N
     worker.signal(signal.SIGTERM)
     assert service.until(job_id, "PENDING", timeout=20)["attempts"] == 0
     [attempt] = service.attempts(job_id)
-    assert len(attempt["logs"]) == (kind == "DEAF")
+    assert len(attempt["logs"]) == (kind == "BLOCK_SIGNALS")
     assert worker.wait(20) == 0
 
 

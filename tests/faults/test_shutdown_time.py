@@ -38,11 +38,11 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 def stop(worker: Process, seconds: float, number: signal.Signals = signal.SIGTERM) -> None:
     """Tell the pool to stop, and check that it and all its processes are gone in time."""
-    begun = time.monotonic()
+    began = time.monotonic()
     worker.popen.send_signal(number)
     with contextlib.suppress(subprocess.TimeoutExpired):
         worker.wait(seconds + 10)
-    took = time.monotonic() - begun
+    took = time.monotonic() - began
     eventually(lambda: not worker.tree(), 2)
     assert took <= seconds + 3 + SLACK, worker.output
 

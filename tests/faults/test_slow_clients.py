@@ -42,7 +42,7 @@ serve.HEAD_SECONDS = {SECONDS}
 serve.UNREAD_SECONDS = 3
 """
 
-PATIENCE = 5.0
+ANSWER_SECONDS = 5.0
 """Another client that is not answered within this time was held up. With an attack under way it takes 0.1 s."""
 
 
@@ -63,7 +63,7 @@ def serving_process(service: Service) -> psutil.Process:
 
 def others_are_served(service: Service, rounds: int = 5) -> None:
     """Other clients' requests are answered, on new connections and on one that is kept."""
-    with httpx.Client(base_url=service.url, timeout=PATIENCE) as kept:
+    with httpx.Client(base_url=service.url, timeout=ANSWER_SECONDS) as kept:
         for _ in range(rounds):
             for client in (kept, httpx):
                 base = "" if client is kept else service.url
@@ -144,7 +144,7 @@ def test_incomplete_bodies_without_a_key_do_not_delay_others(apart: dict[str, st
     try:
         with many(connect(keyed, sent) for sent in islice(cycle(HALF.values()), 160)) as connections:
             for _ in range(5):
-                assert keyed.client.post("/jobs", json={}, timeout=PATIENCE).status_code == 202
+                assert keyed.client.post("/jobs", json={}, timeout=ANSWER_SECONDS).status_code == 202
             assert answer(connections[0])[0] == 408
     finally:
         keyed.close()
@@ -366,7 +366,7 @@ def test_disconnected_waiting_clients_free_their_slots(service: Service, kind: s
         finally:
             for connection in connections:
                 close(connection)
-        eventually(lambda: may_wait(service, job_id), 2 + PATIENCE)
+        eventually(lambda: may_wait(service, job_id), 2 + ANSWER_SECONDS)
 
 
 def test_slot_is_freed_on_a_reused_connection(service: Service) -> None:
@@ -381,7 +381,7 @@ def test_slot_is_freed_on_a_reused_connection(service: Service) -> None:
     finally:
         for connection in connections:
             connection.close()
-    eventually(lambda: may_wait(service, job_id), 2 + PATIENCE)
+    eventually(lambda: may_wait(service, job_id), 2 + ANSWER_SECONDS)
 
 
 def test_one_address_cannot_take_all_slots(service: Service) -> None:
@@ -471,7 +471,7 @@ def test_no_client_delays_the_shutdown(apart: dict[str, str], number: signal.Sig
             assert stopping.client.get("/readyz").status_code == 200
             stopping.api.signal(number)
             assert answer(waiting)[0] == 200
-            assert stopping.api.wait(2 + PATIENCE) == 0
+            assert stopping.api.wait(2 + ANSWER_SECONDS) == 0
             eventually(lambda: not stopping.api.tree(), 3)
         assert "Traceback" not in stopping.api.output
     finally:
@@ -485,7 +485,7 @@ def test_process_ends_when_its_parent_dies(apart: dict[str, str]) -> None:
             worker = serving_process(orphaned)
             os.kill(orphaned.api.popen.pid, signal.SIGKILL)
             orphaned.api.wait()
-            eventually(lambda: not orphaned.api.tree(), 2 + 2 * PATIENCE)
+            eventually(lambda: not orphaned.api.tree(), 2 + 2 * ANSWER_SECONDS)
             assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
     finally:
         orphaned.close()

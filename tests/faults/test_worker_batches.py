@@ -79,8 +79,8 @@ def test_handler_that_kills_its_process_loses_only_its_own_attempt(ground: Groun
     service = ground.service
     service.worker()
     warm_up(ground)
-    strike = {"type": "STRIKE", "payload": {"whom": ["horse"], "signal": how, "notes": str(notes)}}
-    crasher, others = around(service, notes, {"type": "CRASH"} if how == "exit" else strike)
+    kill = {"type": "KILL_PROCESSES", "payload": {"whom": ["child"], "signal": how, "notes": str(notes)}}
+    crasher, others = around(service, notes, {"type": "CRASH"} if how == "exit" else kill)
     assert service.until(crasher, "COMPLETED")["attempts"] == 2
     the_others_ran_once(ground, notes, others)
     assert history(ground) == [(crasher, "lost")]
@@ -105,7 +105,7 @@ def test_worker_killed_during_a_batch_loses_no_job(ground: Ground, notes: Path) 
     worker = service.worker()
     warm_up(ground)
     killer, others = around(
-        service, notes, {"type": "STRIKE", "payload": {"whom": ["worker"], "notes": str(notes)}}, quick=100
+        service, notes, {"type": "KILL_PROCESSES", "payload": {"whom": ["worker"], "notes": str(notes)}}, quick=100
     )
     assert service.until(killer, "COMPLETED", timeout=30)["attempts"] == 2
     the_others_ran_once(ground, notes, others)
@@ -128,7 +128,11 @@ def test_result_refused_by_postgres_costs_no_other_result_when_the_worker_dies(g
     service.worker()
     warm_up(ground)
     [pid] = {one["pid"] for one in service.client.get("/workers").json()["workers"]}
-    stop = {"type": "STRIKE", "payload": {"whom": ["worker"], "signal": signal.SIGSTOP, "notes": str(notes)}, **AGAIN}
+    stop = {
+        "type": "KILL_PROCESSES",
+        "payload": {"whom": ["worker"], "signal": signal.SIGSTOP, "notes": str(notes)},
+        **AGAIN,
+    }
     quick = [
         {"type": "NOTE", "payload": {"path": str(notes), "silent": place % 2 == 0}, **AGAIN} for place in range(10)
     ]
@@ -162,8 +166,8 @@ def test_worker_killed_with_its_child_process_loses_no_job(ground: Ground, notes
     service = ground.service
     service.worker()
     warm_up(ground)
-    strike = {"type": "STRIKE", "payload": {"whom": ["worker", "horse"], "notes": str(notes)}}
-    killer, others = around(service, notes, strike)
+    kill = {"type": "KILL_PROCESSES", "payload": {"whom": ["worker", "child"], "notes": str(notes)}}
+    killer, others = around(service, notes, kill)
     eventually(lambda: notes.exists() and killer in runs(notes), pause=0.002)
     died = time.monotonic()
     running = "SELECT count(*) FROM jobs WHERE attempts = 1 AND status = 'PROCESSING'"
@@ -180,7 +184,7 @@ def test_prefetched_jobs_are_returned_at_once(ground: Ground, notes: Path, numbe
     worker = service.worker()
     warm_up(ground)
     payload = {"whom": ["pool"], "signal": number, "notes": str(notes), "until": str(go_on)}
-    running, others = around(service, notes, {"type": "STRIKE", "payload": payload}, quick=100)
+    running, others = around(service, notes, {"type": "KILL_PROCESSES", "payload": payload}, quick=100)
     service.until(running, "PROCESSING")
     eventually(lambda: states(ground) == {("COMPLETED", 1): 250, ("PROCESSING", 1): 1, ("PENDING", 0): 50})
     assert service.job(running)["status"] == "PROCESSING"

@@ -11,7 +11,7 @@ SHORT = {"JOBSVC_LEASE_SECONDS": "3", "JOBSVC_SWEEP_SECONDS": "0.5", "JOBSVC_SHU
 
 
 @contextlib.contextmanager
-def site(env: dict[str, str], worker: str = "pool", *, migrated: bool = False) -> Iterator[Service]:
+def deployment(env: dict[str, str], worker: str = "pool", *, migrated: bool = False) -> Iterator[Service]:
     """A running API and worker with these settings; `migrated`: the tables are there already."""
     env = {**SHORT, **env}
     if not migrated:

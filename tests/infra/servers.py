@@ -64,14 +64,14 @@ class Daemon:
     def until(self, answers: Callable[[], object]) -> None:
         """Wait until this returns without an error of a driver or socket."""
 
-        def look() -> bool:
+        def check() -> bool:
             assert self.popen.poll() is None, self.log.read_text()
             with contextlib.suppress(OSError, redis.RedisError, psycopg2.Error):
                 answers()
                 return True
             return False
 
-        eventually(look, 30)
+        eventually(check, 30)
 
 
 def as_user() -> dict[str, object]:

@@ -6,7 +6,7 @@ import re
 import pytest
 import redis
 
-from tests.infra.deployment import site
+from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
 from tests.support.servers import ROOT
@@ -14,7 +14,7 @@ from tests.support.servers import ROOT
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])
 def test_jobs_live_on_tcp(servers: Infrastructure, kind: str) -> None:
-    with site({"DATABASE_URL": servers.postgres(), "REDIS_URL": servers.redis()[0]}, kind) as service:
+    with deployment({"DATABASE_URL": servers.postgres(), "REDIS_URL": servers.redis()[0]}, kind) as service:
         live(service)
 
 
@@ -25,7 +25,7 @@ def test_jobs_live_on_unix_sockets(servers: Infrastructure) -> None:
         "DATABASE_URL": servers.postgres_socket,
         "REDIS_URL": f"unix://{redis_server.folder}/redis.sock?db=3",
     }
-    with site(env) as service:
+    with deployment(env) as service:
         live(service)
 
 
@@ -36,6 +36,6 @@ def test_jobs_live_with_the_documented_rights_in_redis(servers: Infrastructure, 
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.execute_command("ACL", "SETUSER", "jobsvc", "on", ">secret", *rights.split())
     env = {"DATABASE_URL": servers.postgres(), "REDIS_URL": url.replace("://", "://jobsvc:secret@")}
-    with site(env, kind) as service:
+    with deployment(env, kind) as service:
         live(service)
         assert "NOPERM" not in service.api.output

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.deployment import site
+from tests.infra.deployment import deployment
 from tests.infra.servers import Infrastructure, give
 from tests.support.service import eventually
 
@@ -42,7 +42,7 @@ def fill(path: Path) -> None:
 
 def test_full_disk_is_reported_and_survived(servers: Infrastructure, disk: Path) -> None:
     url = servers.postgres("min_wal_size=32MB", "max_wal_size=48MB", folder=disk)
-    with site({"DATABASE_URL": url, "REDIS_URL": servers.redis()[0]}) as service:
+    with deployment({"DATABASE_URL": url, "REDIS_URL": servers.redis()[0]}) as service:
         accepted = [service.post() for _ in range(3)]
         fill(disk / "filler")
         eventually(lambda: service.client.get("/readyz").status_code == 503)

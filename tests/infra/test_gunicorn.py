@@ -43,44 +43,46 @@ def env(tmp_path_factory: pytest.TempPathFactory, apart: dict[str, str]) -> dict
 def test_gunicorn_stops_in_time_with_an_open_stream(
     env: dict[str, str], command: tuple[str, ...], number: signal.Signals
 ) -> None:
-    with Site(env, *command) as site:
-        seconds, told = site.stop_with_a_stream_open(number)
-        assert told == ["SCHEDULED"]
-        assert seconds < STOP_SECONDS, site.server.output
-        assert "Traceback" not in site.server.output
+    with Site(env, *command) as deployment:
+        seconds, reported = deployment.stop_with_a_stream_open(number)
+        assert reported == ["SCHEDULED"]
+        assert seconds < STOP_SECONDS, deployment.server.output
+        assert "Traceback" not in deployment.server.output
 
 
 def test_job_runs_and_waiting_client_is_answered_at_the_stop(env: dict[str, str]) -> None:
-    with Site(env, *README) as site:
-        site.run(*POOL)
-        done = site.client.post("/jobs", json={"payload": {"result": 7}}, headers={"Prefer": "wait=20"})
+    with Site(env, *README) as deployment:
+        deployment.run(*POOL)
+        done = deployment.client.post("/jobs", json={"payload": {"result": 7}}, headers={"Prefer": "wait=20"})
         assert (done.status_code, done.json()["result"]) == (200, 7)
-        with site.client.stream("GET", f"/jobs/{site.post(delay=0.5)}/events", headers=STREAM_HEADERS) as reply:
+        with deployment.client.stream(
+            "GET", f"/jobs/{deployment.post(delay=0.5)}/events", headers=STREAM_HEADERS
+        ) as reply:
             assert '"COMPLETED"' in reply.read().decode()
         replies: list[httpx.Response] = []
-        url, body = f"{site.url}/jobs", {"delay": 600, "tags": ["waited for"]}
+        url, body = f"{deployment.url}/jobs", {"delay": 600, "tags": ["waited for"]}
 
         def wait() -> None:
             replies.append(httpx.post(url, json=body, headers={"Prefer": "wait=60"}, timeout=70))
 
         client = threading.Thread(target=wait)
         client.start()
-        eventually(lambda: site.client.get("/jobs", params={"tag": "waited for"}).json()["jobs"])
-        site.server.popen.send_signal(signal.SIGTERM)
+        eventually(lambda: deployment.client.get("/jobs", params={"tag": "waited for"}).json()["jobs"])
+        deployment.server.popen.send_signal(signal.SIGTERM)
         client.join(STOP_SECONDS)
-        site.client.close()
+        deployment.client.close()
         assert [reply.status_code for reply in replies] == [202]
-        assert site.server.wait(STOP_SECONDS) == 0
+        assert deployment.server.wait(STOP_SECONDS) == 0
 
 
 def test_without_threads_a_stream_is_refused_permanently(env: dict[str, str]) -> None:
-    with Site(env, *GUNICORN, "--threads", "1", "wsgi:app") as site:
-        job_id = site.post(delay=600)
-        reply = site.client.get(f"/jobs/{job_id}/events", headers=STREAM_HEADERS)
+    with Site(env, *GUNICORN, "--threads", "1", "wsgi:app") as deployment:
+        job_id = deployment.post(delay=600)
+        reply = deployment.client.get(f"/jobs/{job_id}/events", headers=STREAM_HEADERS)
         assert reply.status_code == 501
         assert "threads" in reply.json()["detail"]
         assert "Retry-After" not in reply.headers
-        waited = site.client.post("/jobs", json={"delay": 600}, headers={"Prefer": "wait=30"})
+        waited = deployment.client.post("/jobs", json={"delay": 600}, headers={"Prefer": "wait=30"})
         assert waited.status_code == 202
         assert "Preference-Applied" not in waited.headers
 

@@ -8,7 +8,7 @@ import sys
 import psycopg2
 import pytest
 
-from tests.infra.deployment import site
+from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
 from tests.support.servers import ROOT
@@ -18,7 +18,7 @@ from tests.support.service import free_port
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_jobs_live_behind_pgbouncer(servers: Infrastructure, mode: str) -> None:
     database_url, _ = servers.pgbouncer(servers.postgres(), mode)
-    with site({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
+    with deployment({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
         live(service)
 
 
@@ -36,7 +36,7 @@ def test_statement_pooling_is_refused(servers: Infrastructure, command: tuple[st
 
 def test_session_settings_do_not_leak_to_other_clients(servers: Infrastructure) -> None:
     database_url, _ = servers.pgbouncer(servers.postgres(), "transaction")
-    with site({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
+    with deployment({"DATABASE_URL": database_url, "REDIS_URL": servers.redis()[0]}) as service:
         for _ in range(5):
             service.until(service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0.1}), "COMPLETED")
         settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"

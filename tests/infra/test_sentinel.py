@@ -18,7 +18,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from tests.infra.debian import program
-from tests.infra.deployment import site
+from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.support.servers import ROOT
@@ -136,7 +136,7 @@ def replicas() -> Iterator[Replicas]:
 
 @pytest.fixture(scope="module")
 def service(replicas: Replicas) -> Iterator[Service]:
-    with site(replicas.env) as service:
+    with deployment(replicas.env) as service:
         yield service
 
 
@@ -161,16 +161,16 @@ def test_no_job_is_lost_when_the_master_changes(service: Service, replicas: Repl
         service.until(job_id, "COMPLETED", timeout=max(RETURN_SECONDS + lost_at - time.monotonic(), 10))
     eventually(lambda: service.client.get("/readyz").json()["redis"] == "up")
 
-    times_told = 0
+    reports = 0
     for process, offset in zip(service.processes, offsets, strict=True):
-        told = process.output[offset:]
-        told_away = re.findall(r".*Redis: unavailable.*", told)
+        reported = process.output[offset:]
+        outages = re.findall(r".*Redis: unavailable.*", reported)
         workers = 3 if process is not service.api else 1  # the pool's worker, its relay, RQ's scheduler
-        assert len(told_away) <= workers, told
-        times_told += len(told_away)
-        assert PASSWORD not in told
-        assert SENTINEL_PASSWORD not in told
-    assert times_told or loss == "demote_master"  # which may be over before anybody asks
+        assert len(outages) <= workers, reported
+        reports += len(outages)
+        assert PASSWORD not in reported
+        assert SENTINEL_PASSWORD not in reported
+    assert reports or loss == "demote_master"  # which may be over before anybody asks
     bring_back()
     # RQ's pub/sub and scheduler have followed too: a running job is stopped by RQ's command, a late one runs.
     running = service.post(payload={"durationMs": 60_000})
@@ -182,7 +182,7 @@ def test_no_job_is_lost_when_the_master_changes(service: Service, replicas: Repl
 
 def test_stock_worker_runs_behind_sentinel(replicas: Replicas) -> None:
     replicas.settle()
-    with site(replicas.env, "stock", migrated=True) as service:
+    with deployment(replicas.env, "stock", migrated=True) as service:
         service.until(service.post(), "COMPLETED")
         replicas.demote_master()
         posted = [service.post() for _ in range(3)]
@@ -203,7 +203,7 @@ def test_rqs_own_commands_find_the_master(replicas: Replicas) -> None:
 def test_unavailable_sentinel_is_skipped(replicas: Replicas) -> None:
     replicas.settle()
     url = replicas.url.replace("@", f"@127.0.0.1:{free_port(None)},")
-    with site({**replicas.env, "REDIS_URL": url}, migrated=True) as service:
+    with deployment({**replicas.env, "REDIS_URL": url}, migrated=True) as service:
         service.until(service.post(), "COMPLETED")
 
 

@@ -14,7 +14,7 @@ import psycopg2
 import redis
 from rq import Queue
 
-from tests.infra.deployment import site
+from tests.infra.deployment import deployment
 from tests.infra.servers import Infrastructure
 from tests.support.servers import ROOT
 from tests.support.service import Service, eventually
@@ -54,8 +54,8 @@ def test_each_application_runs_only_its_own_jobs(servers: Infrastructure) -> Non
     redis_url, _ = servers.redis()
     client = redis.Redis.from_url(redis_url)
     with (
-        site({"DATABASE_URL": first, "REDIS_URL": redis_url}) as one,
-        site(
+        deployment({"DATABASE_URL": first, "REDIS_URL": redis_url}) as one,
+        deployment(
             {
                 "DATABASE_URL": first.rpartition("/")[0] + "/other",
                 "REDIS_URL": redis_url,

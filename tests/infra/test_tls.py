@@ -6,7 +6,7 @@ import pytest
 
 from tests.infra.certificates import Authority
 from tests.infra.debian import program
-from tests.infra.deployment import site
+from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
 from tests.support.service import Service, eventually, free_port
@@ -50,7 +50,7 @@ def encrypted() -> Iterator[Encrypted]:
 
 
 def test_jobs_live_on_tls(encrypted: Encrypted) -> None:
-    with site(encrypted.env()) as service:
+    with deployment(encrypted.env()) as service:
         live(service)
         used = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL"
         assert service.sql(used) == [(True,)]
@@ -71,7 +71,7 @@ def test_jobs_live_behind_a_sentinel_with_tls(encrypted: Encrypted) -> None:
     assert server.popen.poll() is None
     ca = encrypted.authority.certificate
     url = f"rediss+sentinel://127.0.0.1:{sentinel_port}/secure/0?ssl_ca_certs={ca}"
-    with site({**encrypted.env(), "REDIS_URL": url}, migrated=True) as service:
+    with deployment({**encrypted.env(), "REDIS_URL": url}, migrated=True) as service:
         service.until(service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 1}), "COMPLETED")
 
 

@@ -24,8 +24,8 @@ def env(tmp_path_factory: pytest.TempPathFactory, apart: dict[str, str]) -> dict
     return {**apart, **install("uwsgi", tmp_path_factory.mktemp("uwsgi"))}
 
 
-def warnings_of(site: Site) -> list[str]:
-    return [line for line in site.server.output.splitlines() if WARNING in line]
+def warnings_of(deployment: Site) -> list[str]:
+    return [line for line in deployment.server.output.splitlines() if WARNING in line]
 
 
 @pytest.mark.parametrize(
@@ -34,30 +34,30 @@ def warnings_of(site: Site) -> list[str]:
     ids=["none", "before the fork", "several before the fork"],
 )
 def test_stopped_threads_are_reported_once(env: dict[str, str], flags: tuple[str, ...]) -> None:
-    with Site(env, *UWSGI, *flags, "--module", "wsgi:app") as site:
+    with Site(env, *UWSGI, *flags, "--module", "wsgi:app") as deployment:
 
-        def is_told() -> bool:
-            site.post(delay=600)
-            return bool(warnings_of(site))
+        def is_reported() -> bool:
+            deployment.post(delay=600)
+            return bool(warnings_of(deployment))
 
-        eventually(is_told, 30, pause=2.5)
+        eventually(is_reported, 30, pause=2.5)
         for _ in range(2):
-            site.post(delay=600)
-        [line] = warnings_of(site)
+            deployment.post(delay=600)
+        [line] = warnings_of(deployment)
         assert "--enable-threads" in line
         assert "--lazy-apps" in line
 
 
 @pytest.mark.parametrize("threads", [(), ("--threads", "16")], ids=["one", "many"])
 def test_with_both_flags_jobs_start_at_once(env: dict[str, str], threads: tuple[str, ...]) -> None:
-    with Site(env, *UWSGI, "--enable-threads", "--lazy-apps", *threads, "--module", "wsgi:app") as site:
-        worker = site.run(*POOL)
+    with Site(env, *UWSGI, "--enable-threads", "--lazy-apps", *threads, "--module", "wsgi:app") as deployment:
+        worker = deployment.run(*POOL)
         assert worker.popen.poll() is None
         for _ in range(3):
-            job_id = site.post()
-            eventually(lambda job_id=job_id: site.status(job_id) == "COMPLETED", 15, pause=2.5)
-        assert not warnings_of(site)
-        events: httpx.Response = site.client.get(f"/jobs/{site.post(delay=0.5)}/events")
+            job_id = deployment.post()
+            eventually(lambda job_id=job_id: deployment.status(job_id) == "COMPLETED", 15, pause=2.5)
+        assert not warnings_of(deployment)
+        events: httpx.Response = deployment.client.get(f"/jobs/{deployment.post(delay=0.5)}/events")
         expected: tuple[int, Any] = (200, "COMPLETED") if threads else (501, "threads")
         assert events.status_code == expected[0]
         assert expected[1] in events.text

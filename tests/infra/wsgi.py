@@ -65,7 +65,7 @@ class Site:
         """Send a signal to the server while a client follows a job; returns the seconds until it ended, and the
         statuses that the client was told."""
         job_id = self.post(delay=600)
-        told = []
+        reported = []
         self.client.close()  # gunicorn waits 2 s for clients that keep their connection
         url = f"{self.url}/jobs/{job_id}/events"
         with httpx.stream("GET", url, headers=STREAM_HEADERS, timeout=60) as reply:
@@ -73,11 +73,11 @@ class Site:
             lines = reply.iter_lines()
             for line in lines:
                 if line.startswith("data:"):
-                    told.append(json.loads(line[5:])["status"])
+                    reported.append(json.loads(line[5:])["status"])
                     break
             began = time.monotonic()
             self.server.popen.send_signal(number)
             for _ in lines:
                 pass
         self.server.wait(60)
-        return time.monotonic() - began, told
+        return time.monotonic() - began, reported

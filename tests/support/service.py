@@ -41,11 +41,11 @@ def serving(server: BaseServer) -> Iterator[None]:
         server.server_close()
 
 
-def eventually(look: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:
+def eventually(check: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:
     """What `look` returns once that is true; fails with its last answer at the deadline."""
     deadline = time.monotonic() + timeout
     while True:
-        answer = look()
+        answer = check()
         if answer:
             return answer
         if time.monotonic() > deadline:
@@ -235,12 +235,12 @@ class Service:
         """The job, once it has one of these statuses."""
         seen: dict[str, Any] = {}
 
-        def look() -> dict[str, Any] | None:
+        def check() -> dict[str, Any] | None:
             seen.update(self.job(job_id))
             return seen if seen["status"] in statuses else None
 
         try:
-            return eventually(look, timeout)
+            return eventually(check, timeout)
         except AssertionError:
             raise AssertionError(f"not {statuses} within {timeout} s but {seen}") from None
 

@@ -8,14 +8,14 @@ import pytest
 from bench import load
 from bench.competitors import EXPRESS, JOBSVC
 from bench.goals import GOALS
-from bench.results import Book
+from bench.results import Results
 
 ACCEPT = next(goal for goal in GOALS if "20 connections" in goal.what)
 P99 = GOALS[GOALS.index(ACCEPT) + 1]
 
 
-def book(figure: str, ours: list[float], theirs: list[float]) -> Book:
-    made = Book()
+def results(figure: str, ours: list[float], theirs: list[float]) -> Results:
+    made = Results()
     for name, values in ((JOBSVC, ours), (EXPRESS, theirs)):
         for value in values:
             made.write(figure, name, value)
@@ -23,18 +23,18 @@ def book(figure: str, ours: list[float], theirs: list[float]) -> Book:
 
 
 def test_ratio_is_taken_within_each_round() -> None:
-    assert book("accept.rate", [10, 100, 30], [10, 50, 10]).ratio("accept.rate", JOBSVC, EXPRESS) == 2
+    assert results("accept.rate", [10, 100, 30], [10, 50, 10]).ratio("accept.rate", JOBSVC, EXPRESS) == 2
 
 
 def test_goal_is_passed_or_short() -> None:
-    assert ACCEPT.verdict(book("accept.rate", [2], [2])) == ("1.00 ×", "pass")
-    assert ACCEPT.verdict(book("accept.rate", [1], [2])) == ("0.50 ×", "short")
-    assert P99.verdict(book("accept.p99", [1], [2])) == ("0.50 ×", "pass")
-    assert P99.verdict(book("accept.p99", [3], [2])) == ("1.50 ×", "short")
+    assert ACCEPT.transition(results("accept.rate", [2], [2])) == ("1.00 ×", "pass")
+    assert ACCEPT.transition(results("accept.rate", [1], [2])) == ("0.50 ×", "short")
+    assert P99.transition(results("accept.p99", [1], [2])) == ("0.50 ×", "pass")
+    assert P99.transition(results("accept.p99", [3], [2])) == ("1.50 ×", "short")
 
 
 def test_unmeasured_goal_is_not_passed() -> None:
-    assert ACCEPT.verdict(book("accept.rate", [2], []))[1] == "not measured"
+    assert ACCEPT.transition(results("accept.rate", [2], []))[1] == "not measured"
 
 
 def answering(listener: socket.socket, pieces: list[bytes]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.audit import Run, audit
-from tests.chaos.faults import Strike
+from tests.chaos.faults import Injection
 from tests.chaos.load import Accepted
 
 PLAIN = Accepted("a", "plain", {"retry": {"interval": [0.2, 1]}})
@@ -14,8 +14,8 @@ FAILING = Accepted("a", "failing", {"retry": {"interval": 0.3}})
 WORKER, OTHER = 7, 8
 
 
-def run(fence: int, begun_at: float, end: str | None = "returned", **more: Any) -> Run:
-    return Run("a", fence, begun_at, [100 + fence, WORKER], begun_at + 0.1 if end else None, end, **more)
+def run(fence: int, started_at: float, end: str | None = "returned", **more: Any) -> Run:
+    return Run("a", fence, started_at, [100 + fence, WORKER], started_at + 0.1 if end else None, end, **more)
 
 
 def row(status: str = "COMPLETED", run_at: float | None = None) -> Any:
@@ -26,8 +26,8 @@ def ended(outcome: str, finished_at: float = 0, error_type: str | None = None) -
     return SimpleNamespace(outcome=outcome, finished_at=finished_at, error_type=error_type)
 
 
-def killed(worker: int, at: float) -> Strike:
-    return Strike("worker killed", at, {worker}, healed_at=at)
+def killed(worker: int, at: float) -> Injection:
+    return Injection("worker killed", at, {worker}, healed_at=at)
 
 
 def account(
@@ -35,15 +35,15 @@ def account(
     job: Any = None,
     runs: list[Run] | None = None,
     attempts: dict[int, Any] | None = None,
-    strikes: list[Strike] | None = None,
+    injections: list[Injection] | None = None,
 ) -> set[str]:
     """The promises found broken."""
     jobs = {"a": job} if job else {}
-    return set(audit([accepted], jobs, {"a": attempts or {}}, {"a": runs or []}, strikes or [], 8.5).broken)
+    return set(audit([accepted], jobs, {"a": attempts or {}}, {"a": runs or []}, injections or [], 8.5).broken)
 
 
 LOST, TWICE, EARLY = "lost", "ran twice although no worker was lost", "ran before its time"
-GIVEN_UP = "given up for lost while its worker lived"
+WRONGLY_RECOVERED = "given up for lost while its worker lived"
 OTHERWISE, LATE = "ended otherwise than meant", "recovered later than promised"
 
 
@@ -70,29 +70,34 @@ def test_second_run_needs_a_fault_that_explains_it() -> None:
     assert account(job=row(), runs=[run(1, 10, None), run(2, 20)]) == {TWICE}
     assert account(job=row(), runs=[run(1, 10, "raised"), run(2, 20)]) == set()
     assert account(job=row(), runs=[run(1, 10, None), run(2, 20)], attempts={1: ended("handed-back")}) == set()
-    assert account(job=row(), runs=twice, strikes=[killed(WORKER, 10.05)]) == set()
-    assert account(job=row(), runs=twice, strikes=[killed(OTHER, 10.05)]) == {TWICE}
-    assert account(job=row(), runs=twice, strikes=[killed(WORKER, 9)]) == {TWICE}
-    assert account(job=row(), runs=twice, strikes=[killed(WORKER, 19)]) == {TWICE}  # its outcome was stored long before
+    assert account(job=row(), runs=twice, injections=[killed(WORKER, 10.05)]) == set()
+    assert account(job=row(), runs=twice, injections=[killed(OTHER, 10.05)]) == {TWICE}
+    assert account(job=row(), runs=twice, injections=[killed(WORKER, 9)]) == {TWICE}
+    assert account(job=row(), runs=twice, injections=[killed(WORKER, 19)]) == {
+        TWICE
+    }  # its outcome was stored long before
     orphaned = Run("a", 1, 10, [101, 1])
-    assert account(job=row(), runs=[orphaned, run(2, 20)], strikes=[killed(OTHER, 9.9)]) == set()
-    assert account(job=row(), runs=[orphaned, run(2, 20)], strikes=[killed(OTHER, 11)]) == {TWICE}
-    away = Strike("Postgres killed", 10.05, healed_at=18)
-    assert account(job=row(), runs=twice, strikes=[away, killed(WORKER, 19)]) == set()
+    assert account(job=row(), runs=[orphaned, run(2, 20)], injections=[killed(OTHER, 9.9)]) == set()
+    assert account(job=row(), runs=[orphaned, run(2, 20)], injections=[killed(OTHER, 11)]) == {TWICE}
+    outage = Injection("Postgres killed", 10.05, healed_at=18)
+    assert account(job=row(), runs=twice, injections=[outage, killed(WORKER, 19)]) == set()
 
 
 def test_stop_during_an_outage_of_postgres_explains_a_lost_attempt() -> None:
     runs, attempts = [run(1, 10), run(2, 20)], {1: ended("lost", 18)}
-    told = Strike("workers rolled", 10.05, told_to_stop={WORKER}, healed_at=10.05)
-    away = Strike("Postgres killed", 10.05, healed_at=18)
-    assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, away]) == set()
-    assert account(job=row(), runs=runs, attempts=attempts, strikes=[told]) == {TWICE, GIVEN_UP}
-    later = Strike("Postgres killed", 16, healed_at=18)
-    assert account(job=row(), runs=runs, attempts=attempts, strikes=[told, later]) == {TWICE, GIVEN_UP}
+    stopping_worker = Injection("workers rolled", 10.05, stopping={WORKER}, healed_at=10.05)
+    outage = Injection("Postgres killed", 10.05, healed_at=18)
+    assert account(job=row(), runs=runs, attempts=attempts, injections=[stopping_worker, outage]) == set()
+    assert account(job=row(), runs=runs, attempts=attempts, injections=[stopping_worker]) == {TWICE, WRONGLY_RECOVERED}
+    later = Injection("Postgres killed", 16, healed_at=18)
+    assert account(job=row(), runs=runs, attempts=attempts, injections=[stopping_worker, later]) == {
+        TWICE,
+        WRONGLY_RECOVERED,
+    }
 
 
 def test_repeated_run_of_one_start_is_reported() -> None:
-    assert account(job=row(), runs=[run(1, 10, begun_twice=True)], strikes=[killed(WORKER, 10)]) == {TWICE}
+    assert account(job=row(), runs=[run(1, 10, started_twice=True)], injections=[killed(WORKER, 10)]) == {TWICE}
 
 
 def test_early_run_is_reported() -> None:
@@ -103,11 +108,11 @@ def test_early_run_is_reported() -> None:
 
 def test_recovered_attempt_needs_a_fault_and_is_on_time() -> None:
     runs = [run(1, 10, None), run(2, 20)]
-    strike = killed(WORKER, 10.05)
-    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, strikes=[strike]) == set()
-    assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, strikes=[strike]) == {LATE}
-    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}) == {TWICE, GIVEN_UP}
+    injection = killed(WORKER, 10.05)
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, injections=[injection]) == set()
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, injections=[injection]) == {LATE}
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}) == {TWICE, WRONGLY_RECOVERED}
     later = killed(WORKER, 18.5)
-    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, strikes=[later]) == {GIVEN_UP}
-    away = Strike("Postgres killed", 11, healed_at=14)
-    assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, strikes=[strike, away]) == set()
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 18)}, injections=[later]) == {WRONGLY_RECOVERED}
+    outage = Injection("Postgres killed", 11, healed_at=14)
+    assert account(job=row(), runs=runs, attempts={1: ended("lost", 19)}, injections=[injection, outage]) == set()

@@ -190,15 +190,15 @@ def test_lasting_conflict_is_busy_and_not_an_outage(caplog: pytest.LogCaptureFix
 def test_full_pool_is_busy_and_not_an_outage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(engine.engine().pool, "_timeout", 0.1)
     monkeypatch.setattr(pgoutage._state, "next_full_pool_line", 0.0)
-    held = [transaction() for _ in range(10)]
-    for one in held:
+    connections = [transaction() for _ in range(10)]
+    for one in connections:
         one.__enter__()
     try:
         for use in (transaction, statement, transaction):
             with pytest.raises(StoreBusy), use():
                 pass
     finally:
-        for one in held:
+        for one in connections:
             one.__exit__(None, None, None)
     assert [("JOBSVC_DB_CONNECTIONS" in record.message) for record in caplog.records] == [True]
     assert sql(URL, f"SELECT count(*) {BACKENDS}") == [(10,)]

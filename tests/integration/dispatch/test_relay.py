@@ -36,8 +36,8 @@ def fetch(job_id: object) -> RQJob:
 @pytest.fixture
 def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis that can't be reached: nobody listens on port 9."""
-    away = Redis(port=9, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
-    monkeypatch.setattr(rq_redis, "connection", lambda: away)
+    unreachable = Redis(port=9, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+    monkeypatch.setattr(rq_redis, "connection", lambda: unreachable)
     monkeypatch.setattr(rq_redis, "queue", rq_redis.queue.__wrapped__)
 
 
@@ -111,11 +111,11 @@ def test_concurrent_sweeps_queue_each_job_once() -> None:
     then = "now() - interval '60 s'"
     sql(f"UPDATE jobs SET due_at = {then}, dispatched_at = {then} WHERE dispatched_at IS NOT NULL")
     sql("UPDATE jobs SET due_at = now() WHERE dispatched_at IS NULL")
-    gate = threading.Barrier(6)
+    barrier = threading.Barrier(6)
 
     def sweep() -> None:
         duties = Duties()
-        gate.wait()
+        barrier.wait()
         duties.dispatch_due()
         duties.sweep()
 

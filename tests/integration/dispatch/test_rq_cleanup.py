@@ -138,8 +138,8 @@ def test_rqs_own_tools_still_list_them() -> None:
     assert [job.get_status() if job else None for job in shown(finished())] == ["finished"] * 5
     assert [bool(job and job.latest_result()) for job in shown(failed())] == [True] * 5
     info = [Path(sys.executable).parent / "rq", "info", "--url", os.environ["REDIS_URL"], "--raw"]
-    told = subprocess.run(info, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "queue jobsvc.default 0" in told.stdout
+    reported = subprocess.run(info, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "queue jobsvc.default 0" in reported.stdout
 
 
 def test_waiting_jobs_are_not_trimmed() -> None:

@@ -21,11 +21,11 @@ def sweeping(request: pytest.FixtureRequest, clean: None) -> Iterator[Service]:
 
 
 def shown_after_a_run(service: Service) -> dict[str, Any]:
-    def look() -> Any:
+    def check() -> Any:
         shown = service.client.get("/schedules/nightly").json()
         return shown["lastJobId"] and shown
 
-    return dict(eventually(look, 20))
+    return dict(eventually(check, 20))
 
 
 @pytest.mark.parametrize("sweeping", ["60"], indirect=True)

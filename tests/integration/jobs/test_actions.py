@@ -20,7 +20,7 @@ TAKE_KEY = (
     "INSERT INTO jobs (id, type, unique_key, queue, payload, status, timeout, retry_intervals, max_attempts, due_at)"
     " VALUES (gen_random_uuid(), 'TEST_JOB', 'k', 'default', '{}', 'PENDING', 1, '{}', 1, now())"
 )
-CALL_OFF = "UPDATE jobs SET status = 'CANCELLED', finished_at = now() WHERE id = :id"
+CANCEL = "UPDATE jobs SET status = 'CANCELLED', finished_at = now() WHERE id = :id"
 
 
 def ended(ending: Outcome, **changes: Any) -> UUID:
@@ -65,8 +65,8 @@ def test_cancel_request_is_visible_to_the_running_attempt() -> None:
 def test_job_with_a_cancel_request_is_not_run_again(ending: Outcome) -> None:
     start = started()
     jobs.cancel(start.job_id)
-    [verdict] = jobs.finish([outcome(start, ending, delay=5)])
-    assert verdict.status == (Status.COMPLETED if ending == Outcome.COMPLETED else Status.CANCELLED)
+    [transition] = jobs.finish([outcome(start, ending, delay=5)])
+    assert transition.status == (Status.COMPLETED if ending == Outcome.COMPLETED else Status.CANCELLED)
     job, attempts, _ = jobs.history(start.job_id)
     assert job.finished_at is not None
     assert [attempt.outcome for attempt in attempts] == ([] if ending == Outcome.COMPLETED else [ending])
@@ -112,7 +112,7 @@ def test_unknown_jobs_are_reported() -> None:
 
 def test_start_waits_for_a_cancel_and_is_refused() -> None:
     job_id = submit()
-    assert behind_the_lock(CALL_OFF, lambda: jobs.start([job_id], "w", LEASE), id=job_id) == []
+    assert behind_the_lock(CANCEL, lambda: jobs.start([job_id], "w", LEASE), id=job_id) == []
     assert jobs.get(job_id).attempts == 0
 
 
@@ -133,9 +133,9 @@ def test_cancel_waits_for_a_finish_and_is_refused() -> None:
 
 def test_finish_waits_for_a_cancel_request() -> None:
     start = started()
-    tell = "UPDATE jobs SET cancel_requested_at = now() WHERE id = :id"
-    [verdict] = behind_the_lock(tell, lambda: jobs.finish([outcome(start, Outcome.FAILED)]), id=start.job_id)
-    assert verdict.status == Status.CANCELLED
+    report = "UPDATE jobs SET cancel_requested_at = now() WHERE id = :id"
+    [transition] = behind_the_lock(report, lambda: jobs.finish([outcome(start, Outcome.FAILED)]), id=start.job_id)
+    assert transition.status == Status.CANCELLED
 
 
 @pytest.mark.parametrize("ending", [Outcome.FAILED, Outcome.CANCELLED])
@@ -151,9 +151,9 @@ def test_manual_retry_starts_at_once_and_keeps_counting(ending: Outcome) -> None
     for _ in range(3):
         make_due(start.job_id)
         [again] = jobs.start([start.job_id], "w", LEASE)
-        [verdict] = jobs.finish([outcome(again, Outcome.FAILED)])
-        waits.append(round((verdict.due_at - datetime.now(UTC)).total_seconds()))
-        left.append((again.attempt, again.max_attempts, again.fence, verdict.status, verdict.intervals_left))
+        [transition] = jobs.finish([outcome(again, Outcome.FAILED)])
+        waits.append(round((transition.due_at - datetime.now(UTC)).total_seconds()))
+        left.append((again.attempt, again.max_attempts, again.fence, transition.status, transition.intervals_left))
     assert waits[:2] == [10, 20]
     assert left == [
         (2, 4, 2, Status.RETRYING, [10.0, 20.0]),

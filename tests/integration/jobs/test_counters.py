@@ -152,12 +152,12 @@ def test_counters_never_fall_while_many_count_and_fold() -> None:
         while not over.is_set():
             jobs.fold_counters(at=2)
 
-    def look() -> None:
+    def check() -> None:
         while not over.is_set():
             seen.append(sum(row.number for row in _accepted()))
 
     counters = [threading.Thread(target=count) for _ in range(4)]
-    others = [threading.Thread(target=work) for work in (fold, fold, look)]
+    others = [threading.Thread(target=work) for work in (fold, fold, check)]
     for thread in counters + others:
         thread.start()
     for thread in counters:

@@ -15,7 +15,7 @@ from jobsvc.db.engine import engine
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs.submit import _submit_one
 from tests.integration.factories import sql, submit
-from tests.integration.jobs.test_races import held, waiting
+from tests.integration.jobs.test_races import locked, waiting
 from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("clean")
 @contextmanager
 def one_and_a_group(*of_the_group: dict[str, Any]) -> Iterator[list[Future[UUID]]]:
     """A submit that waits for the table, which is locked in this block, and others that gather behind it."""
-    with ThreadPoolExecutor(8) as pool, held("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE") as line:
+    with ThreadPoolExecutor(8) as pool, locked("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE") as line:
         futures = [line.add(submit)]
         futures += [pool.submit(submit, **changes) for changes in of_the_group]
         eventually(lambda: len(_submit_one._gathered) == len(of_the_group))

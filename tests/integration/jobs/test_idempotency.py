@@ -17,12 +17,12 @@ from tests.integration.factories import new, sql
 KEY = RequestKey("somebody", "key", "fingerprint")
 
 
-def tell(submitted: Sequence[Submitted]) -> dict[str, Any]:
+def report(submitted: Sequence[Submitted]) -> dict[str, Any]:
     return {"ids": [str(one.job_id) for one in submitted]}
 
 
 def submit(key: RequestKey = KEY, count: int = 1) -> Answer:
-    return jobs.submit_once(key, [new() for _ in range(count)], tell)
+    return jobs.submit_once(key, [new() for _ in range(count)], report)
 
 
 def made() -> int:
@@ -33,7 +33,7 @@ def made() -> int:
 def test_repeated_request_gets_the_stored_reply() -> None:
     first, second = submit(count=3), submit(count=3)
     assert (first.replayed, second.replayed) == (False, True)
-    assert second.reply == first.reply == tell(first.submitted)
+    assert second.reply == first.reply == report(first.submitted)
     assert (second.submitted, made()) == ([], 3)
 
 
@@ -53,7 +53,7 @@ def test_second_request_is_refused_while_the_first_is_running() -> None:
     def under_way(submitted: Sequence[Submitted]) -> dict[str, Any]:
         with ThreadPoolExecutor(1) as pool, pytest.raises(KeyInProgress):
             pool.submit(submit).result()
-        return tell(submitted)
+        return report(submitted)
 
     first = jobs.submit_once(KEY, [new()], under_way)
     assert submit().reply == first.reply
@@ -78,8 +78,8 @@ def test_fifty_concurrent_requests_make_one_job() -> None:
             return None
 
     with ThreadPoolExecutor(10) as pool:
-        told = list(pool.map(one, range(50)))
-    assert len(set(told) - {None}) == made() == 1
+        reported = list(pool.map(one, range(50)))
+    assert len(set(reported) - {None}) == made() == 1
 
 
 def test_key_expires_after_a_day() -> None:

@@ -32,11 +32,11 @@ def start(*job_ids: UUID) -> list[jobs.StartedAttempt]:
     return jobs.start(job_ids, "worker", LEASE)
 
 
-def end(begun: jobs.StartedAttempt) -> None:
-    assert jobs.finish([outcome(begun, Outcome.COMPLETED)])
+def end(attempt: jobs.StartedAttempt) -> None:
+    assert jobs.finish([outcome(attempt, Outcome.COMPLETED)])
 
 
-def held() -> set[UUID]:
+def withheld() -> set[UUID]:
     return {row.id for row in sql("SELECT id FROM jobs WHERE dispatched_at = 'infinity'")}
 
 
@@ -55,7 +55,7 @@ def test_paused_queue_starts_nothing_while_another_does() -> None:
     here, elsewhere = submit(), submit(queue="low")
     jobs.pause("default")
     assert [one.job_id for one in start(here, elsewhere)] == [elsewhere]
-    assert held() == {here}
+    assert withheld() == {here}
     assert jobs.get(here).status == Status.PENDING
 
 
@@ -84,7 +84,7 @@ def test_jobs_withheld_by_a_pause_are_dispatched_in_due_order() -> None:
     assert (duty, moment <= time.monotonic()) == (Duty.DUE, True)
     duties.dispatch_due()
     assert in_rq() == []
-    assert len(held()) == 4
+    assert len(withheld()) == 4
     sql("UPDATE jobs SET due_at = now() - interval '1 h' WHERE id = :id", id=taken[2])
     jobs.resume("default")
     duties.sweep()
@@ -99,7 +99,7 @@ def test_due_jobs_of_a_paused_queue_wait_for_resume() -> None:
     for job_id in (failed.job_id, later):
         make_due(job_id)
     assert jobs.claim_due(10) == []
-    assert held() == {failed.job_id, later}
+    assert withheld() == {failed.job_id, later}
     assert [jobs.get(job_id).status for job_id in (failed.job_id, later)] == [Status.RETRYING, Status.SCHEDULED]
     jobs.resume("default")
     assert len(jobs.claim_resumed("default", 10)) == 2
@@ -119,8 +119,8 @@ def test_started_withheld_job_is_dispatched_for_its_next_attempt() -> None:
     jobs.pause("default")
     start(job_id)
     jobs.resume("default")
-    [begun] = start(job_id)
-    jobs.finish([outcome(begun, Outcome.FAILED)])
+    [attempt] = start(job_id)
+    jobs.finish([outcome(attempt, Outcome.FAILED)])
     make_due(job_id)
     assert claimed_ids(jobs.claim_due(10)) == [job_id]
 
@@ -204,15 +204,15 @@ def test_keyed_job_counts_as_dispatched_only_after_its_dispatch() -> None:
     first, second = keyed(), keyed()
     assert jobs.get(first).dispatched_at is None
     assert claimed_ids(jobs.claim_due(10)) == [first]
-    assert held() == {second}
+    assert withheld() == {second}
 
 
 def test_jobs_beyond_the_limit_are_withheld() -> None:
     ids = [keyed(3) for _ in range(5)]
-    begun = start(*ids)
-    assert len(begun) == 3
-    assert len(held()) == 2
-    end(begun[0])
+    attempt = start(*ids)
+    assert len(attempt) == 3
+    assert len(withheld()) == 2
+    end(attempt[0])
     assert len(start(*ids)) == 1
 
 
@@ -222,33 +222,33 @@ def test_concurrency_keys_are_independent() -> None:
 
 def test_each_job_follows_its_own_limit() -> None:
     one, three = [keyed(1), keyed(1)], [keyed(3) for _ in range(3)]
-    begun = {start.job_id for start in start(*one, *three)}
-    assert begun == set(three)
+    attempt = {start.job_id for start in start(*one, *three)}
+    assert attempt == set(three)
     assert start(*one) == []
 
 
 def test_freed_slot_goes_to_the_job_due_first() -> None:
     first, second, third = keyed(), keyed(), keyed()
     jobs.claim_due(10)
-    [begun] = start(first)
+    [attempt] = start(first)
     assert jobs.claim_next(["k"], 10) == []
-    end(begun)
+    end(attempt)
     newcomer = keyed()
     assert claimed_ids(jobs.claim_due(10)) == [second]
     assert jobs.claim_next(["k"], 10) == []  # it is on its way, and takes the place
-    assert held() == {third, newcomer}
+    assert withheld() == {third, newcomer}
 
 
 def test_waiting_retry_occupies_no_slot() -> None:
     first, second = keyed(), keyed()
     jobs.claim_due(10)
-    [begun] = start(first)
-    [verdict] = jobs.finish([outcome(begun, Outcome.FAILED)])
-    assert verdict.concurrency_key == "k"
+    [attempt] = start(first)
+    [transition] = jobs.finish([outcome(attempt, Outcome.FAILED)])
+    assert transition.concurrency_key == "k"
     assert claimed_ids(jobs.claim_next(["k"], 10)) == [second]
     make_due(first)
     assert jobs.claim_due(10) == []
-    assert held() == {first}
+    assert withheld() == {first}
 
 
 def test_lost_attempt_frees_its_slot() -> None:
@@ -275,7 +275,7 @@ def test_keyed_job_of_a_paused_queue_is_dispatched_after_resume() -> None:
     duties = Duties()
     duties.dispatch_due()
     duties.sweep()
-    assert (held(), in_rq()) == ({job_id}, [])
+    assert (withheld(), in_rq()) == ({job_id}, [])
     jobs.resume("default")
     duties.sweep()
     assert in_rq() == [str(job_id)]
@@ -306,7 +306,7 @@ def test_withheld_jobs_are_not_dispatched_repeatedly() -> None:
 
 def test_ten_threads_never_exceed_the_limit() -> None:
     limit, ids = 3, [keyed(3) for _ in range(200)]
-    give_up = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     guard = threading.Lock()
     running: set[UUID] = set()
     done: set[UUID] = set()
@@ -314,16 +314,16 @@ def test_ten_threads_never_exceed_the_limit() -> None:
 
     def work(n: int) -> None:
         nonlocal most
-        while len(done) < len(ids) and time.monotonic() < give_up:
-            for begun in start(*ids[n * 20 : n * 20 + 20], *ids[:5]):  # each takes locks on what others want too
+        while len(done) < len(ids) and time.monotonic() < deadline:
+            for attempt in start(*ids[n * 20 : n * 20 + 20], *ids[:5]):  # each takes locks on what others want too
                 with guard:
-                    running.add(begun.job_id)
+                    running.add(attempt.job_id)
                     most = max(most, len(running))
                 time.sleep(0.002)  # the handler, so that two at once would be seen
                 with guard:  # before the end is committed: from then on another may start
-                    running.remove(begun.job_id)
-                    done.add(begun.job_id)
-                end(begun)
+                    running.remove(attempt.job_id)
+                    done.add(attempt.job_id)
+                end(attempt)
 
     with ThreadPoolExecutor(10) as pool:  # as many as a process has connections
         list(pool.map(work, range(10)))
@@ -334,7 +334,7 @@ def test_ten_threads_never_exceed_the_limit() -> None:
 def test_twenty_concurrent_starts_fill_the_slots_exactly() -> None:
     ids = [keyed(7) for _ in range(20)]
     todo = iter(ids)
-    assert sum(len(begun) for begun in in_parallel(20, lambda: start(next(todo)))) == 7
+    assert sum(len(attempt) for attempt in in_parallel(20, lambda: start(next(todo)))) == 7
     assert sql("SELECT count(*) FROM jobs WHERE status = 'PROCESSING'") == [(7,)]
 
 
@@ -359,7 +359,7 @@ def test_start_waits_for_another_start_of_its_key() -> None:
         other.execute(text("UPDATE jobs SET status = 'PROCESSING' WHERE id = :id"), {"id": first})
         other.commit()
         assert answer.result() == []
-    assert held() == {second}
+    assert withheld() == {second}
 
 
 def test_start_that_waited_for_its_key_has_a_later_start_time() -> None:

@@ -44,7 +44,7 @@ class Line:
 
 
 @contextmanager
-def held(statement: str, **parameters: Any) -> Iterator[Line]:
+def locked(statement: str, **parameters: Any) -> Iterator[Line]:
     """What this statement locks is held until the block ends, and then as it was before."""
     with ThreadPoolExecutor(4) as pool, engine().connect() as holder:
         holder.execute(text(statement), parameters)
@@ -54,13 +54,13 @@ def held(statement: str, **parameters: Any) -> Iterator[Line]:
             holder.rollback()
 
 
-def end_held() -> AbstractContextManager[Line]:
+def finish_locked() -> AbstractContextManager[Line]:
     """Whoever ends an attempt other than by success holds the job's row, and gets no further until the block ends."""
-    return held("LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE")
+    return locked("LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE")
 
 
-def row_held(job_id: UUID) -> AbstractContextManager[Line]:
-    return held("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE", id=job_id)
+def row_locked(job_id: UUID) -> AbstractContextManager[Line]:
+    return locked("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE", id=job_id)
 
 
 def lapsed() -> StartedAttempt:
@@ -75,7 +75,7 @@ def outcomes(job_id: UUID) -> list[str]:
 
 def test_finish_after_recover_changes_nothing() -> None:
     start = lapsed()
-    with end_held() as line:
+    with finish_locked() as line:
         recovered = line.add(lambda: jobs.recover_lapsed(10, 0))
         finished = line.add(lambda: jobs.finish([outcome(start, Outcome.COMPLETED)]))
     assert (recovered.result(), finished.result()) == (1, [])
@@ -84,7 +84,7 @@ def test_finish_after_recover_changes_nothing() -> None:
 
 def test_recover_skips_a_row_locked_by_finish() -> None:
     start = lapsed()
-    with end_held() as line:
+    with finish_locked() as line:
         finished = line.add(lambda: jobs.finish([outcome(start, Outcome.FAILED)]))
         assert jobs.recover_lapsed(10, 0) == 0  # it doesn't wait
     assert len(finished.result()) == 1
@@ -94,7 +94,7 @@ def test_recover_skips_a_row_locked_by_finish() -> None:
 
 def test_renew_after_recover_reports_a_lost_lease() -> None:
     start = lapsed()
-    with end_held() as line:
+    with finish_locked() as line:
         recovered = line.add(lambda: jobs.recover_lapsed(10, 0))
         renewed = line.add(lambda: jobs.renew([start], LEASE))
     assert (recovered.result(), renewed.result()) == (1, set())
@@ -103,7 +103,7 @@ def test_renew_after_recover_reports_a_lost_lease() -> None:
 
 def test_recover_skips_a_row_locked_by_renew() -> None:
     start = lapsed()
-    with row_held(start.job_id) as line:
+    with row_locked(start.job_id) as line:
         renewed = line.add(lambda: jobs.renew([start], LEASE))
         assert jobs.recover_lapsed(10, 0) == 0
     assert renewed.result() == {start.job_id}
@@ -113,7 +113,7 @@ def test_recover_skips_a_row_locked_by_renew() -> None:
 
 def test_concurrent_recoveries_recover_once() -> None:
     start = lapsed()
-    with end_held() as line:
+    with finish_locked() as line:
         first = line.add(lambda: jobs.recover_lapsed(10, 0))
         assert jobs.recover_lapsed(10, 0) == 0
     assert first.result() == 1
@@ -122,7 +122,7 @@ def test_concurrent_recoveries_recover_once() -> None:
 
 def test_concurrent_finishes_of_one_attempt_store_one() -> None:
     start = started()
-    with row_held(start.job_id) as line:
+    with row_locked(start.job_id) as line:
         both = [
             line.add(lambda end=end: jobs.finish([outcome(start, end)]))  # type: ignore[misc]
             for end in (Outcome.COMPLETED, Outcome.FAILED)
@@ -132,7 +132,7 @@ def test_concurrent_finishes_of_one_attempt_store_one() -> None:
 
 def test_concurrent_starts_start_once() -> None:
     job_id = submit()
-    with row_held(job_id) as line:
+    with row_locked(job_id) as line:
         both = [line.add(lambda: jobs.start([job_id], "w", LEASE)) for _ in range(2)]
     assert sorted(len(one.result()) for one in both) == [0, 1]
     job = jobs.get(job_id)
@@ -142,18 +142,18 @@ def test_concurrent_starts_start_once() -> None:
 def test_either_start_or_expire_wins() -> None:
     job_id = submit(expires_in=60)
     sql("UPDATE jobs SET expires_at = now() + interval '0.2 s' WHERE id = :id", id=job_id)
-    with row_held(job_id) as line:
-        begun = line.add(lambda: jobs.start([job_id], "w", LEASE))  # in time, but it waits
+    with row_locked(job_id) as line:
+        start = line.add(lambda: jobs.start([job_id], "w", LEASE))  # in time, but it waits
         sql("SELECT pg_sleep(0.3)")
         assert jobs.expire(10) == 0
-    assert len(begun.result()) + jobs.expire(10) == 1
+    assert len(start.result()) + jobs.expire(10) == 1
     assert jobs.get(job_id).status in (Status.PROCESSING, Status.FAILED)
 
 
 def test_claim_skips_rows_of_another_claim() -> None:
     first, second = submit(delay=60), submit(delay=60)
     sql("UPDATE jobs SET due_at = now()")
-    with row_held(first):
+    with row_locked(first):
         assert [one.job_id for one in jobs.claim_due(10)] == [second]
     assert [one.job_id for one in jobs.claim_due(10)] == [first]
 
@@ -162,19 +162,19 @@ def test_claim_skips_a_job_that_is_being_started() -> None:
     """A relay that looked before the start doesn't claim after it."""
     job_id = submit(delay=60)
     sql("UPDATE jobs SET due_at = now() WHERE id = :id", id=job_id)
-    with row_held(job_id) as line:
-        begun = line.add(lambda: jobs.start([job_id], "w", LEASE))
+    with row_locked(job_id) as line:
+        start = line.add(lambda: jobs.start([job_id], "w", LEASE))
         assert jobs.claim_due(10) == []
-    assert len(begun.result()) == 1
+    assert len(start.result()) == 1
     assert jobs.claim_due(10) == []
 
 
 def test_release_after_a_start_changes_nothing() -> None:
     job_id = submit()
-    with row_held(job_id) as line:
-        begun = line.add(lambda: jobs.start([job_id], "w", LEASE))
+    with row_locked(job_id) as line:
+        start = line.add(lambda: jobs.start([job_id], "w", LEASE))
         released = line.add(lambda: jobs.release([job_id]))
     released.result()
-    assert len(begun.result()) == 1
+    assert len(start.result()) == 1
     assert jobs.get(job_id).status == Status.PROCESSING
     assert jobs.get(job_id).dispatched_at is not None

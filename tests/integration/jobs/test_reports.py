@@ -71,8 +71,8 @@ def test_overlapping_portions_are_shown_once() -> None:
     assert shown(start) == numbers((1, 5))
     jobs.finish([outcome(start, Outcome.FAILED, logs=lines(4, 7).lines, last_line=7)])
     assert shown(start) == numbers((1, 7))
-    told = [one.line["message"] for one in jobs.lines_after(start.job_id, START, start.fence)]
-    assert told == numbers((1, 7))
+    reported = [one.line["message"] for one in jobs.lines_after(start.job_id, START, start.fence)]
+    assert reported == numbers((1, 7))
 
 
 def test_superfluous_portions_are_deleted() -> None:
@@ -89,8 +89,8 @@ def test_lines_after_a_gap_are_shown_with_the_missing_count() -> None:
     append(start, 1, 2)
     append(start, 5, 6)
     assert shown(start) == ["4 earlier lines dropped", "5", "6"]
-    told = [(one.position.line, one.line["message"]) for one in jobs.lines_after(start.job_id, START, start.fence)]
-    assert told == [(1, "1"), (2, "2"), (4, "2 earlier lines dropped"), (5, "5"), (6, "6")]
+    reported = [(one.position.line, one.line["message"]) for one in jobs.lines_after(start.job_id, START, start.fence)]
+    assert reported == [(1, "1"), (2, "2"), (4, "2 earlier lines dropped"), (5, "5"), (6, "6")]
 
 
 def test_lines_after_a_position_span_attempts_and_pages() -> None:

@@ -84,12 +84,12 @@ def test_concurrent_ticks_make_one_job() -> None:
             sql("UPDATE schedules SET next_run_at = now() - interval '1 hour'")
             start = threading.Barrier(threads)
 
-            def look(_: int, start: threading.Barrier = start) -> int:
+            def check(_: int, start: threading.Barrier = start) -> int:
                 start.wait()
                 return len(schedules.tick(7))
 
             # What is locked by one is passed over by the others, so that later looks find the rest.
-            made = sum(pool.map(look, range(threads)))
+            made = sum(pool.map(check, range(threads)))
             assert made + sum(len(schedules.tick(7)) for _ in range(4)) == len(names)
     assert {name: len(jobs_of(name)) for name in names} == dict.fromkeys(names, rounds)
 

@@ -62,19 +62,19 @@ def test_start_takes_a_list_and_raises_each_fence() -> None:
 
 def test_finish_takes_a_list_of_all_kinds() -> None:
     endings = [Outcome.COMPLETED, Outcome.FAILED, Outcome.TIMEOUT, Outcome.DISCARDED, Outcome.SNOOZED, Outcome.LOST]
-    begun = [started() for _ in endings]
+    attempts_started = [started() for _ in endings]
     more: list[dict[str, Any]] = [{"result": {"a": 1}}, {}, {}, {}, {"delay": 9}, {}]
-    verdicts = jobs.finish([outcome(s, e, **m) for s, e, m in zip(begun, endings, more, strict=True)])
-    statuses = {verdict.job_id: verdict.status for verdict in verdicts}
-    assert [statuses[s.job_id] for s in begun] == [
+    transitions = jobs.finish([outcome(s, e, **m) for s, e, m in zip(attempts_started, endings, more, strict=True)])
+    statuses = {transition.job_id: transition.status for transition in transitions}
+    assert [statuses[s.job_id] for s in attempts_started] == [
         *(Status.COMPLETED, Status.RETRYING, Status.RETRYING, Status.FAILED, Status.SCHEDULED, Status.RETRYING),
     ]
-    done, attempts, _ = jobs.history(begun[0].job_id)
+    done, attempts, _ = jobs.history(attempts_started[0].job_id)
     assert (done.result, attempts, done.lease_expires_at) == ({"a": 1}, [], None)
-    for start, ending in list(zip(begun, endings, strict=True))[1:]:
+    for start, ending in list(zip(attempts_started, endings, strict=True))[1:]:
         _, [attempt], _ = jobs.history(start.job_id)
         assert (attempt.outcome, attempt.number, attempt.worker) == (ending, 1, "worker")
-    snoozed = jobs.get(begun[4].job_id)
+    snoozed = jobs.get(attempts_started[4].job_id)
     assert (snoozed.attempts, snoozed.fence) == (0, 1)
     assert (snoozed.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(9, abs=2)
 
@@ -85,9 +85,9 @@ def test_failures_wait_their_intervals_and_the_last_is_final() -> None:
     for _ in range(3):
         make_due(job_id)
         [start] = jobs.start([job_id], "w", LEASE)
-        [verdict] = jobs.finish([outcome(start, Outcome.FAILED)])
-        waits.append(round((verdict.due_at - datetime.now(UTC)).total_seconds()))
-        left.append((verdict.status, verdict.intervals_left))
+        [transition] = jobs.finish([outcome(start, Outcome.FAILED)])
+        waits.append(round((transition.due_at - datetime.now(UTC)).total_seconds()))
+        left.append((transition.status, transition.intervals_left))
     assert waits[:2] == [10, 20]
     assert left == [(Status.RETRYING, [10.0, 20.0]), (Status.RETRYING, [20.0]), (Status.FAILED, [])]
     job, attempts, _ = jobs.history(job_id)
@@ -98,8 +98,8 @@ def test_failures_wait_their_intervals_and_the_last_is_final() -> None:
 
 def test_explicit_delay_replaces_the_interval() -> None:
     start = started()
-    [verdict] = jobs.finish([outcome(start, Outcome.FAILED, delay=100)])
-    assert (verdict.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=2)
+    [transition] = jobs.finish([outcome(start, Outcome.FAILED, delay=100)])
+    assert (transition.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=2)
 
 
 def test_success_keeps_the_last_error() -> None:
@@ -185,9 +185,9 @@ def test_unstarted_job_expires_on_time() -> None:
 
 @pytest.mark.parametrize("duty", [jobs.expire, lambda limit: jobs.recover_lapsed(limit, 0)])
 def test_sweeps_are_bounded(duty: Callable[[int], int]) -> None:
-    begun = [started(expires_in=60) for _ in range(3)]
+    attempts_started = [started(expires_in=60) for _ in range(3)]
     waiting = [submit(expires_in=60) for _ in range(3)]
-    for job_id in [*waiting, *(start.job_id for start in begun)]:
+    for job_id in [*waiting, *(start.job_id for start in attempts_started)]:
         sql("UPDATE jobs SET expires_at = now(), lease_expires_at = now() - interval '1 s' WHERE id = :id", id=job_id)
     assert [duty(2), duty(2), duty(2)] == [2, 1, 0]
 
@@ -205,16 +205,19 @@ def in_parallel(count: int, act: Callable[[], Any]) -> list[Any]:
 
 def test_fifteen_concurrent_starts_make_one() -> None:
     job_id = submit()
-    assert sum(len(begun) for begun in in_parallel(15, lambda: jobs.start([job_id], "w", LEASE))) == 1
+    assert (
+        sum(len(attempts_started) for attempts_started in in_parallel(15, lambda: jobs.start([job_id], "w", LEASE)))
+        == 1
+    )
     assert jobs.get(job_id).attempts == 1
 
 
 def test_fifteen_concurrent_sweeps_recover_each_job_once() -> None:
-    begun = [started() for _ in range(20)]
-    for start in begun:
+    attempts_started = [started() for _ in range(20)]
+    for start in attempts_started:
         lapse(start.job_id)
     assert sum(in_parallel(15, lambda: jobs.recover_lapsed(1000, 0))) == 20
-    assert all(jobs.get(start.job_id).attempts == 1 for start in begun)
+    assert all(jobs.get(start.job_id).attempts == 1 for start in attempts_started)
 
 
 def waits_for_a_lock() -> bool:

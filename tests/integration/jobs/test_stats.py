@@ -39,21 +39,21 @@ def test_follower_sees_each_change_once_however_many_jobs_are_newer(monkeypatch:
     jobs.cancel(unseen)
     polls = poll.polls()
 
-    def told() -> list[tuple[UUID, str | None, str]]:
+    def reported() -> list[tuple[UUID, str | None, str]]:
         return [(job.id, before.status if before else None, job.status) for before, job in next(polls)[1]]
 
-    assert told() == [(waits, None, "PENDING"), (old.job_id, None, "PROCESSING")]
+    assert reported() == [(waits, None, "PENDING"), (old.job_id, None, "PROCESSING")]
     newer = [submit(), submit()]
-    assert told() == [(job_id, None, "PENDING") for job_id in reversed(newer)]
-    assert told() == []
+    assert reported() == [(job_id, None, "PENDING") for job_id in reversed(newer)]
+    assert reported() == []
     jobs.finish([outcome(old, Outcome.COMPLETED)])
     jobs.cancel(waits)
-    assert told() == [(waits, "PENDING", "CANCELLED"), (old.job_id, "PROCESSING", "COMPLETED")]
+    assert reported() == [(waits, "PENDING", "CANCELLED"), (old.job_id, "PROCESSING", "COMPLETED")]
     for job_id in newer:
         jobs.cancel(job_id)
     for job_id in (*newer, old.job_id, waits):
         jobs.remove(job_id)
-    assert told() == []  # though one that ended before is the newest now
+    assert reported() == []  # though one that ended before is the newest now
 
 
 def test_type_stats_are_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,8 @@ def test_unknown_job_keeps_its_status(status: Status) -> None:
     if status == Status.SCHEDULED:
         job_id = submit(type="NEW", delay=60)
     else:
-        job_id = (begun := started(type="NEW")).job_id
-        jobs.finish([outcome(begun, Outcome.FAILED)])
+        job_id = (started_attempt := started(type="NEW")).job_id
+        jobs.finish([outcome(started_attempt, Outcome.FAILED)])
     make_due(job_id)
     before = jobs.get(job_id)
     assert start(job_id) == []
@@ -165,10 +165,10 @@ def test_relay_offers_a_bounded_number_of_each_type() -> None:
 
 def test_missing_handler_counts_no_attempt() -> None:
     """As if the process of the handlers were older than the worker's knowledge of the type."""
-    begun = started(type="NOWHERE", expires_in=60)
-    end = attempt(begun, Deadline(begun, lambda progress: None), AttemptLog())
+    started_attempt = started(type="NOWHERE", expires_in=60)
+    end = attempt(started_attempt, Deadline(started_attempt, lambda progress: None), AttemptLog())
     jobs.finish([end])
-    job, attempts, _ = jobs.history(begun.job_id)
+    job, attempts, _ = jobs.history(started_attempt.job_id)
     assert (job.status, job.attempts, job.error, attempts) == (Status.PENDING, 0, None, [])
     assert job.expires_at is not None
     assert jobs.seconds_to_next() == pytest.approx(1, abs=0.5)

@@ -122,8 +122,8 @@ def test_many_results_make_many_deliveries() -> None:
     ids = [submit(webhook_url=URL if n % 2 else None, payload={"n": n}) for n in range(count)]
     ones = jobs.start(ids, "worker", LEASE)
     jobs.finish([outcome(one, Outcome.COMPLETED) for one in ones])
-    told = {one.payload["body"]["data"]["id"]: one.payload["body"]["data"]["payload"]["n"] for one in deliveries()}
-    assert told == {str(ids[n]): n for n in range(1, count, 2)}
+    reported = {one.payload["body"]["data"]["id"]: one.payload["body"]["data"]["payload"]["n"] for one in deliveries()}
+    assert reported == {str(ids[n]): n for n in range(1, count, 2)}
 
 
 def test_delivery_continues_the_trace() -> None:

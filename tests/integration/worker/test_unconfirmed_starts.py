@@ -57,12 +57,12 @@ def test_unconfirmed_start_counts_no_attempt(monkeypatch: pytest.MonkeyPatch) ->
 def test_confirmed_start_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when RQ names a job twice, and the second start is cut off while the first one's handler runs."""
     ours, job_id = starts(), submit()
-    begun = ours.start([job_id], confirmed=())
-    assert begun
+    attempt = ours.start([job_id], confirmed=())
+    assert attempt
     cut_off(monkeypatch)
     assert ours.start([job_id], confirmed=[job_id]) is None
     assert ours.undo()
-    assert (jobs.get(job_id).status, jobs.get(job_id).fence) == (Status.PROCESSING, begun[0].fence)
+    assert (jobs.get(job_id).status, jobs.get(job_id).fence) == (Status.PROCESSING, attempt[0].fence)
 
 
 def test_undo_is_retried_while_postgres_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

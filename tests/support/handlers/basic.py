@@ -92,8 +92,8 @@ def swallow(payload: dict[str, Any]) -> None:
             pass
 
 
-@handler("LOOK")
-def look(payload: dict[str, Any], ctx: Context) -> str:
+@handler("CHECK_CANCEL")
+def check(payload: dict[str, Any], ctx: Context) -> str:
     """Look whether it was cancelled, and return then, or fail, or snooze."""
     while not ctx.cancelled:
         time.sleep(0.01)
@@ -105,10 +105,10 @@ def look(payload: dict[str, Any], ctx: Context) -> str:
     return "stopped early"
 
 
-@handler("DEAF")
-def deaf(payload: dict[str, Any], ctx: Context) -> None:
+@handler("BLOCK_SIGNALS")
+def block_signals(payload: dict[str, Any], ctx: Context) -> None:
     """Sit in one C call that lets other threads run but never returns to the interpreter."""
-    ctx.log("hears nothing from now on")
+    ctx.log("blocks all signals from now on")
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     ctypes.CDLL(None).sleep(600)
 
@@ -180,7 +180,7 @@ class Strike(BaseModel):
     until: str = ""
 
 
-@handler("STRIKE")
+@handler("KILL_PROCESSES")
 def strike(payload: Strike, ctx: Context) -> str:
     """Send a signal, on the first run, to the worker, its pool or this process, and go on until there is a file."""
     _note(payload.notes, ctx)
@@ -188,7 +188,7 @@ def strike(payload: Strike, ctx: Context) -> str:
         # A core dump would take long, and stay.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         worker = psutil.Process(os.getppid())
-        pids = {"horse": os.getpid(), "worker": worker.pid, "pool": worker.ppid()}
+        pids = {"child": os.getpid(), "worker": worker.pid, "pool": worker.ppid()}
         for whom in payload.whom:
             os.kill(pids[whom], payload.signal)
         if payload.signal == signal.SIGKILL:

@@ -63,7 +63,7 @@ def _discard(message: str) -> None:
     raise Discard(message)
 
 
-def tell(payload: dict[str, Any], ctx: Context) -> Any:
+def report(payload: dict[str, Any], ctx: Context) -> Any:
     """Do the steps of this attempt (of the last that there are steps for), each a list of a verb and its arguments."""
     steps = payload["attempts"][min(ctx.fence, len(payload["attempts"])) - 1]
     with_progress_and_logs: list[Any] = []
@@ -89,5 +89,5 @@ def tell(payload: dict[str, Any], ctx: Context) -> Any:
     return with_progress_and_logs or None
 
 
-handler("TELL")(tell)
-handler("TELL_ALONE", isolated=True)(tell)
+handler("REPORT")(report)
+handler("REPORT_ISOLATED", isolated=True)(report)

@@ -256,8 +256,8 @@ def leave(payload: dict[str, Any]) -> int:
     return os.getpid()
 
 
-@handler("LOOK_AROUND", retry={"max": 0})
-def look_around(payload: dict[str, Any]) -> dict[str, Any]:
+@handler("PROCESS_STATE", retry={"max": 0})
+def process_state(payload: dict[str, Any]) -> dict[str, Any]:
     """Tell what an earlier job could have changed."""
     print("a line", flush=True)
     logging.getLogger("some.library").info("heard")

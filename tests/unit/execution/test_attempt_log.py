@@ -74,12 +74,12 @@ def test_debug_records_are_never_kept() -> None:
 
 
 def test_concurrent_attempts_keep_their_own_lines() -> None:
-    gate = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def run(name: str) -> list[str]:
         log = AttemptLog()
         with log:
-            gate.wait(10)
+            barrier.wait(10)
             library.warning("from %s", name)
             inherited = threading.Thread(target=copy_context().run, args=(library.warning, f"with {name}"))
             inherited.start()
@@ -87,7 +87,7 @@ def test_concurrent_attempts_keep_their_own_lines() -> None:
             stray = threading.Thread(target=library.warning, args=("of nobody known",))
             stray.start()
             stray.join()
-            gate.wait(10)
+            barrier.wait(10)
         return messages(log)
 
     with ThreadPoolExecutor(4) as pool:

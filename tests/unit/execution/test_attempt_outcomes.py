@@ -374,10 +374,10 @@ def test_slow_message_is_abandoned(swallows: bool, kind: type[Deadline], monkeyp
         except Exception as error:
             raise text("Slow", slow) from error
 
-    begun = time.monotonic()
+    began = time.monotonic()
     found = failure(run(function, kind))
     assert (found.type, found.message, len(calls)) == ("Slow", NO_TIME, 1)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - began < 5
     # nothing of it comes later
     assert run(lambda payload, ctx: time.sleep(0.5), kind).outcome == Outcome.COMPLETED
 
@@ -409,15 +409,15 @@ def cancel(deadline: Deadline) -> None:
     deadline.cancel(0)
 
 
-def hand_back(deadline: Deadline) -> None:
+def return_uncounted(deadline: Deadline) -> None:
     time.sleep(0.2)
     deadline.stop(WorkerShutdown("the worker shut down"), 0)
 
 
-STRIKES = {
+INTERRUPTIONS = {
     Outcome.TIMEOUT: (0.2, late),
     Outcome.CANCELLED: (30.0, cancel),
-    Outcome.HANDED_BACK: (30.0, hand_back),
+    Outcome.HANDED_BACK: (30.0, return_uncounted),
 }
 
 
@@ -535,12 +535,12 @@ WRAPPERS = [
 ]
 
 
-@pytest.mark.parametrize("outcome", STRIKES)
+@pytest.mark.parametrize("outcome", INTERRUPTIONS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_interruption_by_the_service_wins_over_any_exception(
     wrapper: Callable[[], None], outcome: Outcome, kind: type[Deadline]
 ) -> None:
-    timeout, act = STRIKES[outcome]
+    timeout, act = INTERRUPTIONS[outcome]
     end = run(lambda payload, ctx: wrapper(), kind, timeout, act)
     assert end.outcome == outcome, end
     if outcome == Outcome.TIMEOUT:
@@ -551,7 +551,7 @@ def test_interruption_by_the_service_wins_over_any_exception(
 
 
 @pytest.mark.parametrize(
-    ("struck", "outcome"),
+    ("interruption", "outcome"),
     [
         (Outcome.TIMEOUT, Outcome.COMPLETED),
         (Outcome.HANDED_BACK, Outcome.COMPLETED),
@@ -559,14 +559,14 @@ def test_interruption_by_the_service_wins_over_any_exception(
     ],
 )
 def test_swallowed_interruption_completes_unless_it_was_a_cancel(
-    struck: Outcome, outcome: Outcome, kind: type[Deadline]
+    interruption: Outcome, outcome: Outcome, kind: type[Deadline]
 ) -> None:
     def function(payload: Any, ctx: Context) -> str:
         with contextlib.suppress(BaseException):
             busy()
         return "done"
 
-    timeout, act = STRIKES[struck]
+    timeout, act = INTERRUPTIONS[interruption]
     end = run(function, kind, timeout, act)
     assert (end.outcome, end.result) == (outcome, "done" if outcome == Outcome.COMPLETED else None)
 
@@ -744,25 +744,25 @@ class Load:
     """Something that is to go."""
 
 
-def held_by_frame(load: Load) -> None:
+def kept_by_frame(load: Load) -> None:
     raise ValueError("plain")
 
 
-def held_by_chain(load: Load) -> None:
+def kept_by_chain(load: Load) -> None:
     try:
-        held_by_frame(load)
+        kept_by_frame(load)
     except ValueError as error:
         raise KeyError from error
 
 
-def held_by_group(load: Load) -> None:
+def kept_by_group(load: Load) -> None:
     try:
-        held_by_chain(load)
+        kept_by_chain(load)
     except KeyError as error:
         raise ExceptionGroup("g", [error, ValueError()]) from None
 
 
-def held_by_itself(load: Load) -> None:
+def kept_by_itself(load: Load) -> None:
     kept = []
     try:
         raise ValueError
@@ -771,21 +771,21 @@ def held_by_itself(load: Load) -> None:
         raise
 
 
-def held_by_discard(load: Load) -> None:
+def kept_by_discard(load: Load) -> None:
     raise Discard
 
 
-def held_by_snooze(load: Load) -> None:
+def kept_by_snooze(load: Load) -> None:
     raise Snooze(1)
 
 
-def held_by_timeout(load: Load) -> None:
+def kept_by_timeout(load: Load) -> None:
     in_finally()
 
 
-def held_by_pool(load: Load) -> None:
+def kept_by_pool(load: Load) -> None:
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(held_by_chain, load).result()
+        pool.submit(kept_by_chain, load).result()
 
 
 class BadText(Exception):
@@ -793,20 +793,20 @@ class BadText(Exception):
         raise ValueError(self.args)
 
 
-def held_by_bad_str(load: Load) -> None:
+def kept_by_bad_str(load: Load) -> None:
     raise BadText(load)
 
 
 HOLDERS = [
-    held_by_frame,
-    held_by_chain,
-    held_by_group,
-    held_by_itself,
-    held_by_discard,
-    held_by_snooze,
-    held_by_timeout,
-    held_by_pool,
-    held_by_bad_str,
+    kept_by_frame,
+    kept_by_chain,
+    kept_by_group,
+    kept_by_itself,
+    kept_by_discard,
+    kept_by_snooze,
+    kept_by_timeout,
+    kept_by_pool,
+    kept_by_bad_str,
 ]
 
 

@@ -80,8 +80,8 @@ def test_lines_are_reported_once_in_order() -> None:
         while one.log.has_unsent:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-    told = [line["message"] for report in found if report.lines for line in report.lines.lines]
-    assert told == [str(number) for number in range(500)]
+    reported = [line["message"] for report in found if report.lines for line in report.lines.lines]
+    assert reported == [str(number) for number in range(500)]
 
 
 def test_lines_of_several_threads_are_numbered_in_order() -> None:

@@ -165,10 +165,10 @@ class Number:
 
 @pytest.mark.parametrize("percent", [5, 5.0, Decimal(5), Fraction(10, 2), Number()])
 def test_progress_takes_any_number_and_reports_a_float(percent: Any) -> None:
-    told: list[Any] = []
-    Context("id", 1, 1, 1, lambda *given: told.append(given), lambda _: None).progress(percent)
-    assert told == [(5.0, None)]
-    assert type(told[0][0]) is float
+    reported: list[Any] = []
+    Context("id", 1, 1, 1, lambda *given: reported.append(given), lambda _: None).progress(percent)
+    assert reported == [(5.0, None)]
+    assert type(reported[0][0]) is float
     assert Snooze(percent).seconds == 5.0
 
 
@@ -191,14 +191,14 @@ class Verbose:
 
 
 def test_texts_are_cut_cleaned_and_converted_once(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
     kept: list[str] = []
-    own = Context("id", 1, 1, 1, lambda *given: told.append(given), kept.append)
+    own = Context("id", 1, 1, 1, lambda *given: reported.append(given), kept.append)
     message, line = Verbose("a\x00\ud800" + "x" * 5_000_000), Verbose("b\x00" + "y" * 5_000_000)
     with caplog.at_level("INFO"):
         own.progress(1, message)  # type: ignore[arg-type]
         own.log(line)  # type: ignore[arg-type]
-    [(_, shown)] = told
+    [(_, shown)] = reported
     assert (len(shown), shown[:4], shown[-1]) == (MAX_PROGRESS, "a\ufffd\ufffdx", "…")
     assert (len(kept[0]), kept[0][:3], kept[0][-1]) == (MAX_LINE, "b\ufffdy", "…")
     assert len(caplog.text) < 2 * MAX_LINE

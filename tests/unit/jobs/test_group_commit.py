@@ -20,19 +20,19 @@ class Work:
         self.may_go = threading.Event()
         self.commit: GroupCommit[Any, Any] = GroupCommit(self._do)
 
-    def _do(self, wishes: Sequence[Any]) -> list[Any]:
-        self.groups.append(list(wishes))
+    def _do(self, requests: Sequence[Any]) -> list[Any]:
+        self.groups.append(list(requests))
         self.may_go.wait(15)
-        for wish in wishes:
-            if isinstance(wish, BaseException):
-                raise wish
-        return [f"{wish} done" for wish in wishes]
+        for request in requests:
+            if isinstance(request, BaseException):
+                raise request
+        return [f"{request} done" for request in requests]
 
-    def behind_each_other(self, pool: ThreadPoolExecutor, *wishes: Any) -> list[Future[Any]]:
+    def behind_each_other(self, pool: ThreadPoolExecutor, *requests: Any) -> list[Future[Any]]:
         """The first of these leads alone; the others come in this order while it is at it, and then it may go on."""
         futures = []
-        for number, wish in enumerate(wishes):
-            futures.append(pool.submit(self.commit, wish))
+        for number, request in enumerate(requests):
+            futures.append(pool.submit(self.commit, request))
             eventually(lambda number=number: self.groups and len(self.commit._gathered) == number)  # type: ignore[misc]
         self.may_go.set()
         return futures
@@ -58,13 +58,13 @@ def test_requests_during_a_commit_share_the_next(work: Work) -> None:
 
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_failing_request_fails_alone(work: Work, place: int) -> None:
-    wishes: list[Any] = [1, 2, 3, 4]
-    wishes[place] = ValueError("mine")
+    requests: list[Any] = [1, 2, 3, 4]
+    requests[place] = ValueError("mine")
     with ThreadPoolExecutor(4) as pool:
-        futures = work.behind_each_other(pool, *wishes)
-        assert futures[place].exception(15) is wishes[place]
+        futures = work.behind_each_other(pool, *requests)
+        assert futures[place].exception(15) is requests[place]
         assert [future.result(15) for future in futures if future is not futures[place]] == [
-            f"{wish} done" for wish in wishes if wish is not wishes[place]
+            f"{request} done" for request in requests if request is not requests[place]
         ]
 
 
@@ -88,5 +88,5 @@ def test_interrupted_leader_leaves_no_request_waiting(work: Work) -> None:
 def test_many_threads_are_served(work: Work) -> None:
     work.may_go.set()
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(work.commit, range(2000))) == [f"{wish} done" for wish in range(2000)]
-    assert sorted(wish for group in work.groups for wish in group) == list(range(2000))
+        assert list(pool.map(work.commit, range(2000))) == [f"{request} done" for request in range(2000)]
+    assert sorted(request for group in work.groups for request in group) == list(range(2000))

@@ -56,20 +56,20 @@ def test_unread_wakeup_blocks_nothing(ends: Pair) -> None:
 
 def test_closed_end_is_noticed_after_its_messages(ends: Pair) -> None:
     here, there = ends
-    there.send(b"last words")
+    there.send(b"last message")
     there.close()
     assert is_woken(here, 5)
-    assert (here.receive(), here.is_closed) == ([b"last words"], False)
+    assert (here.receive(), here.is_closed) == ([b"last message"], False)
     assert (here.receive(), here.is_closed) == ([], True)
 
 
 def test_closed_end_is_noticed_by_the_wakeup_socket_alone(ends: Pair) -> None:
     """As when a process that a handler left behind holds the other end open."""
     here, there = ends
-    there.send(b"last words")
+    there.send(b"last message")
     there._wakeup.close()
     assert is_woken(here, 5)
-    assert here.receive() == [b"last words"]
+    assert here.receive() == [b"last message"]
     assert (here.receive(), here.is_closed) == ([], True)
 
 

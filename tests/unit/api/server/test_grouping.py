@@ -39,23 +39,23 @@ def submit_all(*jobs: Any) -> tuple[list[list[Any]], list[Any]]:
 
 
 def test_jobs_arriving_during_a_commit_are_stored_together() -> None:
-    groups, heard = submit_all(1, 2, 3)
+    groups, received = submit_all(1, 2, 3)
     assert groups == [[1], [2, 3]]
-    assert heard == ["1 stored", "2 stored", "3 stored"]
+    assert received == ["1 stored", "2 stored", "3 stored"]
 
 
 def test_each_job_gets_its_own_error() -> None:
     error = ValueError("mine")
-    _, heard = submit_all(1, error, 3)
-    assert heard == ["1 stored", error, "3 stored"]
+    _, received = submit_all(1, error, 3)
+    assert received == ["1 stored", error, "3 stored"]
 
 
 def test_unexpected_error_fails_its_group_only(caplog: pytest.LogCaptureFixture) -> None:
-    groups, heard = submit_all(*range(MAX_GROUP + 1), "bug", *range(2 * MAX_GROUP))
+    groups, received = submit_all(*range(MAX_GROUP + 1), "bug", *range(2 * MAX_GROUP))
     assert max(map(len, groups)) == MAX_GROUP
     failed = [group for group in groups if "bug" in group]
     assert len(failed) == 1
-    assert sum(isinstance(one, KeyError) for one in heard) == len(failed[0])
+    assert sum(isinstance(one, KeyError) for one in received) == len(failed[0])
     assert "storing" in caplog.text
 
 
