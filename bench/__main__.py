@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
-    """Play it all, on servers that are gone afterwards; returns what they and the machine were."""
+    """Run all workloads on servers of their own; return a description of servers and machine."""
     busy = os.getloadavg()[0]
     if busy > BUSY:
         print(

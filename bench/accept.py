@@ -19,7 +19,7 @@ WARM_UP_JOBS = 30
 
 @dataclass(frozen=True)
 class Accept:
-    """What was seen of an API under load; no worker runs meanwhile."""
+    """The figures of an API under load, without a worker."""
 
     rate: float
     """Jobs answered with 202, a second."""
@@ -91,7 +91,7 @@ def start_times(environment: Environment, competitor: WithApi, number: int = LAT
             pass
         posted[json.loads(answer)["jobId"]] = at
         eventually(lambda: _has_lines(notes, len(posted)), f"{competitor.name} starts a job", 60, 0.005)
-        time.sleep(random.uniform(0.005, 0.025))  # noqa: S311  # out of step with whatever polls
+        time.sleep(random.uniform(0.005, 0.025))  # noqa: S311  # out of step with anything that polls
     environment.clear()
     started = dict(line.split() for line in notes.read_text().splitlines())
     measured = list(posted)[WARM_UP_JOBS:]

@@ -1,4 +1,4 @@
-"""What the measurements ask of a contender."""
+"""The interface of a competitor."""
 
 import json
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ def batch(duration_ms: int = 0) -> bytes:
 
 @dataclass
 class Competitor(ABC):
-    """Somebody who runs jobs. `pace` is about how many a second, so that none is given more than it can do."""
+    """A system that runs jobs. `pace`: roughly how many a second, so that none gets more than it can do."""
 
     name: str
     pace: int
@@ -50,7 +50,7 @@ class Competitor(ABC):
 
 
 class WithApi(Competitor):
-    """One that takes jobs over HTTP."""
+    """A competitor that accepts jobs by HTTP."""
 
     @abstractmethod
     def serve(self, environment: Environment) -> tuple[Program, int]:

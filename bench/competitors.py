@@ -1,4 +1,4 @@
-"""Who takes part, and in which of the measurements."""
+"""The competitors, and the measurements in which each takes part."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=Competitor)
 
 @dataclass
 class Competitors:
-    """The peers that were tuned; all that play are variants of these, or have nothing to tune."""
+    """The tuned competitors. All others are variants of these, or have nothing to tune."""
 
     bullmq: BullMQ
     express: BullMQ
@@ -37,7 +37,7 @@ class Competitors:
 
     @classmethod
     def tuned(cls, environment: Environment, seconds: float) -> "Competitors":
-        """Find out what suits each peer that can be set up in several ways."""
+        """Find the fastest settings of each competitor that has several."""
 
         def drains(one: Competitor) -> float:
             return drain(environment, one, 0, seconds).rate
@@ -55,7 +55,7 @@ class Competitors:
 
     @classmethod
     def untuned(cls) -> "Competitors":
-        """As they are known to be good."""
+        """Return them with settings that are known to be good."""
         return cls(BullMQ(BULLMQ, 2000), BullMQ(EXPRESS, 2000), Celery(CELERY, 500), Procrastinate(PROCRASTINATE, 200))
 
     def no_op(self) -> list[Competitor]:
@@ -83,11 +83,11 @@ class Competitors:
         ]
 
     def http_apis(self) -> list[Jobsvc | BullMQ]:
-        """For what comes by HTTP."""
+        """For jobs that come by HTTP."""
         return [Jobsvc(JOBSVC, 1000), self.express]
 
     def described(self) -> str:
-        """What was chosen for the peers."""
+        """Describe the chosen settings."""
         return (
             f"BullMQ's worker with a pool of {self.bullmq.pool} connections, Express with {self.express.pool}; "
             f"Celery with {self.celery.processes} processes, Procrastinate with {self.procrastinate.concurrency} "
@@ -96,7 +96,7 @@ class Competitors:
 
 
 def _best(competitor: C, rate: Callable[[C], float]) -> C:
-    """The contender with that value of its `choices` which gives the highest rate."""
+    """The competitor with that value of its `choices` which gives the highest rate."""
     rates: list[tuple[float, C]] = []
     for name, values in competitor.choices.items():
         for value in values:

@@ -34,7 +34,7 @@ class _Sample:
 
 
 def drain(environment: Environment, competitor: Competitor, duration_ms: int, seconds: float) -> Drain:
-    """Let a contender run jobs that wait, for so many seconds or until few are left; nobody else plays.
+    """Let a competitor run jobs that wait, for so many seconds or until few are left; no other competitor runs.
 
     Its `pace` becomes what was seen; where that was so low that the jobs ran out, it is tried again with more.
     """
@@ -51,7 +51,7 @@ def _once(
 ) -> tuple[Drain, bool]:
     """One go, and whether the jobs ran out long before its time.
 
-    The rate is taken between two looks at the database, the first after jobs have ended, the last before all have:
+    The rate is taken between two queries of the database, the first after jobs have ended, the last before all have:
     neither the start of the workers nor their idling at the end is in it.
     """
     competitor.prepare(environment)

@@ -1,4 +1,4 @@
-"""Where the contenders meet: an own Postgres and Valkey, and processes that are all gone afterwards."""
+"""The environment of a run: its own Postgres and Valkey, and processes that all end with it."""
 
 import contextlib
 import os
@@ -25,15 +25,15 @@ T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 MARK = "JOBSVC_BENCH_RUN"
-"""The variable by which a run knows its own processes, whatever sessions and parents they took."""
+"""The variable that marks a run's processes, so that it finds them in other sessions too."""
 
 
 class BenchError(Exception):
-    """A contender didn't do what it is there for; the message says which and where its log is."""
+    """A competitor failed; the message names it and its log."""
 
 
 def eventually(condition: Callable[[], T], what: str, timeout: float = 60, pause: float = 0.05) -> T:
-    """What `look` returns once that is true; raises Broken at the deadline."""
+    """Return the first true result of `condition`; raise BenchError at the deadline."""
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         if time.monotonic() > deadline:
@@ -43,7 +43,7 @@ def eventually(condition: Callable[[], T], what: str, timeout: float = 60, pause
 
 
 class Program:
-    """A process of a contender's, with all that it starts."""
+    """A process of a competitor, with all that it starts."""
 
     def __init__(self, environment: "Environment", command: tuple[str, ...], env: dict[str, str]) -> None:
         self.log = environment.folder / f"{uuid4().hex[:8]}-{Path(command[-1]).stem}.log"
@@ -59,7 +59,7 @@ class Program:
             )
 
     def check(self) -> None:
-        """Raise Broken if it has ended."""
+        """Raise BenchError if it has ended."""
         if self.popen.poll() is not None:
             raise BenchError(f"{self.popen.args} ended with {self.popen.returncode}:\n{self.log.read_text()[-2000:]}")
 
@@ -73,7 +73,7 @@ class Program:
 
 
 class Environment:
-    """The servers, in a folder that goes with them, and whoever plays. A context manager."""
+    """The servers in a temporary folder, and the running programs. A context manager."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-bench-"))
@@ -94,7 +94,7 @@ class Environment:
 
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # whoever is impatient now would leave servers behind
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave servers running
         self.clear()
         for server in reversed(self._servers):
             server.stop()
@@ -140,16 +140,16 @@ class Environment:
         return mine
 
     def fresh(self, template: str) -> None:
-        """Nobody plays, Redis is empty, and `DATABASE_URL` is a new copy of this template."""
+        """Stop all programs, empty Redis, and set `DATABASE_URL` to a new copy of this template."""
         self.clear()
         self.redis.flushall()
         eventually(self._aof_is_rewritten, "Valkey rewrites its file of its own accord")
         self.redis.bgrewriteaof()
         eventually(self._aof_is_rewritten, "Valkey rewrites its file")
-        self._admin("DROP DATABASE IF EXISTS play WITH (FORCE)")
-        self._admin(f"CREATE DATABASE play TEMPLATE {template}")
+        self._admin("DROP DATABASE IF EXISTS bench WITH (FORCE)")
+        self._admin(f"CREATE DATABASE bench TEMPLATE {template}")
         self._admin("CHECKPOINT")
-        self.env["DATABASE_URL"] = f"{self._base}/play"
+        self.env["DATABASE_URL"] = f"{self._base}/bench"
 
     def _aof_is_rewritten(self) -> bool:
         state = self.redis.info("persistence")
@@ -162,7 +162,7 @@ class Environment:
         fill()
 
     def use(self, name: str) -> None:
-        """Nobody plays, Redis is empty, and `DATABASE_URL` is this database itself, as it was left."""
+        """Stop all programs, empty Redis, and set `DATABASE_URL` to this database, as it is."""
         self.clear()
         self.redis.flushall()
         self.env["DATABASE_URL"] = f"{self._base}/{name}"
@@ -171,7 +171,7 @@ class Environment:
         query(f"{self._base}/postgres", statement)
 
     def sql(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """What the contender's database says."""
+        """Execute a statement in the competitor's database."""
         return query(self.env["DATABASE_URL"], statement, parameters or None)
 
     def servers(self) -> dict[str, psutil.Process]:

@@ -14,7 +14,7 @@ class Goal:
     what: str
     bound: float
     needs: tuple[tuple[str, str], ...]
-    """The figures and contenders without which there is no value."""
+    """The figures and competitors without which there is no value."""
     value: Callable[[Results], float]
     at_most: bool = False
     unit: str = "×"

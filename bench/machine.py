@@ -1,4 +1,4 @@
-"""What the figures were seen on."""
+"""The machine and the versions on which the figures were measured."""
 
 import json
 import os

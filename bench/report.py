@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A measurement: one row for each contender, the medians of the rounds; the first column is drawn."""
+    """A measurement: one row for each competitor, the medians of the rounds; the first column is drawn."""
 
     name: str
     title: str
@@ -94,7 +94,7 @@ TABLES = (
     Table("waiting", "Drain while many jobs wait", "The service alone.", (Column("growth.waiting_rate", "jobs/s"),)),
     Table(
         "rows",
-        "Looking at many rows",
+        "Reading many rows",
         "The service alone, medians in ms, the requests as a client sees them.",
         tuple(
             Column(f"growth.{what}", what, 1)
@@ -129,10 +129,10 @@ def write(folder: Path, results: Results, goals: Sequence[Goal], command: str, d
     """RESULTS.md, and a plot of each table that has figures."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        "# What `make bench` saw",
+        "# Results of `make bench`",
         "",
-        f"`{command}`: every figure is from this one run, on one machine and the same servers, each contender in turn, "
-        "in reverse order every second round. Tables show medians; a ratio is the median of the rounds' ratios.",
+        f"`{command}`: every figure is from this one run, on one machine and the same servers, each competitor in "
+        "turn, in reverse order every second round. Tables show medians; a ratio is the median of the rounds' ratios.",
         "",
         *(f"- {fact}" for fact in [*describe, *results.notes]),
         "",
@@ -169,7 +169,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _plot(results: Results, table: Table, names: Sequence[str]) -> bytes:
-    """Bars: of the first column's contenders, or of all columns where the rows are the service's own."""
+    """Bars: of the first column's competitors, or of all columns where the rows are the service's own."""
     grouped = table.name in ("rows", "bytes", "start", "memory")
     columns = table.columns if grouped else table.columns[:1]
     chart = pygal.HorizontalBar(

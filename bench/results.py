@@ -1,4 +1,4 @@
-"""The figures of a run: by measurement and contender, one for each round."""
+"""The figures of a run by measurement and competitor, one for each round."""
 
 import statistics
 from collections import defaultdict
@@ -20,11 +20,11 @@ class Results:
         return all(self._figures.get(figure, {}).get(competitor) for competitor in competitors)
 
     def figures(self, figure: str) -> dict[str, list[float]]:
-        """All rounds of a figure, by contender."""
+        """All rounds of a figure, by competitor."""
         return {name: list(values) for name, values in self._figures.get(figure, {}).items()}
 
     def median(self, figure: str, competitor: str) -> float:
-        """The middle one of a contender's rounds."""
+        """The middle one of a competitor's rounds."""
         return statistics.median(self._figures[figure][competitor])
 
     def ratio(self, figure: str, one: str, other: str) -> float:

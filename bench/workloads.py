@@ -1,4 +1,4 @@
-"""What is measured, in which order, and what it is called in the book."""
+"""The workloads: what is measured, in which order, and the names of the figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ C = TypeVar("C", bound=Competitor)
 
 @dataclass
 class Workloads:
-    """The rounds of a run. In every second one the contenders play in reverse order."""
+    """The rounds of a run. Every second round runs the competitors in reverse order."""
 
     environment: Environment
     results: Results

@@ -14,7 +14,7 @@ from tests.support.service import Service
 _servers: Servers | None = None
 
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-"""What `make test` tells the `make`s that tests start, which are to behave as those that a user starts."""
+"""Variables by which `make test` would change the `make`s that tests start; those are to behave as a user's."""
 
 INFRA = Path(__file__).parent / "infra"
 """Tests against servers that Debian ships: run where they are named, by `make test-infra`."""
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     With `-n`, each process that runs tests has servers, or databases, of its own.
     """
     global _servers
-    # A run that is told to stop ends as one that is interrupted: fixtures stop what they have started. And a shell that
+    # SIGTERM ends a run as Ctrl-C does: fixtures stop what they have started. And a shell that
     # runs the tests in the background has them, and what they start, ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Celery: Redis is the broker, results are ignored, tasks are taken ahead."""
+"""Celery: Redis is the broker, results are ignored, tasks are prefetched."""
 
 import os
 import sys

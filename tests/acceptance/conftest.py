@@ -1,4 +1,4 @@
-"""One running service for the suites that only look at it from outside; once for each kind of worker."""
+"""One running service for the suites that only use its API; once for each kind of worker."""
 
 from collections.abc import Iterator
 

@@ -1,8 +1,8 @@
 """Keys and scopes; which requests without a key, or with a password that a browser adds, are this machine's own.
 
-The class: a request that somebody else makes and that passes as one's own. Its members: another Host name (DNS
-rebinding), each header by which a proxy tells of itself, a page of another origin (another scheme, host or port, an
-opaque one, one that only looks like ours), on the view's path and on the fast path of POST /jobs; and keys that are
+The class: a request of another site or user that passes as one's own. Its members: another Host name (DNS
+rebinding), each header by which a proxy names itself, a page of another origin (another scheme, host or port, an
+opaque one, one that only resembles ours), on the view's path and on the fast path of POST /jobs; and keys that are
 guessed. Reversed: what is one's own and must pass (Host in another spelling, requests of no browser).
 """
 

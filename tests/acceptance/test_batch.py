@@ -1,4 +1,4 @@
-"""Many jobs in one request: all or none, told in order."""
+"""Many jobs in one request: all or none are stored, and their ids come in order."""
 
 import json
 import uuid

@@ -31,7 +31,7 @@ QUEUE = "terminal"  # no worker serves it
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi", "jobs")
 ENV = {"JOBSVC_QUEUES": f"{QUEUE},default", "COLUMNS": "120"}
 
-# A relay that went on would tell that Redis is away.
+# A relay that kept running would log that Redis is unavailable.
 QUIET = {"JOBSVC_QUEUES": QUEUE, "TERM": "xterm", "REDIS_URL": "redis://127.0.0.1:1/0", "JOBSVC_SWEEP_SECONDS": "1"}
 
 
@@ -225,7 +225,7 @@ def test_bulk_actions_ask_for_confirmation(tag: str) -> None:
     assert (agreed.returncode, agreed.stdout) == (0, "cancel: 2 jobs\n")
     assert (status(waits), status(runs.job_id), status(failed)) == ("CANCELLED", "PROCESSING", "FAILED")
     assert jobs.get(runs.job_id).cancel_requested_at
-    assert cli("retry", "--tag", tag, "--status", "FAILED").returncode == 1  # nobody was there to answer
+    assert cli("retry", "--tag", tag, "--status", "FAILED").returncode == 1  # no terminal, so no answer
     assert answer("retry", "--tag", tag, "--status", "FAILED", "--yes", "--json") == '{"count":1}\n'
     assert (status(waits), status(failed)) == ("CANCELLED", "PENDING")
 
@@ -309,7 +309,7 @@ def test_without_redis_a_retried_job_is_dispatched_by_a_sweep() -> None:
     assert (done.returncode, done.stdout) == (0, "retry: 1 job\n")
     assert "Redis: unavailable, jobs wait until it is available again" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    # Taken back; or dispatched already by somebody who sweeps.
+    # Undone; or dispatched already by another process's sweep.
     assert jobs.get(job_id).dispatched_at != jobs.get(job_id).due_at
 
 
@@ -359,7 +359,7 @@ def test_tail_draws_a_live_view_on_a_terminal(run: Callable[..., Running]) -> No
     assert view.wait() == 0, view.output
     assert "Traceback" not in view.output
     assert "Aborted" not in view.output
-    assert view.raw.endswith(b"\x1b[?25h")  # the cursor is back
+    assert view.raw.endswith(b"\x1b[?25h")  # the cursor is shown again
 
 
 def test_stats_shows_queues_and_types(tag: str) -> None:

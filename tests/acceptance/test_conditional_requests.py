@@ -1,6 +1,6 @@
 """If-Match on one job (RFC 9110 §13.1.1): GET, DELETE, cancel, retry and webhook do nothing to another version.
 
-The class: a precondition that a route does not look at, or that Werkzeug reads wrongly. Its members: each route of one
+The class: a precondition that a route ignores, or that Werkzeug reads wrongly. Its members: each route of one
 job; `*`; lists; weak tags; tags that are no version; headers that are no list of tags; an id without a job; both
 If-Match and If-None-Match; and two requests with the same tag at once, of which one may act.
 """

@@ -63,7 +63,7 @@ def test_log_lines_come_once_in_order_before_their_attempt_finishes(talking: Ser
     assert list(first) == ["attempt", *LineShown.__annotations__]
     ids = [event["id"] for event in events]
     assert len(ids) == len(set(ids))
-    # The client goes on after whatever it has seen last.
+    # The client continues after the last event that it has seen.
     for number, event in enumerate(events[:-1]):
         rest = [one for one in events[number + 1 :] if one["event"] == "log" or one is events[-1]]
         assert shape(collect(talking, ended, event["id"], LOGS)) == shape(rest)
@@ -135,7 +135,7 @@ def test_lines_are_sent_only_on_request(talking: Service, ended: str) -> None:
 @contextmanager
 def full(service: Service, job_id: str) -> Iterator[None]:
     """While streams of this job take all places; to be left when it has ended, so that they end as well."""
-    kept = []  # a stream whose events nobody holds any more is closed
+    kept = []  # a stream without references is closed
     with ExitStack() as streams:
         while True:
             reply, events = streams.enter_context(follow(service, job_id))
@@ -178,7 +178,7 @@ FOLLOW = """(path) => {
 def test_event_source_reconnects_until_a_slot_is_free(talking: Service, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    signal_file = tmp_path / "gate"
+    signal_file = tmp_path / "go on"
     job_id = report(talking, [["lines", 1, 2], ["wait", str(signal_file)], ["lines", 3, 3]])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])

@@ -63,7 +63,7 @@ def test_fast_and_slow_path_check_the_key(guarded: Service, headers: dict[str, s
 
 
 def test_taken_unique_key_and_trace_work_on_both_paths(api: Service) -> None:
-    body = '{"uniqueKey": "door", "delay": 60}'
+    body = '{"uniqueKey": "both paths", "delay": 60}'
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     replies = [
         api.client.post("/jobs", content=body, headers={**trace, "Content-Type": media_type})

@@ -182,7 +182,7 @@ def test_second_request_is_409_while_the_first_is_running(api: Service) -> None:
     key = fresh()
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO jobs%'"
     with ThreadPoolExecutor(1) as pool, transaction() as connection:
-        connection.execute(text("LOCK TABLE jobs IN SHARE MODE"))  # nobody can add one until we are through
+        connection.execute(text("LOCK TABLE jobs IN SHARE MODE"))  # no job can be added until this ends
         first = pool.submit(post, api, key, {})
         eventually(lambda: api.sql(waiting) == [(1,)])
         assert "under way" in refused(post(api, key, {}), 409)["detail"]

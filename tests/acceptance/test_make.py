@@ -138,7 +138,7 @@ def test_second_ctrl_c_ends_at_once_and_loses_no_job(make, env: dict[str, str]) 
     eventually(lambda: answers(url, again), 60)
     for job_id in (running, *waiting):
         eventually(lambda job_id=job_id: show(job_id)["status"] == "COMPLETED", 60)
-    assert show(running)["attempts"] in (1, 2)  # it went back uncounted, if Postgres was still there to be told
+    assert show(running)["attempts"] in (1, 2)  # returned uncounted, if Postgres was still running
     assert [show(job_id)["attempts"] for job_id in waiting] == [1] * 5
 
 

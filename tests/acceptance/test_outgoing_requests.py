@@ -1,7 +1,7 @@
 """Outgoing requests against targets that send odd bytes.
 
 Informational answers: 100, 102, 103, unknown ones; several in a row, many, slow, without end, with headers that would
-fit an answer (Content-Length, Transfer-Encoding, Location); 101, which nobody asked for; for HTTP_REQUEST and webhooks,
+fit an answer (Content-Length, Transfer-Encoding, Location); 101, unrequested; for HTTP_REQUEST and webhooks,
 over http and https.
 
 Redirects to another origin: another host, port or scheme; a name in another case is the same origin;

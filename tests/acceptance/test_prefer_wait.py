@@ -1,4 +1,4 @@
-"""`Prefer: wait=N`: who waits is told of the end, and ties nothing up."""
+"""`Prefer: wait=N`: a waiting client receives the finished job, and blocks no other request."""
 
 import os
 import sys
@@ -129,7 +129,7 @@ def test_service_declines_waits_beyond_its_limit(small: Service) -> None:
         assert int(small.client.get(f"/jobs/{job_id}/events").headers["Retry-After"]) > 0
         cancel(posted.json()["jobId"])
         assert applied(small.client.get(f"/jobs/{posted.json()['jobId']}", headers=PATIENT)) == "wait=50"
-    # Gone without a word, they are noticed when the next heartbeat can't be sent.
+    # Clients that vanish are noticed when the next heartbeat can't be sent.
     eventually(lambda: applied(small.client.get(f"/jobs/{job_id}", headers={"Prefer": "wait=1"})) == "wait=1")
     with follow(small, job_id) as (_, one), follow(small, job_id) as (_, other):
         assert next(one)
@@ -153,12 +153,12 @@ def test_waiting_clients_do_not_delay_others(service: Service) -> None:
             posted = [service.client.post("/jobs") for _ in range(50)]
             assert {reply.status_code for reply in posted} == {202}
             assert not any(one.done() for one in waiting)
-            assert 0 < connections(service) <= 21  # the pool and the hub
+            assert 0 < connections(service) <= 21  # the pool's and the job watcher's
             cancel(*job_ids)
             replies = [one.result(60) for one in waiting]
             assert {(reply.json()["status"], applied(reply)) for reply in replies} == {("CANCELLED", "wait=60")}
         assert all('"CANCELLED"' in "".join(one) for one in lines)
-    assert 0 < connections(service) <= 21  # the pool and the hub
+    assert 0 < connections(service) <= 21  # the pool's and the job watcher's
 
 
 def test_requests_beyond_the_thread_count_are_accepted(service: Service) -> None:

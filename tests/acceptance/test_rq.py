@@ -95,7 +95,7 @@ def test_requeue_in_the_dashboard_is_a_retry(stack: Service) -> None:
 
 
 def test_unreadable_job_fails_and_stops_no_worker(stack: Service) -> None:
-    """It comes from somebody who uses RQ as it is by default, with pickle."""
+    """It comes from a program that uses RQ's default serializer, pickle."""
     pickled = Queue("jobsvc.default", connection=stack.redis()).enqueue(print, "hello")
     eventually(lambda: is_in(queue(stack).failed_job_registry, pickled.id))
     stack.until(stack.post(), "COMPLETED")

@@ -43,7 +43,7 @@ def service(apart: dict[str, str]) -> Iterator[Service]:
 
 
 def leave_oddities(connection: Any) -> None:
-    """Pickled and broken jobs, entries without jobs, a key of another type, and workers that are gone or broken."""
+    """Pickled and broken jobs, entries without jobs, a key of another type, and workers that are missing or broken."""
     queue = Queue("jobsvc.theirs", connection=connection)
     connection.sadd(Queue.redis_queues_keys, queue.key, "rq:queue:jobsvc.default", "rq:queue:jobsvc.broken")
     call = zlib.compress(pickle.dumps(("os.getcwd", None, (), {})))

@@ -165,7 +165,7 @@ def test_the_api_listens_on_names_and_ipv6(host: str) -> None:
 
 @pytest.fixture(scope="module")
 def lonely() -> Iterator[str]:
-    """A database without tables, in which a role without any right may look around; the role's URL."""
+    """A database without tables, which a role without any right may connect to; the role's URL."""
     server, _, _ = os.environ["DATABASE_URL"].rpartition("/")
     name = f"jobsvc_lonely_{uuid4().hex[:8]}"
     sql(f"{server}/postgres", f"CREATE DATABASE {name}")

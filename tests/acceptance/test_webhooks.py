@@ -88,10 +88,10 @@ def hurry(service: Service, delivery: str) -> None:
 
 def test_finished_job_sends_a_webhook(hooks: Service, receiver: Receiver) -> None:
     payload = {"result": {"ü": [1, 2.5, None]}}
-    job_id = hooks.post(payload=payload, webhookUrl=f"{receiver.url}/told?a=1", tags=["x"])
+    job_id = hooks.post(payload=payload, webhookUrl=f"{receiver.url}/hook?a=1", tags=["x"])
     [seen] = receiver.reported()
     message = seen.verified()
-    assert seen.path == "/told?a=1"
+    assert seen.path == "/hook?a=1"
     assert seen.headers["content-type"] == "application/json"
     assert list(message) == ["type", "timestamp", "data"]
     assert message["type"] == "job.completed"
@@ -115,7 +115,7 @@ def test_failed_and_cancelled_jobs_send_a_webhook(hooks: Service, receiver: Rece
     message = receiver.reported(2)[1].verified()
     assert (message["type"], message["data"]["id"]) == ("job.cancelled", cancelled)
     assert hooks.client.post(f"/jobs/{failed}/retry").status_code == 200
-    again = receiver.reported(3)[2].verified()  # each end of a job is told
+    again = receiver.reported(3)[2].verified()  # each outcome sends a webhook
     assert (again["data"]["id"], again["data"]["attempts"]) == (failed, 2)
 
 

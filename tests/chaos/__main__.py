@@ -71,7 +71,7 @@ def run(seed: int, count: int) -> bool:
 def inject_faults(
     deployment: Deployment, random: Random, load: Load, seconds: float
 ) -> tuple[list[Injection], list[Probe]]:
-    """Strike at random times while the load lasts, each kind of fault as often as the others."""
+    """Inject faults at random times while the load lasts, each kind as often as the others."""
     injections: list[Injection] = []
     probes: list[Probe] = []
     bag: list[str] = []

@@ -1,4 +1,4 @@
-"""The account afterwards: every accepted job, every run, and whether each promise was kept."""
+"""The audit after a run: checks every accepted job and every run against each promise."""
 
 import json
 from collections import defaultdict
@@ -18,7 +18,7 @@ EARLY = 0.005
 """Seconds by which a clock may be read too early."""
 
 AT_ONCE = 0.1
-"""Seconds that a strike takes, from when it was noted to when its last process had gone."""
+"""Seconds from the time that is noted for a fault to the end of its last process."""
 
 STORING = 2.0
 """Seconds in which an outcome is stored, while Postgres is there."""
@@ -27,7 +27,7 @@ NOTICING = 1.5
 """Seconds in which a worker notices that its pool has died."""
 
 LEAVING = NOTICING + SHUTDOWN + 3
-"""Seconds in which a worker that is to stop has gone, and has stored what it can."""
+"""Seconds in which a stopping worker ends and stores its results."""
 
 ORPHANED = 1
 """The parent's pid of a process whose parent has died."""
@@ -72,10 +72,10 @@ class Account:
             "lost": self.lost,
             "ended otherwise than meant": self.ended_otherwise,
             "ran twice although no worker was lost": self.ran_twice,
-            "given up for lost while its worker lived": self.wrongly_recovered,
+            "recovered while its worker lived": self.wrongly_recovered,
             "ran before its time": self.ran_early,
             "recovered later than promised": self.recovered_late,
-            "held up by a client that stalls": self.delayed,
+            "delayed by a client that stalls": self.delayed,
         }
         return {promise: ids for promise, ids in promises.items() if ids}
 
@@ -153,14 +153,14 @@ def _failed_as_meant(row: Any, attempts: Iterable[Any]) -> bool:
 
 
 def _may_be_followed(run: Run, attempts: dict[int, Any], injections: Sequence[Injection]) -> bool:
-    """Whether another run may come after this one: it failed, was handed back, or lost its worker."""
+    """Return True if another run may follow: this one failed, was returned uncounted, or lost its worker."""
     attempt = attempts.get(run.fence)
-    handed_back = attempt is not None and attempt.outcome == "handed-back"
-    return run.end == "raised" or handed_back or _injection_on(run, injections) is not None
+    is_returned = attempt is not None and attempt.outcome == "handed-back"
+    return run.end == "raised" or is_returned or _injection_on(run, injections) is not None
 
 
 def _injection_on(run: Run, injections: Sequence[Injection]) -> Injection | None:
-    """The first strike that took the run's process, or the worker above it, before its outcome was stored."""
+    """Return the first fault that killed the run's process or its worker before the result was stored."""
     if ORPHANED in run.pids:  # the worker was taken before the handler began
         return next((one for one in reversed(injections) if one.lost and one.at <= run.started_at), None)
     for one in injections:
@@ -172,12 +172,12 @@ def _injection_on(run: Run, injections: Sequence[Injection]) -> Injection | None
 
 
 def _may_have_taken(run: Run, injection: Injection, injections: Sequence[Injection]) -> bool:
-    """Whether this strike took a process of the run, or had it leave while Postgres was away."""
+    """Return True if this fault killed a process of the run, or stopped it while Postgres was unavailable."""
     pids = set(run.pids)
     if injection.lost & pids:
         return injection.at >= run.started_at - AT_ONCE
-    is_away = _postgres_outage(injections, injection.at, injection.at + LEAVING) > 0
-    return bool(injection.stopping & pids) and is_away and injection.at >= run.started_at - NOTICING
+    is_unavailable = _postgres_outage(injections, injection.at, injection.at + LEAVING) > 0
+    return bool(injection.stopping & pids) and is_unavailable and injection.at >= run.started_at - NOTICING
 
 
 def _twice(runs: Sequence[Run]) -> bool:
@@ -204,7 +204,7 @@ def _audit_recoveries(
     injections: Sequence[Injection],
     bound: float,
 ) -> None:
-    """How long after each strike the attempts that it took were given up for lost."""
+    """Note how long after each fault its lost attempts were recovered."""
     runs = {(run.job_id, run.fence): run for runs in journal.values() for run in runs}
     for job_id, by_fence in attempts.items():
         for fence, attempt in by_fence.items():
@@ -224,7 +224,7 @@ def _audit_recoveries(
 
 
 def _postgres_outage(injections: Sequence[Injection], since: float, until: float) -> float:
-    """Seconds between `since` and `until` in which Postgres was away, or back for less than a lease."""
+    """Seconds between `since` and `until` in which Postgres was unavailable, or back for less than a lease."""
     total, counted_until = 0.0, since
     for one in injections:
         if one.kind == "Postgres killed":

@@ -1,4 +1,4 @@
-"""What is put to the test: both servers, an API, and two worker pools, each able to be killed and started again."""
+"""The deployment under test: both servers, an API, and two worker pools; each can be killed and restarted."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ class Deployment:
         self.pools[self.pools.index(pool)] = self._pool()
 
     def heal(self) -> None:
-        """See that everything runs, as whoever looks after the machines would."""
+        """Start all servers and programs that do not run, as an operator would."""
         self.postgres.start()
         self.valkey.start()
         if self.api.popen.poll() is not None:

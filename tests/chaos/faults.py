@@ -1,4 +1,4 @@
-"""What is done to the service: each fault takes something away, at once and without a word."""
+"""The faults: each one kills, stops or empties a part of the deployment without warning."""
 
 import signal
 import threading
@@ -21,33 +21,33 @@ from tests.support.service import Process
 
 @dataclass
 class Injection:
-    """A fault that struck. Times are seconds since the epoch, None while it hasn't come to that."""
+    """A fault that was injected. Times are seconds since the epoch, None if not reached yet."""
 
     kind: str
     at: float
     lost: set[int] = field(default_factory=set)
-    """The processes that it took, whose attempts nobody can expect to end."""
+    """Ids of killed or frozen processes, whose attempts are lost."""
     stopping: set[int] = field(default_factory=set)
-    """The processes that were told to end, or do so without their pool: what they can't store in time is lost."""
+    """Ids of processes that are stopping: results that they can't store in time are lost."""
     heal_after: float = 0.0
     heal: Callable[[], None] | None = None
     healed_at: float | None = None
     accepting_at: float | None = None
     running_at: float | None = None
     accepted: list[Accepted] = field(default_factory=list)
-    """Jobs that were accepted by the way."""
+    """Jobs that were accepted by this fault's own requests."""
     delayed: list[str] = field(default_factory=list)
     """Requests of other clients that were not answered in time."""
 
     def healed(self) -> None:
-        """Give back what it took, where nothing of the service does so by itself."""
+        """Repair what the service can't repair by itself."""
         if self.heal:
             self.heal()
         self.healed_at = time.time()
 
 
 Fault = Callable[[Deployment, Random, Injection], bool]
-"""Strikes, and says so in the strike; False if there was nothing to strike."""
+"""Injects the fault and describes it in the Injection; returns False if there was no target."""
 
 FAULTS: dict[str, Fault] = {}
 
@@ -61,12 +61,12 @@ def fault(kind: str) -> Callable[[Fault], Fault]:
 
 
 def injection(kind: str, deployment: Deployment, random: Random) -> Injection | None:
-    """Let this fault strike; None if it found nothing to strike."""
+    """Inject this fault; return None if it found no target."""
     one = Injection(kind, time.time())
     return one if FAULTS[kind](deployment, random, one) else None
 
 
-def _take_one(candidates: Iterable[psutil.Process], random: Random, injection: Injection) -> bool:
+def _kill_one(candidates: Iterable[psutil.Process], random: Random, injection: Injection) -> bool:
     pids = sorted(process.pid for process in candidates)
     if pids:
         injection.lost.add(random.choice(pids))
@@ -77,21 +77,21 @@ def _take_one(candidates: Iterable[psutil.Process], random: Random, injection: I
 
 @fault("worker killed")
 def _worker(deployment: Deployment, random: Random, injection: Injection) -> bool:
-    return _take_one([one for pool in deployment.pools for one in workers(pool)], random, injection)
+    return _kill_one([one for pool in deployment.pools for one in workers(pool)], random, injection)
 
 
 @fault("attempt's process killed")
 def _attempt(deployment: Deployment, random: Random, injection: Injection) -> bool:
-    return _take_one([one for pool in deployment.pools for one in attempts(pool)], random, injection)
+    return _kill_one([one for pool in deployment.pools for one in attempts(pool)], random, injection)
 
 
 @fault("relay killed")
 def _relay(deployment: Deployment, random: Random, injection: Injection) -> bool:
-    return _take_one([one for pool in deployment.pools for one in relays(pool)], random, injection)
+    return _kill_one([one for pool in deployment.pools for one in relays(pool)], random, injection)
 
 
 def fault_of_a_pool(kind: str) -> Callable[[Callable[[Deployment, Random, Injection, Process], None]], None]:
-    """A fault that strikes one of the pools that run; there may be none, until those struck down are replaced."""
+    """Register a fault of one running pool. There may be none until killed pools are replaced."""
 
     def keep(take: Callable[[Deployment, Random, Injection, Process], None]) -> None:
         @fault(kind)
@@ -153,15 +153,15 @@ def _api(deployment: Deployment, random: Random, injection: Injection) -> bool:
 
 @fault("Postgres killed")
 def _postgres(deployment: Deployment, random: Random, injection: Injection) -> bool:
-    return _take_server(deployment.postgres, random, injection)
+    return _kill_server(deployment.postgres, random, injection)
 
 
 @fault("Redis killed")
 def _redis(deployment: Deployment, random: Random, injection: Injection) -> bool:
-    return _take_server(deployment.valkey, random, injection)
+    return _kill_server(deployment.valkey, random, injection)
 
 
-def _take_server(server: Server, random: Random, injection: Injection) -> bool:
+def _kill_server(server: Server, random: Random, injection: Injection) -> bool:
     if not server.runs():
         return False
     kill_server(server)
@@ -205,11 +205,11 @@ PROBE_SECONDS = 0.1
 
 
 class Probe:
-    """Finds out when the service accepts and runs jobs again after a strike, by a job that goes before all others."""
+    """Finds out when the service accepts and runs jobs again after a fault, by a job of the first queue."""
 
     def __init__(self, url: str, injection: Injection) -> None:
         self._url = url
-        self._strike = injection
+        self._injection = injection
         self.job_id: str | None = None
         self.thread = threading.Thread(target=self._ask, daemon=True)
         self.thread.start()
@@ -219,12 +219,12 @@ class Probe:
             while self.job_id is None:
                 self.job_id = post(client, {"queue": "high"})
                 time.sleep(PROBE_SECONDS)
-            self._strike.accepting_at = time.time()
-            while self._strike.running_at is None:
+            self._injection.accepting_at = time.time()
+            while self._injection.running_at is None:
                 time.sleep(PROBE_SECONDS)
                 try:
                     reply = client.get(f"/jobs/{self.job_id}")
                 except httpx.TransportError:
                     continue
                 if reply.status_code == 200 and reply.json()["status"] == "COMPLETED":
-                    self._strike.running_at = time.time()
+                    self._injection.running_at = time.time()

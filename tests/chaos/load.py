@@ -1,4 +1,4 @@
-"""The jobs that are posted, and what is known of each: that it was accepted, and how it is meant to end."""
+"""The jobs that are posted, and for each: whether it was accepted, and its expected outcome."""
 
 import threading
 import time
@@ -78,7 +78,7 @@ class Load:
 
 
 def post(client: httpx.Client, body: dict[str, Any]) -> str | None:
-    """The job's id if it was accepted; None if it was refused, or nobody knows, which promises nothing.
+    """Return the job's id if it was accepted; None if it was refused or no response came.
 
     Raises AssertionError for an answer that no fault excuses.
     """

@@ -1,7 +1,7 @@
 """What real handlers do to their process: forks, leftovers, odd exceptions, ignored signals.
 
 Each function is called in the midst of an attempt of the chaos handler. It may end the attempt by
-an exception where it is told to fail, and never otherwise.
+an exception where its payload asks for a failure, and never otherwise.
 """
 
 import os
@@ -125,7 +125,7 @@ class PlannedFailure(Exception):
 
 
 def sleep_through(seconds: float) -> None:
-    """Sleep this long whatever is raised meanwhile, as a handler with a bare `except` in a loop does."""
+    """Sleep this long despite any exception, as a handler with a bare `except` in a loop does."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

@@ -1,4 +1,4 @@
-"""A client that stalls half its uploads: the others have to arrive, and nobody else may be held up by it."""
+"""A client that stalls half its uploads: the others have to arrive, and other clients must not wait."""
 
 import contextlib
 import json

@@ -34,7 +34,7 @@ class Ground:
         return self.LEASE + self.SWEEP + 5
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """What Postgres itself says, whatever has become of the API."""
+        """Execute a statement in Postgres, which works without the API too."""
         return self.service.sql(statement, *parameters)
 
     def status(self, job_id: str) -> str:

@@ -1,4 +1,4 @@
-"""What a 202 is worth when something goes away: Redis, Postgres, a worker."""
+"""A job answered with 202 is not lost when Redis, Postgres or a worker fails."""
 
 import os
 import signal
@@ -110,7 +110,7 @@ def test_unavailable_postgres_is_503_and_recovers(ground: Ground) -> None:
         assert "5432" not in reply.text
     assert service.client.get("/readyz").status_code == 503
     assert service.client.get("/healthz").status_code == 200
-    time.sleep(ground.LEASE)  # the outage outlasts the lease, which nobody can renew meanwhile
+    time.sleep(ground.LEASE)  # the outage outlasts the lease, which can't be renewed
     ground.postgres.start()
     eventually(lambda: service.client.get("/readyz").status_code == 200)
     assert service.until(service.post(), "COMPLETED", timeout=30)

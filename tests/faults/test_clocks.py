@@ -9,7 +9,7 @@ The class: a time that one clock made is compared with another's. Its members, a
 - a date in another server's Retry-After: that server's own `Date`;
 - due times, leases, expiry, schedules, idempotency keys, sliding windows, waits: in SQL, as before.
 Harmless, and left to the host's clock: lines of processes' own logs, spans, HTTP's `Date`, what RQ shows (`rq:*`,
-`lastHeartbeat`), and when RQ's scheduler rings: too early starts nothing, too late comes after the relay.
+`lastHeartbeat`), and when RQ's scheduler runs: too early starts nothing, too late comes after the relay.
 Timeouts and pauses follow the monotonic clock.
 """
 
@@ -199,7 +199,7 @@ def test_delays_run_at_and_expiry_follow_postgres(hosts: Hosts, by: str) -> None
 def test_webhooks_are_stamped_by_postgres(hosts: Hosts) -> None:
     with serving(receiver := Receiver()):
         job_id = hosts.right.post(webhookUrl=receiver.url)
-        [seen] = receiver.told()
+        [seen] = receiver.reported()
     told = seen.verified()  # refuses what is 5 minutes off
     assert (told["data"]["id"], told["timestamp"]) == (job_id, hosts.right.job(job_id)["finishedAt"])
     assert time_in(seen.headers["webhook-id"]) == pytest.approx(moment(told["timestamp"]).timestamp(), abs=2)

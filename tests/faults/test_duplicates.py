@@ -1,4 +1,4 @@
-"""At least once, but no more often than it must: whatever RQ and the relays deliver twice runs once."""
+"""A job that RQ and the relays deliver twice runs once."""
 
 import subprocess
 import sys
@@ -90,7 +90,9 @@ def test_duplicate_entry_of_a_waiting_retry_runs_nothing(
 ) -> None:
     service.worker(JOBSVC_WORKERS="3")
     job_id = service.post("NOTE", {"path": str(notes), "fails": 1}, retry={"max": 3, "interval": 5})
-    eventually(lambda: service.rq_places(job_id) == ["scheduled"])  # RQ is told after Postgres, and would say so last
+    eventually(
+        lambda: service.rq_places(job_id) == ["scheduled"]
+    )  # RQ is updated after Postgres, and would say so last
     deliver(service, job_id)
     is_through(service)
     assert service.job(job_id)["status"] == "RETRYING"

@@ -24,7 +24,7 @@ def freeze(worker: Process) -> list[int]:
 
 def thaw(frozen: list[int]) -> None:
     for pid in frozen:
-        with contextlib.suppress(ProcessLookupError):  # one that was killed meanwhile
+        with contextlib.suppress(ProcessLookupError):  # it was killed before
             os.kill(pid, signal.SIGCONT)
 
 
@@ -98,7 +98,7 @@ def test_frozen_worker_changes_nothing_of_a_job_that_runs_elsewhere(
 
 
 def test_killed_attempt_of_a_frozen_worker_changes_nothing(ground: Ground, tmp_path: Path) -> None:
-    """Then RQ's parent process tells of the end, and has RQ's Retry in its hand."""
+    """Then RQ's parent process reports the end, with RQ's own Retry."""
     service, notes = ground.service, tmp_path / "notes"
     worker = service.worker()
     job_id = noted(service, notes, payload={"seconds": 10}, retry={"max": 3, "interval": 1})

@@ -1,6 +1,6 @@
 """A handler may do to its process what Python programs do; it can hurt its own attempt, never another one.
 
-The class: whatever a handler can do to the process in which it runs, or to the processes that it makes.
+The class: all that a handler can do to the process in which it runs, or to the processes that it makes.
 
 - Forks: by os.fork, in a thread, os.forkpty, C's fork without Python's hooks, two forks of a daemon, multiprocessing
   (fork, spawn, forkserver; Process, Pool, Manager, ProcessPoolExecutor), subprocess with preexec_fn, asyncio.
@@ -8,7 +8,7 @@ The class: whatever a handler can do to the process in which it runs, or to the 
   SIGKILL.
 - What a process inherits: the channel, handlers of signals, blocked and ignored signals, what multiprocessing knows of
   its worker's children.
-- What a job leaves behind: handlers of signals, timers, masks, streams, folder, umask, environment, limits, priority,
+- What a job may change: handlers of signals, timers, masks, streams, folder, umask, environment, limits, priority,
   settings of the interpreter and of logging, threads, event loops.
 - How an attempt ends that reports nothing: killed, os._exit, closed files, BaseExceptions.
 - What comes out of the channel: unknown kinds, slots of others, second ends, wrong types, no JSON, endless lengths.
@@ -177,7 +177,7 @@ def test_process_state_is_restored_for_the_next_job(site: Site, what: str) -> No
     after = site.service.until(job_id, "COMPLETED", "FAILED")
     assert (after["result"], after["error"], after["attempts"]) == (before, None, 1)
     [attempt] = site.service.attempts(job_id)
-    assert [line["message"] for line in attempt["logs"]] == ["heard"]
+    assert [line["message"] for line in attempt["logs"]] == ["received"]
 
 
 @in_shared

@@ -1,6 +1,6 @@
-"""Lines of running attempts when a server or a worker goes away: none is lost that can be kept, none is there twice.
+"""Log lines of running attempts when a server or a worker fails: none is lost that can be kept, none is there twice.
 
-Members of the class in test_live_progress.py: Postgres away while lines are stored, and when the attempt ends; a
+Members of the class in test_live_progress.py: Postgres unavailable while lines are stored, and when the attempt ends; a
 worker killed with its processes, or alone, so that its child process ends what runs; a worker that is told to stop;
 an attempt that goes on after its lease was lost.
 """

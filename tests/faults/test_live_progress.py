@@ -4,8 +4,8 @@ The class: what was said last waits for something else to be said, or for the en
 an attempt, the last one of several, progress and lines before a call that lasts (in Python, or in C without the
 interpreter), lines of `ctx.log`, of `logging` and of threads; under each kind of worker (one thread, several, a process
 for each attempt, stock `rq worker`). And what then must not be lost or doubled: lines of an attempt that completes,
-fails, snoozes, is discarded, times out, is cancelled, is handed back, dies, or whose worker dies; while Postgres is
-away; more lines than are kept.
+fails, snoozes, is discarded, times out, is cancelled, is returned, dies, or whose worker dies; while Postgres
+is unavailable; more lines than are kept.
 """
 
 import time

@@ -313,7 +313,7 @@ def test_shutdown_and_return_of_postgres_are_logged_once(ground: Ground) -> None
 
 
 def test_too_many_connections_are_logged_once(ground: Ground) -> None:
-    """Those that are open work on meanwhile, which is no sign that others can be made."""
+    """Open connections still work, which does not prove that new ones can be made."""
     url = ground.env["DATABASE_URL"]
     connections = []
     service = ground.service

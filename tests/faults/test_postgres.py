@@ -81,7 +81,7 @@ def test_outage_under_load_loses_nothing_and_runs_nothing_twice(
 ) -> None:
     service, notes = ground.service, tmp_path / "notes"
     service.worker(JOBSVC_WORKERS="2")
-    running = service.post("NOTE", {"path": str(tmp_path / "held"), "seconds": 2}, retry={"max": 3, "interval": 0})
+    running = service.post("NOTE", {"path": str(tmp_path / "running"), "seconds": 2}, retry={"max": 3, "interval": 0})
     service.until(running, "PROCESSING")
     with Load(ground, notes) as load:
         eventually(lambda: load.accepted)
@@ -92,7 +92,7 @@ def test_outage_under_load_loses_nothing_and_runs_nothing_twice(
     for job_id in (running, *load.accepted):
         job = service.until(job_id, "COMPLETED", timeout=60)
         assert (job["attempts"], job["error"]) == (1, None)
-    assert runs(tmp_path / "held") == [running]
+    assert runs(tmp_path / "running") == [running]
     assert set(load.accepted) <= set(runs(notes))  # what was answered 503 may have been stored all the same
     assert len(runs(notes)) == len(set(runs(notes)))
     assert service.alive(service.api)
@@ -151,7 +151,7 @@ def stop_for_a_while(ground: Ground) -> None:
 
 
 def recover_slowly(ground: Ground) -> None:
-    """Postgres counts itself as up while it recovers, and answers nobody; here, for longer than a lease."""
+    """Postgres accepts no connection while it recovers; here, for longer than a lease."""
     kill(ground.postgres)
     (ground.postgres.data / "recovery.signal").touch()
     with (ground.postgres.data / "postgresql.auto.conf").open("a") as conf:
@@ -177,7 +177,7 @@ def test_outage_longer_than_the_lease_interrupts_no_running_job(
 
 
 def impatient_worker(ground: Ground, job_id: str) -> Process:
-    """A worker that looks after its jobs every second, and for which RQ's limit on this one is five seconds."""
+    """A worker that checks its jobs every second, and for which RQ's limit on this one is five seconds."""
     service = ground.service
     eventually(lambda: service.rq_places(job_id) == ["queue"])
     service.redis().hset(f"rq:job:{job_id}", "timeout", 5 - 60)

@@ -48,7 +48,7 @@ def test_backlog_of_a_paused_queue_delays_no_other(service: Service) -> None:
 
 @pytest.fixture
 def rarely_swept(clean: None) -> Iterator[Service]:
-    """A service that has to be told what may go."""
+    """A service that hardly sweeps, so jobs are dispatched only on request."""
     service = Service({"JOBSVC_SWEEP_SECONDS": "60"})
     yield service
     service.close()
@@ -105,7 +105,7 @@ def test_concurrency_limit_is_reached_and_not_exceeded(service: Service, tmp_pat
     ids = [service.post("NOTE", payload, concurrencyKey="k", concurrencyLimit=2) for _ in range(10)]
     assert service.job(ids[0])["concurrencyKey"] == "k"
     rq_queue = Queue("jobsvc.default", connection=service.redis(), serializer=JSONSerializer)
-    for job_id in ids:  # whatever is pushed to RQ
+    for job_id in ids:  # even if RQ gets them all
         rq_queue.enqueue("jobsvc.execution.run", args=(job_id,), job_id=job_id)
     done = [service.until(job_id, "COMPLETED") for job_id in ids]
     spans = [(job["startedAt"], job["finishedAt"]) for job in done]

@@ -1,4 +1,4 @@
-"""Promise 2: without Redis jobs are accepted, running ones end, and all run once it is back, without a fuss."""
+"""Promise 2: without Redis jobs are accepted and running ones finish; all others run once it is available again."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ import pytest
 from tests.faults.conftest import Ground
 from tests.support.service import POOL, Process, Service, eventually
 
-# A worker that looks after its running job every second, where RQ's does every 30.
+# A worker that checks its running job every second, where RQ's does every 30.
 BRISK = """
 from jobsvc import worker
 from jobsvc.worker import pool
@@ -84,7 +84,7 @@ def rq_worker(pool: Process) -> int:
 
 
 def ready(service: Service) -> dict[str, str]:
-    reply = httpx.get(f"{service.url}/readyz", timeout=4)  # whoever asks doesn't wait for ever
+    reply = httpx.get(f"{service.url}/readyz", timeout=4)  # the request must not wait for ever
     assert reply.status_code == 200
     return dict(reply.json())
 
@@ -103,7 +103,7 @@ def said(process: Process, what: str) -> list[str]:
 
 
 def assert_no_fuss(service: Service) -> None:
-    """One outage: each process told its beginning and its end at most once, and RQ told nothing."""
+    """Check that each process logged begin and end of the outage at most once, and RQ nothing."""
     assert said(service.api, "unavailable") == said(service.api, "available again") == ["jobsvc.relay:"]
     for process in service.processes:
         for what in ("unavailable", "available again"):
@@ -114,7 +114,7 @@ def assert_no_fuss(service: Service) -> None:
 
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_running_job_survives_an_outage(ground: Ground, tmp_path: Path, outage: str) -> None:
-    """As does its worker, whose heartbeats fail meanwhile; jobs posted meanwhile run afterwards, each once."""
+    """So does its worker, though heartbeats fail; jobs posted during the outage run afterwards, each once."""
     service, notes = ground.service, tmp_path / "notes"
     pool = brisk(service)
     running = note(service, notes, 4)

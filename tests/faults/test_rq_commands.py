@@ -59,7 +59,7 @@ def test_kill_horse_command_kills_the_child_process(service: Service, tmp_path: 
 def test_suspended_worker_finishes_its_jobs_and_starts_no_other(
     ground: Ground, service: Service, tmp_path: Path
 ) -> None:
-    """What runs goes on, nothing else is begun until the workers are resumed."""
+    """Running jobs finish; no other starts until the workers are resumed."""
     busy = running(service, tmp_path / "go on")
     rq(ground, "suspend")
     waiting = [service.post() for _ in range(20)]

@@ -1,4 +1,4 @@
-"""Promise 6: a worker that is told to stop finishes what it can, and hands the rest back uncounted."""
+"""Promise 6: a stopping worker finishes the jobs that it can, and returns the others uncounted."""
 
 import contextlib
 import signal
@@ -168,7 +168,7 @@ def test_api_stopped_under_load_loses_no_accepted_job(ground: Ground, number: si
             client.result()
     stored = {str(job_id) for (job_id,) in ground.sql("SELECT id FROM jobs")}
     assert set(accepted) <= stored
-    # Who had just connected may be hung up on, unread and unanswered; nobody else is.
+    # Only connections that had just been made may be closed unanswered.
     assert len(stored - set(accepted)) <= len(odd) <= len(clients)
     assert {error.partition("(")[0] for error in odd} <= {"RemoteProtocolError", "ReadError"}
     service.worker()

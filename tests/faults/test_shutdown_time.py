@@ -1,4 +1,4 @@
-"""Promise 6: a worker that is told to stop is gone JOBSVC_SHUTDOWN_SECONDS and 3 s later, whatever its handlers do.
+"""Promise 6: a stopping worker has ended after JOBSVC_SHUTDOWN_SECONDS and 3 s, though its handlers go on.
 
 The class: what can hold up the end of a worker.
 
@@ -37,7 +37,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 def stop(worker: Process, seconds: float, number: signal.Signals = signal.SIGTERM) -> None:
-    """Tell the pool to stop, and check that it and all its processes are gone in time."""
+    """Stop the pool, and check that it and all its processes have ended in time."""
     began = time.monotonic()
     worker.popen.send_signal(number)
     with contextlib.suppress(subprocess.TimeoutExpired):

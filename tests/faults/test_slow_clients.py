@@ -1,13 +1,13 @@
-"""No client can hold up others.
+"""No client can delay others.
 
-The class: whatever a client holds while it sends, waits or reads has a limit that is not the client's. Its members,
+The class: all that a client occupies while it sends, waits or reads has a limit that is not the client's. Its members,
 by what they hold:
 
 - a connection: no head, half a head, an idle connection kept alive, TLS or garbage sent to the plain port, HTTP/2;
 - the reading of a body: half a body of any media type, with any method, to any path, with a length or chunked, without
   a key, after `Expect: 100-continue`, in a pipeline, byte by byte, or cut off;
-- memory: bodies too large, many large bodies at once, large answers that nobody reads, pages of a list;
-- a place of those who wait: waiters that hang up, streams that nobody reads, one address that takes all places;
+- memory: bodies too large, many large bodies at once, large responses that are not read, pages of a list;
+- slots of waiting clients: clients that disconnect, streams that are not read, one address that takes all slots;
 - the end of the process: all of these while it is to stop.
 
 The deadlines are shortened here, by `TUNE`.
@@ -43,7 +43,7 @@ serve.UNREAD_SECONDS = 3
 """
 
 ANSWER_SECONDS = 5.0
-"""Another client that is not answered within this time was held up. With an attack under way it takes 0.1 s."""
+"""Another client that gets no response within this time was delayed. During an attack it takes 0.1 s."""
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def may_wait(service: Service, job_id: str, source: str = "127.0.0.1") -> bool:
 
 
 def take_all_places(service: Service, job_id: str, connections: list[socket.socket], sent: bytes) -> None:
-    """Send this on new connections until nobody else may wait. Some may be told that Postgres is too slow."""
+    """Send this on new connections until no slot is free. Some may get the response that Postgres is too slow."""
     connections += [connect(service, sent) for _ in range(256)]
     while may_wait(service, job_id):
         assert len(connections) < 600
@@ -409,7 +409,7 @@ def small(apart: dict[str, str]) -> Iterator[Service]:
 
 
 def test_stream_ends_after_its_maximum_time(small: Service) -> None:
-    """One that is not read looks like any other; an EventSource comes back."""
+    """A stream that is not read can't be distinguished from others; an EventSource reconnects."""
     with contextlib.closing(connect(small, request("GET", f"/jobs/{small.post(delay=600)}/events"))) as connection:
         received = b""
         while more := connection.recv(1 << 16):

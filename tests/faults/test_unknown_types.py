@@ -81,7 +81,7 @@ def test_thousands_of_unknown_jobs_delay_no_known_job(service: Service) -> None:
     for _ in range(3):  # each later than a sweep
         service.until(service.post(delay=1.1), "COMPLETED", timeout=BOUND)
     elapsed = service.sql("SELECT extract(epoch FROM now() - min(finished_at)) FROM jobs WHERE status = 'COMPLETED'")
-    # One a second is offered, lest there be a stock worker that Redis has lost.
+    # One a second is offered, in case Redis has lost a stock worker.
     assert len(set(service.sql(ROWS)) - written) <= float(elapsed[0][0]) + 1
     assert service.redis().llen("rq:queue:jobsvc.default") <= 1
     new(service, "threads")

@@ -1,4 +1,4 @@
-"""Clients that wait, while the service stops or Postgres is away."""
+"""Waiting clients while the service stops or Postgres is unavailable."""
 
 import contextlib
 import signal

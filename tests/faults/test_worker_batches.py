@@ -1,4 +1,4 @@
-"""Jobs that a worker took many at a time: whatever ends in their midst, each one counts for itself alone."""
+"""Jobs that a worker took as a batch: if a process ends within it, only running attempts are affected."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def warm_up(ground: Ground) -> None:
 def around(service: Service, notes: Path, one: dict[str, Any], quick: int = 60) -> tuple[str, list[str]]:
     """Post `one` in the midst of quick ones, which note their runs; returns its id, and theirs.
 
-    Every second one returns nothing, so that it is told as notes in memory are, not as messages.
+    Every second one returns nothing, so its result is a note in shared memory and not a message.
     """
     ones = [
         {"type": "NOTE", "payload": {"path": str(notes), "silent": place % 2 == 0}, **AGAIN} for place in range(quick)
@@ -100,7 +100,7 @@ def test_handlers_that_kill_their_process_each_lose_one_attempt(ground: Ground, 
 
 
 def test_worker_killed_during_a_batch_loses_no_job(ground: Ground, notes: Path) -> None:
-    """The process of its handlers, which outlives it, tells Postgres: what ended, what ran, what had not begun."""
+    """The child process survives and reports to Postgres: finished, running and unstarted jobs."""
     service = ground.service
     worker = service.worker()
     warm_up(ground)
@@ -162,7 +162,7 @@ def test_killed_worker_loses_no_job_of_its_batch(ground: Ground, notes: Path) ->
 
 
 def test_worker_killed_with_its_child_process_loses_no_job(ground: Ground, notes: Path) -> None:
-    """Nobody is left to tell who had begun, so all that it held is lost when the leases lapse, and runs again."""
+    """No process is left to report, so all its started jobs count as lost when the leases lapse, and run again."""
     service = ground.service
     service.worker()
     warm_up(ground)
@@ -211,7 +211,7 @@ def test_quick_jobs_do_not_wait_for_a_slow_one(ground: Ground, notes: Path) -> N
 
 
 def test_few_waiting_jobs_are_not_prefetched(ground: Ground) -> None:
-    """Until they can run at once: none of them is shown as PROCESSING before, and put back."""
+    """Until they can run at once: none of them is shown as PROCESSING before, or returned."""
     ground.service.worker()
     warm_up(ground)
     job_ids = post(ground.service, [{"payload": {"durationMs": 1500}}, *[{}] * 4])

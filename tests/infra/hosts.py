@@ -39,7 +39,7 @@ class Host:
         return (program("ip"), "netns", "exec", self.name)
 
     def cut(self) -> None:
-        """Let packets vanish, both ways; no connection is told."""
+        """Drop packets both ways, without closing connections."""
         _ip("link", "set", self._link, "down")
 
     def join(self) -> None:

@@ -47,7 +47,7 @@ class Daemon:
         self.popen = self._start()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it has gone."""
+        """SIGKILL, and wait until it has ended."""
         self.popen.kill()
         self.popen.wait()
 

@@ -1,4 +1,4 @@
-"""Postgres' disk is full: nobody is told that a job was accepted that was not, and load balancers are told to go away.
+"""Postgres' disk is full: no job is accepted that is not stored, and /readyz stops load balancers.
 
 For a root that may mount: the disk is a small tmpfs.
 """

@@ -1,6 +1,6 @@
 """Three hosts: an API, and two with workers, whose clocks are ten minutes apart; promises 1 to 7 in one story.
 
-What may happen to a host: its link is cut in the middle of a job and comes back, it dies, its worker is told to stop.
+What may happen to a host: its link is cut in the middle of a job and comes back, it dies, its worker is stopped.
 What may happen to the servers: Redis dies and comes back empty, Postgres is restarted.
 In the end no job is lost, each has one attempt that completed, and no two runs of a job overlap unless the first
 had lost its lease.
@@ -48,7 +48,7 @@ _clocks: list[HostClock] = []
 
 
 class Load(threading.Thread):
-    """Posts short jobs, some five a second, until it is told to stop; remembers what was accepted."""
+    """Posts short jobs, some five a second, until `stop` is called; remembers what was accepted."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(daemon=True)

@@ -63,7 +63,7 @@ class Site:
 
     def stop_with_a_stream_open(self, number: int) -> tuple[float, list[str]]:
         """Send a signal to the server while a client follows a job; returns the seconds until it ended, and the
-        statuses that the client was told."""
+        statuses that the client received."""
         job_id = self.post(delay=600)
         reported = []
         self.client.close()  # gunicorn waits 2 s for clients that keep their connection

@@ -1,4 +1,4 @@
-"""Jobs for the tests, and a look at the rows."""
+"""Factories of jobs in each state, and queries of their rows."""
 
 from typing import Any
 from uuid import UUID

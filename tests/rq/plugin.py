@@ -34,7 +34,7 @@ def use_redis(url: str) -> None:
 
 
 def use_worker() -> None:
-    """Put our class where the tests, and RQ for them, look for `Worker`."""
+    """Put our class where the tests, and RQ for them, import `Worker`."""
     for function in (rq.worker_pool.WorkerPool.__init__, rq.worker_pool.run_worker):
         defaults = function.__defaults__ or ()
         function.__defaults__ = tuple(Worker if value is rq.Worker else value for value in defaults)

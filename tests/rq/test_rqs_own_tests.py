@@ -27,7 +27,7 @@ TRIES = 3
 
 EXCEPTIONS = {
     "test_worker.TestWorker.test_worker_ttl": "the TTL is always ours: RQ's command line gives its own 420 s unasked",
-    "test_worker.TestWorker.test_worker_ttl_param_resolves_timeout": "the same: a worker looks up every 5 s, not 405",
+    "test_worker.TestWorker.test_worker_ttl_param_resolves_timeout": "the same: a worker wakes up every 5 s, not 405",
     "test_executions.TestRegistry.test_execution_index_add_remove": (
         "asks that the execution's 90 s, which are RQ's, are no more than the worker's TTL + 60 s, which are 80 here"
     ),

@@ -1,4 +1,4 @@
-"""OpenTelemetry, configured as somebody would in a module of theirs: here with spans as JSON lines in $SPANS."""
+"""OpenTelemetry, configured as in a user's module: here with spans as JSON lines in $SPANS."""
 
 import os
 from pathlib import Path

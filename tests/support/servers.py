@@ -28,7 +28,7 @@ def upgrade(env: dict[str, str]) -> None:
 
 
 def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """What this database itself says, whatever has become of the service."""
+    """Execute a statement in this database, which works without the service too."""
     with contextlib.closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -37,7 +37,7 @@ def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
 
 
 def kill_server(server: Server) -> None:
-    """SIGKILL an embedded server with all its processes, and wait until they have gone."""
+    """SIGKILL an embedded server with all its processes, and wait until they have ended."""
     process = server._process
     assert process is not None
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -66,7 +66,7 @@ class Servers:
         self.database_url, self.redis_url = self.apart()
 
     def apart(self) -> tuple[str, str]:
-        """The URLs of another database, without tables, and of another Redis database, which nobody else uses."""
+        """The URLs of another database, without tables, and of another, unused Redis database."""
         return self.database(), self._empty_redis(self._urls[1])
 
     def start(self, kind: type[Server]) -> str:
@@ -89,7 +89,7 @@ class Servers:
         return f"{base}/{name}"
 
     def _empty_redis(self, url: str) -> str:
-        """A database number on this Redis that holds nothing, so that nobody's keys are flushed."""
+        """Return the number of an empty Redis database, so that no foreign keys are flushed."""
         base = url.rpartition("/")[0] if url.rpartition("/")[2].isdigit() else url.rstrip("/")
         # Of several processes that test, each takes every nth.
         index = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

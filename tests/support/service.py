@@ -1,4 +1,4 @@
-"""What the tests share: processes of the real service, and patience with a deadline."""
+"""Processes of the real service, and waiting with a deadline."""
 
 import contextlib
 import itertools
@@ -42,7 +42,7 @@ def serving(server: BaseServer) -> Iterator[None]:
 
 
 def eventually(check: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:
-    """What `look` returns once that is true; fails with its last answer at the deadline."""
+    """Return the first true result of `check`; fail with its last result at the deadline."""
     deadline = time.monotonic() + timeout
     while True:
         answer = check()

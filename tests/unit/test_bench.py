@@ -27,14 +27,14 @@ def test_ratio_is_taken_within_each_round() -> None:
 
 
 def test_goal_is_passed_or_short() -> None:
-    assert ACCEPT.transition(results("accept.rate", [2], [2])) == ("1.00 ×", "pass")
-    assert ACCEPT.transition(results("accept.rate", [1], [2])) == ("0.50 ×", "short")
-    assert P99.transition(results("accept.p99", [1], [2])) == ("0.50 ×", "pass")
-    assert P99.transition(results("accept.p99", [3], [2])) == ("1.50 ×", "short")
+    assert ACCEPT.assess(results("accept.rate", [2], [2])) == ("1.00 ×", "pass")
+    assert ACCEPT.assess(results("accept.rate", [1], [2])) == ("0.50 ×", "short")
+    assert P99.assess(results("accept.p99", [1], [2])) == ("0.50 ×", "pass")
+    assert P99.assess(results("accept.p99", [3], [2])) == ("1.50 ×", "short")
 
 
 def test_unmeasured_goal_is_not_passed() -> None:
-    assert ACCEPT.transition(results("accept.rate", [2], []))[1] == "not measured"
+    assert ACCEPT.assess(results("accept.rate", [2], []))[1] == "not measured"
 
 
 def answering(listener: socket.socket, pieces: list[bytes]) -> None:
@@ -49,7 +49,7 @@ def answering(listener: socket.socket, pieces: list[bytes]) -> None:
     ("pieces", "refused"),
     [
         ([b"HTTP/1.1 202 Accepted\r\nContent-Le", b"ngth: 4\r\n\r\n{", b"  }"], False),
-        ([b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n"], True),
+        ([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], True),
     ],
 )
 def test_load_counts_complete_202_responses_only(pieces: list[bytes], refused: bool) -> None:

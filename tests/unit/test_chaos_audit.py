@@ -1,4 +1,4 @@
-"""The account of `make chaos`: it finds each broken promise, and excuses only what a strike explains."""
+"""The audit of `make chaos` finds each broken promise, and accepts only what a fault explains."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +43,7 @@ def account(
 
 
 LOST, TWICE, EARLY = "lost", "ran twice although no worker was lost", "ran before its time"
-WRONGLY_RECOVERED = "given up for lost while its worker lived"
+WRONGLY_RECOVERED = "recovered while its worker lived"
 OTHERWISE, LATE = "ended otherwise than meant", "recovered later than promised"
 
 

@@ -341,7 +341,7 @@ def test_wildcard_host_is_shown_as_localhost(monkeypatch: pytest.MonkeyPatch, ho
 
 
 def test_resolved_host_name_decides_whether_keys_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the address of this machine's own name, whatever that is here."""
+    """By the address of this machine's own name."""
     name = socket.gethostname()
     try:
         address = socket.gethostbyname(name)

@@ -1,4 +1,4 @@
-"""Log lines: a record is one line, whatever it holds.
+"""Log lines: every record is one line.
 
 What could make another line of it, or change how it is shown: C0 controls (newline, carriage return, escape
 sequences), DEL, C1 controls (NEL, CSI), the line and paragraph separators, marks of direction, lone surrogates; in

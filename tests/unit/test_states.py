@@ -1,4 +1,4 @@
-"""The moves between statuses, held against the contract's table."""
+"""The transitions between statuses, compared with the contract's table."""
 
 from jobsvc.states import MOVES, WAITING, Status
 

@@ -1,4 +1,4 @@
-"""What the document can only tell in words, so that what is generated to be accepted can be."""
+"""Rules that the document states only in words, so that valid generated requests are accepted."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

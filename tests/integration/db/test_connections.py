@@ -1,4 +1,4 @@
-"""What a process that died or froze amidst a transaction leaves locked."""
+"""Locks of a process that died or froze during a transaction."""
 
 import os
 import signal

@@ -35,7 +35,7 @@ def fetch(job_id: object) -> RQJob:
 
 @pytest.fixture
 def no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis that can't be reached: nobody listens on port 9."""
+    """A Redis that can't be reached: port 9 is closed."""
     unreachable = Redis(port=9, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
     monkeypatch.setattr(rq_redis, "connection", lambda: unreachable)
     monkeypatch.setattr(rq_redis, "queue", rq_redis.queue.__wrapped__)
@@ -158,7 +158,7 @@ def test_queued_function_is_the_published_entry_point() -> None:
 
 
 def test_redis_counts_as_available_only_after_a_reply(no_redis: None, caplog: pytest.LogCaptureFixture) -> None:
-    """As a sweep does that goes on after Redis went away in its midst, with nothing to dispatch."""
+    """As in a sweep with nothing to dispatch, during which Redis became unavailable."""
     caplog.set_level("INFO", "jobsvc.relay")
     duties = Duties()
     assert not duties._redis_answers()

@@ -58,7 +58,7 @@ def run_many(count: int) -> None:
 
 
 def keys() -> set[str]:
-    """What Redis holds, but for the traces of workers that have gone, which last a minute."""
+    """What Redis holds, but for the keys of ended workers, which expire after a minute."""
     return {
         key.decode() for key in rq_redis.connection().scan_iter() if not key.startswith((b"rq:worker:", b"rq:jobsvc:"))
     }
@@ -223,7 +223,7 @@ def test_wipe_during_a_job_leaves_no_key_without_expiry() -> None:
 
 
 def test_killed_worker_leaves_no_key_without_expiry() -> None:
-    """It had begun an attempt, its last; nobody but the lease in Postgres and RQ's maintenance ends it."""
+    """Its last attempt was running; only the lease in Postgres and RQ's maintenance end it."""
     job_id = dispatch(retry_intervals=[])
     killed = worker()
     job = fetch(job_id)
@@ -241,7 +241,7 @@ def test_killed_worker_leaves_no_key_without_expiry() -> None:
 
 
 def test_attempt_leaves_no_thread_in_a_simple_worker() -> None:
-    """One that looks after the attempt would kill the process when the time of its handler is over."""
+    """A watchdog thread that outlived the attempt would kill the process at its timeout."""
     before = set(threading.enumerate())
     for payload in ({}, {"failAttempts": 1}):
         dispatch(payload=payload, retry_intervals=[])

@@ -1,4 +1,4 @@
-"""Schedules in real processes, where no others look at the same database."""
+"""Schedules in real processes, with a database of their own."""
 
 import sys
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def shown_after_a_run(service: Service) -> dict[str, Any]:
 def test_tick_comes_on_time_and_not_at_the_next_sweep(sweeping: Service) -> None:
     sweeping.client.put("/schedules/nightly", json=NIGHTLY)
     sql("UPDATE schedules SET next_run_at = now() + interval '1.5 s'")
-    due = sweeping.client.put("/schedules/nightly", json=NIGHTLY).json()["nextRunAt"]  # its relay looks again
+    due = sweeping.client.put("/schedules/nightly", json=NIGHTLY).json()["nextRunAt"]  # its relay polls again
     assert shown_after_a_run(sweeping)["lastRunAt"] >= due
     with sweeping.redis() as client:
         eventually(lambda: client.llen("rq:queue:jobsvc.default") == 1, 20)

@@ -1,4 +1,4 @@
-"""What /metrics counts: exactly what happened, whoever did it, and however it is folded."""
+"""The counters of /metrics are exact over many processes, before and after folding."""
 
 import threading
 from collections import Counter

@@ -2,7 +2,7 @@
 
 The class is every way from a started attempt back to a waiting job: a failure, a timeout, a lost worker (its lease
 lapsed, or its child process died), a snooze, a hand-back at shutdown; and the same ends written by a process of
-version 0.1.0, which keeps the expiry in the row. An attempt that was only taken ahead has not started: a return
+version 0.1.0, which keeps the expiry in the row. A prefetched attempt has not started: a return
 before the handler was called, and a start whose answer got lost, leave the expiry as it was.
 """
 
@@ -28,9 +28,9 @@ ENDS: dict[str, Callable[[StartedAttempt], AttemptResult]] = {
     "timed out": lambda start: outcome(start, Outcome.TIMEOUT),
     "child process died": lambda start: lost(start.job_id, start.fence, "gone"),
     "snoozed": lambda start: outcome(start, Outcome.SNOOZED, delay=5.0),
-    "handed back": lambda start: returned_uncounted(start.job_id, start.fence),
+    "returned": lambda start: returned_uncounted(start.job_id, start.fence),
 }
-WAITS_AS = {"snoozed": Status.SCHEDULED, "handed back": Status.PENDING}
+WAITS_AS = {"snoozed": Status.SCHEDULED, "returned": Status.PENDING}
 
 
 @pytest.mark.parametrize("how", ENDS)

@@ -1,4 +1,4 @@
-"""Jobs that are submitted at the same time, on a real Postgres: together, and yet each for itself."""
+"""Jobs that are submitted at the same time on a real Postgres share commits, but not errors."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,7 +66,7 @@ def test_outage_during_a_commit_fails_the_whole_group() -> None:
 
 
 def test_job_waiting_for_a_unique_key_delays_no_other() -> None:
-    """Somebody has inserted the key and not committed yet, so whoever wants it has to wait."""
+    """Another transaction has inserted the key and not committed yet, so others wait for it."""
     columns = "id, type, queue, payload, status, timeout, retry_intervals, max_attempts, due_at, unique_key"
     values = "gen_random_uuid(), 'TEST_JOB', 'default', '{}', 'PENDING', 1, '{}', 1, now(), 'k'"
     with ThreadPoolExecutor(1) as pool, engine().connect() as holder:

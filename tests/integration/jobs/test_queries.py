@@ -119,7 +119,7 @@ def test_inserted_and_deleted_jobs_shift_no_page() -> None:
 
 
 def large(kind: str) -> dict[str, Any]:
-    """A payload whose JSON is an eighth of a page, whatever Postgres makes of it."""
+    """A payload whose JSON is an eighth of a page, however Postgres formats it."""
     size = MAX_BYTES // 8
     texts = {
         "random": os.urandom(size // 2).hex(),

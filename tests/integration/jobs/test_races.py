@@ -1,7 +1,7 @@
 """Two moves of one job at once, in both directions: the real functions, one of which holds the row.
 
 A move that ends an attempt holds the job's row while it waits to write the attempt's own, since
-somebody else has locked that table.
+another transaction has locked that table.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class Line:
 
 @contextmanager
 def locked(statement: str, **parameters: Any) -> Iterator[Line]:
-    """What this statement locks is held until the block ends, and then as it was before."""
+    """Keep what this statement locks until the block ends, then roll back."""
     with ThreadPoolExecutor(4) as pool, engine().connect() as holder:
         holder.execute(text(statement), parameters)
         try:
@@ -55,7 +55,7 @@ def locked(statement: str, **parameters: Any) -> Iterator[Line]:
 
 
 def finish_locked() -> AbstractContextManager[Line]:
-    """Whoever ends an attempt other than by success holds the job's row, and gets no further until the block ends."""
+    """A transaction that finishes an attempt other than by success locks the row and waits until the block ends."""
     return locked("LOCK TABLE attempts IN SHARE ROW EXCLUSIVE MODE")
 
 
@@ -159,7 +159,7 @@ def test_claim_skips_rows_of_another_claim() -> None:
 
 
 def test_claim_skips_a_job_that_is_being_started() -> None:
-    """A relay that looked before the start doesn't claim after it."""
+    """A relay that queried before the start doesn't claim after it."""
     job_id = submit(delay=60)
     sql("UPDATE jobs SET due_at = now() WHERE id = :id", id=job_id)
     with row_locked(job_id) as line:

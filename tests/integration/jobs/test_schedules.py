@@ -1,4 +1,4 @@
-"""Schedules: one job a tick, whoever looks, and none before its time."""
+"""Schedules: one job a tick with many relays, and none before its time."""
 
 import logging
 import threading
@@ -88,22 +88,22 @@ def test_concurrent_ticks_make_one_job() -> None:
                 start.wait()
                 return len(schedules.tick(7))
 
-            # What is locked by one is passed over by the others, so that later looks find the rest.
+            # Others skip rows that one has locked, so later passes find the rest.
             made = sum(pool.map(check, range(threads)))
             assert made + sum(len(schedules.tick(7)) for _ in range(4)) == len(names)
     assert {name: len(jobs_of(name)) for name in names} == dict.fromkeys(names, rounds)
 
 
 def test_locked_schedule_delays_no_other() -> None:
-    for name in ("held", "free"):
+    for name in ("locked", "free"):
         put(name)
         make_due(name)
     with ThreadPoolExecutor(1) as pool, transaction() as connection:
-        connection.exec_driver_sql("SELECT 1 FROM schedules WHERE name = 'held' FOR UPDATE")
+        connection.exec_driver_sql("SELECT 1 FROM schedules WHERE name = 'locked' FOR UPDATE")
         assert len(pool.submit(schedules.tick, 10).result(timeout=20)) == 1
         assert jobs_of("free")
     assert len(schedules.tick(10)) == 1
-    assert jobs_of("held")
+    assert jobs_of("locked")
 
 
 def test_rolled_back_tick_is_made_again() -> None:

@@ -154,7 +154,7 @@ def test_only_lapsed_leases_are_recovered() -> None:
 
 
 def test_leases_are_spared_right_after_an_outage() -> None:
-    """Postgres was away; until it has been up for a lease's time, nobody had the chance."""
+    """After an outage, workers need the time of one lease to renew."""
     start = started()
     lapse(start.job_id)
     longer_than_it_is_up = 10.0**9

@@ -1,6 +1,6 @@
 """Jobs whose type a worker does not know: it starts none of them, and they wait in Postgres for one that does.
 
-The class: a start by a worker without the type, in whatever way the job came to be dispatched: new, due later,
+The class: a start by a worker without the type, for each way in which the job was dispatched: new, due later,
 to be retried, retried by hand, a webhook's delivery, with a concurrency key, in a paused queue, in a batch with others.
 """
 
@@ -30,7 +30,7 @@ def awaiting() -> set[UUID]:
 
 
 def dispatched() -> set[UUID]:
-    """Whatever a sweep dispatches, of any kind."""
+    """Return all jobs that a sweep dispatches, of any kind."""
     sql("SELECT pg_sleep(0.01)")
     claims = [*jobs.claim_due(10), *jobs.claim_next(jobs.withheld_keys("", 10), 10)]
     for queue in QUEUES:

@@ -1,4 +1,4 @@
-"""Deliveries: made by whoever ends a job, in the very transaction that ends it."""
+"""Deliveries are inserted in the transaction that finishes their job."""
 
 from collections.abc import Callable
 from typing import Any

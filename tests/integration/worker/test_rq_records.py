@@ -30,7 +30,7 @@ JOBS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def left() -> dict[str, dict[str, Any]]:
-    """What Redis holds of each of these jobs, and of the worker's tallies, by the kind of the worker."""
+    """What Redis holds of each of these jobs, and of the worker's counters, by the kind of the worker."""
     return {kind: _left_by(kind) for kind in WORKERS}
 
 
@@ -41,7 +41,7 @@ def _left_by(kind: str) -> dict[str, Any]:
         service.worker(kind)
         with service.redis() as client:
             of_jobs = {name: _run(service, client, *job) for name, job in JOBS.items()}
-            return {**of_jobs, "tallies": eventually(lambda: _tallies(client))}
+            return {**of_jobs, "counters": eventually(lambda: _counters(client))}
     finally:
         service.close()
 
@@ -84,20 +84,20 @@ def _plain(fields: dict[bytes, bytes], unlike: dict[bytes, bytes]) -> dict[str, 
 
 
 def _rounded(seconds: float) -> int:
-    """To half a minute, since some pass between the end and the look."""
+    """To half a minute, since some pass between the end and the reading."""
     return round(seconds / 30)
 
 
-def _tallies(client: Redis) -> dict[str, int] | None:
+def _counters(client: Redis) -> dict[str, int] | None:
     [worker] = Worker.all(client, serializer=JSONSerializer)
     worker.refresh()
     counts = {"successful": worker.successful_job_count, "failed": worker.failed_job_count}
     return counts if sum(counts.values()) >= 6 else None
 
 
-@pytest.mark.parametrize("name", [*JOBS, "tallies"])
+@pytest.mark.parametrize("name", [*JOBS, "counters"])
 def test_both_workers_write_the_same_keys(left: dict[str, dict[str, Any]], name: str) -> None:
-    """But for the id of an execution that was too short to tell RQ of, and for what RQ makes of a snooze's `Retry`."""
+    """Except for the id of an execution too short to be shown in RQ, and for what RQ makes of a snooze's `Retry`."""
     ours, stocks = left["pool"][name], left["stock"][name]
     if name.startswith("completes"):
         assert stocks["results"][0].pop("execution_id") == "<id>"

@@ -1,4 +1,4 @@
-"""Starts that Postgres made, and of which the worker didn't hear."""
+"""Starts that Postgres committed but whose reply did not reach the worker."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unavailable(*_: Any) -> Any:
-    raise StoreUnavailable("still away")
+    raise StoreUnavailable("still unavailable")
 
 
 def starts() -> UnconfirmedStarts:
@@ -69,8 +69,8 @@ def test_undo_is_retried_while_postgres_is_unavailable(monkeypatch: pytest.Monke
     ours, job_id = starts(), submit()
     cut_off(monkeypatch)
     ours.start([job_id], confirmed=())
-    with monkeypatch.context() as away:
-        away.setattr(jobs, "undo_starts", unavailable)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "undo_starts", unavailable)
         assert not ours.undo()
         assert ours.start([submit()], confirmed=()) is None
     assert ours.undo()

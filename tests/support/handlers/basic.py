@@ -84,7 +84,7 @@ def stubborn(payload: dict[str, Any]) -> None:
 
 @handler("SWALLOW")
 def swallow(payload: dict[str, Any]) -> None:
-    """Swallow whatever is raised, as no code should."""
+    """Swallow every exception, as no code should."""
     while True:
         try:
             time.sleep(0.01)
@@ -94,7 +94,7 @@ def swallow(payload: dict[str, Any]) -> None:
 
 @handler("CHECK_CANCEL")
 def check(payload: dict[str, Any], ctx: Context) -> str:
-    """Look whether it was cancelled, and return then, or fail, or snooze."""
+    """Poll until a cancel is requested; then return, fail or snooze."""
     while not ctx.cancelled:
         time.sleep(0.01)
     ctx.progress(50, "cancelled")
@@ -143,7 +143,7 @@ def odd_progress(payload: dict[str, Any], ctx: Context) -> str:
 
 @handler("TALK")
 def talk(payload: dict[str, Any], ctx: Context) -> str:
-    """Say something in every way there is, then end as told."""
+    """Log in every way there is, then end as the payload says."""
     library = logging.getLogger("some.library")
     ctx.log("by ctx.log, with a \x00 and a \ud800")
     library.info("by a %s", "library")
@@ -173,7 +173,7 @@ def _snooze(payload: dict[str, Any]) -> None:
     raise Snooze(0.1)
 
 
-class Strike(BaseModel):
+class Kill(BaseModel):
     whom: list[str]
     signal: int = signal.SIGKILL
     notes: str
@@ -181,7 +181,7 @@ class Strike(BaseModel):
 
 
 @handler("KILL_PROCESSES")
-def strike(payload: Strike, ctx: Context) -> str:
+def kill_processes(payload: Kill, ctx: Context) -> str:
     """Send a signal, on the first run, to the worker, its pool or this process, and go on until there is a file."""
     _note(payload.notes, ctx)
     if ctx.fence == 1:
@@ -194,7 +194,7 @@ def strike(payload: Strike, ctx: Context) -> str:
         if payload.signal == signal.SIGKILL:
             time.sleep(60)
     _wait_for(payload.until)
-    return "struck"
+    return "survived"
 
 
 @handler("UNTIL")
@@ -215,7 +215,7 @@ def meet(payload: dict[str, Any], ctx: Context) -> int:
 
 @handler("WHERE")
 def where(payload: dict[str, Any], ctx: Context) -> int:
-    """Tell the process, after failing `fails` attempts that each note theirs."""
+    """Return the process id, after failing `fails` attempts that each note theirs."""
     return _where(payload, ctx)
 
 

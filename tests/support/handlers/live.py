@@ -1,4 +1,4 @@
-"""A handler that reports what it is told to: progress and log lines, with waits in between, and ends in many ways."""
+"""A handler that reports as its payload says: progress and log lines, with waits in between, and ends in many ways."""
 
 import ctypes
 import logging

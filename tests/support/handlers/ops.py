@@ -1,4 +1,4 @@
-"""Handlers for the tests of how programs are run: what they leave behind."""
+"""Handlers that leave processes, for the tests of how programs are run."""
 
 import subprocess
 

@@ -109,7 +109,7 @@ def _fork_in_thread() -> Any:
 
 
 def _daemonize(path: str) -> None:
-    """Detach a process by two forks; it writes a file when its parents have gone for long."""
+    """Detach a process by two forks; it writes a file long after its parents have ended."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -127,7 +127,7 @@ def _context(kind: str) -> Any:
 def _terminate(kind: str) -> Any:
     child = _context(kind).Process(target=_sleep)
     child.start()
-    child.terminate()  # at once, before it has begun
+    child.terminate()  # at once, before it has started
     child.join(20)
     return child.exitcode
 
@@ -198,8 +198,8 @@ def _open_loop() -> None:
 
 
 def _chdir() -> None:
-    os.mkdir("/tmp/gone-" + str(os.getpid()))
-    os.chdir("/tmp/gone-" + str(os.getpid()))
+    os.mkdir("/tmp/removed-" + str(os.getpid()))
+    os.chdir("/tmp/removed-" + str(os.getpid()))
     os.rmdir(os.getcwd())
 
 
@@ -258,9 +258,9 @@ def leave(payload: dict[str, Any]) -> int:
 
 @handler("PROCESS_STATE", retry={"max": 0})
 def process_state(payload: dict[str, Any]) -> dict[str, Any]:
-    """Tell what an earlier job could have changed."""
+    """Return the state that an earlier job could have changed."""
     print("a line", flush=True)
-    logging.getLogger("some.library").info("heard")
+    logging.getLogger("some.library").info("received")
     end = time.monotonic() + payload.get("seconds", 0)
     while time.monotonic() < end:  # busy, for timers that count that
         pass
@@ -283,7 +283,7 @@ def process_state(payload: dict[str, Any]) -> dict[str, Any]:
 
 @handler("BREAK", retry={"max": 0})
 def break_off(payload: dict[str, Any], ctx: Context) -> None:
-    """End in a way that leaves nobody to tell of it, or that is hard to tell of."""
+    """End in a way that can't be reported, or only with difficulty."""
     match payload["how"]:
         case "close files":
             os.closerange(3, 4096)
@@ -312,7 +312,7 @@ class Odd(BaseException):
 
 @handler("GARBAGE", retry={"max": 0})
 def garbage(payload: dict[str, Any]) -> str:
-    """Write to the worker's end of the channel, as memory gone wrong might."""
+    """Write to the worker's end of the channel, as corrupted memory might."""
     import socket as sockets
 
     from jobsvc.processes import forks

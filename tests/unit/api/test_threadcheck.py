@@ -1,4 +1,4 @@
-"""The warning that no thread runs, told by requests alone: nothing else runs in such a process.
+"""The warning that no thread runs, found by requests alone: nothing else runs in such a process.
 
 Members: the GIL kept between requests, from the start on or later; a fork that Python is not told of; and what must
 not be taken for it: few requests, many requests, a server with threads, a fork that Python is told of.

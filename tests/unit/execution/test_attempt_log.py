@@ -84,7 +84,7 @@ def test_concurrent_attempts_keep_their_own_lines() -> None:
             inherited = threading.Thread(target=copy_context().run, args=(library.warning, f"with {name}"))
             inherited.start()
             inherited.join()
-            stray = threading.Thread(target=library.warning, args=("of nobody known",))
+            stray = threading.Thread(target=library.warning, args=("of an unknown thread",))
             stray.start()
             stray.join()
             barrier.wait(10)
@@ -113,7 +113,7 @@ def test_records_are_kept_after_logging_was_reconfigured() -> None:
     try:
         root.handlers.clear()
         with log:
-            library.warning("heard")
+            library.warning("kept")
     finally:
         root.handlers[:] = before
-    assert messages(log) == ["heard"]
+    assert messages(log) == ["kept"]

@@ -70,9 +70,9 @@ def test_failing_request_fails_alone(work: Work, place: int) -> None:
 
 def test_possibly_committed_group_is_not_repeated(work: Work) -> None:
     with ThreadPoolExecutor(3) as pool:
-        first, *others = work.behind_each_other(pool, 1, StoreUnavailable("away"), 3)
+        first, *others = work.behind_each_other(pool, 1, StoreUnavailable("unavailable"), 3)
         assert first.result(15) == "1 done"
-        assert [str(future.exception(15)) for future in others] == ["away", "away"]
+        assert [str(future.exception(15)) for future in others] == ["unavailable", "unavailable"]
     assert len(work.groups) == 2
     assert work.commit(5) == "5 done"
 

@@ -45,7 +45,7 @@ def test_only_a_wakeup_is_selected(ends: Pair) -> None:
     there.wake()
     assert is_woken(here, 5)
     assert here.receive() == [b"something"]
-    assert not is_woken(here)  # it was heard, however often it rang
+    assert not is_woken(here)  # one read takes all wakeups
 
 
 def test_unread_wakeup_blocks_nothing(ends: Pair) -> None:
@@ -64,7 +64,7 @@ def test_closed_end_is_noticed_after_its_messages(ends: Pair) -> None:
 
 
 def test_closed_end_is_noticed_by_the_wakeup_socket_alone(ends: Pair) -> None:
-    """As when a process that a handler left behind holds the other end open."""
+    """As when a process that a handler started keeps the other end open."""
     here, there = ends
     there.send(b"last message")
     there._wakeup.close()
@@ -86,7 +86,7 @@ def test_receiver_waits_for_a_message(ends: Pair) -> None:
 
 
 def test_unread_wakeup_is_no_error(ends: Pair) -> None:
-    """Its worker died with it; what it had sent is read all the same, and then it is known to be gone."""
+    """The peer died; its messages are read all the same, and then the end is noticed."""
     here, there = ends
     there.wake()
     here.send(b"work")

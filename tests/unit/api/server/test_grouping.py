@@ -1,4 +1,4 @@
-"""Plain jobs in groups: which go together, and what each hears."""
+"""Plain jobs in groups: which are stored together, and the result of each."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ class Store:
 
 
 def submit_all(*jobs: Any) -> tuple[list[list[Any]], list[Any]]:
-    """Submit these while the first is being stored; returns the groups and what each job heard."""
+    """Submit these while the first is being stored; returns the groups and each job's result."""
     store = Store()
 
     async def run() -> list[Any]:
