@@ -6,7 +6,6 @@ opaque one, one that only resembles ours), on the view's path and on the fast pa
 guessed. Reversed: what is one's own and must pass (Host in another spelling, requests of no browser).
 """
 
-import base64
 import hashlib
 from collections.abc import Iterator
 from uuid import uuid4
@@ -14,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.acceptance.test_bad_input import refused
+from tests.support.http import basic, bearer, refused
 from tests.support.service import Service
 
 READ, WRITE, ADMIN = "r-key", "w-key:with:colons", "a-key"
@@ -27,14 +26,6 @@ def guarded() -> Iterator[Service]:
     service = Service({"JOBSVC_API_KEYS": f"eye:read:{READ}, hand:write:{WRITE}, boss:admin:sha256:{HASHED.upper()}"})
     yield service
     service.close()
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def basic(key: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"anyone:{key}".encode()).decode()}
 
 
 def client_at(service: Service, address: str) -> httpx.Client:

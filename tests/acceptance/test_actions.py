@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.test_access import bearer
-from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_rq import fetch, is_in, queue
+from tests.support.http import bearer, refused
 from tests.support.service import Service, eventually
 
 LONG = {"durationMs": 60_000}

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc.db.engine import transaction
+from tests.support.http import refused
 from tests.support.service import Service
 
 JSON = {"Content-Type": "application/json"}
@@ -20,19 +21,6 @@ YEAR = 366 * 86400
 def count() -> int:
     with transaction() as connection:
         return int(connection.execute(text("SELECT count(*) FROM jobs")).scalar_one())
-
-
-def refused(reply: httpx.Response, status: int) -> dict[str, Any]:
-    """The problem, after checking that it is one by RFC 9457."""
-    assert reply.status_code == status, reply.text
-    assert reply.headers["Content-Type"] == "application/problem+json"
-    problem: dict[str, Any] = reply.json()
-    assert {"type", "title", "status", "detail", "instance"} <= set(problem)
-    assert problem["status"] == status
-    assert problem["instance"] == httpx.URL(reply.url).path
-    for leak in ("Traceback", "SELECT", "INSERT", "psycopg", "<html", "127.0.0.1:"):
-        assert leak not in reply.text
-    return problem
 
 
 def post(api: Service, body: bytes | str, headers: dict[str, str] | None = None) -> httpx.Response:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_bad_input import count, refused
+from tests.acceptance.test_bad_input import count
+from tests.support.http import refused
 from tests.support.service import Service
 
 

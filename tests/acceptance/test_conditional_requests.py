@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.acceptance.test_bad_input import refused
+from tests.support.http import refused
 from tests.support.service import Service
 
 ACTIONS = [("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry"), ("POST", "/webhook")]

@@ -29,8 +29,8 @@ from rq.registry import (
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from tests.acceptance.test_bad_input import refused
-from tests.acceptance.test_openapi import chromium
+from tests.support.browser import chromium
+from tests.support.http import refused
 from tests.support.service import Service, eventually, serving
 
 MARK = "<b data-from=job>"

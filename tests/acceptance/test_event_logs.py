@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jobsvc.jobs.serialize import LineShown
-from tests.acceptance.test_bad_input import refused
-from tests.acceptance.test_openapi import chromium
 from tests.conftest import empty
+from tests.support.browser import chromium
+from tests.support.http import refused
 from tests.support.service import Service, eventually
 from tests.support.sse import Event, collect, follow
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.test_bad_input import refused
+from tests.support.http import refused
 from tests.support.service import Service
 from tests.support.sse import collect, follow
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_access import READ, WRITE, bearer, guarded
+from tests.acceptance.test_access import READ, WRITE, guarded
+from tests.support.http import bearer
 from tests.support.service import Service
 
 __all__ = ["guarded"]

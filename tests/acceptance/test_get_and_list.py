@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_bad_input import refused
+from tests.support.http import refused
 from tests.support.service import Service, eventually
 
 NO_JOBS_CURSOR = "01900000-0000-7000-8000-000000000000"

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc.db.engine import transaction
-from tests.acceptance.test_access import bearer
-from tests.acceptance.test_bad_input import count, refused
+from tests.acceptance.test_bad_input import count
+from tests.support.http import bearer, refused
 from tests.support.service import Service, eventually
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_access import basic, bearer
+from tests.support.http import basic, bearer
 from tests.support.raw_target import RawTarget, raw_target
 from tests.support.service import Service, eventually
 

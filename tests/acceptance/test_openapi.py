@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ import pytest
 
 from jobsvc.api.responses import AttemptsReply, JobPage, JobTypesReply
 from jobsvc.jobs.serialize import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
-from tests.acceptance.test_access import CHALLENGES, basic, bearer
-from tests.acceptance.test_bad_input import refused
+from tests.acceptance.test_access import CHALLENGES
+from tests.support.browser import chromium
+from tests.support.http import basic, bearer, refused
 from tests.support.servers import ROOT
 from tests.support.service import Service
 
@@ -165,13 +165,6 @@ def test_docs_page_needs_a_key(guarded: Service, path: str) -> None:
 def test_other_sites_cannot_use_the_remembered_password(guarded: Service) -> None:
     refused(guarded.client.post("/jobs", headers={**basic(KEY), "Sec-Fetch-Site": "cross-site"}), 403)
     assert guarded.client.post("/jobs", headers={**basic(KEY), "Sec-Fetch-Site": "same-origin"}).status_code == 202
-
-
-def chromium() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium is installed")
-    return str(found)
 
 
 def test_docs_page_works_in_a_browser(guarded: Service) -> None:

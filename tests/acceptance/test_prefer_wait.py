@@ -13,8 +13,8 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
-from tests.acceptance.test_bad_input import refused
 from tests.integration.factories import sql
+from tests.support.http import refused
 from tests.support.service import Process, Service, eventually, free_port
 from tests.support.sse import follow
 

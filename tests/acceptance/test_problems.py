@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.test_bad_input import refused
+from tests.support.http import refused
 from tests.support.service import Service
 
 

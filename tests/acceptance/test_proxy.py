@@ -16,9 +16,8 @@ import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.acceptance.test_access import basic, bearer
-from tests.acceptance.test_bad_input import refused
-from tests.acceptance.test_openapi import chromium
+from tests.support.browser import chromium
+from tests.support.http import basic, bearer, refused
 from tests.support.servers import ROOT
 from tests.support.service import Process, Service, eventually, free_port
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_access import ADMIN, READ, WRITE, bearer
-from tests.acceptance.test_bad_input import refused
+from tests.acceptance.test_access import ADMIN, READ, WRITE
+from tests.support.http import bearer, refused
 from tests.support.service import Service
 
 

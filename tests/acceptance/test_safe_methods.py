@@ -24,7 +24,7 @@ from uuid import uuid4
 import pytest
 from rq import Queue
 
-from tests.acceptance.test_bad_input import refused
+from tests.support.http import refused
 from tests.support.servers import ROOT
 from tests.support.service import Service, eventually
 

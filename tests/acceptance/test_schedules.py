@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from jobsvc.db.engine import transaction
-from tests.acceptance.test_access import READ, WRITE, bearer, guarded  # noqa: F401  # a fixture
-from tests.acceptance.test_bad_input import JSON, refused
+from tests.acceptance.test_access import READ, WRITE, guarded  # noqa: F401  # a fixture
+from tests.acceptance.test_bad_input import JSON
+from tests.support.http import bearer, refused
 from tests.support.service import Service, eventually
 
 NIGHTLY = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "job": {"payload": {"result": 7}, "tags": ["nightly"]}}

@@ -9,7 +9,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 from uuid_utils.compat import uuid7
 
-from tests.acceptance.test_bad_input import post, refused
+from tests.acceptance.test_bad_input import post
+from tests.support.http import refused
 from tests.support.service import Service, eventually, serving
 
 OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -12,9 +12,9 @@ import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from tests.acceptance.test_bad_input import refused
 from tests.acceptance.test_queues import pause, queue, resume
 from tests.faults.conftest import Ground
+from tests.support.http import refused
 from tests.support.service import WORKERS, Service, eventually
 
 

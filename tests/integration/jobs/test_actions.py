@@ -13,7 +13,7 @@ from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
 from jobsvc.jobs import Filter, actions
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
-from tests.integration.jobs.test_start_and_finish import TAKE, behind_the_lock
+from tests.integration.locking import TAKE, behind_the_lock
 
 AGAIN = "UPDATE jobs SET status = 'PENDING' WHERE id = :id"
 TAKE_KEY = (

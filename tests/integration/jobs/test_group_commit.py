@@ -15,7 +15,7 @@ from jobsvc.db.engine import engine
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs.submit import _submit_one
 from tests.integration.factories import sql, submit
-from tests.integration.jobs.test_races import locked, waiting
+from tests.integration.locking import locked, waiting
 from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")

@@ -16,7 +16,7 @@ from jobsvc.dispatch.duties import Duties, Duty
 from jobsvc.jobs import admission, stats
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, make_due, new, outcome, sql, submit
-from tests.integration.jobs.test_start_and_finish import in_parallel, waits_for_a_lock
+from tests.integration.locking import in_parallel, waits_for_a_lock
 from tests.support.service import eventually
 
 HIGH = ["high", "default", "low"]

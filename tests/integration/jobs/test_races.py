@@ -4,54 +4,14 @@ A move that ends an attempt holds the job's row while it waits to write the atte
 another transaction has locked that table.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager
 from uuid import UUID
 
-from sqlalchemy import text
-
 from jobsvc import jobs
-from jobsvc.db.engine import engine
 from jobsvc.jobs import StartedAttempt
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, outcome, sql, started, submit
-from tests.support.service import eventually
-
-
-def waiting() -> int:
-    """How many connections wait for a lock."""
-    [(count,)] = sql(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    return int(count)
-
-
-class Line:
-    """Moves that wait for each other, in the order in which they came."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self._pool = pool
-        self._length = 0
-
-    def add(self, move: Callable[[], Any]) -> Future[Any]:
-        """Begin this move, and wait until it waits."""
-        self._length += 1
-        future = self._pool.submit(move)
-        eventually(lambda: waiting() >= self._length)
-        return future
-
-
-@contextmanager
-def locked(statement: str, **parameters: Any) -> Iterator[Line]:
-    """Keep what this statement locks until the block ends, then roll back."""
-    with ThreadPoolExecutor(4) as pool, engine().connect() as holder:
-        holder.execute(text(statement), parameters)
-        try:
-            yield Line(pool)
-        finally:
-            holder.rollback()
+from tests.integration.locking import Line, locked
 
 
 def finish_locked() -> AbstractContextManager[Line]:

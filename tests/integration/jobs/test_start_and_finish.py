@@ -1,6 +1,5 @@
 """The state machine on a real Postgres: moves, fences, counts, and races with one side holding the row."""
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from jobsvc.errors import JobNotFound
 from jobsvc.jobs.submit import store
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.integration.locking import TAKE, behind_the_lock, in_parallel, waits_for_a_lock
 from tests.support.service import eventually
 
 
@@ -192,17 +192,6 @@ def test_sweeps_are_bounded(duty: Callable[[int], int]) -> None:
     assert [duty(2), duty(2), duty(2)] == [2, 1, 0]
 
 
-def in_parallel(count: int, act: Callable[[], Any]) -> list[Any]:
-    gate = threading.Barrier(count)
-
-    def run() -> Any:
-        gate.wait()
-        return act()
-
-    with ThreadPoolExecutor(count) as pool:
-        return [future.result() for future in [pool.submit(run) for _ in range(count)]]
-
-
 def test_fifteen_concurrent_starts_make_one() -> None:
     job_id = submit()
     assert (
@@ -218,23 +207,6 @@ def test_fifteen_concurrent_sweeps_recover_each_job_once() -> None:
         lapse(start.job_id)
     assert sum(in_parallel(15, lambda: jobs.recover_lapsed(1000, 0))) == 20
     assert all(jobs.get(start.job_id).attempts == 1 for start in attempts_started)
-
-
-def waits_for_a_lock() -> bool:
-    return bool(sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"))
-
-
-def behind_the_lock(first: str, then: Callable[[], Any], **parameters: Any) -> Any:
-    """What `then` says when `first` holds the row, and commits only once `then` waits for it."""
-    with ThreadPoolExecutor(1) as pool, engine().begin() as holder:
-        holder.execute(text(first), parameters)
-        answer = pool.submit(then)
-        eventually(waits_for_a_lock)
-        holder.commit()
-        return answer.result()
-
-
-TAKE = "UPDATE jobs SET status = 'PROCESSING', fence = fence + 1, attempts = attempts + 1 WHERE id = :id"
 
 
 def test_second_start_waits_for_the_first_and_is_refused() -> None:

@@ -14,7 +14,7 @@ from jobsvc.servers.outages import OutageTracker
 from jobsvc.states import Status
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 from tests.integration.factories import LEASE, submit
-from tests.integration.jobs.test_races import waiting
+from tests.integration.locking import waiting
 from tests.support.service import eventually
 
 pytestmark = pytest.mark.usefixtures("clean")
