@@ -189,6 +189,9 @@ def pause(queue: str) -> None:
 @click.command()
 @click.argument("queue")
 def resume(queue: str) -> None:
-    """Resume a paused queue."""
+    """Resume a paused queue.
+
+    The next sweep of the service dispatches its jobs, within JOBSVC_SWEEP_SECONDS.
+    """
     jobs.resume(known_queue(queue))
     click.echo(f"resume: {queue}")
