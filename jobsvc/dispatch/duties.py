@@ -12,7 +12,7 @@ from redis import RedisError
 
 from jobsvc import jobs, tracing
 from jobsvc.config import settings
-from jobsvc.dispatch import rq_cleanup, rq_redis, withdrawing
+from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.enqueue import not_queued, push
 from jobsvc.dispatch.offers import Offers
 from jobsvc.dispatch.old_names import OldNames
@@ -102,7 +102,7 @@ class Duties:
         has_more = bool(self.ended)
         if batch and self._is_redis_usable():
             with self._postgres, self._redis.on("withdraw"):
-                self.ended.extend(withdrawing.withdraw(batch))
+                self.ended.extend(rq_cleanup.withdraw(batch))
         return 0.0 if has_more else self._interval
 
     def dispatch_due(self) -> float:
@@ -151,8 +151,8 @@ class Duties:
             pruned = jobs.prune(days * 86400, BATCH, self._last_pruned)
             self._last_pruned = pruned.reached
             if pruned.job_ids and self._is_redis_usable():
-                with self._redis.on("forget"):
-                    rq_cleanup.forget(pruned.job_ids)
+                with self._redis.on("prune"):
+                    rq_cleanup.remove_pruned(pruned.job_ids)
             return 0.0 if pruned.job_ids and pruned.reached != jobs.LOWEST else PRUNE_SECONDS
         return self._interval
 

@@ -1,16 +1,12 @@
 """Enqueues and schedules jobs in RQ."""
 
-import json
 import math
-import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, groupby
+from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from redis import Redis
 from redis.client import Pipeline
@@ -40,14 +36,15 @@ FAILURE_TTL = 86400
 AT_ONCE = 50
 """Maximum number of jobs written by one script call; a longer one would block Redis' other clients."""
 
-_WRITE = """
-local fields = {'data', false, unpack(ARGV, #KEYS + 1)}
-for i, key in ipairs(KEYS) do
-    fields[2] = ARGV[i]
-    redis.call('HSET', key, unpack(fields))
-end
-"""
+_WRITE = Path(__file__).with_name("write_jobs.lua").read_text()
 """Writes `data` for each key, and fields common to all keys, which are sent only once."""
+
+CALL_START = f'["{RUN}", null, ['
+"""Start of RQ's `data` of our jobs as `push` writes it: JSON that is not compressed, which RQ accepts.
+
+RQ itself compresses `data`, when it saves a job again. zlib would take longer than all the rest of a dispatch, and
+release the GIL twice for each job.
+"""
 
 
 def push(batch: Sequence[Dispatch], connection: Redis) -> None:
@@ -59,17 +56,22 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
     with connection.pipeline(transaction=False) as pipeline:
         for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
             queue = _queue(name, connection)
-            due = []
+            scheduled, failed = _registries(name, connection)
+            due: list[Dispatch] = []
+            later: list[Dispatch] = []
             for one in group:
-                if one.wait > 0:
-                    # RQ truncates to whole seconds; rounded up, the job doesn't start early.
-                    whole_second = datetime.fromtimestamp(math.ceil(one.due_at.timestamp()), UTC)
-                    job = queue.create_job(**_call(one.job_id), **_plan(one.type, one.timeout, one.retry_intervals))
-                    queue.schedule_job(job, whole_second, pipeline=pipeline)
-                else:
-                    due.append(one)
+                (later if one.wait > 0 else due).append(one)
+            pipeline.sadd(Queue.redis_queues_keys, queue.key)
             if due:
-                _enqueue(name, queue, due, pipeline)
+                ids = [str(one.job_id) for one in due]
+                pipeline.zrem(scheduled, *ids)
+                pipeline.zrem(failed, *ids)  # a job retried by hand
+                _write(due, JobStatus.QUEUED, queue, pipeline)
+                pipeline.rpush(queue.key, *ids)
+            if later:
+                _write(later, JobStatus.SCHEDULED, queue, pipeline)
+                # RQ counts whole seconds; rounded up, the job doesn't start early.
+                pipeline.zadd(scheduled, {str(one.job_id): math.ceil(one.due_at.timestamp()) for one in later})
         pipeline.execute()
 
 
@@ -82,24 +84,20 @@ def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
         return [one for one, status in zip(batch, pipeline.execute(), strict=True) if status != queued]
 
 
-def _enqueue(name: str, queue: Queue, due: Sequence[Dispatch], pipeline: Pipeline) -> None:
-    """Do the same as RQ's enqueue_many, but faster: fields common to several jobs are built once."""
-    ids = [str(one.job_id) for one in due]
-    # Remove it from the scheduled jobs, and from the failed ones if it was retried by hand.
-    for registry in _registries(name, queue.connection):
-        pipeline.zrem(registry, *ids)
+def _write(batch: Sequence[Dispatch], status: JobStatus, queue: Queue, pipeline: Pipeline) -> None:
+    """Write what RQ's enqueue_many or schedule_job would write, but faster: common fields are built once."""
     alike: dict[tuple[str, float, tuple[float, ...]], list[str]] = defaultdict(list)
-    for job_id, one in zip(ids, due, strict=True):
-        alike[one.type, one.timeout, tuple(one.retry_intervals)].append(job_id)
+    for one in batch:
+        alike[one.type, one.timeout, tuple(one.retry_intervals)].append(str(one.job_id))
     time = utcformat(now())
+    times = ("created_at", time, "enqueued_at", time) if status == JobStatus.QUEUED else ("created_at", time)
     for plan, group in alike.items():
-        common = ("created_at", time, "enqueued_at", time, *_common(name, queue.connection, *plan))
+        common = (*times, *_common(queue, status, *plan))
         for at in range(0, len(group), AT_ONCE):
             some = group[at : at + AT_ONCE]
             keys = [RQJob.key_for(job_id) for job_id in some]
-            pipeline.eval(_WRITE, len(some), *keys, *map(_data, some), *common)
-    pipeline.sadd(Queue.redis_queues_keys, queue.key)
-    pipeline.rpush(queue.key, *ids)
+            calls = [f'{CALL_START}"{job_id}"], {{}}]' for job_id in some]
+            pipeline.eval(_WRITE, len(some), *keys, *calls, *common)
 
 
 @lru_cache
@@ -115,39 +113,12 @@ def _registries(name: str, connection: Redis) -> tuple[str, str]:
 
 @lru_cache(maxsize=1000)
 def _common(
-    queue: str, connection: Redis, type_: str, timeout: float, retry_intervals: tuple[float, ...]
+    queue: Queue, status: JobStatus, type_: str, timeout: float, retry_intervals: tuple[float, ...]
 ) -> tuple[Any, ...]:
-    """Return the fields of a queued job as RQ writes them, without call and times: alternating names and values."""
-    job = _queue(queue, connection).create_job(
-        **_call(UUID(int=0)), **_plan(type_, timeout, retry_intervals), status=JobStatus.QUEUED
-    )
+    """Return the fields of a job as RQ writes them, without call and times: alternating names and values."""
+    job = queue.create_job(RUN, **_plan(type_, timeout, retry_intervals), status=status)
     fields = {name: value for name, value in job.to_dict().items() if name not in ("created_at", "data")}
     return tuple(chain.from_iterable(fields.items()))
-
-
-# RQ's `data` of a call, in zlib's format (RFC 1950) around one uncompressed block (RFC 1951 §3.2.4). Calling zlib
-# would take longer than all the rest, and release the GIL twice for each job.
-_CALL = json.dumps((RUN, None, (str(UUID(int=0)),), {})).encode()
-_STORED = b"\x78\x01\x01" + struct.pack("<HH", len(_CALL), len(_CALL) ^ 0xFFFF)
-CALL_START, _AFTER_ID = _CALL.split(str(UUID(int=0)).encode())
-
-
-def _data(job_id: str) -> bytes:
-    call = CALL_START + job_id.encode() + _AFTER_ID
-    return _STORED + call + zlib.adler32(call).to_bytes(4)
-
-
-def is_our_call(data: bytes) -> bool:
-    """Return True if `data`, the field of an RQ job, is a call of `run`."""
-    try:
-        call = json.loads(zlib.decompressobj().decompress(data, 1000))  # jobs of other applications may have any size
-    except (zlib.error, ValueError):
-        return False
-    return isinstance(call, list) and call[:1] == [RUN]
-
-
-def _call(job_id: UUID) -> dict[str, Any]:
-    return {"func": RUN, "args": (str(job_id),), "job_id": str(job_id)}
 
 
 def _plan(type_: str, timeout: float, retry_intervals: Sequence[float]) -> dict[str, Any]:

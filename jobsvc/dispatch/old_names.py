@@ -6,6 +6,7 @@ and only ids of jobs in our Postgres are moved. A job dispatched by both version
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from uuid import UUID
 
 from redis import Redis
@@ -30,20 +31,11 @@ AT_ONCE = 1000
 """Maximum number of entries of each list or registry read in one step."""
 
 OUR_UUID_VERSION = 7
-"""UUID version of our job ids. RQ's own ids have version 4 and are not looked up in Postgres."""
+"""UUID version of our job ids. RQ's own ids have version 4 and are skipped."""
 
 ENDED_REGISTRIES = (FailedJobRegistry, FinishedJobRegistry, CanceledJobRegistry)
 
-_MOVE = """
-for i = 3, #ARGV, 2 do
-    if redis.call('ZREM', KEYS[1], ARGV[i]) == 1 then
-        if redis.call('EXISTS', ARGV[1] .. ARGV[i]) == 1 then
-            redis.call('HSET', ARGV[1] .. ARGV[i], 'origin', ARGV[2])
-        end
-        redis.call('ZADD', KEYS[2], 'NX', ARGV[i + 1], ARGV[i])
-    end
-end
-"""
+_MOVE = Path(__file__).with_name("move_ended.lua").read_text()
 """Moves jobs from one registry to another. ARGV: prefix of job keys, new queue, then ids and scores in turn."""
 
 

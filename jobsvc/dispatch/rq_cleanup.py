@@ -1,6 +1,9 @@
-"""Removes ended jobs from RQ: all but the newest, and those deleted from Postgres."""
+"""Removes jobs from RQ: cancelled and deleted ones, and all but the newest ended ones."""
 
+import zlib
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +13,10 @@ from rq.job import JobStatus
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 from rq.results import Result
 
+from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis
-from jobsvc.dispatch.enqueue import CALL_START, is_our_call
+from jobsvc.dispatch.enqueue import CALL_START
 
 KEPT = 1000
 """Number of newest jobs kept in each of RQ's registries of ended jobs, per queue."""
@@ -26,37 +30,33 @@ REGISTRIES = {
 }
 """RQ's registries of ended jobs, with the statuses of the jobs that belong there."""
 
-# A script, since a job must not be queued again between its check and its removal (race). If a job's status
-# has changed, only its entry is removed. A job that also has a running or scheduled attempt is left.
-TRIM = """
-local registry, scheduled = KEYS[1], KEYS[2]
-local keep, limit, job, executions, results = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
-local call, statuses, known = ARGV[6], tonumber(ARGV[7]), {}
-local surplus = redis.call('ZCARD', registry) - keep
-if surplus <= 0 then return {0} end
-local ended = {}
-for i = 8, 7 + statuses do ended[ARGV[i]] = true end
-for i = 8 + statuses, #ARGV do known[ARGV[i]] = true end
-local gone, keys, asked = {}, {}, {0}
-for _, id in ipairs(redis.call('ZRANGE', registry, 0, math.min(surplus, limit) - 1)) do
-    local status, data = unpack(redis.call('HMGET', job .. id, 'status', 'data'))
-    local belongs = ended[status]
-    if data and not known[id] and string.find(data, call, 1, true) ~= 8 then
-        if #data < 1000 then asked[#asked + 1], asked[#asked + 2] = id, data end
-    elseif not belongs
-        or (redis.call('EXISTS', executions .. id) == 0 and not redis.call('ZSCORE', scheduled, id)) then
-        gone[#gone + 1] = id
-        if belongs then keys[#keys + 1], keys[#keys + 2] = job .. id, results .. id end
-    end
-end
-if #keys > 0 then redis.call('UNLINK', unpack(keys)) end
-if #gone > 0 then asked[1] = redis.call('ZREM', registry, unpack(gone)) end
-return asked
-"""
+TRIM = Path(__file__).with_name("trim_registry.lua").read_text()
 """Returns the number of removed entries, then id and data of each job whose owner is unclear: RQ compresses some data.
 
 The last arguments are ids of such jobs that are known to be ours.
 """
+
+MAX_LREM = 10
+"""Largest batch for which ids are also removed from RQ's list; LREM is O(length) each. RQ skips ids without a job."""
+
+
+def withdraw(job_ids: Sequence[UUID]) -> list[UUID]:
+    """Remove these ended or deleted jobs from RQ: for its dashboard, and to save workers a check.
+
+    Unfinished jobs are left. Returns the ids of jobs that RQ is still running, whose worker would write part of them
+    again. Raises StoreUnavailable and RedisError.
+    """
+    unfinished = jobs.unfinished(job_ids)
+    ended = [str(job_id) for job_id in job_ids if job_id not in unfinished]
+    running = []
+    with rq_redis.connection().pipeline() as pipeline:
+        for rq_job in filter(None, RQJob.fetch_many(ended, rq_redis.connection(), rq_redis.SERIALIZER)):
+            if rq_job.get_status(refresh=False) == JobStatus.STARTED:
+                running.append(UUID(rq_job.id))
+            else:
+                rq_job.delete(pipeline, remove_from_queue=len(ended) <= MAX_LREM)
+        pipeline.execute()
+    return running
 
 
 def trim(limit: int, keep: int = KEPT) -> list[int]:
@@ -78,13 +78,13 @@ def trim(limit: int, keep: int = KEPT) -> list[int]:
         answers = pipeline.execute()
     counts = []
     for (keys, arguments), (count, *asked) in zip(calls, answers, strict=True):
-        ours = [job_id for job_id, data in zip(asked[::2], asked[1::2], strict=True) if is_our_call(data)]
+        ours = [job_id for job_id, data in zip(asked[::2], asked[1::2], strict=True) if _is_our_call(data)]
         counts.append(int(count) + (int(script(keys, [*arguments, *ours])[0]) if ours else 0))
     return counts
 
 
-def forget(job_ids: Sequence[UUID]) -> None:
-    """Remove these jobs, which were pruned from Postgres, from RQ."""
+def remove_pruned(job_ids: Sequence[UUID]) -> None:
+    """Remove jobs from RQ that were deleted from Postgres. Raises RedisError."""
     ids = [str(job_id) for job_id in job_ids]
     with rq_redis.connection().pipeline(transaction=False) as pipeline:
         pipeline.unlink(*(key for one in ids for key in (RQJob.key_for(one), RESULTS + one)))
@@ -92,3 +92,10 @@ def forget(job_ids: Sequence[UUID]) -> None:
             for registry in REGISTRIES:
                 pipeline.zrem(registry(queue=queue).key, *ids)
         pipeline.execute()
+
+
+def _is_our_call(data: bytes) -> bool:
+    """Return True if `data`, the compressed field of an RQ job, is one of our jobs' calls."""
+    with suppress(zlib.error):  # jobs of other applications may have any size and content
+        return zlib.decompressobj().decompress(data, len(CALL_START)) == CALL_START.encode()
+    return False

@@ -1,6 +1,7 @@
 """The connection to Redis, its probe, and RQ's queues."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from redis import Redis, ResponseError, exceptions
@@ -26,11 +27,7 @@ def connection() -> Redis:
     return connect(socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
-_PROBE = """
-redis.call('SET', KEYS[1], '', 'XX')
-redis.call('RPUSHX', KEYS[2], '')
-return redis.call('HGET', KEYS[1], 'status')
-"""
+_PROBE = Path(__file__).with_name("probe.lua").read_text()
 """Needs the same rights as a dispatch: scripts, RQ's keys and writes. Writes nothing, since these keys never exist."""
 
 _PROBE_KEYS = ("rq:job:jobsvc-probe", "rq:queue:jobsvc-probe")

@@ -1,5 +1,6 @@
 """What RQ and its tools see: the same jobs, in RQ's own keys, as JSON."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def test_redis_holds_no_pickle(stack: Service) -> None:
         stack.until(job_id, "COMPLETED")
         data = stack.redis().hget(f"rq:job:{job_id}", "data")
         assert data is not None
-        function, _, arguments, _ = json.loads(zlib.decompress(data))  # type: ignore[arg-type]
+        with contextlib.suppress(zlib.error):  # RQ compresses it when it saves the job, jobsvc doesn't
+            data = zlib.decompress(data)  # type: ignore[arg-type]
+        function, _, arguments, _ = json.loads(data)  # type: ignore[arg-type]
         assert (function, arguments) == ("jobsvc.execution.run", [job_id])
 
 

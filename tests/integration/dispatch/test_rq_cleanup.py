@@ -191,7 +191,7 @@ def test_trimmed_jobs_leave_no_key() -> None:
     run_many(3)
     waiting = dispatch()
     ended = [row.id for row in sql("SELECT id FROM jobs WHERE finished_at IS NOT NULL")]
-    rq_cleanup.forget(ended)
+    rq_cleanup.remove_pruned(ended)
     assert [key for key in keys() if key.startswith(("rq:job:", "rq:results:"))] == [f"rq:job:{waiting}"]
     assert (finished().get_job_count(), failed().get_job_count()) == (0, 0)
 

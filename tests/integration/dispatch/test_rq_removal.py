@@ -9,7 +9,7 @@ from rq.job import JobStatus
 from jobsvc import jobs
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.duties import Duties
-from jobsvc.dispatch.withdrawing import FEW, withdraw
+from jobsvc.dispatch.rq_cleanup import MAX_LREM, withdraw
 from jobsvc.states import Outcome
 from tests.integration.dispatch.test_relay import fetch, no_redis, queue
 from tests.integration.factories import LEASE, dispatches, new, outcome
@@ -40,7 +40,7 @@ def test_cancelled_job_is_removed_from_queue_and_schedule() -> None:
 
 
 def test_queue_entries_of_many_cancelled_jobs_have_no_job() -> None:
-    many = dispatched(FEW + 1)
+    many = dispatched(MAX_LREM + 1)
     for job_id in many:
         jobs.cancel(job_id)
     assert withdraw(many) == []

@@ -1,6 +1,7 @@
 """What our worker leaves in Redis of a job is what stock `rq worker` leaves of the same one, key by key."""
 
 import base64
+import contextlib
 import re
 import time
 import zlib
@@ -72,7 +73,8 @@ def _plain(fields: dict[bytes, bytes], unlike: dict[bytes, bytes]) -> dict[str, 
         if name == b"exc_string":
             value = zlib.decompress(base64.b64decode(value)).strip().rpartition(b"\n")[2]
         if name == b"data":
-            value = zlib.decompress(value)
+            with contextlib.suppress(zlib.error):  # RQ compresses it when it saves the job, jobsvc doesn't
+                value = zlib.decompress(value)
         for one, word in unlike.items():
             value = value.replace(one, word)
         if name.endswith(b"_at") or name == b"last_heartbeat":
