@@ -21,7 +21,7 @@ BUSY = 0.5
 
 
 def arguments() -> argparse.Namespace:
-    """What to measure, how long, and where to write it."""
+    """Parse the arguments: what to measure, how long, and the output folder."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of every measurement but growth (3)")
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement (5)")

@@ -1,4 +1,4 @@
-"""How fast an API takes jobs, and how soon an idle service starts one."""
+"""The rate at which an API accepts jobs, and the time until an idle service starts one."""
 
 import json
 import random

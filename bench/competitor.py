@@ -45,7 +45,7 @@ class Competitor(ABC):
         """Start the workers."""
 
     def completed(self, environment: Environment) -> int:
-        """How many jobs are."""
+        """Return the number of completed jobs."""
         return int(environment.sql("SELECT count(*) FROM job WHERE status = 'COMPLETED'")[0][0])
 
 
@@ -58,7 +58,7 @@ class WithApi(Competitor):
 
     @abstractmethod
     def queued(self, environment: Environment) -> int:
-        """How many jobs wait in Redis."""
+        """Return the number of jobs that wait in Redis."""
 
     def fill(self, environment: Environment, number: int, duration_ms: int) -> None:
         _, port = self.serve(environment)

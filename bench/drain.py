@@ -1,4 +1,4 @@
-"""How fast waiting jobs are run, and what that costs."""
+"""The rate at which waiting jobs are run, and its cost."""
 
 import time
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ POLL_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Drain:
-    """What was seen of workers between their first jobs and their last."""
+    """The figures of workers between their first jobs and their last."""
 
     jobs: int
     rate: float
@@ -49,7 +49,7 @@ def drain(environment: Environment, competitor: Competitor, duration_ms: int, se
 def _once(
     environment: Environment, competitor: Competitor, duration_ms: int, seconds: float, number: int
 ) -> tuple[Drain, bool]:
-    """One go, and whether the jobs ran out long before its time.
+    """Measure once; also return True if the jobs ran out long before the time.
 
     The rate is taken between two queries of the database, the first after jobs have ended, the last before all have:
     neither the start of the workers nor their idling at the end is in it.

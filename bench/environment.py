@@ -180,7 +180,7 @@ class Environment:
 
 
 def query(url: str, statement: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    """One statement, on a connection of its own, outside of a transaction."""
+    """Execute one statement on a new connection, outside of a transaction."""
     with contextlib.closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

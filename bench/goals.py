@@ -1,4 +1,4 @@
-"""What the service is to reach, each a ratio inside one run."""
+"""The goals of the service, each a ratio inside one run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

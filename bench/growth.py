@@ -1,4 +1,4 @@
-"""What becomes of the service as it fills up: many jobs waiting, many rows, many jobs run."""
+"""The service under growth: many waiting jobs, many rows, many finished jobs."""
 
 import http.client
 import json
@@ -44,7 +44,7 @@ FROM (SELECT n, n > %(rows)s - 1000 AS waits, now() - interval '20 days' * (1 - 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How far it grows, each against what."""
+    """The sizes that are compared: (small, large)."""
 
     waiting: tuple[int, int]
     rows: tuple[int, int]

@@ -14,7 +14,7 @@ from bench.environment import BenchError
 
 @dataclass(frozen=True)
 class Load:
-    """What a load met: answers a second, and each answer's time in seconds, ascending."""
+    """The results of a load: responses per second, and their times in seconds, ascending."""
 
     rate: float
     times: list[float]

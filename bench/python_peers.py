@@ -12,7 +12,7 @@ FILL_SECONDS = 300
 
 @dataclass
 class PythonPeer(Competitor):
-    """One whose module in `bench.peers` fills its queue when it is run."""
+    """A competitor in Python. Its module in `bench.peers` fills the queue when it is run."""
 
     module: ClassVar[str] = ""
 

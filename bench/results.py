@@ -5,7 +5,7 @@ from collections import defaultdict
 
 
 class Results:
-    """What was measured. A figure's name says what and in which unit; `report` knows the names."""
+    """The measured figures. The name of a figure implies its unit; `report` knows the names."""
 
     def __init__(self) -> None:
         self._figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -16,7 +16,7 @@ class Results:
         self._figures[figure][competitor].append(value)
 
     def has(self, figure: str, *competitors: str) -> bool:
-        """Whether each of these has a value."""
+        """Return True if each of these competitors has a value."""
         return all(self._figures.get(figure, {}).get(competitor) for competitor in competitors)
 
     def figures(self, figure: str) -> dict[str, list[float]]:

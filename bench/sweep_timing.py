@@ -1,4 +1,4 @@
-"""How long a sweep and its trim take: run as a process of its own, prints each one's milliseconds as JSON."""
+"""Times sweeps and their trims: runs as a process of its own and prints milliseconds as JSON."""
 
 import json
 import sys

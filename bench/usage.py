@@ -1,4 +1,4 @@
-"""What processes cost: CPU seconds, and memory."""
+"""Cost of processes: CPU seconds and memory."""
 
 import contextlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What every peer keeps in Postgres, as the original did: one row a job, written as it goes along."""
+"""The row that each peer keeps of a job in Postgres, as the original did, updated as the job proceeds."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What a handler says is kept with its attempt, however that ends; under our worker and under a stock one."""
+"""Log lines of a handler are kept with its attempt for every outcome, under our worker and a stock one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is refused: with a clear problem, nothing stored, and never a 5xx or a page of HTML."""
+"""Bad input is refused with a clear problem: nothing is stored, and the response is never a 5xx or HTML."""
 
 import gzip
 import json

@@ -48,7 +48,7 @@ def cli(*arguments: str | bytes, env: dict[str, str] | None = None, say: str = "
 
 
 def answer(*arguments: str, **more: Any) -> str:
-    """What a command prints that has to succeed and to say nothing else."""
+    """Return the output of a command that must succeed and write nothing to stderr."""
     done = cli(*arguments, **more)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -78,7 +78,7 @@ def status(job_id: UUID) -> str:
 
 @pytest.fixture
 def tag() -> str:
-    """One that no other test's jobs have."""
+    """A tag that no other test uses."""
     return str(uuid.uuid4())
 
 
@@ -285,7 +285,7 @@ def test_wrong_usage_exits_with_2() -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["tail"], ["stats"], ["cancel", "--type", "NONE", "--yes"]])
 def test_unavailable_postgres_is_one_line(command: list[str]) -> None:
-    reported = cli(*command, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
+    reported = cli(*command, env={"DATABASE_URL": "postgresql://unknown@127.0.0.1:1/none"})
     assert (reported.returncode, reported.stdout) == (1, "")
     assert "Error: Postgres can't be reached; try again soon: " in reported.stderr
 

@@ -211,8 +211,8 @@ def test_workers_schedules_and_types_are_what_the_api_shows(service: Service) ->
 
 
 def test_without_redis_or_workers_errors_and_empty_lists_are_one_line(clean: None) -> None:
-    [gone] = cli("workers", env={"REDIS_URL": "redis://127.0.0.1:1/0"}).stderr.splitlines()
-    assert gone.startswith("Error: Redis can't be used: ")
+    [error] = cli("workers", env={"REDIS_URL": "redis://127.0.0.1:1/0"}).stderr.splitlines()
+    assert error.startswith("Error: Redis can't be used: ")
     assert answer("workers") == "No worker is registered in Redis.\n"
     assert answer("schedules") == "There are no schedules.\n"
     assert answer("workers", "--json") == ""

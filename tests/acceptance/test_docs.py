@@ -1,4 +1,4 @@
-"""What the README and the examples promise is what there is."""
+"""The documents and the examples agree with the code."""
 
 import hashlib
 import os
@@ -46,8 +46,8 @@ def test_example_handler_completes(service: Service, tmp_path: Path) -> None:
 
 
 def test_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) -> None:
-    gone = checksum(service, str(tmp_path / "nothing"))
-    assert "is no file" in service.until(gone, "FAILED")["error"]["message"]
+    missing = checksum(service, str(tmp_path / "nothing"))
+    assert "is no file" in service.until(missing, "FAILED")["error"]["message"]
     fresh = tmp_path / "fresh"
     fresh.write_bytes(b"")
     job_id = checksum(service, str(fresh))

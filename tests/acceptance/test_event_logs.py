@@ -35,7 +35,7 @@ def report(service: Service, *attempts: list[list[Any]], **body: Any) -> str:
 
 
 def shape(events: list[Event]) -> list[str]:
-    """What each event is about: the message of a line, or the status of the job."""
+    """Return the message or the job's status of each event."""
     return [event["data"]["message" if event["event"] == "log" else "status"] for event in events]
 
 

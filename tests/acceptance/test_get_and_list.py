@@ -13,7 +13,7 @@ NO_JOBS_CURSOR = "01900000-0000-7000-8000-000000000000"
 
 @pytest.fixture
 def tag() -> str:
-    """One that no other test's jobs have."""
+    """A tag that no other test uses."""
     return f"{uuid.uuid4()}&,;<>é"
 
 

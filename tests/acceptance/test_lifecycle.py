@@ -1,4 +1,4 @@
-"""What becomes of a job, seen with HTTP alone, under our worker and under a stock one."""
+"""The life of a job, seen by HTTP alone, under our worker and under a stock one."""
 
 import re
 from datetime import datetime

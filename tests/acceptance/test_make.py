@@ -57,7 +57,7 @@ def curl(*arguments: str) -> str:
 
 
 def running(env: dict[str, str]) -> list[str]:
-    """Which of the embedded servers run on this test's folder."""
+    """Return the embedded servers that run on this test's folder."""
     root = Path(env["JOBSVC_DEV_DIR"])
     return [server.name for server in (Postgres(root), Valkey(root)) if server.runs()]
 

@@ -2,7 +2,7 @@
 
 Places: payload.headers, result.headers, URLs in both; GET of one job, waited for or not, HEAD, lists, schedules (GET of
 one and of all), webhook data, the delivery's own payload, error texts. Callers: read, write, admin, a service without
-keys. Kinds: each word that makes a name a secret, in any case, two spellings of one name, names that only look alike.
+keys. Kinds: each word that makes a name a secret, in any case, two spellings of one name, names that only seem alike.
 """
 
 import json

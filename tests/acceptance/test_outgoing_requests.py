@@ -102,11 +102,11 @@ def test_informational_responses_are_skipped(call: Call, target: RawTarget, befo
 
 
 def test_informational_response_before_a_failure_or_redirect_is_skipped(call: Call, target: RawTarget) -> None:
-    target.answers["/gone"] = HINTS + b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
-    assert call(f"{target.url}/gone")["error"]["message"] == "the answer was 404"
-    target.answers["/away"] = HINTS + redirect(b"/here")
+    target.answers["/missing"] = HINTS + b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    assert call(f"{target.url}/missing")["error"]["message"] == "the answer was 404"
+    target.answers["/redirect"] = HINTS + redirect(b"/here")
     target.answers["/here"] = HINTS + OK
-    assert call(f"{target.url}/away")["result"]["body"] == "ok"
+    assert call(f"{target.url}/redirect")["result"]["body"] == "ok"
 
 
 def test_slow_informational_responses_are_skipped(call: Call, target: RawTarget) -> None:
@@ -193,8 +193,8 @@ def lower(headers: dict[str, str]) -> set[str]:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_only_harmless_headers_are_sent_to_another_origin(call: Call, target: RawTarget, status: int) -> None:
     with raw_target() as other:
-        target.answers["/away"] = redirect(f"{other.url}/there".encode(), status)
-        job = call(f"{target.url}/away", method="POST", body={"a": 1}, headers={**SECRETS, **HARMLESS})
+        target.answers["/redirect"] = redirect(f"{other.url}/there".encode(), status)
+        job = call(f"{target.url}/redirect", method="POST", body={"a": 1}, headers={**SECRETS, **HARMLESS})
         [seen] = other.seen
         assert "s3cret" not in str(seen)
         assert lower(HARMLESS) <= set(seen.headers)
@@ -207,9 +207,9 @@ def test_only_harmless_headers_are_sent_to_another_origin(call: Call, target: Ra
 
 
 def test_other_name_of_the_same_address_is_another_origin(call: Call, target: RawTarget) -> None:
-    target.answers["/away"] = redirect(f"http://localhost:{target.port}/there".encode())
-    call(f"{target.url}/away", headers=SECRETS)
-    assert [seen.path for seen in target.seen] == ["/away", "/there"]
+    target.answers["/redirect"] = redirect(f"http://localhost:{target.port}/there".encode())
+    call(f"{target.url}/redirect", headers=SECRETS)
+    assert [seen.path for seen in target.seen] == ["/redirect", "/there"]
     assert not lower(SECRETS) & names(target)
 
 
@@ -227,11 +227,11 @@ def test_all_headers_are_sent_to_the_same_origin(call: Call, target: RawTarget) 
     for number, place in enumerate(
         [b"/there", b"there?x=1", b"?y=1#part", f"HTTP://LOCALHOST:{target.port}/".encode()]
     ):
-        target.answers["/away"] = redirect(place)
+        target.answers["/redirect"] = redirect(place)
         target.seen.clear()
         if number == 2:
-            target.answers["/away"] = redirect(b"/there?y=1#part")
-        call(f"http://localhost:{target.port}/away", headers={**SECRETS, **HARMLESS})
+            target.answers["/redirect"] = redirect(b"/there?y=1#part")
+        call(f"http://localhost:{target.port}/redirect", headers={**SECRETS, **HARMLESS})
         assert len(target.seen) == 2
         assert lower({**SECRETS, **HARMLESS}) <= names(target)
         assert "#" not in target.seen[1].path
@@ -239,10 +239,10 @@ def test_all_headers_are_sent_to_the_same_origin(call: Call, target: RawTarget) 
 
 def test_dropped_headers_are_not_restored_on_the_way_back(call: Call, target: RawTarget) -> None:
     with raw_target() as other:
-        target.answers["/away"] = redirect(f"{other.url}/there".encode())
+        target.answers["/redirect"] = redirect(f"{other.url}/there".encode())
         other.answers["/there"] = redirect(f"{target.url}/home".encode())
-        call(f"{target.url}/away", headers=SECRETS)
-        assert [seen.path for seen in target.seen] == ["/away", "/home"]
+        call(f"{target.url}/redirect", headers=SECRETS)
+        assert [seen.path for seen in target.seen] == ["/redirect", "/home"]
         assert not lower(SECRETS) & names(target)
 
 
@@ -298,8 +298,8 @@ def test_dropped_headers_are_not_restored_on_the_way_back(call: Call, target: Ra
 def test_redirect_without_a_valid_location_discards_the_job(
     service: Service, call: Call, target: RawTarget, location: bytes
 ) -> None:
-    target.answers["/away"] = redirect(location)
-    job = call(f"{target.url}/away", retries=3)
+    target.answers["/redirect"] = redirect(location)
+    job = call(f"{target.url}/redirect", retries=3)
     assert (job["status"], job["attempts"], len(target.seen)) == ("FAILED", 1, 1)
     assert job["error"]["type"] == "Refused", job["error"]
     message = job["error"]["message"]
@@ -310,10 +310,10 @@ def test_redirect_without_a_valid_location_discards_the_job(
 
 
 def test_equal_or_utf_8_locations_are_followed(call: Call, target: RawTarget) -> None:
-    target.answers["/away"] = redirect(b"/there\r\nLocation: /there")
-    assert call(f"{target.url}/away")["status"] == "COMPLETED"
-    target.answers["/away"] = redirect("/ü?ö".encode())
-    assert call(f"{target.url}/away")["status"] == "COMPLETED"
+    target.answers["/redirect"] = redirect(b"/there\r\nLocation: /there")
+    assert call(f"{target.url}/redirect")["status"] == "COMPLETED"
+    target.answers["/redirect"] = redirect("/ü?ö".encode())
+    assert call(f"{target.url}/redirect")["status"] == "COMPLETED"
     assert target.seen[-1].path == "/%C3%BC?%C3%B6"
 
 

@@ -32,7 +32,7 @@ def applied(reply: httpx.Response) -> str | None:
 
 
 def connections(service: Service) -> int:
-    """How many connections to Postgres the processes of this API hold."""
+    """Return the number of connections of this API's processes to Postgres."""
     port = make_url(os.environ["DATABASE_URL"]).port or 5432
     api = psutil.Process(service.api.popen.pid)
     connections_of_all = [

@@ -1,4 +1,4 @@
-"""What a refusal says: where it is (a pointer into the body, or a query parameter), what is known, what was meant.
+"""Problems name the place (a pointer into the body, or a query parameter), the known names and the closest one.
 
 Unknown names: body fields at every depth (the job, retry, a handler's payload with nested models, lists, unions and
 dataclasses, batches, schedules), query parameters of every route, types, queues, statuses. Wrong values of query

@@ -1,4 +1,4 @@
-"""What RQ and its tools see: the same jobs, in RQ's own keys, as JSON."""
+"""RQ and its tools see the same jobs, in RQ's own keys, as JSON."""
 
 import contextlib
 import json

@@ -56,11 +56,11 @@ def leave_oddities(connection: Any) -> None:
         connection.hset(f"rq:job:{name}", mapping={"created_at": "2026-01-01T00:00:00.000000Z", **fields})
         connection.rpush(queue.key, name)
         connection.zadd("rq:failed:jobsvc.theirs", {name: 9e9})
-    for name in ("gone", str(uuid4()), "a.b", "<script>"):
+    for name in ("missing", str(uuid4()), "a.b", "<script>"):
         connection.rpush("rq:queue:jobsvc.default", name)
         connection.zadd("rq:failed:jobsvc.default", {name: 9e9})
     connection.set("rq:queue:jobsvc.broken", "a string")
-    connection.sadd("rq:workers", "rq:worker:gone", "rq:worker:broken")
+    connection.sadd("rq:workers", "rq:worker:missing", "rq:worker:broken")
     fields = {
         "queues": "jobsvc.theirs",
         "current_job": "pickled",
@@ -111,7 +111,7 @@ def test_get_head_and_options_change_nothing(service: Service) -> None:
     schedule = {"cron": "@yearly", "job": {}}
     assert service.client.put("/schedules/yearly", json=schedule).status_code == 201
     values = {
-        "job_id": [waiting, cancelled, "pickled", "broken", "empty", "gone"],
+        "job_id": [waiting, cancelled, "pickled", "broken", "empty", "missing"],
         "queue_name": ["jobsvc.default", "jobsvc.theirs"],
         "registry_name": ["queued", "failed"],
         "name": ["yearly", "default"],
@@ -150,7 +150,7 @@ def filled(path: str, values: dict[str, list[str]]) -> list[str]:
 
 
 def test_invalid_arguments_are_404_without_a_traceback(service: Service) -> None:
-    usual = {"job_id": "gone", "queue_name": "jobsvc.default", "registry_name": "queued", "instance_number": "0"}
+    usual = {"job_id": "missing", "queue_name": "jobsvc.default", "registry_name": "queued", "instance_number": "0"}
     usual |= {"order": "asc", "page": "1", "per_page": "8", "filename": "css/main.css"}
     logged = len(service.api.output)
     for path, methods in RULES:
@@ -177,11 +177,11 @@ def test_invalid_arguments_are_404_without_a_traceback(service: Service) -> None
 
 def test_foreign_data_in_redis_causes_no_error(service: Service) -> None:
     logged = len(service.api.output)
-    for job_id in ("pickled", "broken", "empty", "gone"):
+    for job_id in ("pickled", "broken", "empty", "missing"):
         for path in (f"0/view/job/{job_id}", f"0/data/job/{job_id}.json"):
             assert service.client.get(f"/rq/{path}").status_code in (200, 404)
         for button in ("requeue", "delete"):
-            refused(service.client.post(f"/rq/job/{job_id}/{button}"), 404 if job_id == "gone" else 409)
+            refused(service.client.post(f"/rq/job/{job_id}/{button}"), 404 if job_id == "missing" else 409)
     for registry in ("queued", "failed"):
         shown = service.client.get(f"/rq/0/data/jobs/jobsvc.theirs/{registry}/50/asc/1.json")
         assert {"pickled"} <= {job["id"] for job in shown.json()["jobs"]}

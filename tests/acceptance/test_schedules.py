@@ -67,8 +67,8 @@ def test_schedule_is_created_changed_and_deleted(api: Service, url: str) -> None
     assert (paused.json()["nextRunAt"], paused.json()["lastJobId"]) == (None, job_id)
     assert api.client.put(url, json=NIGHTLY).json()["nextRunAt"] == shown["nextRunAt"]
 
-    gone = api.client.delete(url)
-    assert (gone.status_code, gone.content) == (204, b"")
+    deleted = api.client.delete(url)
+    assert (deleted.status_code, deleted.content) == (204, b"")
     for method, path in (("GET", url), ("DELETE", url), ("POST", f"{url}/run")):
         refused(api.client.request(method, path), 404)
     assert api.client.get("/schedules").json() == {"schedules": []}

@@ -1,4 +1,4 @@
-"""How programs start, and how they refuse to: one line on stderr, a status other than 0, no part of a secret.
+"""Programs that can't start write one line to stderr without secrets, and end with a status other than 0.
 
 Every program reads the settings: the API, a worker, a stock `rq worker`, migrations, `flask jobs`, other flask
 commands, `make up`, and what starts the embedded servers. What may be wrong is listed in tests/unit/test_config.py

@@ -1,4 +1,4 @@
-"""What one can follow a job by, from outside: its trace, and the logs."""
+"""Traces and logs by which a job can be followed."""
 
 import json
 import signal

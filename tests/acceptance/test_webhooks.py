@@ -38,7 +38,7 @@ class Receiver(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def reported(self, count: int = 1) -> list[Seen]:
-        """What came, once it is so much."""
+        """Return the received requests once there are `count`."""
         eventually(lambda: len(self.seen) >= count)
         assert len(self.seen) == count
         return self.seen
@@ -82,7 +82,7 @@ def delivery_of(service: Service, job_id: str) -> str:
     return str(service.job(job_id)["webhookJobId"])
 
 
-def hurry(service: Service, delivery: str) -> None:
+def make_due(service: Service, delivery: str) -> None:
     """Let the time pass until the delivery's next attempt is due."""
     service.sql("UPDATE jobs SET due_at = now(), dispatched_at = NULL WHERE id = %s AND status = 'RETRYING'", delivery)
 
@@ -136,7 +136,7 @@ def test_failed_delivery_is_repeated_unchanged(hooks: Service, receiver: Receive
     delivery = delivery_of(hooks, job_id)
     for count in (2, 3):
         hooks.until(delivery, "RETRYING")
-        hurry(hooks, delivery)
+        make_due(hooks, delivery)
         receiver.reported(count)
     hooks.until(delivery, "COMPLETED")
     assert {seen.headers["webhook-id"] for seen in receiver.seen} == {delivery}

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def run(seed: int, count: int) -> bool:
-    """One run; prints its table, and returns whether every promise was kept."""
+    """Run once, print the table, and return True if every promise was kept."""
     print(f"chaos: seed {seed}, {count} jobs", flush=True)
     random = Random(seed)
     deployment = Deployment()
@@ -113,7 +113,7 @@ def settle(deployment: Deployment, load: Load, probes: Sequence[Probe]) -> list[
 
 
 def table(account: Account, injections: Sequence[Injection], stored: int, refused: int, seconds: float) -> str:
-    """What became of the jobs, and how long each kind of fault was felt."""
+    """Format the results: the outcomes of jobs, and how long each kind of fault had an effect."""
     lines = [
         f"  accepted {account.accepted}, of {stored} stored; not accepted, and posted again: {refused}",
         f"  completed {account.completed}, failed as meant {account.failed_as_meant}",

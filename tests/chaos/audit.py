@@ -50,7 +50,7 @@ class Run:
 
 @dataclass
 class Account:
-    """What became of everything; each list holds the ids of jobs, or the requests, with which a promise was broken."""
+    """The results of an audit. Each list has the ids of jobs, or the requests, that break a promise."""
 
     accepted: int = 0
     completed: int = 0
@@ -185,7 +185,7 @@ def _twice(runs: Sequence[Run]) -> bool:
 
 
 def _ran_early(job: Accepted, row: Any, runs: Sequence[Run]) -> bool:
-    """Whether a run began before its job was due, or before its retry's interval had passed."""
+    """Return True if a run started before its job was due, or before the interval of its retry had passed."""
     due = row.run_at or 0.0
     intervals = job.body["retry"]["interval"]
     shortest = min(intervals) if isinstance(intervals, list) else intervals

@@ -74,7 +74,7 @@ class Deployment:
                 self.replace(pool)
 
     def accepts(self) -> bool:
-        """Whether the API answers, and Postgres behind it."""
+        """Return True if the API and Postgres are available."""
         with suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
         return False

@@ -14,7 +14,7 @@ JOURNAL = "CHAOS_JOURNAL"
 
 
 class Plan(BaseModel):
-    """What an attempt does: `odd` names its mischief, `raises` its kind of failure."""
+    """The behaviour of an attempt. `odd` names a misbehaviour, `raises` a kind of failure."""
 
     seconds: float = 0
     failures: int = 0

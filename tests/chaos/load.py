@@ -72,7 +72,7 @@ class Load:
                 self.accepted.append(Accepted(job_id, kind, body))
 
     def wait(self, timeout: float) -> bool:
-        """Whether all of them have been accepted within so many seconds."""
+        """Return True if all jobs have been accepted within `timeout` seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

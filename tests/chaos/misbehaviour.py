@@ -1,4 +1,4 @@
-"""What real handlers do to their process: forks, leftovers, odd exceptions, ignored signals.
+"""Misbehaviour of handlers towards their process: forks, changed state, unusual exceptions, ignored signals.
 
 Each function is called in the midst of an attempt of the chaos handler. It may end the attempt by
 an exception where its payload asks for a failure, and never otherwise.

@@ -15,10 +15,10 @@ def test_jobs_run_after_an_outage_of_redis(ground: Ground) -> None:
     service = ground.service
     service.worker()
     ground.valkey.stop()
-    begun = time.monotonic()
+    began = time.monotonic()
     accepted = [service.post() for _ in range(20)]
     later, failing = service.post(delay=1), service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 1})
-    assert time.monotonic() - begun < 5  # no waiting for a connect timeout on each
+    assert time.monotonic() - began < 5  # no waiting for a connect timeout on each
     ready = service.client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ok", "postgres": "up", "redis": "down"})
     assert service.client.get("/rq/").status_code in (200, 503)

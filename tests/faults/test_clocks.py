@@ -200,9 +200,9 @@ def test_webhooks_are_stamped_by_postgres(hosts: Hosts) -> None:
     with serving(receiver := Receiver()):
         job_id = hosts.right.post(webhookUrl=receiver.url)
         [seen] = receiver.reported()
-    told = seen.verified()  # refuses what is 5 minutes off
-    assert (told["data"]["id"], told["timestamp"]) == (job_id, hosts.right.job(job_id)["finishedAt"])
-    assert time_in(seen.headers["webhook-id"]) == pytest.approx(moment(told["timestamp"]).timestamp(), abs=2)
+    received = seen.verified()  # refuses what is 5 minutes off
+    assert (received["data"]["id"], received["timestamp"]) == (job_id, hosts.right.job(job_id)["finishedAt"])
+    assert time_in(seen.headers["webhook-id"]) == pytest.approx(moment(received["timestamp"]).timestamp(), abs=2)
 
 
 @pytest.mark.usefixtures("worker")
@@ -246,8 +246,8 @@ def test_idempotency_key_is_remembered_for_a_day_by_postgres(hosts: Hosts, tag: 
 
 @pytest.mark.parametrize("by", ["ahead", "behind"])
 def test_retention_counts_by_postgres(hosts: Hosts, by: str, tag: str) -> None:
-    kept, gone = hosts.post_in_turn(2, delay=FAR, tags=[tag])
-    for id_, age in ((kept, 50), (gone, 70)):
+    kept, deleted = hosts.post_in_turn(2, delay=FAR, tags=[tag])
+    for id_, age in ((kept, 50), (deleted, 70)):
         new_id = UUID(int=UUID(id_).int - (100_000 << 80))
         hosts.right.sql(
             "UPDATE jobs SET id = %s, status = 'CANCELLED', created_at = now() - interval '100 s',"

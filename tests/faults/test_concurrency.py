@@ -74,12 +74,12 @@ def test_handler_that_ignores_its_cancel_is_killed_with_its_process(service: Ser
 
 def test_blocked_handler_is_killed_after_the_others_have_finished(service: Service, tmp_path: Path) -> None:
     """10 s after its timeout; what else runs there has JOBSVC_SHUTDOWN_SECONDS, and then goes back uncounted."""
-    deaf = service.post("BLOCK_SIGNALS", timeout=1, **ONCE)
+    blocked = service.post("BLOCK_SIGNALS", timeout=1, **ONCE)
     long = until(service, tmp_path / "go on")
     ending = service.post(payload={"durationMs": 12_000}, **AGAIN)
-    job = service.until(deaf, "FAILED", timeout=1 + 10 + 3 + 5)
+    job = service.until(blocked, "FAILED", timeout=1 + 10 + 3 + 5)
     assert job["error"]["type"] == "Timeout"
-    [attempt] = service.attempts(deaf)
+    [attempt] = service.attempts(blocked)
     assert (attempt["outcome"], len(attempt["logs"])) == ("timeout", 1)
     (tmp_path / "go on").touch()
     for job_id, history in ((ending, ["completed"]), (long, ["handed-back", "completed"])):

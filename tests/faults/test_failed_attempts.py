@@ -37,7 +37,7 @@ class Site:
         return self.service.worker("stock" if self.kind == "stock" else "pool", **KINDS[self.kind])
 
     def end_of(self, job_id: str) -> tuple[str, str | None]:
-        """How its only attempt ended, and the type of its error."""
+        """Return outcome and error type of the job's only attempt."""
         self.service.until(job_id, "COMPLETED", "FAILED", "CANCELLED", timeout=40)
         [attempt] = self.service.attempts(job_id)
         return attempt["outcome"], attempt["error"] and attempt["error"]["type"]

@@ -104,10 +104,10 @@ def test_killed_attempt_of_a_frozen_worker_changes_nothing(ground: Ground, tmp_p
     job_id = noted(service, notes, payload={"seconds": 10}, retry={"max": 3, "interval": 1})
     eventually(lambda: service.rq_places(job_id) == ["running"])
     frozen = freeze(worker)
-    horse = max(pid for pid in frozen if os.getpgid(pid) == pid and pid != worker.popen.pid)
+    child_process = max(pid for pid in frozen if os.getpgid(pid) == pid and pid != worker.popen.pid)
     service.worker()
     eventually(lambda: service.rq_places(job_id).count("running") == 2)
-    os.kill(horse, signal.SIGKILL)
+    os.kill(child_process, signal.SIGKILL)
     thaw(frozen)
     places = eventually(lambda: (now := service.rq_places(job_id)).count("running") == 1 and now)
     assert places == ["running"]

@@ -1,7 +1,7 @@
 """Log lines of running attempts when a server or a worker fails: none is lost that can be kept, none is there twice.
 
 Members of the class in test_live_progress.py: Postgres unavailable while lines are stored, and when the attempt ends; a
-worker killed with its processes, or alone, so that its child process ends what runs; a worker that is told to stop;
+worker killed with its processes, or alone, so that its child process ends what runs; a worker that is stopped;
 an attempt that goes on after its lease was lost.
 """
 

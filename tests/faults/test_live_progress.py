@@ -1,4 +1,4 @@
-"""What a running attempt reports is seen in time, whatever it does next; and each line once, whatever becomes of it.
+"""Progress of a running attempt is visible in time, and each log line once, whatever the attempt does next.
 
 The class: what was said last waits for something else to be said, or for the end. Its members: the first progress of
 an attempt, the last one of several, progress and lines before a call that lasts (in Python, or in C without the
@@ -67,7 +67,7 @@ def on(*kinds: str) -> pytest.MarkDecorator:
 @pytest.fixture
 def signal_file(tmp_path: Path) -> Path:
     """A file for which a handler waits."""
-    return tmp_path / "gate"
+    return tmp_path / "go on"
 
 
 def test_last_progress_is_visible_without_a_further_call(live: Live, signal_file: Path) -> None:

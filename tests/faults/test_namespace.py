@@ -39,7 +39,7 @@ def two(apart: dict[str, str]) -> Iterator[tuple[Service, Service]]:
 
 
 def snapshot(client: Any, ids: list[str]) -> dict[str, Any]:
-    """What Redis holds of these jobs, but for when it expires."""
+    """Return the content of these jobs' keys, without their expiry."""
     return {job_id: client.hgetall(f"rq:job:{job_id}") for job_id in ids}
 
 

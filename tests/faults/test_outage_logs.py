@@ -1,4 +1,4 @@
-"""What refuses is named in the log, once an outage, and not in replies.
+"""The cause of an outage is logged once, and never sent to clients.
 
 The class: an error of a server that is logged without its cause, each time, or as over before it is. Its members, of
 Postgres: closed port, unknown host, wrong password, no such database, too many connections, shut down, a standby,
@@ -29,7 +29,7 @@ URL = os.environ["DATABASE_URL"]
 
 
 def lines(process: Process, server: str) -> list[str]:
-    """What this process logged of the server's outages."""
+    """Return the log lines of this process about outages of the server."""
     found = [line for line in process.output.splitlines() if f"{server}: " in line and "available" in line]
     assert SECRET not in process.output
     return found

@@ -1,7 +1,7 @@
 """Programs that are the first process of a container, as they are without an init such as tini.
 
 The kernel gives PID 1 every process whose parent has ended. The programs that may be it: the worker, the API, and
-`make up`'s. Who may leave such processes: handlers, and whatever else is run in the container. What must not change:
+`make up`'s. Who may leave such processes: handlers, and other programs in the container. What must not change:
 exit statuses that the program waits for itself, signals, and the program's own status.
 """
 
@@ -122,11 +122,11 @@ def test_program_reaps_its_own_children() -> None:
 
 def test_signals_reach_the_program() -> None:
     done = run(
-        "heard = []\n"
+        "received = []\n"
         "for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):\n"
-        "    signal.signal(number, lambda number, frame: heard.append(number))\n"
+        "    signal.signal(number, lambda number, frame: received.append(number))\n"
         "    os.kill(1, number)\n"
-        "    while number not in heard:\n"
+        "    while number not in received:\n"
         "        signal.sigtimedwait([], 0.01)\n"
     )
     assert done.returncode == 0, done.stderr

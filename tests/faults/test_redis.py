@@ -98,7 +98,7 @@ def assert_each_ran_once(path: Path, posted: list[str]) -> None:
 
 
 def said(process: Process, what: str) -> list[str]:
-    """Who said it, once for each time."""
+    """Return the writer of each line that contains the text."""
     return [line.split()[2] for line in process.output.splitlines() if f"Redis: {what}" in line]
 
 

@@ -172,7 +172,7 @@ def test_trickling_bodies_do_not_delay_others(service: Service) -> None:
 
 
 def test_larger_body_has_more_time(service: Service) -> None:
-    """One second for each 64 KiB: so this one, twice as slow as a small one may be, is still in time."""
+    """One second for each 64 KiB: this body may take twice as long as a small one."""
     body = json.dumps({"delay": 600, "payload": {"result": "x" * 4 * 65536}}).encode()
     with contextlib.closing(connect(service, HEAD + b"Content-Length: %d\r\n\r\n" % len(body))) as connection:
         size = len(body) // 12
@@ -331,7 +331,7 @@ def test_large_responses_arrive_complete(service: Service) -> None:
 
 
 def may_wait(service: Service, job_id: str, source: str = "127.0.0.1") -> bool:
-    """Whether a client at this address may wait for the job, for a second."""
+    """Return True if a client at this address may wait for the job for a second."""
     wait = request("GET", f"/jobs/{job_id}", "Prefer: wait=1")
     with contextlib.closing(connect(service, wait, source)) as connection:
         status, headers, _ = answer(connection)

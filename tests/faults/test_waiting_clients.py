@@ -23,7 +23,7 @@ def service(ground: Ground) -> Iterator[Service]:
 
 
 def stored(ground: Ground, statement: str = "SELECT id FROM jobs") -> int:
-    """How many jobs a statement finds, or changes."""
+    """Return how many jobs a statement finds or changes."""
     with contextlib.closing(psycopg2.connect(ground.env["DATABASE_URL"])) as connection, connection:
         cursor = connection.cursor()
         cursor.execute(statement)

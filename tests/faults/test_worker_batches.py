@@ -54,12 +54,12 @@ def runs(notes: Path) -> Counter[str]:
 
 
 def history(ground: Ground) -> list[tuple[str, str]]:
-    """What the attempts say that are worth a row: not of quick jobs that simply completed."""
+    """Return (job id, outcome) of the stored attempts. Quick jobs that completed have none."""
     return [(str(job), str(outcome)) for job, outcome in ground.sql("SELECT job_id, outcome FROM attempts")]
 
 
 def states(ground: Ground) -> dict[tuple[str, int], int]:
-    """How many jobs have a status, and so many attempts."""
+    """Count the jobs by status and number of attempts."""
     return {(a, b): n for a, b, n in ground.sql("SELECT status, attempts, count(*) FROM jobs GROUP BY 1, 2")}
 
 

@@ -35,7 +35,7 @@ class Host:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What to put in front of a command that is to run on this host."""
+        """The prefix of a command that runs on this host."""
         return (program("ip"), "netns", "exec", self.name)
 
     def cut(self) -> None:
@@ -131,7 +131,7 @@ class Cluster:
         return self.service.post("SPAN", {"path": str(self._notes), **payload})
 
     def runs(self, job_id: str | None = None) -> Runs:
-        """What SPAN has noted, of one job or of all."""
+        """Return the runs that SPAN has noted, of one job or of all."""
         lines = [line.split() for line in self._notes.read_text().splitlines()]
         return [
             (word, job, int(fence), host, float(moment))

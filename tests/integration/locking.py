@@ -29,7 +29,7 @@ def waits_for_a_lock() -> bool:
 
 
 def behind_the_lock(first: str, then: Callable[[], Any], **parameters: Any) -> Any:
-    """What `then` says when `first` holds the row, and commits only once `then` waits for it."""
+    """Return the result of `then`, which waits for a row that `first` has locked and changed."""
     with ThreadPoolExecutor(1) as pool, engine().begin() as holder:
         holder.execute(text(first), parameters)
         answer = pool.submit(then)
@@ -42,7 +42,7 @@ TAKE = "UPDATE jobs SET status = 'PROCESSING', fence = fence + 1, attempts = att
 
 
 def waiting() -> int:
-    """How many connections wait for a lock."""
+    """Return the number of connections that wait for a lock."""
     [(count,)] = sql(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
@@ -50,14 +50,14 @@ def waiting() -> int:
 
 
 class Line:
-    """Moves that wait for each other, in the order in which they came."""
+    """Calls that wait for each other's locks, in the order in which they were added."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._length = 0
 
     def add(self, move: Callable[[], Any]) -> Future[Any]:
-        """Begin this move, and wait until it waits."""
+        """Start this call in a thread, and return when it waits for a lock."""
         self._length += 1
         future = self._pool.submit(move)
         eventually(lambda: waiting() >= self._length)

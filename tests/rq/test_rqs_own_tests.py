@@ -59,7 +59,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _run(source: Path, tests: Iterable[str]) -> dict[str, str]:
-    """How each ended: `passed`, `skipped`, `failure` or `error`, by its name, as in EXCEPTIONS."""
+    """Return the result of each test (`passed`, `skipped`, `failure` or `error`) by its name, as in EXCEPTIONS."""
     paths = os.pathsep.join(map(str, (source, Path(__file__).parent, ROOT)))
     programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     with tempfile.NamedTemporaryFile(suffix=".xml") as report, tempfile.TemporaryFile() as output:

@@ -40,7 +40,7 @@ def answer(connection: socket.socket, seconds: float = 30) -> tuple[int, dict[st
 
 
 def is_closed(connection: socket.socket, seconds: float = 30) -> bool:
-    """Whether the other side closes this connection within this time, even after sending data."""
+    """Return True if the other side closes this connection within this time, even after sending data."""
     deadline = time.monotonic() + seconds
     try:
         while time.monotonic() < deadline:

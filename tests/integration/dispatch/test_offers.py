@@ -1,4 +1,4 @@
-"""What the relay offers to stock workers: few at first, more as they are started, and never the same twice at once."""
+"""Offers of the relay to stock workers: few at first, more as they are started, and never one job twice."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial

@@ -21,7 +21,7 @@ def client() -> Any:
 
 
 def left_by_old_version(job_id: UUID, place: str) -> None:
-    """What RQ has of a job that an old process dispatched."""
+    """Return RQ's keys of a job that an old process dispatched."""
     client().hset(f"rq:job:{job_id}", mapping={"origin": "default", "status": "queued", "data": "x"})
     if place.startswith("queue"):
         client().rpush(f"rq:{place}", str(job_id))

@@ -1,4 +1,4 @@
-"""What RQ keeps of jobs that have ended: no more after many than after a few, and nothing for ever."""
+"""Keys of finished jobs in RQ: their number is bounded, and each of them expires."""
 
 import os
 import subprocess
@@ -58,14 +58,14 @@ def run_many(count: int) -> None:
 
 
 def keys() -> set[str]:
-    """What Redis holds, but for the keys of ended workers, which expire after a minute."""
+    """Return all keys in Redis except those of ended workers, which expire after a minute."""
     return {
         key.decode() for key in rq_redis.connection().scan_iter() if not key.startswith((b"rq:worker:", b"rq:jobsvc:"))
     }
 
 
 def shown(registry: Any) -> list[RQJob | None]:
-    """What a dashboard finds in a registry."""
+    """Return the jobs that a dashboard finds in a registry."""
     return RQJob.fetch_many(registry.get_job_ids(), rq_redis.connection(), rq_redis.SERIALIZER)
 
 

@@ -83,7 +83,7 @@ def test_lost_attempt_with_a_cancel_request_is_cancelled() -> None:
 
 
 def test_cancel_request_does_not_apply_to_a_later_attempt() -> None:
-    """What was asked of one attempt must not stop the next, after a retry by hand."""
+    """The cancel request of one attempt must not stop the next one after a manual retry."""
     start = started()
     jobs.cancel(start.job_id)
     jobs.finish([outcome(start, Outcome.CANCELLED)])
@@ -270,7 +270,7 @@ def test_bulk_cancel_works_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_status_filter_is_checked_again_at_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waited when it was read, and runs when it is to be cancelled: then it isn't meant any more."""
+    """The job was waiting when it was read and runs at the update, so the filter no longer matches it."""
     job_id = submit()
     moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(statuses=[Status.PENDING])), id=job_id)
     assert moved == {}

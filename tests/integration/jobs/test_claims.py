@@ -1,4 +1,4 @@
-"""What has to be handed to RQ: claimed once, found again when it went missing."""
+"""Claims: a due job is dispatched once, and again if RQ has lost it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4

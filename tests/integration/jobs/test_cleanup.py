@@ -1,4 +1,4 @@
-"""Which jobs are deleted from Postgres, how many at a time, and by whom."""
+"""Retention: finished jobs are deleted from Postgres in bounded passes."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -155,6 +155,6 @@ def test_retention_of_zero_days_keeps_all_jobs(for_ever: None) -> None:
 
 
 def test_ids_rise_in_order_of_creation() -> None:
-    """What the walk over the primary key rests on."""
+    """The passes over the primary key rely on this."""
     [before], [after] = make(0.001), make(-0.001)
     assert before < str(submit()) < after

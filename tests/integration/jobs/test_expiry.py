@@ -26,7 +26,7 @@ def pass_expiry(job_id: UUID) -> None:
 ENDS: dict[str, Callable[[StartedAttempt], AttemptResult]] = {
     "failed": lambda start: outcome(start, Outcome.FAILED),
     "timed out": lambda start: outcome(start, Outcome.TIMEOUT),
-    "child process died": lambda start: lost(start.job_id, start.fence, "gone"),
+    "child process died": lambda start: lost(start.job_id, start.fence, "dead"),
     "snoozed": lambda start: outcome(start, Outcome.SNOOZED, delay=5.0),
     "returned": lambda start: returned_uncounted(start.job_id, start.fence),
 }

@@ -14,7 +14,7 @@ from jobsvc.jobs import RequestKey, Submitted, idempotency
 from jobsvc.jobs.idempotency import Answer
 from tests.integration.factories import new, sql
 
-KEY = RequestKey("somebody", "key", "fingerprint")
+KEY = RequestKey("a caller", "key", "fingerprint")
 
 
 def report(submitted: Sequence[Submitted]) -> dict[str, Any]:

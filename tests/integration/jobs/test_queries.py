@@ -202,7 +202,7 @@ def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
 
 
 def blocks(which: Filter, below: UUID | None = None) -> int:
-    """How many blocks (8 KiB) Postgres reads for a page of 50."""
+    """Return the number of blocks (8 KiB) that Postgres reads for a page of 50."""
     with transaction() as connection:
         [top] = connection.scalar(Explain(keys(which, below).limit(51)))  # type: ignore[arg-type]
     return int(top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"])

@@ -38,10 +38,10 @@ def test_progress_of_many_attempts_is_stored_by_one_statement() -> None:
 def test_report_without_its_lease_is_ignored() -> None:
     start = started()
     stale = start._replace(fence=start.fence - 1)
-    gone = start._replace(job_id=uuid4())
+    unknown = start._replace(job_id=uuid4())
     ended = started()
     jobs.finish([outcome(ended, Outcome.COMPLETED)])
-    for one in (stale, gone, ended):
+    for one in (stale, unknown, ended):
         before = sql("SELECT version FROM jobs")
         assert jobs.report([(one, {"percent": 1.0, "message": None})]) == set()
         assert not append(one, 1, 1)

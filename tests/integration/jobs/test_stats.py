@@ -1,4 +1,4 @@
-"""What the terminal shows of all jobs: the latest ones, the counts of the queues, the pace of the types."""
+"""Statistics for the terminal: the latest jobs, counts of queues, durations by type."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

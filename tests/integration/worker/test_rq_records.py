@@ -1,4 +1,4 @@
-"""What our worker leaves in Redis of a job is what stock `rq worker` leaves of the same one, key by key."""
+"""Our worker and stock `rq worker` write the same keys to Redis for a job."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ JOBS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def left() -> dict[str, dict[str, Any]]:
-    """What Redis holds of each of these jobs, and of the worker's counters, by the kind of the worker."""
+    """Return the keys in Redis of each job and of the worker's counters, by the kind of worker."""
     return {kind: _left_by(kind) for kind in WORKERS}
 
 

@@ -146,7 +146,7 @@ def _interrupted(payload: dict[str, Any]) -> None:
             try:
                 _busy(path)
             except BaseException:
-                raise Discard("given up") from None
+                raise Discard("abandoned") from None
 
 
 @handler("WRAPPED", retry={"max": 3})

@@ -83,7 +83,7 @@ def _double(number: int) -> int:
 
 
 def _signals() -> list[Any]:
-    """What a process does at signals, and which it blocks."""
+    """Return the signal handlers of this process, and the blocked signals."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD)
     handlings = [getattr(signal.getsignal(number), "__name__", repr(signal.getsignal(number))) for number in numbers]
     return [*handlings, sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))]

@@ -1,7 +1,7 @@
 """The warning that no thread runs, found by requests alone: nothing else runs in such a process.
 
-Members: the GIL kept between requests, from the start on or later; a fork that Python is not told of; and what must
-not be taken for it: few requests, many requests, a server with threads, a fork that Python is told of.
+Members: the GIL kept between requests, from the start on or later; a fork that Python does not notice; and what must
+not be taken for it: few requests, many requests, a server with threads, a fork that Python notices.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What `flask jobs` writes of a job."""
+"""Output of `flask jobs` for a job."""
 
 import io
 from contextlib import redirect_stdout

@@ -1,4 +1,4 @@
-"""How the end of an attempt becomes an outcome, for all that a handler may raise or return. `attempt` raises nothing.
+"""The outcome of an attempt, for all that a handler may raise or return. `attempt` itself never raises.
 
 Class "an exception whose texts can't be made": `__str__` that raises (an Exception, a BaseException, another exception
 of its kind), returns no string, a subclass of str, U+0000 or lone surrogates, a huge text, recurses, sleeps or loops,
@@ -458,7 +458,7 @@ def as_discard() -> None:
     try:
         busy()
     except BaseException:
-        raise Discard("given up") from None
+        raise Discard("abandoned") from None
 
 
 def as_snooze() -> None:
@@ -662,9 +662,9 @@ def far_down(error: Exception) -> Function:
     return function
 
 
-class Gone(Discard):
+class Missing(Discard):
     def __str__(self) -> str:
-        return "gone"
+        return "missing"
 
 
 WITHIN = [raising, chained, within_context, within_group, within_task_group, within_pool, within_all, far_down]
@@ -674,8 +674,8 @@ WITHIN = [raising, chained, within_context, within_group, within_task_group, wit
 def test_wrapped_control_exceptions_are_honoured(wrap: Callable[[Exception], Function], kind: type[Deadline]) -> None:
     found = failure(run(wrap(Discard("404")), kind), Outcome.DISCARDED)
     assert (found.type, found.message) == ("Discard", "404")
-    found = failure(run(wrap(Gone()), kind), Outcome.DISCARDED)
-    assert (found.type, found.message) == ("Gone", "gone")
+    found = failure(run(wrap(Missing()), kind), Outcome.DISCARDED)
+    assert (found.type, found.message) == ("Missing", "missing")
     end = run(wrap(Snooze(7)), kind)
     assert (end.outcome, end.delay, end.failure) == (Outcome.SNOOZED, 7.0, None)
     end = run(wrap(RetryIn(9, "later")), kind)

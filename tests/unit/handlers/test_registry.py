@@ -206,5 +206,5 @@ def test_texts_are_cut_cleaned_and_converted_once(caplog: pytest.LogCaptureFixtu
 
 
 def test_exceptions_keep_their_arguments() -> None:
-    assert str(Discard("gone")) == "gone"
+    assert str(Discard("missing")) == "missing"
     assert Snooze(2).seconds == 2

@@ -13,7 +13,7 @@ from tests.support.service import eventually
 
 
 class Work:
-    """What a group is done by: it notes the groups, and waits in the first one until it is let go."""
+    """The work of each group: records the groups, and blocks in the first one until `may_go` is set."""
 
     def __init__(self) -> None:
         self.groups: list[list[Any]] = []

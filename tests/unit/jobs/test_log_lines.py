@@ -56,9 +56,9 @@ def test_superfluous_portions_are_invisible_ones(count: int, size: int) -> None:
     last = 0
     for number in range(40 if count > 1 else 2500):
         new = lines(last + 1, last + count, size).newest()
-        gone = stored.superfluous(new)
+        removed = stored.superfluous(new)
         stored.add(new)
-        kept = [*(one for one in kept if one.last > gone), new] if gone else [*kept, new]
+        kept = [*(one for one in kept if one.last > removed), new] if removed else [*kept, new]
         last = new.last
         if number < 40 or number % 250 == 0:
             assert join(kept).shown() == lines(max(1, last - 2 * MAX_LINES), last, size).shown()

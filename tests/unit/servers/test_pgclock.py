@@ -1,4 +1,4 @@
-"""What a process knows of Postgres' clock, and the ids that it makes by it."""
+"""The estimate of Postgres' clock in a process, and ids with that time."""
 
 import multiprocessing
 import time

@@ -1,4 +1,4 @@
-"""How a URL that names sentinels is read."""
+"""Parsing of a URL that names sentinels."""
 
 from redis.connection import SSLConnection
 

@@ -1,4 +1,4 @@
-"""What passes between a worker and the process of its handlers."""
+"""Messages between a worker and its child process."""
 
 import contextlib
 import select

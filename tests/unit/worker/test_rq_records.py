@@ -1,4 +1,4 @@
-"""How much of what completed goes to Redis in one script."""
+"""The number of completed jobs in one Redis script is bounded."""
 
 from typing import Any, cast
 from uuid import UUID
@@ -10,7 +10,7 @@ from jobsvc.worker.running import FinishedAttempt
 
 
 def sizes(results: list[Any]) -> list[int]:
-    """How many jobs with these results each script is given."""
+    """Return the number of jobs in each script, for these results."""
     ended = [
         FinishedAttempt(cast(Any, None), completed(UUID(int=n), 1, result), 0.0) for n, result in enumerate(results)
     ]
