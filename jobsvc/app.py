@@ -93,7 +93,7 @@ def _start(app: Flask, waiters: int) -> None:
     from jobsvc.dispatch.relay import Relay
 
     app.extensions["relay"] = Relay().start()
-    app.extensions["hub"] = JobWatcher(waiters).start()
+    app.extensions["job_watcher"] = JobWatcher(waiters).start()
 
 
 def _check_threads(app: Flask) -> None:

@@ -99,7 +99,9 @@ def _check() -> Response | None:
     if owner is None:
         return _refuse_key() if key else _unauthorized("Send a key: Authorization: Bearer …, or X-API-Key: …")
     if _LADDER.index(owner.scope) < _LADDER.index(needed):
-        return problem(403, "Forbidden", f"This needs a key of the scope {needed}; the key given has {owner.scope}.")
+        return problem(
+            403, "Forbidden", f"This requires a key with the scope {needed}; the given key has {owner.scope}."
+        )
     g.caller, g.scope = owner.name, owner.scope
     return None
 
@@ -112,7 +114,7 @@ def _refuse_key() -> Response:
     route = request.url_rule.rule if request.url_rule else "an unknown route"
     logger.warning("access: wrong key from %s, %s %s", address or "an unknown address", request.method, route)
     if seconds is None:
-        return _unauthorized("This key is not known.")
+        return _unauthorized("This key is unknown.")
     detail = f"More than {MAX_WRONG_KEYS} wrong keys came from this address within {WINDOW_SECONDS} s."
     return problem(429, "Too Many Requests", detail, headers={"Retry-After": str(seconds)})
 

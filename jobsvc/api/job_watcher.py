@@ -14,10 +14,10 @@ from jobsvc.servers.outages import Backoff, OutageTracker
 
 logger = logging.getLogger("jobsvc.api")
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 """Pause between two polls of Postgres, while any client waits."""
 
-LINES_LOOK_SECONDS = 0.25
+LINES_POLL_SECONDS = 0.25
 """Pause between two polls for new log lines, while any client follows a log."""
 
 LARGEST_SHARE = 0.1
@@ -27,7 +27,7 @@ LARGEST_SHARE = 0.1
 class Subscription:
     """A client's subscription to one job. It takes one slot of its watcher, so it must be closed in any case."""
 
-    def __init__(self, hub: "JobWatcher", job_id: UUID, seen: int, address: str) -> None:
+    def __init__(self, watcher: "JobWatcher", job_id: UUID, seen: int, address: str) -> None:
         self.job_id = job_id
         self.address = address
         self.is_over = False
@@ -38,7 +38,7 @@ class Subscription:
         """Wake the client for new log lines as well."""
         self._newest_line = START
         self._has_new_lines = False
-        self._hub = hub
+        self._watcher = watcher
         self._seen = seen
         self._latest: Snapshot | None = None
         self._wakeup = threading.Event()
@@ -61,7 +61,7 @@ class Subscription:
                 return None
             self._wakeup.clear()
 
-    def tell(self, latest: Snapshot | None) -> None:
+    def notify(self, latest: Snapshot | None) -> None:
         """Wake the client with the new state of its job; None ends the subscription."""
         if latest is None:
             self.is_over = True
@@ -69,7 +69,7 @@ class Subscription:
             self._latest = latest
         self._wakeup.set()
 
-    def tell_lines(self, newest: Position) -> None:
+    def notify_lines(self, newest: Position) -> None:
         """Wake the client if `newest` differs from the position of its last notification."""
         if newest != self._newest_line:
             self._newest_line, self._has_new_lines = newest, True
@@ -78,12 +78,12 @@ class Subscription:
     def withdraw(self) -> None:
         """End the client's wait and take its slot back. Thread-safe, and safe to call twice."""
         self.is_withdrawn = True
-        self.tell(None)
+        self.notify(None)
         self.close()
 
     def close(self) -> None:
         """Free the slot for another client. Safe to call twice."""
-        self._hub.leave(self)
+        self._watcher.leave(self)
 
     def __enter__(self) -> "Subscription":
         return self
@@ -93,16 +93,19 @@ class Subscription:
 
 
 class JobWatcher:
-    """Polls jobs for the waiting clients of this process. `places`: maximum number of clients. Thread-safe."""
+    """Polls jobs for the waiting clients of this process. `slots`: maximum number of clients. Thread-safe."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._reset()
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._seated: dict[str, dict[Subscription, None]] = {}  # by address, oldest first
+        self._by_address: dict[str, dict[Subscription, None]] = {}  # by address, oldest first
         self._watches: dict[UUID, set[Subscription]] = {}
         self._known: dict[UUID, Snapshot] = {}
-        self._next_lines_look = 0.0
-        self._somebody_waits = threading.Event()
+        self._next_lines_poll = 0.0
+        self._has_waiters = threading.Event()
         self.is_closed = False
         """The process is about to stop: new subscriptions are refused."""
 
@@ -113,8 +116,8 @@ class JobWatcher:
         return self
 
     def _start_afresh(self) -> None:
-        self.__init__(self._places)  # type: ignore[misc]  # fork: a lock may have been held then
-        threading.Thread(target=self._run, name="hub", daemon=True).start()
+        self._reset()  # fork: another thread may have had the lock
+        threading.Thread(target=self._run, name="job watcher", daemon=True).start()
 
     def watch(self, job_id: UUID, seen: int = -1, client: Client | None = None) -> Subscription | None:
         """Subscribe a client that has seen this version of the job; None without a free slot, and at shutdown.
@@ -127,26 +130,26 @@ class JobWatcher:
             leaving = None
             if self.is_closed:
                 return None
-            if sum(map(len, self._seated.values())) >= self._places:
-                leaving = self._most_dispensable(watch.address)
+            if sum(map(len, self._by_address.values())) >= self._slots:
+                leaving = self._replaceable(watch.address)
                 if leaving is None:
                     return None
                 self._remove(leaving)
-            self._seated.setdefault(watch.address, {})[watch] = None
+            self._by_address.setdefault(watch.address, {})[watch] = None
             self._watches.setdefault(job_id, set()).add(watch)
             if known := self._known.get(job_id):
-                watch.tell(known)
-            self._somebody_waits.set()
+                watch.notify(known)
+            self._has_waiters.set()
         if leaving:
             leaving.withdraw()
         if client:
-            client.when_gone(watch.withdraw)
+            client.on_disconnect(watch.withdraw)
         return watch
 
-    def _most_dispensable(self, address: str) -> Subscription | None:
+    def _replaceable(self, address: str) -> Subscription | None:
         """Return the oldest watch of the address with the most; None if it would then have fewer than `address`."""
-        most = max(self._seated.values(), key=len, default={})
-        return next(iter(most)) if len(most) > len(self._seated.get(address, {})) + 1 else None
+        most = max(self._by_address.values(), key=len, default={})
+        return next(iter(most)) if len(most) > len(self._by_address.get(address, {})) + 1 else None
 
     def leave(self, watch: Subscription) -> None:
         """Free a subscription's slot."""
@@ -154,16 +157,16 @@ class JobWatcher:
             self._remove(watch)
 
     def _remove(self, watch: Subscription) -> None:
-        mine = self._seated.get(watch.address, {})
+        mine = self._by_address.get(watch.address, {})
         mine.pop(watch, None)
         if not mine:
-            self._seated.pop(watch.address, None)
+            self._by_address.pop(watch.address, None)
         others = self._watches.get(watch.job_id, set())
         others.discard(watch)
         if not others:
             self._forget(watch.job_id)
         if not self._watches:
-            self._somebody_waits.clear()
+            self._has_waiters.clear()
 
     def _forget(self, job_id: UUID) -> None:
         self._watches.pop(job_id, None)
@@ -173,8 +176,8 @@ class JobWatcher:
         """End all subscriptions and refuse new ones: the process is about to stop."""
         with self._lock:
             self.is_closed = True
-            seated = [watch for watches in self._seated.values() for watch in watches]
-        for watch in seated:
+            waiting = [watch for watches in self._by_address.values() for watch in watches]
+        for watch in waiting:
             watch.withdraw()
 
     def _run(self) -> None:
@@ -182,35 +185,35 @@ class JobWatcher:
         postgres = OutageTracker("Postgres", StoreUnavailable)
         backoff = Backoff()
         while True:
-            self._somebody_waits.wait()
+            self._has_waiters.wait()
             began = time.monotonic()
             pause = None
             try:
                 with postgres:
-                    self._look()
-                    pause = max(LOOK_SECONDS, (time.monotonic() - began) * (1 / LARGEST_SHARE - 1))
+                    self._poll()
+                    pause = max(POLL_SECONDS, (time.monotonic() - began) * (1 / LARGEST_SHARE - 1))
                     backoff.reset()
             except Exception:
-                logger.exception("hub: a look failed")
+                logger.exception("job watcher: poll failed")
             time.sleep(pause or backoff.next())
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         with self._lock:
             known = {id_: self._known[id_].version if id_ in self._known else -1 for id_ in self._watches}
         for job_id, latest in jobs.changes(known).items():
             with self._lock:
                 watches = self._watches.get(job_id, set())
                 for watch in watches:
-                    watch.tell(latest)
+                    watch.notify(latest)
                 if latest is None:
                     self._forget(job_id)
                 elif watches:
                     self._known[job_id] = latest
-        if time.monotonic() >= self._next_lines_look:
-            self._next_lines_look = time.monotonic() + LINES_LOOK_SECONDS
-            self._look_for_lines()
+        if time.monotonic() >= self._next_lines_poll:
+            self._next_lines_poll = time.monotonic() + LINES_POLL_SECONDS
+            self._poll_lines()
 
-    def _look_for_lines(self) -> None:
+    def _poll_lines(self) -> None:
         with self._lock:
             followed = [id_ for id_, watches in self._watches.items() if any(one.wants_lines for one in watches)]
         if followed:
@@ -218,4 +221,4 @@ class JobWatcher:
                 with self._lock:
                     for watch in self._watches.get(job_id, set()):
                         if watch.wants_lines:
-                            watch.tell_lines(newest)
+                            watch.notify_lines(newest)

@@ -5,19 +5,19 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
-MAX_NAME = 100
+MAX_SHOWN = 100
 """Maximum number of characters of an unknown name that are compared and quoted."""
 
 
-def tell_known(kind: str, name: str, known: Iterable[str]) -> str:
+def describe_known(kind: str, name: str, known: Iterable[str]) -> str:
     """Return a text with the known names, and the closest match to `name` if any. kind: a noun in the plural."""
     names = [str(one) for one in known]
     if not names:
         return f"no {kind} are known here"
-    told = f"known {kind}: {', '.join(names)}"
+    text = f"known {kind}: {', '.join(names)}"
     folded = {_fold(one): one for one in names}
-    close = get_close_matches(_fold(name[:MAX_NAME]), folded, n=1)
-    return f"{told}; did you mean {folded[close[0]]!a}?" if close else told
+    close = get_close_matches(_fold(name[:MAX_SHOWN]), folded, n=1)
+    return f"{text}; did you mean {folded[close[0]]!a}?" if close else text
 
 
 def _fold(name: str) -> str:

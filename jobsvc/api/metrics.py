@@ -40,19 +40,17 @@ def registry() -> CollectorRegistry:
 def _events() -> Iterator[Metric]:
     rows = jobs.read_counters()
     yield _counter(rows, "accepted", "Jobs stored.", lambda row: row.event == Event.ACCEPTED)
-    yield _counter(rows, "started", "Attempts begun.", lambda row: row.event == Event.STARTED)
+    yield _counter(rows, "started", "Attempts started.", lambda row: row.event == Event.STARTED)
     yield _finished(rows)
     yield _counter(
         rows,
         "retried",
-        "Attempts that failed and are followed by another, and ended jobs that somebody had tried again.",
+        "Failed attempts that are followed by another one, and retries of ended jobs by request.",
         lambda row: row.status == Status.RETRYING or row.event == Event.REVIVED,
     )
-    yield _counter(
-        rows, "recovered", "Attempts taken from a worker that was lost.", lambda row: row.event == Event.LOST
-    )
-    yield _histogram(rows, "wait", "Seconds between a job's being due and its start.", Event.STARTED)
-    yield _histogram(rows, "run", "Seconds that an attempt took.", Event.ENDED)
+    yield _counter(rows, "recovered", "Attempts whose worker was lost.", lambda row: row.event == Event.LOST)
+    yield _histogram(rows, "wait", "Seconds from the time a job is due to its start.", Event.STARTED)
+    yield _histogram(rows, "run", "Duration of an attempt in seconds.", Event.ENDED)
 
 
 def _counter(rows: Any, name: str, text: str, is_meant: Any) -> Metric:
@@ -121,13 +119,15 @@ def _depths() -> Iterator[Metric]:
     for labels, count in counts.items():
         holds.add_metric(labels, count)
     age = GaugeMetricFamily(
-        "jobsvc_queue_oldest_seconds", "For how long the queue's longest due job has been due.", labels=("queue",)
+        "jobsvc_queue_oldest_seconds",
+        "Longest time that a job of the queue has been due, in seconds.",
+        labels=("queue",),
     )
     for queue, seconds in oldest.items():
         age.add_metric((queue,), seconds)
     yield from (holds, age)
     yield GaugeMetricFamily(
         "jobsvc_relay_lag_seconds",
-        "For how long the longest due job that was not handed to RQ has been due.",
+        "Longest time that a job has been due without being enqueued in RQ, in seconds.",
         value=jobs.relay_lag(),
     )

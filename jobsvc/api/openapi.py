@@ -1,5 +1,6 @@
 """The OpenAPI document, built from the declarations of the views and the models that they use."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
@@ -17,25 +18,25 @@ from jobsvc.api.job_schemas import name_alternatives
 from jobsvc.api.responses import JobIdReply, ProblemReply
 from jobsvc.config import NAME, settings
 
-ABOUT = """Jobs are stored in Postgres before they are accepted, and run on RQ.
+ABOUT = """A job queue: jobs are stored in Postgres before they are accepted, and run on RQ.
 
-Times are RFC 3339, UTC; durations are seconds. Types are strict: `"1"` is no number. Unknown fields and unknown
-query parameters are refused, as are U+0000 and lone surrogates in any string. Errors are RFC 9457 problems.
+Times are RFC 3339, UTC. Durations are seconds. Types are strict: `"1"` is not a number. Unknown fields, unknown query
+parameters, and strings with U+0000 or lone surrogates are rejected. Errors are problem details (RFC 9457).
 """
 
 HEADERS = {
-    "ETag": "The version of the job, for If-None-Match.",
-    "Idempotency-Key": "Sent again with it within 24 hours, a request makes nothing and is answered the same.",
-    "Idempotency-Replayed": "`true` when the answer is that of an earlier request.",
-    "If-Match": "ETags of the job, or `*`: 412 unless the job has one of these versions.",
-    "If-None-Match": "An ETag: 304 while the job is as it was then.",
-    "Last-Event-ID": "The id of the last event seen: only what is newer.",
-    "Link": '`rel="next"`: the next page.',
-    "Location": "Where the job is.",
-    "Prefer": "`wait=N`: hold the answer back for up to N seconds, until the job has ended.",
-    "Preference-Applied": "Says that the wait was honoured.",
-    "Retry-After": "In how many seconds it is worth asking again.",
-    "WWW-Authenticate": "How to send a key.",
+    "ETag": "The version of the job, for If-None-Match and If-Match.",
+    "Idempotency-Key": "A request repeated with this key within 24 hours creates nothing and gets the same response.",
+    "Idempotency-Replayed": "`true` if this is the response to an earlier request.",
+    "If-Match": "ETags of the job, or `*`. The response is 412 unless one of them is current.",
+    "If-None-Match": "An ETag. The response is 304 while the job is unchanged.",
+    "Last-Event-ID": "The id of the last event received; only newer ones are sent.",
+    "Link": 'The next page, with `rel="next"`.',
+    "Location": "The path of the resource.",
+    "Prefer": "`wait=N`: respond when the job has ended, after N seconds (at most 60) at the latest.",
+    "Preference-Applied": "`wait=N` if the preference was applied.",
+    "Retry-After": "Seconds until the next request is useful.",
+    "WWW-Authenticate": "The ways to send a key.",
 }
 _PATTERNS = {
     "Idempotency-Key": r"^[!#-+\--:<-\[\]-~]{1,255}$",
@@ -47,11 +48,11 @@ _OF_A_BODY = {400, 413, 415}
 
 
 GROUPS = {
-    "Jobs": "Post jobs, look at them, follow, cancel and retry them.",
+    "Jobs": "Create, list, follow, cancel and retry jobs.",
     "Workflows": "Many jobs in one request, all or none.",
-    "Schedules": "Jobs that are made by the clock.",
-    "Queues and workers": "What waits where, and who works.",
-    "Operations": "Health, metrics and this document.",
+    "Schedules": "Create jobs at the times of a cron expression.",
+    "Queues and workers": "List queues and workers, pause and resume queues.",
+    "Operations": "Check health and readiness, read metrics.",
 }
 """Tags of the operations, in display order."""
 
@@ -138,8 +139,11 @@ def _name(rule: Rule) -> str:
 def _text(view: Callable[..., Any], method: str) -> dict[str, str]:
     summary, _, more = (view.__doc__ or "").strip().partition("\n")
     scope = scope_of(view, method)
-    told = [more.strip(), f"Needs the scope `{scope}`, where keys are set." if scope else "Open to everybody."]
-    return {"summary": summary, "description": "\n\n".join(filter(None, told))}
+    texts = [
+        inspect.cleandoc(more),
+        f"Requires a key with the scope `{scope}`, if the service has keys." if scope else "Requires no key.",
+    ]
+    return {"summary": summary, "description": "\n\n".join(filter(None, texts))}
 
 
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
@@ -196,8 +200,8 @@ def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str,
     elif reply.body:
         shown["content"] = _json(refs[reply.body])
     if reply.body is JobIdReply:
-        told = {"parameters": {"job_id": "$response.body#/jobId"}}
-        shown["links"] = {name: {"operationId": name, **told} for name in of_a_job}
+        with_id = {"parameters": {"job_id": "$response.body#/jobId"}}
+        shown["links"] = {name: {"operationId": name, **with_id} for name in of_a_job}
     return shown
 
 

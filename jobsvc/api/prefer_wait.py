@@ -57,8 +57,8 @@ def wait_for_end(job_id: UUID, seconds: int) -> bool | None:
     """
     has_ended = False
     if seconds > 0:
-        hub: JobWatcher = current_app.extensions["hub"]
-        watch = hub.watch(job_id, client=client_of(request.environ)) if request.is_multithread else None
+        watcher: JobWatcher = current_app.extensions["job_watcher"]
+        watch = watcher.watch(job_id, client=client_of(request.environ)) if request.is_multithread else None
         if watch is None:
             return None
         deadline = time.monotonic() + seconds

@@ -97,12 +97,14 @@ def _from_http(error: HTTPException) -> Response:
 
 def _from_redis(error: RedisError) -> Response:
     # Only views of RQ's own state use Redis within a request.
-    return _unavailable(error, "Redis can't be reached now", "This needs Redis, where workers are known; jobs don't.")
+    return _unavailable(
+        error, "Redis can't be reached now", "The list of workers is in Redis; jobs are accepted without it."
+    )
 
 
 def _from_bug(error: Exception) -> Response:
     logger.exception("%s %s: 500", request.method, request.path)
-    return problem(500, "Internal Server Error", "This is a bug in jobsvc; its log says more.")
+    return problem(500, "Internal Server Error", "This is a bug in jobsvc; the log of the service has the cause.")
 
 
 def init_app(app: Flask) -> None:

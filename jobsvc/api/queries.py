@@ -9,7 +9,7 @@ from uuid import UUID
 from flask import request
 from pydantic import BeforeValidator, Field, model_validator
 
-from jobsvc.api.known_names import tell_known
+from jobsvc.api.known_names import describe_known
 from jobsvc.api.requests import Name, Tag, read_time
 from jobsvc.api.validation import ID, Query
 from jobsvc.jobs import Filter
@@ -18,12 +18,12 @@ from jobsvc.states import Status
 
 def _read_status(value: Any) -> Any:
     if isinstance(value, str) and value not in [*Status]:
-        raise ValueError(f"there is no status {value[:100]!a}; {tell_known('statuses', value, Status)}")
+        raise ValueError(f"there is no status {value[:100]!a}; {describe_known('statuses', value, Status)}")
     return value
 
 
 class FilterQuery(Query):
-    """The query parameters that say which jobs are meant."""
+    """The query parameters that select jobs."""
 
     status: Annotated[list[Annotated[Status, BeforeValidator(_read_status)]], Field(max_length=16)] = []
     type: Name | None = None
@@ -38,12 +38,12 @@ class FilterQuery(Query):
 
 
 class SomeJobsQuery(FilterQuery):
-    """At least one of them: it would be too easy to mean all jobs by mistake."""
+    """At least one query parameter is required, so that all jobs are not selected by mistake."""
 
     @model_validator(mode="after")
     def _at_least_one(self) -> "SomeJobsQuery":
         if not self.model_fields_set:
-            raise ValueError("say which jobs are meant, by at least one query parameter")
+            raise ValueError("give at least one query parameter that selects jobs")
         return self
 
 

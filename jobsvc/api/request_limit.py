@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import request
 
-_KEY = "jobsvc.gate"
+_KEY = "jobsvc.request_limit"
 
 
 class RequestLimit:

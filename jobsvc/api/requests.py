@@ -23,7 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from jobsvc import handlers
-from jobsvc.api.known_names import tell_known
+from jobsvc.api.known_names import describe_known
 from jobsvc.api.validation import INNER, problems
 from jobsvc.config import settings
 from jobsvc.handlers import DELIVERY, Handler
@@ -33,12 +33,12 @@ from jobsvc.handlers.ssrf import public_url
 from jobsvc.jobs import NewJob, cron, current_time
 from jobsvc.jobs.schedules import NewSchedule
 
-MAX_KEY = 255
-"""Maximum number of characters of a uniqueKey or a concurrencyKey."""
+MAX_NAME = 255
+"""Maximum length of a name or key that a client chooses, such as uniqueKey, and of a cron expression."""
 
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Url = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 DEFAULT_TYPE = "TEST_JOB"
 
@@ -129,7 +129,7 @@ class JobRequest(BaseModel):
     @classmethod
     def _known_type(cls, name: str) -> str:
         if handlers.find(name) is None or name == DELIVERY:
-            raise ValueError(f"there is no type {name[:100]!a}; {tell_known('types', name, handlers.names())}")
+            raise ValueError(f"there is no type {name[:100]!a}; {describe_known('types', name, handlers.names())}")
         return name
 
     @field_validator("queue")
@@ -137,14 +137,14 @@ class JobRequest(BaseModel):
     def _known_queue(cls, name: str | None) -> str | None:
         queues = settings().JOBSVC_QUEUES
         if name is not None and name not in queues:
-            raise ValueError(f"there is no queue {name[:100]!a}; {tell_known('queues', name, queues)}")
+            raise ValueError(f"there is no queue {name[:100]!a}; {describe_known('queues', name, queues)}")
         return name
 
     @field_validator("webhook_url")
     @classmethod
     def _signed(cls, url: str | None) -> str | None:
         if url is not None and not settings().JOBSVC_WEBHOOK_SECRETS:
-            raise ValueError("no webhook can be signed while JOBSVC_WEBHOOK_SECRETS is not set")
+            raise ValueError("needs JOBSVC_WEBHOOK_SECRETS to be set, to sign webhooks")
         return url
 
     @model_validator(mode="after")
@@ -189,11 +189,11 @@ class BatchRequest(BaseModel):
 
 def _no_fixed_start(run_at: Any) -> None:
     if run_at is not None:
-        raise ValueError("a scheduled job starts when its schedule ticks; delay may move that")
+        raise ValueError("is not allowed in a schedule: each tick starts a job; use delay to start it later")
 
 
 class ScheduledJob(JobRequest):
-    """The body of POST /jobs, as a schedule has it: each tick is its job's start, so there is no runAt."""
+    """The job of a schedule: the body of POST /jobs without `runAt`, since each tick starts a job."""
 
     run_at: Annotated[None, BeforeValidator(_no_fixed_start)] = None
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -213,7 +213,7 @@ class ScheduleRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    cron: Annotated[str, Field(max_length=MAX_KEY, json_schema_extra={"format": "cron"})]
+    cron: Annotated[str, Field(max_length=MAX_NAME, json_schema_extra={"format": "cron"})]
     timezone: Annotated[str, Field(json_schema_extra={"format": "time-zone"})] = "UTC"
     enabled: bool = True
     job: ScheduledJob

@@ -13,7 +13,7 @@ from jobsvc.states import Status
 
 
 class JobIdReply(TypedDict):
-    """The id of a job, to ask for it."""
+    """The id of a job."""
 
     jobId: Uuid
 
@@ -25,33 +25,33 @@ class JobIdsReply(TypedDict):
 
 
 class JobPage(TypedDict):
-    """Jobs, the newest first; `nextCursor` is null on the last page."""
+    """A page of jobs, newest first; `nextCursor` is null on the last page."""
 
     jobs: list[JobShown]
     nextCursor: str | None
 
 
 class AttemptsReply(TypedDict):
-    """A job's attempts, the first one first."""
+    """The attempts of a job, oldest first."""
 
     attempts: list[AttemptShown]
 
 
 class CountReply(TypedDict):
-    """How many jobs were changed, or told to stop."""
+    """The number of jobs that were changed."""
 
     count: int
 
 
 class RetryShown(TypedDict):
-    """How often, and after which seconds, a failed attempt is tried again."""
+    """The number of retries, and the seconds before each; the last interval is repeated."""
 
     max: int | None
     interval: list[float]
 
 
 class DefaultsShown(TypedDict):
-    """The values of a job that doesn't set them."""
+    """The defaults of a job type."""
 
     queue: str
     timeout: float
@@ -68,13 +68,13 @@ class JobTypeShown(TypedDict):
 
 
 class JobTypesReply(TypedDict):
-    """What can be posted."""
+    """The job types."""
 
     jobTypes: list[JobTypeShown]
 
 
 class QueueShown(TypedDict):
-    """A queue; `oldestWaitingSeconds` is for how long its longest due job has been waiting, null when none is due."""
+    """A queue; `oldestWaitingSeconds` is the longest time that a job has been due, null if none is."""
 
     name: str
     paused: bool
@@ -89,7 +89,7 @@ class QueuesReply(TypedDict):
 
 
 class WorkerShown(TypedDict):
-    """A worker, as RQ knows it; `jobs` are the ids of those that it runs."""
+    """A worker; `jobs` are the ids of the jobs that it runs."""
 
     name: str
     host: str | None
@@ -101,7 +101,7 @@ class WorkerShown(TypedDict):
 
 
 class WorkersReply(TypedDict):
-    """The workers that RQ knows."""
+    """The workers."""
 
     workers: list[WorkerShown]
 
@@ -117,13 +117,13 @@ RedisState = Literal["up", "down", "taken"]
 
 
 class HealthReply(TypedDict):
-    """The process runs."""
+    """The process is running."""
 
     status: Literal["ok"]
 
 
 class ReadinessReply(TypedDict):
-    """Whether jobs are accepted, and which servers answer."""
+    """The state of the service, of Postgres and of Redis."""
 
     status: Literal["ok", "unavailable"]
     postgres: UpOrDown
@@ -131,7 +131,7 @@ class ReadinessReply(TypedDict):
 
 
 class ProblemShown(TypedDict):
-    """One thing that is wrong, and where: an RFC 6901 pointer into the body, or the name of a query parameter."""
+    """One error in a request, at a JSON pointer (RFC 6901) in the body, or in a query parameter."""
 
     pointer: NotRequired[str]
     parameter: NotRequired[str]
@@ -139,7 +139,7 @@ class ProblemShown(TypedDict):
 
 
 class ProblemReply(TypedDict):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str

@@ -73,14 +73,14 @@ class ThreadCheck:
         elif environ.get("wsgi.multithread"):
             self._end(is_running=True)
         elif not self._is_over:
-            self._look(time.monotonic())
+            self._check(time.monotonic())
         try:
             return self._inner(environ, start_response)
         finally:
             if self._asked_at is None and not self._is_over:
                 self._ask(by_request=True)
 
-    def _look(self, now: float) -> None:
+    def _check(self, now: float) -> None:
         if self._asked_at is None:
             return
         if now - self._asked_at >= QUIET_SECONDS:

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from jobsvc import strict_json
-from jobsvc.api.known_names import MAX_NAME, known_fields, tell_known
+from jobsvc.api.known_names import MAX_SHOWN, describe_known, known_fields
 from jobsvc.config import settings
 from jobsvc.errors import InvalidInput, JobNotFound, Problem, QueueNotFound
 from jobsvc.strict_json import clean, escape
@@ -79,7 +79,7 @@ def _whole_body() -> bytes:
     raw = request.get_data()
     if len(raw) > settings().JOBSVC_MAX_BODY_BYTES:
         abort(413)
-    # A dropped connection looks like the end of a body, so an empty body must have been announced as empty.
+    # A dropped connection reads as the end of a body, so an empty body must have been announced as empty.
     announced = request.content_length
     if (announced is not None and announced != len(raw)) or ("Transfer-Encoding" in request.headers and not raw):
         abort(400, "The body is shorter than announced.")
@@ -97,7 +97,7 @@ def problems(error: ValidationError, value: Any, schema: Callable[[], dict[str, 
         detail = _detail(one)
         if one["type"] in _UNKNOWN_FIELD:
             detail += (
-                f"; {tell_known('fields', str(one['loc'][-1]), known_fields(schema(), pointer.rpartition('/')[0]))}"
+                f"; {describe_known('fields', str(one['loc'][-1]), known_fields(schema(), pointer.rpartition('/')[0]))}"
             )
         inner = one.get("ctx", {}).get(INNER) or [Problem("", detail)]
         found += [Problem(base + pointer + problem.pointer, problem.detail) for problem in inner]
@@ -151,11 +151,11 @@ def query(schema: type[Parameters]) -> Parameters:
     found: list[Problem] = []
     for name, values in request.args.lists():
         if name not in known:
-            shown = clean(name[:MAX_NAME])
-            detail = f"there is no query parameter {shown!a} here; {tell_known('query parameters', shown, known)}"
+            shown = clean(name[:MAX_SHOWN])
+            detail = f"there is no query parameter {shown!a} here; {describe_known('query parameters', shown, known)}"
             found.append(Problem("", detail, shown))
         elif len(values) > 1 and not known[name]:
-            found.append(Problem("", "is there more than once", name))
+            found.append(Problem("", "is given more than once", name))
         else:
             given[name] = values if known[name] else values[0]
     found += [Problem("", one.detail, one.pointer.split("/")[1]) for one in strict_json.unstorable(given)]
@@ -185,7 +185,7 @@ def known_queue(name: str) -> str:
     """Return the name of a queue that is served. Raises QueueNotFound for any other."""
     served = settings().JOBSVC_QUEUES
     if name not in served:
-        raise QueueNotFound(f"there is no queue {name[:100]!a}; {tell_known('queues', name, served)}")
+        raise QueueNotFound(f"there is no queue {name[:100]!a}; {describe_known('queues', name, served)}")
     return name
 
 

@@ -16,7 +16,7 @@ class Client(Protocol):
     def address(self) -> str:
         """Its IP address, as returned by `clients.client_address`."""
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called, in any thread, once it is pointless to keep this client waiting."""
 
 
@@ -26,7 +26,7 @@ class _Unknown:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
         pass
 
 

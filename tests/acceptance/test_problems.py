@@ -76,7 +76,7 @@ def test_problem_may_concern_the_whole_query(service: Service) -> None:
     [error] = errors(service.client.post("/jobs/cancel"))
     assert (error["parameter"], error["detail"]) == (
         "",
-        "say which jobs are meant, by at least one query parameter",
+        "give at least one query parameter that selects jobs",
     )
 
 

@@ -119,7 +119,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
         (wrong(job={"nope": 1}), "/job/nope", "not permitted"),
         (wrong(job={"payload": {"durationMs": "1"}}), "/job/payload/durationMs", "integer"),
         (wrong(job={"payload": {"result": "a\x00b"}}), "/job/payload/result", "U+0000"),
-        (wrong(job={"runAt": "2027-01-01T00:00:00Z"}), "/job/runAt", "when its schedule ticks"),
+        (wrong(job={"runAt": "2027-01-01T00:00:00Z"}), "/job/runAt", "each tick starts a job"),
         (wrong(job={"type": "HTTP_REQUEST", "payload": {"url": "http://169.254.169.254/"}}), "/job/payload/url", ""),
     ],
 )

@@ -24,12 +24,15 @@ blueprint.before_request(no_body)
 @blueprint.post("/jobs/<job_id>/cancel")
 @needs("write")
 @describe(
-    {200: Reply("It waited, and won't run.", JobShown), 202: Reply("It runs, and was told to stop.", JobShown)},
+    {
+        200: Reply("The job, now cancelled.", JobShown),
+        202: Reply("The running job; its attempt will be stopped within seconds.", JobShown),
+    },
     asks=("If-Match",),
     errors=(404, 409, 412),
 )
 def cancel(job_id: str) -> tuple[JobShown, int]:
-    """Call a job off: 200 if it waited, 202 if its running attempt was told to stop."""
+    """Cancel a job: at once if it waits; if it runs, its attempt is stopped within seconds."""
     no_query()
     job = jobs.cancel(read_id(job_id), expected_versions())
     if job.status == Status.CANCELLED:
@@ -40,9 +43,9 @@ def cancel(job_id: str) -> tuple[JobShown, int]:
 
 @blueprint.post("/jobs/<job_id>/retry")
 @needs("write")
-@describe({200: Reply("It waits to be run again.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
+@describe({200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
 def retry(job_id: str) -> JobShown:
-    """Have a job that failed or was cancelled tried again, at once."""
+    """Retry a failed or cancelled job at once."""
     no_query()
     job, dispatch = jobs.retry(read_id(job_id), expected_versions())
     relay().dispatch([dispatch])
@@ -51,9 +54,9 @@ def retry(job_id: str) -> JobShown:
 
 @blueprint.delete("/jobs/<uuid:job_id>")
 @needs("admin")
-@describe({204: Reply("It is gone.")}, asks=("If-Match",), errors=(404, 409, 412))
+@describe({204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
 def delete(job_id: UUID) -> tuple[str, int]:
-    """Remove a job that has ended, and its attempts."""
+    """Delete a finished job and its attempts."""
     no_query()
     jobs.remove(job_id, expected_versions())
     relay().withdraw([job_id])
@@ -62,9 +65,9 @@ def delete(job_id: UUID) -> tuple[str, int]:
 
 @blueprint.post("/jobs/cancel")
 @needs("admin")
-@describe({200: Reply("How many.", CountReply)}, query=SomeJobsQuery)
+@describe({200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
 def cancel_all() -> CountReply:
-    """Call off all jobs that are meant; says how many were, or were told to stop."""
+    """Cancel all jobs that match a filter of at least one query parameter."""
     count = 0
     for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
         count += len(batch)
@@ -75,9 +78,9 @@ def cancel_all() -> CountReply:
 
 @blueprint.post("/jobs/retry")
 @needs("admin")
-@describe({200: Reply("How many.", CountReply)}, query=SomeJobsQuery)
+@describe({200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
 def retry_all() -> CountReply:
-    """Have all jobs that are meant tried again, at once; says how many are."""
+    """Retry all failed and cancelled jobs that match a filter of at least one query parameter."""
     count = 0
     for batch in jobs.retry_all(query(SomeJobsQuery).filter()):
         count += len(batch)

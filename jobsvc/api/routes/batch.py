@@ -20,13 +20,13 @@ blueprint.before_request(no_query)
 @blueprint.post("/jobs/batch")
 @needs("write")
 @describe(
-    {202: Reply("Stored, all of them.", JobIdsReply, ("Idempotency-Replayed",))},
+    {202: Reply("All jobs were accepted.", JobIdsReply, ("Idempotency-Replayed",))},
     takes=BatchRequest,
     asks=("Idempotency-Key",),
     errors=(409,),
 )
 def create_batch() -> Accepted:
-    """Store all of these jobs, or none; the ids come in the order of the jobs."""
+    """Create many jobs: all of them or none."""
     return accept([job.resolve() for job in body(BatchRequest).jobs], _tell)
 
 

@@ -46,7 +46,7 @@ START = """SwaggerUIBundle({
 @blueprint.get("/openapi.json")
 @describe({200: Reply("This document.", dict[str, Any])})
 def openapi() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document."""
     no_query()
     prefix = {"servers": [{"url": request.root_path}]} if request.root_path else {}
     return {**_document(), **prefix}
@@ -61,14 +61,14 @@ def _document() -> dict[str, Any]:
 @needs("read")
 @describe({200: Reply("The page.", "text/html")})
 def page() -> Response:
-    """A page to read this document and to try the API."""
+    """Return the page."""
     no_query()
     return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
 
 
 @blueprint.get("/docs/<name>")
 def asset(name: str) -> Response:
-    """A file of the page."""
+    """Return a file of the page."""
     no_query()
     if name == "start.js":
         return Response(START, content_type="text/javascript; charset=utf-8")

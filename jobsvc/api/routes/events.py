@@ -52,23 +52,23 @@ class EventsQuery(Query):
 @describe(
     {
         200: Reply(
-            "Events `status` and `progress`, with `data`: {id, status, attempts, progress, error}; with `logs=true` "
-            "also `log`, with `data`: {attempt, time, level, message}. "
-            "While there are too many streams, or Postgres is unavailable, a client that names `text/event-stream` in "
-            "Accept is sent an empty one with `retry`, after which it comes back.",
+            "A stream of events: `status` and `progress`, with `data`: {id, status, attempts, progress, error}; with "
+            "`logs=true` also `log`, with `data`: {attempt, time, level, message}. "
+            "If there are too many streams, or Postgres is unavailable, a client with `text/event-stream` in its "
+            "Accept header gets an empty stream with a `retry` time, so that an EventSource reconnects.",
             _STREAM,
         ),
-        204: Reply("The job has ended, and the client has seen that."),
+        204: Reply("The job has ended, and the client has received its last event."),
     },
     query=EventsQuery,
     asks=("Last-Event-ID",),
     errors=(404, 501),
 )
 def events(job_id: UUID) -> Response:
-    """One event now and one for each change, until the job has ended; with Last-Event-ID only what is newer.
+    """Follow a job: one event now and one for each change, until it has ended.
 
-    With `logs=true` also one for each line of its log that is kept: in order, each once, and all of an attempt before
-    the event of its end.
+    With Last-Event-ID only newer events are sent. With `logs=true` each stored log line is an event as well: in
+    order, each once, and all lines of an attempt before the event of its end.
     """
     with_lines = query(EventsQuery).logs
     try:
@@ -82,10 +82,10 @@ def events(job_id: UUID) -> Response:
         return Response(status=204)  # makes an EventSource stop reconnecting
     watch = None
     if not now.has_ended:
-        hub: JobWatcher = current_app.extensions["hub"]
+        watcher: JobWatcher = current_app.extensions["job_watcher"]
         if not request.is_multithread:
             return _no_threads(now.job_id)
-        watch = hub.watch(now.job_id, now.version, client_of(request.environ))
+        watch = watcher.watch(now.job_id, now.version, client_of(request.environ))
         if watch is None:
             return _too_many()
         watch.wants_lines = with_lines
@@ -132,7 +132,7 @@ def _come_back() -> Response | None:
 def _too_many() -> Response:
     if (empty := _come_back()) is not None:
         return empty
-    detail = "As many clients follow jobs or wait for them as the service can hold; try again soon."
+    detail = "The service has reached its limit of clients that follow jobs or wait for them; try again soon."
     return problem(503, "Too many streams", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

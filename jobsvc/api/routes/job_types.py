@@ -12,8 +12,8 @@ blueprint.before_request(no_query)
 
 
 @blueprint.get("/job-types")
-@describe({200: Reply("The types.", JobTypesReply)})
+@describe({200: Reply("The job types.", JobTypesReply)})
 def job_types() -> JobTypesReply:
-    """List the job types that a client can post, each with the schema of its payload and its defaults."""
+    """List the job types, each with the JSON Schema of its payload and its defaults."""
     known = [handlers.find(name) for name in handlers.names()]
     return {"jobTypes": [dump_job_type(handler) for handler in known if handler]}

@@ -26,9 +26,9 @@ blueprint.before_request(no_query)
 @needs("write")
 @describe(
     {
-        202: Reply("Stored; it will be run.", JobIdReply, ("Location", "Idempotency-Replayed", "Preference-Applied")),
+        202: Reply("The job was accepted.", JobIdReply, ("Location", "Idempotency-Replayed", "Preference-Applied")),
         200: Reply(
-            "The whole job, which ended within the wait; or the id of the unfinished one that has the uniqueKey.",
+            "With `Prefer: wait`, the job, which ended in time. Else the id of the unfinished job with this uniqueKey.",
             JobShown | JobIdReply,
             ("Location", "Idempotency-Replayed", "Preference-Applied"),
         ),
@@ -39,7 +39,11 @@ blueprint.before_request(no_query)
 )
 @prefer_wait.or_end
 def create() -> Accepted:
-    """Store a job and answer 202; what happens to it then depends on no request. 200 for one whose key is taken."""
+    """Create a job.
+
+    202: the job is stored, and will run. 200: no job was created, since an unfinished one has the uniqueKey; or with
+    `Prefer: wait=N` the job ended within N seconds, and is the response.
+    """
     reply, status, headers = accept([body(JobRequest).resolve()], _tell)
     return reply, status, {**headers, "Location": url_for("jobs.show", job_id=reply["jobId"])}
 
@@ -51,17 +55,17 @@ def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 
 @blueprint.get("/jobs/<uuid:job_id>")
 @describe(
-    {200: Reply("The job.", JobShown, ("ETag", "Retry-After")), 304: Reply("It is as it was.", headers=("ETag",))},
+    {200: Reply("The job.", JobShown, ("ETag", "Retry-After")), 304: Reply("Not modified.", headers=("ETag",))},
     asks=("If-Match", "If-None-Match"),
     errors=(404, 412),
 )
 def show(job_id: UUID) -> Response:
-    """Show a job."""
+    """Get a job."""
     return polled(prefer_wait.get(job_id))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
-@describe({200: Reply("The attempts, the first one first.", AttemptsReply)}, errors=(404,))
+@describe({200: Reply("The attempts of the job, oldest first.", AttemptsReply)}, errors=(404,))
 def attempts(job_id: str) -> AttemptsReply:
-    """Show a job's attempts."""
+    """List the attempts of a job."""
     return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}

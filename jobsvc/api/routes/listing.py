@@ -15,9 +15,9 @@ blueprint = Blueprint("listing", __name__)
 
 
 @blueprint.get("/jobs")
-@describe({200: Reply("A page of them.", JobPage, ("Link",))}, query=ListQuery)
+@describe({200: Reply("A page of jobs, newest first.", JobPage, ("Link",))}, query=ListQuery)
 def listing() -> Response:
-    """List jobs, the newest first."""
+    """List jobs."""
     asked = query(ListQuery)
     page = jobs.page(asked.filter(), asked.limit, asked.cursor, dump_job_for_caller)
     cursor = str(page.next) if page.next else None

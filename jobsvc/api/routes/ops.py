@@ -28,26 +28,31 @@ blueprint.before_request(no_query)
 
 @blueprint.get("/healthz")
 @needs(None)
-@describe({200: Reply("It does.", HealthReply)})
+@describe({200: Reply("The process is running.", HealthReply)})
 def healthz() -> HealthReply:
-    """The process is running."""
+    """Check that the process is running."""
     return {"status": "ok"}
 
 
 @blueprint.get("/readyz")
 @needs(None)
-@describe({200: Reply("They can.", ReadinessReply), 503: Reply("They can't.", ReadinessReply)})
+@describe({200: Reply("Ready.", ReadinessReply), 503: Reply("Postgres is unavailable.", ReadinessReply)})
 def readyz() -> tuple[ReadinessReply, int]:
-    """Jobs can be accepted: 503 unless Postgres has its tables and takes writes; without Redis jobs run later."""
+    """Check that jobs can be accepted.
+
+    This needs Postgres, writable and with its tables. Without Redis, jobs are accepted and run later.
+    """
     postgres = _postgres()
     ready = postgres == "up"
     return {"status": "ok" if ready else "unavailable", "postgres": postgres, "redis": _redis()}, 200 if ready else 503
 
 
 @blueprint.get("/metrics")
-@describe({200: Reply("In Prometheus' text format, or OpenMetrics if that is accepted.", "text/plain")})
+@describe(
+    {200: Reply("The metrics in the text format of Prometheus, or of OpenMetrics if Accept asks for it.", "text/plain")}
+)
 def metrics() -> Response:
-    """Counters, histograms and gauges, for Prometheus: the same from every process."""
+    """Read the metrics for Prometheus; every process returns the same values."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(measured.registry()), content_type=content_type)
 

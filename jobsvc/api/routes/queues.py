@@ -17,17 +17,17 @@ blueprint.before_request(no_query)
 
 
 @blueprint.get("/queues")
-@describe({200: Reply("The queues.", QueuesReply)})
+@describe({200: Reply("The queues, in the order in which they are served.", QueuesReply)})
 def list_queues() -> QueuesReply:
-    """Show the queues in the order in which they are served."""
+    """List the queues."""
     return {"queues": [dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
 
 
 @blueprint.post("/queues/<name>/pause")
 @needs("admin")
-@describe({200: Reply("It is paused.", QueueShown)}, errors=(404,))
+@describe({200: Reply("The queue, now paused.", QueueShown)}, errors=(404,))
 def pause_queue(name: str) -> QueueShown:
-    """Start no job of a queue until it is resumed; it still accepts, and what runs goes on."""
+    """Pause a queue: its jobs stay waiting until it is resumed. It accepts jobs; running ones continue."""
     no_body()
     jobs.pause(known_queue(name))
     return dump_queue(jobs.queue_states([name])[0])
@@ -35,9 +35,9 @@ def pause_queue(name: str) -> QueueShown:
 
 @blueprint.post("/queues/<name>/resume")
 @needs("admin")
-@describe({200: Reply("Its jobs are started.", QueueShown)}, errors=(404,))
+@describe({200: Reply("The queue, no longer paused.", QueueShown)}, errors=(404,))
 def resume_queue(name: str) -> QueueShown:
-    """Let a queue's jobs start again."""
+    """Resume a queue."""
     no_body()
     jobs.resume(known_queue(name))
     relay().notify(Duty.SWEEP)
@@ -47,5 +47,5 @@ def resume_queue(name: str) -> QueueShown:
 @blueprint.get("/workers")
 @describe({200: Reply("The workers.", WorkersReply)})
 def list_workers() -> WorkersReply:
-    """Show the workers that RQ knows."""
+    """List the workers."""
     return {"workers": [dump_worker(worker) for worker in rq_workers.known()]}

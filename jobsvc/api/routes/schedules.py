@@ -23,29 +23,32 @@ blueprint.before_request(no_query)
 
 
 @blueprint.get("/schedules")
-@describe({200: Reply("The schedules.", SchedulesReply)})
+@describe({200: Reply("The schedules, by name.", SchedulesReply)})
 def list_schedules() -> SchedulesReply:
-    """Show all schedules, by name."""
+    """List the schedules."""
     return {"schedules": [dump_schedule_for_caller(schedule) for schedule in schedules.every()]}
 
 
 @blueprint.get("/schedules/<name>")
 @describe({200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
 def show_schedule(name: str) -> ScheduleShown:
-    """Show a schedule."""
+    """Get a schedule."""
     return dump_schedule_for_caller(schedules.get(_known(name)))
 
 
 @blueprint.put("/schedules/<name>")
 @needs("admin")
 @describe(
-    {201: Reply("A new schedule.", ScheduleShown, ("Location",)), 200: Reply("It was there before.", ScheduleShown)},
+    {
+        201: Reply("The schedule was created.", ScheduleShown, ("Location",)),
+        200: Reply("The schedule was replaced.", ScheduleShown),
+    },
     takes=ScheduleRequest,
 )
 def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
-    """Make a schedule, or put another one in its place."""
+    """Create or replace a schedule."""
     if not _is_name(name):
-        raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't fit {NAME}")])
+        raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't match {NAME}")])
     schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
     relay().notify(Duty.SCHEDULES)
     headers = {"Location": url_for("schedules.show_schedule", name=name)} if is_new else {}
@@ -54,9 +57,9 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
 
 @blueprint.delete("/schedules/<name>")
 @needs("admin")
-@describe({204: Reply("It is gone.")}, errors=(404,))
+@describe({204: Reply("The schedule was deleted.")}, errors=(404,))
 def delete_schedule(name: str) -> tuple[str, int]:
-    """Delete a schedule; the jobs that it made stay."""
+    """Delete a schedule; jobs that it has created stay."""
     no_body()
     schedules.remove(_known(name))
     return "", 204
@@ -66,13 +69,13 @@ def delete_schedule(name: str) -> tuple[str, int]:
 @needs("admin")
 @describe(
     {
-        202: Reply("Stored; it will be run.", JobIdReply, ("Location",)),
-        200: Reply("The unfinished job that has the uniqueKey.", JobIdReply, ("Location",)),
+        202: Reply("The job was accepted.", JobIdReply, ("Location",)),
+        200: Reply("No job was created: this unfinished one has the uniqueKey.", JobIdReply, ("Location",)),
     },
     errors=(404,),
 )
 def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Make the schedule's job now, whether it is enabled or not. 200 when its unique key is taken."""
+    """Create the job of a schedule now, also if the schedule is disabled."""
     no_body()
     job = schedules.run(_known(name))
     if job.dispatch:

@@ -19,10 +19,12 @@ blueprint.before_request(no_body)
 @blueprint.post("/jobs/<job_id>/webhook")
 @needs("write")
 @describe(
-    {202: Reply("The delivery is stored.", JobIdReply, ("Location",))}, asks=("If-Match",), errors=(404, 409, 412)
+    {202: Reply("The job that will send the webhook.", JobIdReply, ("Location",))},
+    asks=("If-Match",),
+    errors=(404, 409, 412),
 )
 def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
-    """Tell the end of a job again; the answer names the delivery."""
+    """Send the webhook of a finished job again, by a new job."""
     delivery = str(jobs.announce_again(read_id(job_id), expected_versions()))
     relay().notify(Duty.DUE)
     return {"jobId": delivery}, 202, {"Location": url_for("jobs.show", job_id=delivery)}

@@ -38,7 +38,7 @@ class Adapter:
 
     def __init__(self, app: Flask, threads: int, waiters: int) -> None:
         self._app = app
-        self._gated = RequestLimit(app.wsgi_app, threads)
+        self._limited = RequestLimit(app.wsgi_app, threads)
         self._size = threads + waiters
         self._limit = settings().JOBSVC_MAX_BODY_BYTES
         self._bodies = Budget(bodies.BUDGET_BYTES + bodies.LARGEST_BODIES * self._limit)
@@ -64,7 +64,7 @@ class Adapter:
 
     def close(self) -> None:
         """End all waits on behalf of clients: the process is about to stop."""
-        self._app.extensions["hub"].close()
+        self._app.extensions["job_watcher"].close()
         self._overdue.close()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -104,7 +104,7 @@ class Adapter:
         try:
             submitted = await self._groups.submit(job)
         except Exception as error:
-            _send(protocol, self._tell(environ, error))
+            _send(protocol, self._error_response(environ, error))
         else:
             _send(protocol, plain.reply(submitted))
 
@@ -122,32 +122,27 @@ class Adapter:
             if environ["PATH_INFO"] == "/readyz":
                 answer = await self._readiness.call(self._app.wsgi_app, environ, protocol)
             else:
-                answer = await self._threads.call(self._gated, environ, protocol)
+                answer = await self._threads.call(self._limited, environ, protocol)
         finally:
             connection.close()
         size = len(answer[2]) if answer else 0
-        if size < LARGE_BYTES:
+        if answer is None or size < LARGE_BYTES:
             _send(protocol, answer)
         elif self._answers.take(address, size):
-            assert answer
-            # Sent as a stream of one piece, since granian reports only the end of streams.
-            status, headers, content = answer
-            transport = protocol.response_stream(status, [*headers, _CLOSE])
-            del answer
-            send_piece(transport, content)
-            del transport, content  # Ends the stream; granian has a copy of the content.
-            await connection.gone(time.monotonic() + LONGEST_SECONDS)
+            _send_as_stream(protocol, *answer)
+            del answer  # granian has a copy of the body
+            await connection.wait_for_disconnect(time.monotonic() + LONGEST_SECONDS)
             self._answers.give_back(address, size)
         else:
-            detail = "Large answers that nobody has read yet fill the memory that there is for them; try again soon."
+            detail = "Large responses that clients have not read yet use all memory allowed for them; try again soon."
             _send(protocol, self._refuse(environ, ServiceUnavailable(detail, retry_after=RETRY_AFTER_SECONDS)))
 
     def _refuse(self, environ: dict[str, Any], error: HTTPException) -> Answer:
         """Return the response to a request that the application doesn't get; it closes the connection."""
-        status, headers, body = self._tell(environ, error)
+        status, headers, body = self._error_response(environ, error)
         return status, [*headers, _CLOSE], body
 
-    def _tell(self, environ: dict[str, Any], error: Exception) -> Answer:
+    def _error_response(self, environ: dict[str, Any], error: Exception) -> Answer:
         """Return the application's response to this error."""
         add_body(environ, b"")
         started = Started()
@@ -165,6 +160,11 @@ _CLOSE = ("Connection", "close")
 def _length_of(environ: dict[str, Any]) -> int | None:
     """Return the announced length of the body, None for a chunked one."""
     return None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH", 0))
+
+
+def _send_as_stream(protocol: Any, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    """Send this response as a stream of one piece: granian reports only the end of a stream."""
+    send_piece(protocol.response_stream(status, [*headers, _CLOSE]), body)
 
 
 def _send(protocol: Any, answer: Answer | None) -> None:

@@ -30,7 +30,7 @@ LARGEST_BODIES = 2
 LINGER_SECONDS = 2.0
 """Time for which the rest of a rejected body is read and discarded, so that its client reads the response."""
 
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 """Pause between two checks for overdue reads."""
 
 LAST_SECONDS = 0.5
@@ -59,7 +59,7 @@ class Overdue:
     async def run(self) -> None:
         """Cancel overdue futures, forever."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
             for future in [future for future, deadline in self._deadlines.items() if deadline < now]:
                 future.cancel()
@@ -84,7 +84,7 @@ class Body:
         self._length = length
         self._budget = budget
         self._overdue = overdue
-        self._held = 0
+        self._taken = 0
         self._began = time.monotonic()
         self._pieces: Any = None
 
@@ -118,9 +118,9 @@ class Body:
             if len(pieces) + len(piece) > limit:
                 raise RequestEntityTooLarge
             if not self._budget.take(self._address, len(piece)):
-                detail = "Other large requests fill the memory that there is for them; try again soon."
+                detail = "Other large requests use all memory allowed for them; try again soon."
                 raise ServiceUnavailable(detail, retry_after=RETRY_AFTER_SECONDS)
-            self._held += len(piece)
+            self._taken += len(piece)
             pieces += piece
         return bytes(pieces)
 
@@ -153,6 +153,6 @@ class Body:
 
     def release(self) -> None:
         """Return the memory to the budget. Safe to call twice."""
-        if self._held:
-            self._budget.give_back(self._address, self._held)
-            self._held = 0
+        if self._taken:
+            self._budget.give_back(self._address, self._taken)
+            self._taken = 0

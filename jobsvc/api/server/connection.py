@@ -11,7 +11,7 @@ from jobsvc.api.server.bodies import Overdue
 LONGEST_SECONDS = 600.0
 """Maximum time that a client waits or is sent a stream; then it has to reconnect.
 
-A stream that nobody reads looks like any other, so this limits how long it keeps its slot. EventSource reconnects.
+A stream without a reader can't be recognised, so this limits how long it keeps its slot. EventSource reconnects.
 """
 
 
@@ -27,7 +27,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    def when_gone(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called on the event loop once the client disconnects, or after LONGEST_SECONDS."""
         self._loop.call_soon_threadsafe(self._watch, callback)
 
@@ -36,10 +36,10 @@ class Connection:
             self._task = self._loop.create_task(self._wait(callback))
 
     async def _wait(self, callback: Callable[[], None]) -> None:
-        await self.gone(time.monotonic() + LONGEST_SECONDS)
+        await self.wait_for_disconnect(time.monotonic() + LONGEST_SECONDS)
         callback()
 
-    async def gone(self, deadline: float) -> None:
+    async def wait_for_disconnect(self, deadline: float) -> None:
         """Wait until the client disconnects, this is closed, or the deadline (monotonic seconds)."""
         self._future = self._protocol.client_disconnect()
         with contextlib.suppress(TimeoutError):
