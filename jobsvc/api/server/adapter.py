@@ -129,10 +129,12 @@ class Adapter:
         if answer is None or size < LARGE_BYTES:
             _send(protocol, answer)
         elif self._answers.take(address, size):
-            _send_as_stream(protocol, *answer)
-            del answer  # granian has a copy of the body
-            await connection.wait_for_disconnect(time.monotonic() + LONGEST_SECONDS)
-            self._answers.give_back(address, size)
+            try:
+                _send_as_stream(protocol, *answer)
+                del answer  # granian has a copy of the body
+                await connection.wait_for_disconnect(time.monotonic() + LONGEST_SECONDS)
+            finally:
+                self._answers.give_back(address, size)
         else:
             detail = "Large responses that clients have not read yet use all memory allowed for them; try again soon."
             _send(protocol, self._refuse(environ, ServiceUnavailable(detail, retry_after=RETRY_AFTER_SECONDS)))

@@ -1,11 +1,14 @@
 """Parts of the server side: memory for clients, WSGI environs, and which payloads are checked quickly."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import pytest
+from flask import Flask
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, field_validator
 
+from jobsvc.api.server.adapter import ANSWERS_BYTES, LARGE_BYTES, Adapter
 from jobsvc.api.server.budget import Budget
 from jobsvc.api.server.environ import UNREADABLE, environ_of
 from jobsvc.api.server.plain import _calls_nothing
@@ -28,6 +31,31 @@ def test_unused_address_may_send_one_body_of_any_size() -> None:
     assert not budget.take("a", 1)
     budget.give_back("a", 1000)
     assert budget.take("a", 1)
+
+
+class BrokenProtocol:
+    """RSGI's protocol of a connection that broke before its response."""
+
+    def response_stream(self, _status: int, _headers: Any) -> Any:
+        raise RuntimeError("RSGIProtocolClosed")
+
+
+def test_a_broken_connection_gives_its_budget_back() -> None:
+    app = Flask("large")
+    app.add_url_rule("/", view_func=lambda: bytes(LARGE_BYTES))
+
+    async def run() -> Budget:
+        adapter = Adapter(app, threads=1, waiters=0)
+        adapter.__rsgi_init__(asyncio.get_running_loop())
+        with pytest.raises(RuntimeError, match="Closed"):
+            await adapter._answer(environ(), b"", BrokenProtocol(), "a")
+        return adapter._answers
+
+    budget = asyncio.run(run())
+    assert budget.take("b", 1)
+    assert budget.take("b", ANSWERS_BYTES // 2 - 1)
+    assert budget.take("a", 1)
+    assert budget.take("a", ANSWERS_BYTES // 2 - 1), "the broken connection still counts"
 
 
 class Headers:
