@@ -29,12 +29,12 @@ _WANTED = (
 Accepted = tuple[Mapping[str, Any], int, dict[str, str]]
 """Response of a view: body, status, headers."""
 
-Tell = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]
+MakeReply = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]
 """Returns the status and the body of the response for the submitted jobs."""
 
 
-def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
-    """Store the jobs of the request; return the response with the status and body that `tell` returns.
+def accept(new: Sequence[NewJob], make_reply: MakeReply) -> Accepted:
+    """Store the jobs of the request; return the response with the status and body that `make_reply` returns.
 
     A valid `traceparent` of the request is stored with them. A repeated request with the same Idempotency-Key stores
     nothing and gets the same response. Raises KeyMalformed, KeyInProgress and KeyReused.
@@ -42,12 +42,12 @@ def accept(new: Sequence[NewJob], tell: Tell) -> Accepted:
     key = _key()
     if key is None:
         submitted = submit(new, request.headers.get("traceparent"), relay())
-        status, body = tell(submitted)
+        status, body = make_reply(submitted)
         return body, status, {}
     with _traced(new, request.headers.get("traceparent")) as traced:
         request_key = RequestKey(g.get("caller", ""), key, _fingerprint())
         answer = jobs.submit_once(
-            request_key, traced, lambda made: dict(zip(("status", "body"), tell(made), strict=True))
+            request_key, traced, lambda made: dict(zip(("status", "body"), make_reply(made), strict=True))
         )
     _dispatch(answer.submitted, relay())
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}

@@ -1,7 +1,7 @@
 """Outages of Postgres as seen by this process. Each is logged once for all threads, with its cause.
 
 An outage is over when the failed operation succeeds: a new connection, or, if Postgres rejected a statement, the same
-function again. Other operations may succeed meanwhile: a standby or a server with a full disk still serves reads.
+function again. Until then other operations may succeed: a standby or a server with a full disk still serves reads.
 """
 
 import logging

@@ -47,12 +47,12 @@ def is_fresh(seconds: float = FRESH_SECONDS) -> bool:
     return is_known() and time.clock_gettime(_CLOCK) - _shared[2] < seconds
 
 
-def add_sample(told: float, asked_at: float, answered_at: float) -> None:
-    """Add a sample: Postgres' time was `told` (seconds since the epoch) at some moment between query and reply.
+def add_sample(postgres_time: float, asked_at: float, answered_at: float) -> None:
+    """Add a sample: Postgres' clock was at `postgres_time` (seconds since the epoch) between query and reply.
 
     asked_at, answered_at: the times of query and reply, by `seconds_since_boot`.
     """
-    least, greatest = told - answered_at, told - asked_at
+    least, greatest = postgres_time - answered_at, postgres_time - asked_at
     if is_known():
         drift = MAX_DRIFT * max(answered_at - _shared[2], 0)
         before_least, before_greatest = _shared[0] - drift, _shared[1] + drift

@@ -20,7 +20,7 @@ SENTINEL = "redis+sentinel://user:password@host:port,host:port/service/0"
 _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[\w.-]*))(?P<port>:[0-9]+)?", re.ASCII)
 
-# libpq checks these only when it connects; a wrong one would then look like an outage.
+# libpq checks these only when it connects; a wrong one would then be taken for an outage.
 _LIBPQ_CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
@@ -71,7 +71,7 @@ def _is_known_to_psycopg2(url: str) -> bool:
     try:
         _, arguments = PGDialect_psycopg2().create_connect_args(make_url(url))  # type: ignore[no-untyped-call]
         make_dsn(**arguments)
-    except Exception:  # whatever it is, its text may hold parts of the URL
+    except Exception:  # its text may contain parts of the URL
         return False
     return True
 
@@ -126,7 +126,7 @@ def _check_sentinel_url(url: str, rest: str) -> str:
         raise ValueError("its option db must be a number such as 0")
     try:
         sentinel.make_connections(url)  # connects to nothing yet
-    except Exception:  # whatever it is, its text may hold parts of the URL
+    except Exception:  # its text may contain parts of the URL
         raise ValueError("it has an option that redis-py does not know, or a value that it does not take") from None
     return url
 
@@ -136,7 +136,7 @@ def _is_known_to_redis(url: str) -> bool:
 
     try:
         ConnectionPool.from_url(url).make_connection()  # connects to nothing yet
-    except Exception:  # whatever it is, its text may hold parts of the URL
+    except Exception:  # its text may contain parts of the URL
         return False
     return True
 

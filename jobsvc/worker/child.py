@@ -159,7 +159,7 @@ class ChildProcess:
     def is_dead(self) -> bool:
         """Return True if it has ended or its channel is closed."""
         if not self._channel.is_closed and not self._is_ended:
-            # A process left behind by a handler may keep the other end open. WNOWAIT reserves the pid until `end`.
+            # A process started by a handler may keep the other end open. WNOWAIT reserves the pid until `end`.
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             self._is_ended = ended is not None
         return self._channel.is_closed or self._is_ended

@@ -190,7 +190,7 @@ class JobsvcWorker(Worker):
             raise
 
     def _leave_in_time(self) -> None:
-        """Kill this process and its descendants at its deadline, whatever still hangs.
+        """Kill this process and its descendants at its deadline, even if threads hang.
 
         The fork of a foreign job is killed a moment earlier, so that RQ can record that.
         """

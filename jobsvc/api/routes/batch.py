@@ -27,8 +27,8 @@ blueprint.before_request(no_query)
 )
 def create_batch() -> Accepted:
     """Create many jobs: all of them or none."""
-    return accept([job.resolve() for job in body(BatchRequest).jobs], _tell)
+    return accept([job.resolve() for job in body(BatchRequest).jobs], _reply)
 
 
-def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
+def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
     return 202, {"jobIds": [str(job.job_id) for job in submitted]}

@@ -44,11 +44,11 @@ def create() -> Accepted:
     202: the job is stored, and will run. 200: no job was created, since an unfinished one has the uniqueKey; or with
     `Prefer: wait=N` the job ended within N seconds, and is the response.
     """
-    reply, status, headers = accept([body(JobRequest).resolve()], _tell)
+    reply, status, headers = accept([body(JobRequest).resolve()], _reply)
     return reply, status, {**headers, "Location": url_for("jobs.show", job_id=reply["jobId"])}
 
 
-def _tell(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
+def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
     [job] = submitted
     return 202 if job.dispatch else 200, {"jobId": str(job.job_id)}
 
