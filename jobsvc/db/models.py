@@ -12,7 +12,6 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
-    Integer,
     MetaData,
     SmallInteger,
     Table,
@@ -45,6 +44,11 @@ TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
 
 Moment = TIMESTAMP(timezone=True)
+_JSON = JSONB(none_as_null=True)
+
+
+def _index(name: str, *columns: str, where: str, **options: Any) -> Index:
+    return Index(name, *columns, postgresql_where=text(where), **options)
 
 
 class Base(DeclarativeBase):
@@ -58,7 +62,12 @@ class Base(DeclarativeBase):
             "pk": "%(table_name)s_pkey",
         }
     )
-    type_annotation_map = {str: Text, datetime: Moment, dict[str, Any]: JSONB}
+    type_annotation_map = {
+        str: Text,
+        datetime: Moment,
+        list[str]: ARRAY(Text),
+        dict[str, Any]: JSONB,
+    }
 
 
 class Job(Base):
@@ -72,86 +81,58 @@ class Job(Base):
     payload: Mapped[dict[str, Any]]
     status: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    tags: Mapped[list[str] | None] = mapped_column(
-        ARRAY(Text), comment="null for none, which keeps them out of the index"
-    )
-    unique_key: Mapped[str | None] = mapped_column(comment="at most one unfinished job of its type has it")
-    concurrency_key: Mapped[str | None] = mapped_column(comment="at most concurrency_limit jobs with it run at once")
-    concurrency_limit: Mapped[int | None] = mapped_column(Integer)
-    traceparent: Mapped[str | None] = mapped_column(comment="W3C Trace Context of the request that made it")
+    tags: Mapped[list[str] | None] = mapped_column(comment="null if there are none, so that the index has no entry")
+    unique_key: Mapped[str | None] = mapped_column(comment="unique among the unfinished jobs of a type")
+    concurrency_key: Mapped[str | None] = mapped_column(comment="at most concurrency_limit such jobs run at once")
+    concurrency_limit: Mapped[int | None]
+    traceparent: Mapped[str | None] = mapped_column(comment="W3C Trace Context of the request that created the job")
 
-    run_at: Mapped[datetime | None] = mapped_column(comment="not before, as the client asked")
-    expires_at: Mapped[datetime | None] = mapped_column(comment="to be started by then, or failed")
-    expiry_met: Mapped[datetime | None] = mapped_column(
-        comment="expires_at of a job that has started in time: shown, but without effect"
-    )
-    timeout: Mapped[float] = mapped_column(Double, comment="seconds, for one attempt")
-    retry_intervals: Mapped[list[float]] = mapped_column(ARRAY(Double), comment="seconds, one for each retry")
-    max_attempts: Mapped[int] = mapped_column(Integer)
+    run_at: Mapped[datetime | None] = mapped_column(comment="earliest start that the client requested")
+    expires_at: Mapped[datetime | None] = mapped_column(comment="the job fails if it has not started by then")
+    expiry_met: Mapped[datetime | None] = mapped_column(comment="expires_at of a job that started in time; only shown")
+    timeout: Mapped[float] = mapped_column(Double, comment="seconds per attempt")
+    retry_intervals: Mapped[list[float]] = mapped_column(ARRAY(Double), comment="seconds before each retry")
+    max_attempts: Mapped[int]
 
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    due_at: Mapped[datetime] = mapped_column(comment="while it waits: when it may start")
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    due_at: Mapped[datetime] = mapped_column(comment="earliest start of the next attempt")
     dispatched_at: Mapped[datetime | None] = mapped_column(
-        comment="when it was last pushed to RQ; before due_at: not for this turn; infinity: held back; "
-        "year 9999: no handler"
+        comment="last dispatch to RQ; before due_at: to be dispatched; infinity: withheld; year 9999: no handler"
     )
-    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="the number of its last start")
-    worker: Mapped[str | None] = mapped_column(comment="RQ's name of the worker that started it last")
+    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="number of the last start")
+    worker: Mapped[str | None] = mapped_column(comment="RQ's name of the last attempt's worker")
     lease_expires_at: Mapped[datetime | None]
-    started_at: Mapped[datetime | None] = mapped_column(comment="when its last attempt began")
-    finished_at: Mapped[datetime | None] = mapped_column(comment="when it ended")
-    cancel_requested_at: Mapped[datetime | None] = mapped_column(comment="when its running attempt was told to stop")
-    version: Mapped[int] = mapped_column(
-        BigInteger, server_default=text("0"), comment="grows with every change that is shown"
-    )
+    started_at: Mapped[datetime | None] = mapped_column(comment="start of the last attempt")
+    finished_at: Mapped[datetime | None] = mapped_column(comment="when the job ended")
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(comment="request to stop the running attempt")
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="grows with each visible change")
 
-    progress: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
-    error: Mapped[dict[str, Any] | None] = mapped_column(
-        JSONB(none_as_null=True), comment="type, message and attempt of the last one that failed"
-    )
-    webhook_url: Mapped[str | None] = mapped_column(comment="told at each end of the job")
-    webhook_job_id: Mapped[UUID | None] = mapped_column(comment="the job that tells of its last end")
+    progress: Mapped[dict[str, Any] | None] = mapped_column(_JSON)
+    result: Mapped[Any | None] = mapped_column(_JSON)
+    error: Mapped[dict[str, Any] | None] = mapped_column(_JSON, comment="error of the last failed attempt")
+    webhook_url: Mapped[str | None] = mapped_column(comment="receives a request each time the job ends")
+    webhook_job_id: Mapped[UUID | None] = mapped_column(comment="the job that sends the latest webhook request")
 
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), name="status"),
         # Indexes for the sweep, each on the few rows that a query may return.
-        Index("jobs_to_dispatch", "due_at", postgresql_where=text(IS_TO_DISPATCH)),
-        Index("jobs_in_rq", "queue", "dispatched_at", postgresql_where=text(IS_DISPATCHED)),
-        Index("jobs_to_expire", "expires_at", postgresql_where=text(f"{_IS_WAITING} AND expires_at IS NOT NULL")),
+        _index("jobs_to_dispatch", "due_at", where=IS_TO_DISPATCH),
+        _index("jobs_in_rq", "queue", "dispatched_at", where=IS_DISPATCHED),
+        _index("jobs_to_expire", "expires_at", where=f"{_IS_WAITING} AND expires_at IS NOT NULL"),
         # On the id, not on the lease, so that renewing a lease updates no index.
-        Index("jobs_running", "id", postgresql_where=text(IS_RUNNING)),
-        Index(
-            "jobs_unique_key",
-            "type",
-            "unique_key",
-            unique=True,
-            postgresql_where=text(f"unique_key IS NOT NULL AND {IS_UNFINISHED}"),
+        _index("jobs_running", "id", where=IS_RUNNING),
+        _index(
+            "jobs_unique_key", "type", "unique_key", unique=True, where=f"unique_key IS NOT NULL AND {IS_UNFINISHED}"
         ),
         # Jobs that count against a concurrency limit, and withheld jobs: few rows are read however many wait.
-        Index(
-            "jobs_concurrency_key",
-            "concurrency_key",
-            postgresql_where=text(f"concurrency_key IS NOT NULL AND {TAKES_PLACE}"),
-        ),
-        Index(
-            "jobs_held_by_key",
-            "concurrency_key",
-            "due_at",
-            postgresql_where=text(f"concurrency_key IS NOT NULL AND {IS_WITHHELD}"),
-        ),
-        Index(
-            "jobs_held_by_pause",
-            "queue",
-            "due_at",
-            postgresql_where=text(f"concurrency_key IS NULL AND {IS_WITHHELD}"),
-        ),
-        # Jobs that a worker refused because it has no handler for their type.
-        Index("jobs_awaiting_handler", "queue", "type", "due_at", postgresql_where=text(AWAITS_HANDLER)),
-        Index("jobs_ended", "queue", "status", postgresql_where=text("finished_at IS NOT NULL")),
+        _index("jobs_concurrency_key", "concurrency_key", where=f"concurrency_key IS NOT NULL AND {TAKES_PLACE}"),
+        _index("jobs_held_by_key", "concurrency_key", "due_at", where=f"concurrency_key IS NOT NULL AND {IS_WITHHELD}"),
+        _index("jobs_held_by_pause", "queue", "due_at", where=f"concurrency_key IS NULL AND {IS_WITHHELD}"),
+        _index("jobs_awaiting_handler", "queue", "type", "due_at", where=AWAITS_HANDLER),
+        _index("jobs_ended", "queue", "status", where="finished_at IS NOT NULL"),
         # Indexes for the list. A successful job without tags writes to none of them (decision 0007).
-        Index("jobs_failed", "id", postgresql_where=text("status = 'FAILED'")),
-        Index("jobs_cancelled", "id", postgresql_where=text("status = 'CANCELLED'")),
+        _index("jobs_failed", "id", where="status = 'FAILED'"),
+        _index("jobs_cancelled", "id", where="status = 'CANCELLED'"),
         Index(
             "jobs_type_queue",
             "type",
@@ -160,7 +141,7 @@ class Job(Base):
             postgresql_ops={"type": "text_bloom_ops", "queue": "text_bloom_ops"},
             postgresql_with={"autosummarize": "on"},
         ),
-        Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags IS NOT NULL")),
+        _index("jobs_tags", "tags", where="tags IS NOT NULL", postgresql_using="gin"),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -172,7 +153,7 @@ class Attempt(Base):
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     fence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    number: Mapped[int] = mapped_column(Integer, comment="what the handler saw as ctx.attempt")
+    number: Mapped[int] = mapped_column(comment="value of ctx.attempt")
     worker: Mapped[str | None]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -181,11 +162,9 @@ class Attempt(Base):
     error_message: Mapped[str | None]
     traceback: Mapped[str | None]
     logs: Mapped[list[dict[str, Any]] | None] = mapped_column(
-        JSONB(none_as_null=True), comment="[{time, level, message}], those that came with its end; null for none"
+        _JSON, comment="[{time, level, message}] stored at the end; null if none"
     )
-    last_line: Mapped[int | None] = mapped_column(
-        BigInteger, comment="the number of the last of them, counted from 1; null: they are all there are"
-    )
+    last_line: Mapped[int | None] = mapped_column(BigInteger, comment="last line in logs; null: logs has all lines")
 
     __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)
 
@@ -197,10 +176,8 @@ class AttemptLines(Base):
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     fence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    last_line: Mapped[int] = mapped_column(
-        BigInteger, primary_key=True, autoincrement=False, comment="the number of the last of these, counted from 1"
-    )
-    number: Mapped[int] = mapped_column(Integer, comment="what the handler saw as ctx.attempt")
+    last_line: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False, comment="counted from 1")
+    number: Mapped[int] = mapped_column(comment="value of ctx.attempt")
     lines: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, comment="[{time, level, message}], consecutive")
 
 
@@ -210,7 +187,7 @@ class Queue(Base):
     __tablename__ = "queues"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    paused_at: Mapped[datetime | None] = mapped_column(comment="no job of it is started since then")
+    paused_at: Mapped[datetime | None] = mapped_column(comment="start of the pause, in which no job is started")
 
 
 class Deployment(Base):
@@ -218,8 +195,8 @@ class Deployment(Base):
 
     __tablename__ = "deployment"
 
-    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False, comment="1: there is one row")
-    owner: Mapped[UUID] = mapped_column(comment="stands in Redis, with the namespace that is its own")
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False, comment="always 1")
+    owner: Mapped[UUID] = mapped_column(comment="id in Redis of the namespace's owner")
 
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 
@@ -233,14 +210,14 @@ class Schedule(Base):
     cron: Mapped[str]
     timezone: Mapped[str]
     enabled: Mapped[bool]
-    job: Mapped[dict[str, Any]] = mapped_column(comment="the body of POST /jobs, as it was given")
-    new_job: Mapped[dict[str, Any]] = mapped_column(comment="what that body asked for, all defaults filled in")
+    job: Mapped[dict[str, Any]] = mapped_column(comment="body of POST /jobs as given by the client")
+    new_job: Mapped[dict[str, Any]] = mapped_column(comment="the same job with all defaults filled in")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    next_run_at: Mapped[datetime | None] = mapped_column(comment="the next tick; none while it isn't enabled")
-    last_run_at: Mapped[datetime | None] = mapped_column(comment="by a tick, or by hand")
-    last_job_id: Mapped[UUID | None] = mapped_column(comment="the job then made, or the one that had its unique key")
+    next_run_at: Mapped[datetime | None] = mapped_column(comment="next tick; null while disabled")
+    last_run_at: Mapped[datetime | None] = mapped_column(comment="last run, by a tick or by request")
+    last_job_id: Mapped[UUID | None] = mapped_column(comment="job of the last run, or one with its unique key")
 
-    __table_args__ = (Index("schedules_due", "next_run_at", postgresql_where=text("enabled")),)
+    __table_args__ = (_index("schedules_due", "next_run_at", where="enabled"),)
 
 
 class IdempotencyKey(Base):
@@ -248,10 +225,10 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
 
-    owner: Mapped[str] = mapped_column(primary_key=True, comment="the API key's name; empty without keys")
+    owner: Mapped[str] = mapped_column(primary_key=True, comment="name of the API key; empty without authentication")
     key: Mapped[str] = mapped_column(primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(comment="of the method, the path and the body as JSON")
-    reply: Mapped[dict[str, Any]] = mapped_column(comment="what was answered")
+    fingerprint: Mapped[str] = mapped_column(comment="hash of method, path and JSON body")
+    reply: Mapped[dict[str, Any]] = mapped_column(comment="stored reply")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("idempotency_keys_age", "created_at"),)
@@ -263,11 +240,11 @@ counters = Table(
     Column("event", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("queue", Text, nullable=False),
-    Column("status", Text, comment="where it put the job"),
-    Column("le", Double, comment="the bound of the bucket that the durations were in"),
+    Column("status", Text, comment="the job's new status"),
+    Column("le", Double, comment="upper bound of the histogram bucket, in seconds"),
     Column("number", BigInteger, nullable=False),
-    Column("seconds", Double, comment="the sum of the durations"),
+    Column("seconds", Double, comment="sum of the durations"),
     # UNLOGGED: counters may restart from zero after a crash of Postgres, so they need no WAL.
     prefixes=["UNLOGGED"],
-    comment="what /metrics counts; several rows of the same kind add up",
+    comment="counters of /metrics; rows with equal labels are added up",
 )
