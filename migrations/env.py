@@ -62,7 +62,7 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     if current_app and "relay" in current_app.extensions:
-        current_app.extensions["relay"].stop()  # who migrates neither sweeps nor logs that Postgres is away
+        current_app.extensions["relay"].stop()  # a migration must not sweep or log outages
     try:
         migrate()
     except Exception as error:

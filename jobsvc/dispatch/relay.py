@@ -51,7 +51,7 @@ class Relay:
         return self
 
     def _start_afresh(self) -> None:
-        self._reset()  # fork: another thread may have held a lock
+        self._reset()  # fork: a thread may have locked the event
         self._thread = threading.Thread(target=self.run, name="relay", daemon=True)
         self._thread.start()
 

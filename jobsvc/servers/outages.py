@@ -14,7 +14,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two tries while a server is unavailable; each pause doubles the previous one."""
 
 
-HASTE_SECONDS = 0.5
+SHUTDOWN_PAUSE_SECONDS = 0.5
 """Longest pause between tries in a process that is shutting down."""
 
 
@@ -112,9 +112,9 @@ class OutageTracker:
         """Seconds to wait before a task that has just failed is tried again."""
         return max(self.seconds_to_retry, FIRST_PAUSE)
 
-    def hurry(self) -> None:
-        """Limit pauses to HASTE_SECONDS from now on; for a process that is shutting down."""
-        self._backoff = Backoff(HASTE_SECONDS)
+    def shorten_pauses(self) -> None:
+        """Limit pauses to SHUTDOWN_PAUSE_SECONDS from now on; for a process that is shutting down."""
+        self._backoff = Backoff(SHUTDOWN_PAUSE_SECONDS)
         self._retry_at = 0.0
 
     def is_worth_a_try(self) -> bool:

@@ -82,7 +82,7 @@ class BatchRunner:
     def stop(self) -> None:
         """Take no more jobs, return unstarted ones, and let the rest run for JOBSVC_SHUTDOWN_SECONDS."""
         self._stop_at = min(self._stop_at, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS)
-        self._postgres.hurry()
+        self._postgres.shorten_pauses()
         self._completer.retry_now()
 
     def run(self, job_ids: list[str]) -> None:
