@@ -1,8 +1,10 @@
 """The documents and the examples agree with the code."""
 
+import base64
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +12,57 @@ from pathlib import Path
 import pytest
 
 from jobsvc.config import Settings
+from jobsvc.handlers import registry
+from jobsvc.handlers.builtin.webhook import sign
+from tests.support.documents import CHECKED, PAGES, Reader, blocks
 from tests.support.servers import ROOT
 from tests.support.service import STOCK, Service
 
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+TEXTS = "\n".join(page.read_text() for page in PAGES)
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    service = Service({"JOBSVC_HANDLERS": "examples.checksum", "JOBSVC_QUEUES": "docs,low"})
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with the handlers of the README and of the example."""
+    folder = tmp_path_factory.mktemp("handlers")
+    [source] = [block.text for block in blocks(ROOT / "README.md") if block.text.startswith("# work.py")]
+    (folder / "work.py").write_text(source)
+    secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    env = {"JOBSVC_HANDLERS": "examples.checksum,work", "PYTHONPATH": str(folder), "JOBSVC_WEBHOOK_SECRETS": secret}
+    service = Service(env)
     service.worker()
     yield service
     service.close()
 
 
+@pytest.fixture
+def _no_handlers() -> Iterator[None]:
+    """Handlers that are registered within the test are removed after it."""
+    before = dict(registry._handlers)
+    yield
+    registry._handlers.clear()
+    registry._handlers.update(before)
+
+
+@pytest.mark.usefixtures("_no_handlers")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_work_as_shown(service: Service, page: Path) -> None:
+    reader = Reader(service)
+    for block in blocks(page):
+        registry._handlers.pop("THUMBNAIL", None)
+        reader.follow(block)
+
+
+def test_no_code_block_is_left_out() -> None:
+    for page in PAGES:
+        begun = re.findall(rf"^[ >\t]*(?:```|~~~)+({'|'.join(CHECKED)})\b", page.read_text(), re.MULTILINE)
+        assert begun == [block.language for block in blocks(page)], page.name
+
+
 def checksum(service: Service, path: str) -> str:
-    """Post the example's job to a queue that no other service of these tests serves: they don't know its type."""
-    return service.post("CHECKSUM", {"path": path}, queue="docs")
+    return service.post("CHECKSUM", {"path": path})
 
 
 def old_file(path: Path, content: bytes) -> str:
@@ -42,12 +78,12 @@ def test_example_handler_completes(service: Service, tmp_path: Path) -> None:
     assert job["result"] == {"sha256": hashlib.sha256(content).hexdigest()}
     assert job["progress"] == {"percent": 100, "message": "3000000 of 3000000 bytes"}
     assert job["maxAttempts"] == 6
-    assert service.job(service.post("CHECKSUM", {"path": "x"}, delay=3600))["queue"] == "low"
+    assert job["queue"] == "low"
 
 
 def test_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) -> None:
     missing = checksum(service, str(tmp_path / "nothing"))
-    assert "is no file" in service.until(missing, "FAILED")["error"]["message"]
+    assert service.until(missing, "FAILED")["error"]["type"] == "Discard"
     fresh = tmp_path / "fresh"
     fresh.write_bytes(b"")
     job_id = checksum(service, str(fresh))
@@ -56,42 +92,55 @@ def test_example_handler_discards_and_snoozes(service: Service, tmp_path: Path) 
     assert service.attempts(job_id)[0]["outcome"] == "snoozed"
 
 
+def test_webhook_receiver_accepts_a_signed_message_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Reader(service)
+    [block] = [block for block in blocks(ROOT / "docs/webhooks.md") if block.language == "python"]
+    reader.follow(block)
+    key = secrets.token_bytes(32)
+    monkeypatch.setenv("SECRET", f"whsec_{base64.b64encode(key).decode()}")
+    body, now = b'{"type": "job.completed", "data": {"id": "7"}}', int(time.time())
+    headers = {"webhook-id": "1", "webhook-timestamp": str(now), "webhook-signature": sign([key], "1", now, body)}
+    client = reader.names["app"].test_client()
+    for _ in range(2):
+        assert client.post("/hooks", data=body, headers=headers).status_code == 204
+    assert client.post("/hooks", data=body + b" ", headers=headers).status_code == 401
+    assert capsys.readouterr().out == "job.completed 7\n"
+
+
+def test_readme_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 120
+    assert len(README.split()) <= 900
+
+
 def test_documented_stock_worker_command_is_the_tested_one() -> None:
-    assert " ".join(["rq", *STOCK[1:]]) in README
+    line = " ".join(["rq", *STOCK[1:]])
+    assert line in README
+    assert line in OPERATIONS
 
 
 def test_all_settings_are_documented_and_no_others() -> None:
-    reported = set(re.findall(r"`([A-Z][A-Z_]{3,})`", README.partition("## Settings")[2].partition("**Access.**")[0]))
-    assert reported == set(Settings.model_fields)
+    documented = re.findall(r"`([A-Z][A-Z_]{3,})`", OPERATIONS.partition("| variable |")[2].partition("\n\n")[0])
+    assert set(documented) == set(Settings.model_fields)
 
 
 def test_every_route_has_a_curl_example(service: Service) -> None:
-    lines = [line for line in README.splitlines() if "curl " in line or "/docs>" in line]
-    reported = [
+    shown = [
         ((re.search("-X ([A-Z]+)", line) or ["", "GET"])[1], found[1])
-        for line in lines
+        for line in TEXTS.splitlines()
+        if "curl " in line
         for found in re.finditer(r"http://localhost:3000(/[^\s`\"'?>]*)", line)
     ]
     for path, operations in service.client.get("/openapi.json").json()["paths"].items():
         pattern = re.compile(re.sub("{.*?}", "[^/]+", path))
-        asked = {method.lower() for method, url in reported if pattern.fullmatch(url)}
+        asked = {method.lower() for method, url in shown if pattern.fullmatch(url)}
         assert set(operations) <= asked, path
 
 
-def test_documented_commands_exist() -> None:
+def test_make_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for name in set(re.findall(r"`make ([a-z-]+)`", README)):
+    for name in set(re.findall(r"(?:`|^|[A-Z_]+=\w+ )make ([a-z-]+)", TEXTS, re.MULTILINE)):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
-
-
-def test_documented_handler_can_be_registered() -> None:
-    from jobsvc.handlers import registry
-
-    source = README.partition("## A handler of your own")[2].partition("```python\n")[2].partition("```")[0]
-    before = dict(registry._handlers)
-    try:
-        exec(source, {"__name__": "work"})
-        assert registry._handlers["THUMBNAIL"].queue == "low"
-    finally:
-        registry._handlers.clear()
-        registry._handlers.update(before)

@@ -149,15 +149,15 @@ http {{
 
 @pytest.fixture(scope="module")
 def nginx(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the service behind nginx, with TLS and a prefix, by the very lines of the README."""
+    """The URL of the service behind nginx, with TLS and a prefix, by the very lines of docs/operations.md."""
     for name in ("nginx", "openssl"):
         if shutil.which(name) is None and not Path(f"/usr/sbin/{name}").exists():
             pytest.skip(f"no {name} is installed")
     folder, port = tmp_path_factory.mktemp("nginx"), free_port(None)
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run([*command, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True)
-    readme = (ROOT / "README.md").read_text()
-    lines = [line for line in readme.splitlines() if line.strip().startswith("proxy_set_header")]
+    page = (ROOT / "docs/operations.md").read_text()
+    lines = [line for line in page.splitlines() if line.strip().startswith("proxy_set_header")]
     assert len(lines) == 5
     text = CONF.format(folder=folder, port=port, behind=service.port, headers=" ".join(lines))
     (folder / "conf").write_text(text)
