@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 BENCH_READY := bench/.venv/.installed
+DOCS_READY := .venv-docs/.installed
 # Postgres and Redis: those of DATABASE_URL and REDIS_URL (set, or in .env), else embedded ones.
 SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
 MIGRATE = $(BIN)/flask --app wsgi db upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test test-infra chaos bench lint format clean help
+.PHONY: up run worker services services-down migrate demo test test-infra chaos bench docs lint format clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
@@ -43,6 +44,9 @@ chaos: $(READY)  ## kill at random under load; JOBS=5000 RUNS=1 SEED=n
 bench: $(BENCH_READY)  ## compare with peers; ROUNDS=3 QUICK=1 ONLY=drain OUT=folder
 	@bench/.venv/bin/python -m bench --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
+docs: $(DOCS_READY)  ## build the documents as a site in site/, check links
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 lint: $(READY)  ## check style, types and import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -51,7 +55,7 @@ format: $(READY)  ## format the code
 
 clean:  ## stop the servers; delete environments, data and caches
 	@test ! -e $(READY) || $(BIN)/python -m jobsvc.devservices stop
-	rm -rf .venv bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	rm -rf .venv .venv-docs site bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -61,6 +65,12 @@ $(READY): requirements.txt requirements-dev.txt
 	@echo "jobsvc: setting up .venv, once" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt >&2
+	@touch $@
+
+$(DOCS_READY): requirements-docs.txt
+	@echo "jobsvc: setting up .venv-docs, once" >&2
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install -qq --disable-pip-version-check -r requirements-docs.txt >&2
 	@touch $@
 
 $(BENCH_READY): requirements.txt requirements-dev.txt bench/requirements.txt bench/node/package-lock.json

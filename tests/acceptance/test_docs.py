@@ -140,7 +140,7 @@ def test_every_route_has_a_curl_example(service: Service) -> None:
         assert set(operations) <= asked, path
 
 
-def test_make_commands_exist() -> None:
+def test_documented_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in set(re.findall(r"(?:`|^|[A-Z_]+=\w+ )make ([a-z-]+)", TEXTS, re.MULTILINE)):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
