@@ -8,7 +8,7 @@ import json
 import time
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -30,6 +30,9 @@ from jobsvc.jobs import JobTransition
 from jobsvc.states import Outcome, Status
 from jobsvc.worker.rq_view import step_aside
 from jobsvc.worker.running import FinishedAttempt, RunningJob
+
+SHOW_AFTER_SECONDS = 0.1
+"""Age from which on a running job is shown as started in RQ; of shorter ones RQ shows only the result."""
 
 BEAT_SECONDS = 1.0
 """Seconds between heartbeats of a worker that runs jobs."""
@@ -73,13 +76,17 @@ class RQRecords:
         self._shown: dict[RunningJob, tuple[RQJob, Execution]] = {}
         self._next_beat = 0.0
 
-    def show_running(self, running: Iterable[RunningJob]) -> None:
-        """Show these jobs as started: as RQ's worker does before it forks, and its fork before it runs a job."""
+    def update(self, running: Collection[RunningJob]) -> None:
+        """Send heartbeats, run maintenance, and show jobs as started from a certain age on; called at each check."""
+        self._beat()
+        long_ago = time.monotonic() - SHOW_AFTER_SECONDS
         for one in running:
-            job = self._rq_job(one)
-            execution = self._worker.prepare_execution(job)
-            self._shown[one], one.execution_id = (job, execution), execution.id
-            self._worker.prepare_job_execution(job)
+            if not one.execution_id and 0 < one.called_at < long_ago:
+                # As RQ's worker does before it forks, and its fork before it runs a job.
+                job = self._rq_job(one)
+                execution = self._worker.prepare_execution(job)
+                self._shown[one], one.execution_id = (job, execution), execution.id
+                self._worker.prepare_job_execution(job)
 
     def show_finished(self, finished: list[FinishedAttempt]) -> None:
         """Show results in RQ: completed ones in one round trip, others as RQ does."""
@@ -146,8 +153,7 @@ class RQRecords:
         job.worker_name = self._worker.name
         return job
 
-    def beat(self) -> None:
-        """Send heartbeats and run maintenance, as RQ's worker does between jobs and during one."""
+    def _beat(self) -> None:
         if time.monotonic() < self._next_beat:
             return
         self._next_beat = time.monotonic() + BEAT_SECONDS

@@ -119,6 +119,13 @@ class RunningJob:
                 self.has_lost_lease = True
 
 
+def apply_all(requests: Requests) -> None:
+    """Apply all posted requests. Main thread only."""
+    while not requests.empty():
+        job, request = requests.get()
+        job.apply(request)
+
+
 @dataclass(frozen=True)
 class FinishedAttempt:
     """A finished attempt: result, duration and stored transition (`transition`), None if the lease was lost."""

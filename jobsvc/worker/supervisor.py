@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection
 
 from jobsvc.config import settings
+from jobsvc.execution.attempt import failed
 from jobsvc.execution.interruptions import (
     CANCEL_GRACE_SECONDS,
     CANCEL_NOTICE_SECONDS,
@@ -13,6 +14,7 @@ from jobsvc.execution.interruptions import (
     Cancelled,
     WorkerShutdown,
 )
+from jobsvc.jobs import AttemptResult, lost, returned_uncounted
 from jobsvc.processes.timetable import CLEANUP_SECONDS, GRACE_SECONDS
 from jobsvc.worker.child import ChildProcess
 from jobsvc.worker.child_pool import ChildPool
@@ -83,6 +85,17 @@ def _kill(job: RunningJob, reason: BaseException, drain_seconds: float) -> None:
     job.child.close_by(time.monotonic() + drain_seconds)
     job.child.send(SendPartialResult(job.slot))
     job.child.return_unstarted()
+
+
+def result_of_exit(job: RunningJob, stop_at: float) -> AttemptResult:
+    """Return the result of a job whose child process has died. stop_at: as in `check_all`."""
+    job_id, fence, is_waiting = job.started.job_id, job.started.fence, job.phase is Phase.WAITING
+    if job.kill_reason:
+        return job.partial_result or failed(job.started, job.kill_reason)
+    # We killed the process because of another job, or a handler ended it when it was interrupted at a shutdown.
+    if is_waiting or job.child.kill_at < math.inf or time.monotonic() >= stop_at:
+        return returned_uncounted(job_id, fence, handler_called=not is_waiting)
+    return lost(job_id, fence, "the process of the attempt died before it ended")
 
 
 def _is_to_be_killed(child: ChildProcess, running: Collection[RunningJob]) -> bool:

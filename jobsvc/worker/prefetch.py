@@ -1,0 +1,44 @@
+"""How many jobs a worker takes at a time.
+
+Beyond its concurrency limit it takes at most AHEAD_SECONDS of estimated work, so that idle workers get slow jobs.
+"""
+
+AHEAD_SECONDS = 0.05
+"""Estimated work that is prefetched beyond the running jobs."""
+
+MOST_REFUSED = 100
+"""Largest number of additional jobs that are prefetched because the previous ones could not be started."""
+
+LONG_SECONDS = 1.0
+"""Assumed duration of an attempt, in seconds, as long as it is not known that attempts are short."""
+
+
+class Prefetch:
+    """Estimate of how many jobs to take, from the durations of the last attempts."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._seconds_each = LONG_SECONDS  # moving average
+        self._extra = 0
+
+    @property
+    def wants_more(self) -> bool:
+        """Return True if all jobs taken last were refused: refused jobs take no time, so the next ones come at once."""
+        return self._extra > 0
+
+    def room(self, running: int) -> int:
+        """Return up to how many jobs to take; 0 while more than half may run, so that the next ones come as a batch."""
+        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._extra
+        return 0 if running > max(self._threads - 1, most // 2) else most - running
+
+    def after_take(self, taken: int, started: int) -> None:
+        """Take note that of so many jobs so many were started."""
+        self._extra = min(2 * self._extra + 8, MOST_REFUSED) if taken and not started else 0
+
+    def after_attempt(self, seconds: float) -> None:
+        """Take note of an attempt's duration."""
+        self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
+
+    def after_return(self) -> None:
+        """Assume long attempts, since a job could not start soon; so it isn't prefetched again."""
+        self._seconds_each = LONG_SECONDS
