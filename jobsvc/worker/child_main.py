@@ -23,7 +23,7 @@ from jobsvc.processes import forks
 from jobsvc.states import Outcome
 from jobsvc.worker import garbage, messages
 from jobsvc.worker.ipc import Channel
-from jobsvc.worker.messages import Message, Unencodable, Work, encode
+from jobsvc.worker.messages import Message, Work
 from jobsvc.worker.orphan_report import end_in_place_of_worker
 from jobsvc.worker.process_state import ProcessState, restore_thread
 
@@ -40,12 +40,6 @@ WAKE_AT = 50
 
 RESTORE_TRIES = 3
 """Tries to restore the process: a signal handler left by a job may raise while it is being removed."""
-
-MAX_MESSAGE = 1000
-"""Characters of the failure message for a result that can't be encoded."""
-
-UNSHOWN = "Unknown"
-"""Error type of an attempt whose result can't be encoded or described."""
 
 
 class ChildMain:
@@ -164,15 +158,8 @@ class ChildMain:
         self._send_now(messages.Retired())
 
     def _send(self, message: Message) -> None:
-        try:
-            frame = encode(message)
-        except (Unencodable, MemoryError) as error:
-            if not isinstance(message, messages.Finished | messages.PartialResult):
-                return
-            failure = Failure(UNSHOWN, f"the outcome can't be sent: {error}"[:MAX_MESSAGE])
-            result = AttemptResult(message.result.job_id, message.result.fence, Outcome.FAILED, failure=failure)
-            frame = encode(message._replace(result=result))
-        if self._channel.is_intact():
+        frame = messages.encode(message)
+        if frame and self._channel.is_intact():
             self._channel.send(frame)
 
     def _send_now(self, message: Message) -> None:
@@ -254,5 +241,5 @@ def _unforeseen(started: StartedAttempt, deadline: Deadline, error: BaseExceptio
     with contextlib.suppress(BaseException):
         deadline.close()
         return failed(started, deadline.reason if deadline.has_fired else error)
-    failure = Failure(UNSHOWN, "the attempt ended with an error that can't be shown")
+    failure = Failure(messages.UNSHOWN, "the attempt ended with an error that can't be shown")
     return AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=failure)

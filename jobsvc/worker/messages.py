@@ -10,8 +10,15 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from jobsvc.jobs import AttemptResult, StartedAttempt
+from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.jobs.log_lines import Lines
+from jobsvc.states import Outcome
+
+UNSHOWN = "Unknown"
+"""Error type of an attempt whose result can't be encoded or described."""
+
+MAX_ERROR = 1000
+"""Characters of the failure message for a result that can't be encoded."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -110,20 +117,27 @@ _KINDS: dict[bytes, TypeAdapter[Message]] = {
 }
 
 
-class Unencodable(Exception):
-    """The message can't be represented in JSON."""
-
-
 class Garbage(Exception):
     """The frame is not a valid message; the text gives the reason in one short line."""
 
 
-def encode(message: Message) -> bytes:
-    """Return the message as a frame's content. Raises Unencodable."""
+def encode(message: Message) -> bytes | None:
+    """Return the message as a frame's content; None if it can't be encoded.
+
+    A result that can't be encoded is sent as a failure of its attempt.
+    """
     try:
-        return type(message).__name__.lower().encode() + b" " + to_json(tuple(message))
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise Unencodable(str(error)) from error
+        return _encode(message)
+    except (PydanticSerializationError, ValueError, RecursionError, MemoryError) as error:
+        if not isinstance(message, Finished | PartialResult):
+            return None
+        failure = Failure(UNSHOWN, f"the outcome can't be sent: {error}"[:MAX_ERROR])
+        result = AttemptResult(message.result.job_id, message.result.fence, Outcome.FAILED, failure=failure)
+        return _encode(message._replace(result=result))
+
+
+def _encode(message: Message) -> bytes:
+    return type(message).__name__.lower().encode() + b" " + to_json(tuple(message))
 
 
 def decode(frame: bytes) -> Message:
