@@ -8,7 +8,8 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from flask import current_app, g, request
 
@@ -28,6 +29,30 @@ _WANTED = (
 
 Accepted = tuple[Mapping[str, Any], int, dict[str, str]]
 """Response of a view: body, status, headers."""
+
+Stored = TypeVar("Stored", bound=Submitted | Exception)
+
+
+def accept_jobs(new: Sequence[NewJob], store: Callable[[Sequence[NewJob]], list[Stored]], relay: Relay) -> list[Stored]:
+    """Store jobs with `store` and pass the due ones to the relay; returns what `store` returns.
+
+    Every POST goes through here: the views with `jobs.submit`, the fast path with `jobs.submit_each`.
+    """
+    stored = store(new)
+    _dispatch(stored, relay)
+    return stored
+
+
+def job_reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
+    """Return status and body of the response to POST /jobs: 200 if another unfinished job has the uniqueKey."""
+    [job] = submitted
+    return 202 if job.dispatch else 200, {"jobId": str(job.job_id)}
+
+
+def job_headers(job_id: str, root_path: str = "") -> dict[str, str]:
+    """Return the headers of the response to POST /jobs. root_path: the path prefix of the service."""
+    return {"Location": f"{quote(root_path)}/jobs/{job_id}" if root_path else f"/jobs/{job_id}", "Vary": "Prefer"}
+
 
 MakeReply = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]
 """Returns the status and the body of the response for the submitted jobs."""
@@ -57,9 +82,7 @@ def accept(new: Sequence[NewJob], make_reply: MakeReply) -> Accepted:
 def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list[Submitted]:
     """Store these jobs with the request's traceparent, if it is valid, and pass them to the relay."""
     with _traced(new, traceparent) as traced:
-        submitted = jobs.submit(traced)
-    _dispatch(submitted, relay)
-    return submitted
+        return accept_jobs(traced, jobs.submit, relay)
 
 
 @contextmanager
@@ -77,8 +100,8 @@ def relay() -> Relay:
     return found
 
 
-def _dispatch(submitted: Sequence[Submitted], relay: Relay) -> None:
-    relay.dispatch([one.dispatch for one in submitted if one.dispatch])
+def _dispatch(stored: Sequence[Submitted | Exception], relay: Relay) -> None:
+    relay.dispatch([one.dispatch for one in stored if isinstance(one, Submitted) and one.dispatch])
 
 
 def _key() -> str | None:

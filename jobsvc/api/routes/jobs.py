@@ -1,10 +1,8 @@
 """/jobs: create a job, show a job and its attempts."""
 
-from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, url_for
+from flask import Blueprint, Response, request
 
 from jobsvc import jobs
 from jobsvc.api import prefer_wait
@@ -13,9 +11,8 @@ from jobsvc.api.describing import Reply, describe
 from jobsvc.api.etag import polled
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.responses import AttemptsReply, JobIdReply
-from jobsvc.api.submit import Accepted, accept
+from jobsvc.api.submit import Accepted, accept, job_headers, job_reply
 from jobsvc.api.validation import body, no_query, read_id
-from jobsvc.jobs import Submitted
 from jobsvc.jobs.serialize import JobShown, dump_attempts
 
 blueprint = Blueprint("jobs", __name__)
@@ -44,13 +41,8 @@ def create() -> Accepted:
     202: the job is stored, and will run. 200: no job was created, since an unfinished one has the uniqueKey; or with
     `Prefer: wait=N` the job ended within N seconds, and is the response.
     """
-    reply, status, headers = accept([body(JobRequest).resolve()], _reply)
-    return reply, status, {**headers, "Location": url_for("jobs.show", job_id=reply["jobId"])}
-
-
-def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
-    [job] = submitted
-    return 202 if job.dispatch else 200, {"jobId": str(job.job_id)}
+    reply, status, headers = accept([body(JobRequest).resolve()], job_reply)
+    return reply, status, {**headers, **job_headers(reply["jobId"], request.root_path)}
 
 
 @blueprint.get("/jobs/<uuid:job_id>")

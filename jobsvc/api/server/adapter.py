@@ -19,6 +19,7 @@ from jobsvc.api.server.connection import LONGEST_SECONDS, Connection
 from jobsvc.api.server.environ import add_body, environ_of
 from jobsvc.api.server.grouping import Groups
 from jobsvc.api.server.threads import Answer, Started, Threads, call, send_piece
+from jobsvc.api.submit import accept_jobs
 from jobsvc.api.waiting_client import CLIENT
 from jobsvc.config import settings
 from jobsvc.jobs import NewJob, Submitted
@@ -109,10 +110,7 @@ class Adapter:
             _send(protocol, plain.reply(submitted))
 
     def _store(self, group: Sequence[NewJob]) -> list[Submitted | Exception]:
-        outcomes = jobs.submit_each(group)
-        dispatches = [one.dispatch for one in outcomes if isinstance(one, Submitted) and one.dispatch]
-        self._app.extensions["relay"].dispatch(dispatches)
-        return outcomes
+        return accept_jobs(group, jobs.submit_each, self._app.extensions["relay"])
 
     async def _answer(self, environ: dict[str, Any], raw: bytes, protocol: Any, address: str) -> None:
         add_body(environ, raw)

@@ -12,6 +12,7 @@ from jobsvc import handlers, strict_json, tracing
 from jobsvc.api.auth import surely_may_write
 from jobsvc.api.headers import JSON_HEADERS
 from jobsvc.api.requests import DEFAULT_TYPE, JobRequest
+from jobsvc.api.submit import job_headers, job_reply
 from jobsvc.api.validation import read
 from jobsvc.errors import JobsvcError
 from jobsvc.jobs import NewJob, Submitted
@@ -58,16 +59,15 @@ def parse(body: bytes) -> NewJob | None:
 
 def reply(submitted: Submitted) -> tuple[int, list[tuple[str, str]], bytes]:
     """Return status, headers and body of the response, the same as the view's."""
-    job_id = str(submitted.job_id)
-    body = b'{"jobId":"%s"}\n' % job_id.encode()
+    status, shown = job_reply([submitted])
+    body = b'{"jobId":"%s"}\n' % shown["jobId"].encode()
     headers = [
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
-        ("Location", f"/jobs/{job_id}"),
-        ("Vary", "Prefer"),
+        *job_headers(shown["jobId"]).items(),
         *JSON_HEADERS,
     ]
-    return 202, headers, body
+    return status, headers, body
 
 
 def _is_checked_quickly(type_: Any) -> bool:
