@@ -18,6 +18,8 @@ logger = logging.getLogger("jobsvc.api")
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+_SCOPE = "scope"
+
 CHALLENGES = ('Basic realm="jobsvc", charset="UTF-8"', "Bearer")
 """The WWW-Authenticate challenges of every 401 response (RFC 9110 §11.6.1)."""
 
@@ -28,7 +30,7 @@ def needs(scope: Scope | None) -> Callable[[View], View]:
     """Declare the scope that a view requires; None makes it public. Default: `read` for GET, else `admin`."""
 
     def declare(view: View) -> View:
-        view.__dict__["scope"] = scope
+        setattr(view, _SCOPE, scope)
         return view
 
     return declare
@@ -43,7 +45,7 @@ def _scope_needed() -> Scope | None:
 
 def scope_of(view: Callable[..., Any], method: str) -> Scope | None:
     """Return the scope that a view requires, None if it is public."""
-    declared: Scope | None = getattr(view, "scope", "read" if method in SAFE_METHODS else "admin")
+    declared: Scope | None = getattr(view, _SCOPE, "read" if method in SAFE_METHODS else "admin")
     return declared
 
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+_DESCRIPTION = "description"
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -20,13 +22,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Description:
-    """An operation. `takes`: model of the body; `query`: model of the query parameters; `asks`: request headers."""
+    """An operation. `takes`: model of the body; `query`: model of the query parameters; `asks`: request headers.
+
+    examples: request bodies by title.
+    """
 
     replies: Mapping[int, Reply]
     takes: type[BaseModel] | None
     query: type[BaseModel] | None
     asks: tuple[str, ...]
     errors: tuple[int, ...]
+    examples: Mapping[str, Any]
 
 
 def describe(
@@ -36,11 +42,12 @@ def describe(
     query: type[BaseModel] | None = None,
     asks: tuple[str, ...] = (),
     errors: tuple[int, ...] = (),
+    examples: Mapping[str, Any] | None = None,
 ) -> Callable[[View], View]:
     """Declare a view's input and responses; `errors`: statuses besides those that every view may return."""
 
     def declare(view: View) -> View:
-        view.__dict__["description"] = Description(replies, takes, query, asks, errors)
+        setattr(view, _DESCRIPTION, Description(replies, takes, query, asks, errors, examples or {}))
         return view
 
     return declare
@@ -48,5 +55,5 @@ def describe(
 
 def description_of(view: Callable[..., Any]) -> Description | None:
     """Return the declaration of a view, or None."""
-    found: Description | None = getattr(view, "description", None)
+    found: Description | None = getattr(view, _DESCRIPTION, None)
     return found

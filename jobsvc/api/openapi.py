@@ -9,12 +9,14 @@ from typing import Any
 from apispec import APISpec
 from flask import Flask
 from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 from werkzeug.routing import Rule
 
 from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.describing import Description, Reply, description_of
-from jobsvc.api.job_schemas import name_alternatives
+from jobsvc.api.error_examples import ERRORS
+from jobsvc.api.job_schemas import name_alternatives, public_names, rename, title_of
 from jobsvc.api.responses import JobIdReply, ProblemReply
 from jobsvc.config import NAME, settings
 
@@ -49,7 +51,6 @@ _OF_A_BODY = {400, 413, 415}
 
 GROUPS = {
     "Jobs": "Create, list, follow, cancel and retry jobs.",
-    "Workflows": "Many jobs in one request, all or none.",
     "Schedules": "Create jobs at the times of a cron expression.",
     "Queues and workers": "List queues and workers, pause and resume queues.",
     "Operations": "Check health and readiness, read metrics.",
@@ -57,11 +58,9 @@ GROUPS = {
 """Tags of the operations, in display order."""
 
 _GROUP_OF = {
-    "batch": "Workflows",
     "schedules": "Schedules",
     "queues": "Queues and workers",
     "ops": "Operations",
-    "docs": "Operations",
 }
 """Tag of each blueprint; all others have the tag Jobs."""
 
@@ -78,9 +77,9 @@ def _place(rule: Rule) -> tuple[int, bool, str]:
 
 
 def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
-    """Yield each rule, method and view of the API; not the dashboard's, the files of /docs, or what Flask adds."""
+    """Yield each rule, method and view of the API; not the dashboard, this document and its page."""
     for rule in sorted(app.url_map.iter_rules(), key=_place):
-        if not is_dashboard(rule.rule) and not rule.rule.startswith("/docs/"):
+        if not is_dashboard(rule.rule) and not rule.rule.startswith(("/docs", "/openapi.json")):
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}, key=_METHODS.index):
                 yield rule, method, app.view_functions[rule.endpoint]
 
@@ -95,13 +94,21 @@ def document(app: Flask) -> dict[str, Any]:
     described = [(*route, found) for route in served(app) if (found := description_of(route[-1]))]
     refs, components = _schemas(description for *_, description in described)
     name_alternatives(components)
+    names = public_names(components)
+    components = {
+        names[name]: {**rename(schema, names), "title": title_of(names[name])} for name, schema in components.items()
+    }
+    refs = rename(refs, names)
+    errors = {status for _, method, view, description in described for status in _errors(description, method, view)}
     groups = [{"name": name, "description": text} for name, text in GROUPS.items()]
     spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT}, tags=groups)
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
-    queries = {description.query.__name__ for *_, description in described if description.query}
+    queries = {names[description.query.__name__] for *_, description in described if description.query}
     for name in sorted(components.keys() - queries):
         spec.components.schema(name, components[name])
+    for status in sorted(errors):
+        spec.components.response(f"Error{status}", _problem(status, refs))
     of_a_job = [_name(rule) for rule, *_ in described if "job_id" in rule.arguments]
     for rule, method, view, description in described:
         scope = scope_of(view, method)
@@ -113,7 +120,7 @@ def document(app: Flask) -> dict[str, Any]:
             **_text(view, method),
             **({"parameters": parameters} if parameters else {}),
             **_body(description, refs, components),
-            "responses": _responses(description, method, scope, refs, of_a_job),
+            "responses": _responses(description, method, view, refs, of_a_job),
             "security": [] if is_open else [{"bearer": []}, {"header": []}],
         }
         spec.path(path(rule), operations={method.lower(): operation})
@@ -128,8 +135,18 @@ def _schemas(descriptions: Iterable[Description]) -> tuple[dict[Any, dict[str, A
         given |= {reply.body for reply in one.replies.values() if reply.body and not isinstance(reply.body, str)}
     wanted: list[Any] = [(kind, "validation", TypeAdapter(kind)) for kind in sorted(taken, key=repr)]
     wanted += [(kind, "serialization", TypeAdapter(kind)) for kind in sorted(given, key=repr)]
-    refs, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    refs, definitions = TypeAdapter.json_schemas(
+        wanted, ref_template="#/components/schemas/{model}", schema_generator=_NoFieldTitles
+    )
     return {kind: schema for (kind, _), schema in refs.items()}, definitions.get("$defs", {})
+
+
+class _NoFieldTitles(GenerateJsonSchema):
+    """Generates no titles such as "Runat" from the names of fields."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Return False for every field."""
+        return False
 
 
 def _name(rule: Rule) -> str:
@@ -157,7 +174,12 @@ def _body(description: Description, refs: dict[Any, Any], components: dict[str, 
         return {}
     schema = refs[description.takes]
     required = components[schema["$ref"].rpartition("/")[2]].get("required")
-    return {"requestBody": {"content": _json(schema), "required": bool(required)}}
+    examples = {
+        f"example{number}": {"summary": title, "value": value}
+        for number, (title, value) in enumerate(description.examples.items(), start=1)
+    }
+    content = {"application/json": {"schema": schema, "examples": examples}}
+    return {"requestBody": {"content": content, "required": bool(required)}}
 
 
 def _query(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -181,13 +203,18 @@ def _asked(description: Description) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "header", "description": HEADERS[name], "schema": schema}
 
 
+def _errors(description: Description, method: str, view: Callable[..., Any]) -> set[int]:
+    if scope_of(view, method) is None:
+        return {422, *description.errors}
+    return {*_EVERYWHERE, *description.errors, *(_OF_A_BODY if method != "GET" else ())}
+
+
 def _responses(
-    description: Description, method: str, scope: str | None, refs: dict[Any, Any], of_a_job: list[str]
+    description: Description, method: str, view: Callable[..., Any], refs: dict[Any, Any], of_a_job: list[str]
 ) -> dict[str, Any]:
-    errors = _EVERYWHERE | set(description.errors) | (_OF_A_BODY if method != "GET" else set())
-    if scope is None:
-        errors = {422} | set(description.errors)
-    found = {status: _problem(status, refs) for status in errors}
+    found: dict[int, Any] = {
+        status: {"$ref": f"#/components/responses/Error{status}"} for status in _errors(description, method, view)
+    }
     found |= {status: _reply(reply, refs, of_a_job) for status, reply in description.replies.items()}
     return {str(status): found[status] for status in sorted(found)}
 
@@ -207,7 +234,8 @@ def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str,
 
 def _problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
     headers = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
-    content = {"application/problem+json": {"schema": refs[ProblemReply]}}
+    example = {"type": "about:blank", "status": status, **ERRORS[status]}
+    content = {"application/problem+json": {"schema": refs[ProblemReply], "example": example}}
     return {"description": HTTPStatus(status).phrase, "headers": _headers(headers), "content": content}
 
 

@@ -72,7 +72,6 @@ def _typed(handler: Handler, describe: GetJsonSchemaHandler) -> dict[str, Any]:
     except PydanticInvalidForJsonSchema:
         payload, required = {"type": "object"}, None
     return {
-        "title": handler.name,
         "description": handler.description or "",
         "properties": {"type": {"const": handler.name}, "payload": payload},
         "required": ([] if handler.name == DEFAULT_TYPE else ["type"]) + (["payload"] if required else []),
@@ -104,7 +103,6 @@ class JobRequest(BaseModel):
         schema = describe.resolve_ref_schema(describe(core))
         known = [one for one in map(handlers.find, handlers.names()) if one and one.name != DELIVERY]
         schema["properties"]["queue"]["anyOf"][0]["enum"] = settings().JOBSVC_QUEUES
-        schema["examples"] = [{"type": DEFAULT_TYPE, "payload": {"durationMs": 500}}]
         schema["anyOf"] = [_typed(one, describe) for one in known]
         schema["allOf"] = [
             {"anyOf": [{"properties": {"delay": _NULL}}, {"properties": {"runAt": _NULL}}]},

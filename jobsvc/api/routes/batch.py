@@ -24,6 +24,7 @@ blueprint.before_request(no_query)
     takes=BatchRequest,
     asks=("Idempotency-Key",),
     errors=(409,),
+    examples={"Two jobs": {"jobs": [{"type": "TEST_JOB"}, {"type": "TEST_JOB", "queue": "low"}]}},
 )
 def create_batch() -> Accepted:
     """Create many jobs: all of them or none."""

@@ -7,7 +7,6 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request, send_from_directory
 
 from jobsvc.api.auth import needs
-from jobsvc.api.describing import Reply, describe
 from jobsvc.api.openapi import document
 from jobsvc.api.validation import no_query
 
@@ -44,7 +43,6 @@ START = """SwaggerUIBundle({
 
 
 @blueprint.get("/openapi.json")
-@describe({200: Reply("This document.", dict[str, Any])})
 def openapi() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     no_query()
@@ -59,7 +57,6 @@ def _document() -> dict[str, Any]:
 
 @blueprint.get("/docs")
 @needs("read")
-@describe({200: Reply("The page.", "text/html")})
 def page() -> Response:
     """Return the page."""
     no_query()

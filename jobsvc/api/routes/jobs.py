@@ -33,6 +33,11 @@ blueprint.before_request(no_query)
     takes=JobRequest,
     asks=("Idempotency-Key", "Prefer"),
     errors=(409,),
+    examples={
+        "A test job": {"type": "TEST_JOB", "payload": {"durationMs": 500}},
+        "An HTTP request": {"type": "HTTP_REQUEST", "payload": {"url": "https://example.com/hook", "body": {"id": 7}}},
+        "In a minute, with retries": {"type": "TEST_JOB", "delay": 60, "retry": {"max": 2, "interval": [5, 30]}},
+    },
 )
 @prefer_wait.or_end
 def create() -> Accepted:

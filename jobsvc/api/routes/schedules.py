@@ -44,6 +44,13 @@ def show_schedule(name: str) -> ScheduleShown:
         200: Reply("The schedule was replaced.", ScheduleShown),
     },
     takes=ScheduleRequest,
+    examples={
+        "Each weekday morning": {
+            "cron": "0 8 * * 1-5",
+            "timezone": "Europe/Berlin",
+            "job": {"type": "TEST_JOB", "payload": {"durationMs": 500}},
+        },
+    },
 )
 def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
     """Create or replace a schedule."""

@@ -22,7 +22,7 @@ def test_similar_type_names_have_separate_components() -> None:
     components = {"JobRequest": job("A_B", "a.b", "\u00fc"), "ABPayload2": {"title": "taken"}}
     name_alternatives(components)
     names = [one["$ref"].rpartition("/")[2] for one in components["JobRequest"]["anyOf"]]
-    assert names == ["JobRequestAB", "JobRequestAB2", "JobRequestOther"]
+    assert names == ["AB", "AB2", "Other"]
     payloads = [components[name]["properties"]["payload"]["$ref"].rpartition("/")[2] for name in names]
     assert payloads == ["ABPayload", "ABPayload3", "OtherPayload"]
     for name, type_ in zip(names, ("A_B", "a.b", "\u00fc"), strict=True):
@@ -34,4 +34,4 @@ def test_similar_type_names_have_separate_components() -> None:
 def test_jobs_and_scheduled_jobs_share_payloads() -> None:
     components = {"JobRequest": job("A"), "ScheduledJob": job("A")}
     name_alternatives(components)
-    assert sorted(components) == ["APayload", "JobRequest", "JobRequestA", "ScheduledJob", "ScheduledJobA"]
+    assert sorted(components) == ["A", "APayload", "JobRequest", "ScheduledA", "ScheduledJob"]
