@@ -17,9 +17,6 @@ from tests.chaos.load import Accepted
 EARLY = 0.005
 """Seconds by which a clock may be read too early."""
 
-AT_ONCE = 0.1
-"""Seconds from the time that is noted for a fault to the end of its last process."""
-
 STORING = 2.0
 """Seconds in which an outcome is stored, while Postgres is there."""
 
@@ -175,7 +172,7 @@ def _may_have_taken(run: Run, injection: Injection, injections: Sequence[Injecti
     """Return True if this fault killed a process of the run, or stopped it while Postgres was unavailable."""
     pids = set(run.pids)
     if injection.lost & pids:
-        return injection.at >= run.started_at - AT_ONCE
+        return (injection.done_at or injection.at) >= run.started_at
     is_unavailable = _postgres_outage(injections, injection.at, injection.at + LEAVING) > 0
     return bool(injection.stopping & pids) and is_unavailable and injection.at >= run.started_at - NOTICING
 

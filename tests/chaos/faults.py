@@ -25,6 +25,8 @@ class Injection:
 
     kind: str
     at: float
+    done_at: float | None = None
+    """When the last of its processes was dead or frozen; finding and killing them takes a while."""
     lost: set[int] = field(default_factory=set)
     """Ids of killed or frozen processes, whose attempts are lost."""
     stopping: set[int] = field(default_factory=set)
@@ -63,7 +65,9 @@ def fault(kind: str) -> Callable[[Fault], Fault]:
 def injection(kind: str, deployment: Deployment, random: Random) -> Injection | None:
     """Inject this fault; return None if it found no target."""
     one = Injection(kind, time.time())
-    return one if FAULTS[kind](deployment, random, one) else None
+    has_target = FAULTS[kind](deployment, random, one)
+    one.done_at = time.time()
+    return one if has_target else None
 
 
 def _kill_one(candidates: Iterable[psutil.Process], random: Random, injection: Injection) -> bool:

@@ -27,7 +27,7 @@ def ended(outcome: str, finished_at: float = 0, error_type: str | None = None) -
 
 
 def killed(worker: int, at: float) -> Injection:
-    return Injection("worker killed", at, {worker}, healed_at=at)
+    return Injection("worker killed", at, lost={worker}, healed_at=at)
 
 
 def account(
@@ -81,6 +81,15 @@ def test_second_run_needs_a_fault_that_explains_it() -> None:
     assert account(job=row(), runs=[orphaned, run(2, 20)], injections=[killed(OTHER, 11)]) == {TWICE}
     outage = Injection("Postgres killed", 10.05, healed_at=18)
     assert account(job=row(), runs=twice, injections=[outage, killed(WORKER, 19)]) == set()
+
+
+def test_run_that_started_while_a_machine_was_being_killed_is_explained_by_it() -> None:
+    def lost(done_at: float) -> Injection:
+        return Injection("machine lost", 9.5, done_at=done_at, lost={WORKER}, healed_at=11)
+
+    runs = [run(1, 10), run(2, 40)]
+    assert account(job=row(), runs=runs, injections=[lost(done_at=10.05)]) == set()
+    assert account(job=row(), runs=runs, injections=[lost(done_at=9.95)]) == {TWICE}
 
 
 def test_stop_during_an_outage_of_postgres_explains_a_lost_attempt() -> None:
