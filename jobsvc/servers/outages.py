@@ -89,7 +89,8 @@ class OutageTracker:
         self._log = OutageLog(name, logger) if logger else None
         self._up_since: float | None = -math.inf  # None while it is unavailable
         self._ends_with: Container[str] = ()
-        self._retry_at = 0.0
+        self.retry_at = 0.0
+        """Monotonic seconds of the next try after a failure; in the past while the server is available."""
         self._backoff = Backoff(min(LONGEST_PAUSE, settings().JOBSVC_SWEEP_SECONDS))
 
     @property
@@ -105,7 +106,7 @@ class OutageTracker:
     @property
     def seconds_to_retry(self) -> float:
         """Seconds until the next try; 0 while the server is available."""
-        return 0.0 if self.is_available else max(self._retry_at - time.monotonic(), 0.0)
+        return max(self.retry_at - time.monotonic(), 0.0)
 
     @property
     def pause(self) -> float:
@@ -113,9 +114,9 @@ class OutageTracker:
         return max(self.seconds_to_retry, FIRST_PAUSE)
 
     def shorten_pauses(self) -> None:
-        """Limit pauses to SHUTDOWN_PAUSE_SECONDS from now on; for a process that is shutting down."""
+        """Retry now, and limit pauses to SHUTDOWN_PAUSE_SECONDS from now on; for a process that is shutting down."""
         self._backoff = Backoff(SHUTDOWN_PAUSE_SECONDS)
-        self._retry_at = 0.0
+        self.retry_at = 0.0
 
     def is_worth_a_try(self) -> bool:
         """Return True if the server is available, or the pause after its last failure is over."""
@@ -138,9 +139,12 @@ class OutageTracker:
         if isinstance(error, self._failure):
             if getattr(error, "is_outage", True):
                 self._begin(task, error)
+            else:
+                self.retry_at = time.monotonic() + FIRST_PAUSE
             return True
         if error is None and not self.is_available and (self._log is None or task in self._ends_with):
             self._up_since = time.monotonic()
+            self.retry_at = 0.0
             self._backoff.reset()
             if self._log:
                 self._log.end()
@@ -149,7 +153,7 @@ class OutageTracker:
     def _begin(self, task: str, error: Exception) -> None:
         self._up_since = None
         self._ends_with = (task, PROBE) if self._met_by_probe(error) else (task,)
-        self._retry_at = time.monotonic() + self._backoff.next()
+        self.retry_at = time.monotonic() + self._backoff.next()
         if self._log:
             self._log.begin(describe_exception(error))
 

@@ -73,7 +73,6 @@ class BatchRunner:
         """Take no more jobs, return unstarted ones, and let the rest run for JOBSVC_SHUTDOWN_SECONDS."""
         self._stop_at = min(self._stop_at, time.monotonic() + settings().JOBSVC_SHUTDOWN_SECONDS)
         self._postgres.shorten_pauses()
-        self._completer.retry_now()
 
     def run(self, job_ids: list[str]) -> None:
         """Run these jobs, and others taken while they run, until none is left."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from redis import RedisError
 
 from jobsvc.execution.results import ResultWriter, log_results
-from jobsvc.servers.outages import Backoff, OutageTracker
+from jobsvc.servers.outages import OutageTracker
 from jobsvc.worker.running import FinishedAttempt, RunningJob
 
 FLUSH_AT, FLUSH_SECONDS = 100, 0.003
@@ -22,12 +22,8 @@ class Completer:
         self._postgres, self._writer, self._show = postgres, ResultWriter(postgres), show
         self._unstored: list[FinishedAttempt] = []
         self._stored: list[FinishedAttempt] = []
-        self._first = self._next_flush = self._next_show = 0.0
-        self._show_pauses = Backoff()
-
-    def retry_now(self) -> None:
-        """Retry a failed flush now: the process is about to end."""
-        self._next_flush = min(self._next_flush, time.monotonic())
+        self._first = 0.0  # monotonic seconds at which the oldest unstored result was added
+        self._redis = OutageTracker("Redis", RedisError)
 
     @property
     def has_pending(self) -> bool:
@@ -49,15 +45,13 @@ class Completer:
         if not self._unstored:
             return math.inf
         is_due = is_idle or len(self._unstored) >= FLUSH_AT
-        return max(0.0 if is_due else self._first + FLUSH_SECONDS, self._next_flush)
+        return max(0.0 if is_due else self._first + FLUSH_SECONDS, self._postgres.retry_at)
 
     def flush(self) -> list[FinishedAttempt]:
         """Store the buffered results; returns them with their transitions, [] while Postgres is unavailable."""
         stored = self._writer.write([one.result for one in self._unstored])
         if stored is None:
-            self._next_flush = time.monotonic() + self._postgres.pause
             return []
-        self._next_flush = 0.0
         pairs = zip(self._unstored, stored, strict=True)
         finished = [replace(one, result=result, transition=transition) for one, (result, transition) in pairs]
         log_results([(one.job.started, one.result, one.transition) for one in finished])
@@ -67,13 +61,10 @@ class Completer:
 
     def show(self, is_last_try: bool) -> None:
         """Show stored results in RQ. After a failed last try, RQ's entries expire or a sweep corrects them."""
-        if not self._stored or time.monotonic() < self._next_show:
+        if not self._stored or not self._redis.is_worth_a_try():
             return
-        try:
+        with self._redis:
             self._show(self._stored)
             self._stored = []
-            self._show_pauses.reset()
-        except RedisError:
-            self._next_show = time.monotonic() + self._show_pauses.next()
-            if is_last_try:
-                self._stored = []
+        if is_last_try:
+            self._stored = []
