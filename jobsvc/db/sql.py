@@ -3,7 +3,7 @@
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, ColumnElement, Double, TableValuedAlias, bindparam, cast, column, func
+from sqlalchemy import TIMESTAMP, ColumnElement, Double, TableValuedAlias, bindparam, cast, column, func, literal_column
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -20,8 +20,9 @@ def rows(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> Table
 
 def seconds(amount: Any) -> ColumnElement[Any]:
     """Return a number of seconds as an interval."""
-    # make_interval's arguments are years, months, weeks, days, hours, minutes, seconds.
-    return func.make_interval(0, 0, 0, 0, 0, 0, amount)
+    # Not make_interval: each of its six other arguments would be a parameter of the statement.
+    interval: ColumnElement[Any] = literal_column("interval '1 second'") * amount
+    return interval
 
 
 def seconds_until(moment: Any) -> ColumnElement[Any]:
