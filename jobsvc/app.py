@@ -14,7 +14,7 @@ from jobsvc.processes.refusal import exit_on_error
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
-ERRANDS = {"db", "jobs"}
+COMMANDS = {"db", "jobs"}
 """`flask` commands that don't serve requests; they report errors of Postgres and Redis themselves."""
 
 WAITERS = 8
@@ -38,7 +38,7 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         bootstrap()
         logs.set_up()
         _wire(app)
-        if has_commands and not ERRANDS & set(sys.argv[1:]):
+        if has_commands and not COMMANDS & set(sys.argv[1:]):
             from jobsvc.dispatch.server_check import check_servers
 
             check_servers()

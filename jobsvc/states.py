@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     PENDING = "PENDING"  # waits for a worker
     SCHEDULED = "SCHEDULED"  # submitted for a later time, or snoozed by its handler
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # it raised; retried while attempts are left
     DISCARDED = "discarded"  # it raised Discard; not retried
     TIMEOUT = "timeout"  # it was stopped at its timeout; retried while attempts are left
-    LOST = "lost"  # its worker let the lease expire; retried while attempts are left
+    LOST = "lost"  # its process died, or its lease expired; retried while attempts are left
     SNOOZED = "snoozed"  # it raised Snooze; runs again later, and this start doesn't count
     CANCELLED = "cancelled"  # a cancel was requested while it ran
     HANDED_BACK = "handed-back"  # its worker shut down; runs again at once, and this start doesn't count

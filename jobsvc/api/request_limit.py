@@ -1,4 +1,4 @@
-"""Limits how many requests are processed at once; a server's further threads serve clients that only wait."""
+"""Limits the number of requests that are processed at once. Waiting clients don't count: they use other threads."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Checks that threads run in this process between requests: the relay and waiting clients need them.
+"""Checks that this WSGI server lets threads run between requests: the relay and waiting clients need them.
 
 Under some WSGI servers threads don't run: uWSGI without --enable-threads keeps the GIL while it waits for a request,
 and uWSGI that loads the application before its forks doesn't notify Python, so threads run in the first process only.

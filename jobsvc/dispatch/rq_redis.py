@@ -31,7 +31,7 @@ _PROBE = Path(__file__).with_name("probe.lua").read_text()
 """Needs the same rights as a dispatch: scripts, RQ's keys and writes. Writes nothing, since these keys never exist."""
 
 _PROBE_KEYS = ("rq:job:jobsvc-probe", "rq:queue:jobsvc-probe")
-"""These are in two slots of a Redis Cluster, so that every node of one rejects the probe."""
+"""Two keys that don't exist, in two slots of a Redis Cluster, so that every node of one rejects the probe."""
 
 _CLUSTER_ERRORS = (exceptions.MovedError, exceptions.AskError, exceptions.ClusterCrossSlotError)
 

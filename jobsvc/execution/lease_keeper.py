@@ -1,4 +1,4 @@
-"""Leases of running attempts: renewed at a third of their length, and checked for cancel requests each second."""
+"""Renews the leases of running attempts when a third of their time has passed, and finds cancel requests."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Results of attempts: the one place that writes them to Postgres, and the one that logs them."""
+"""Writes results of attempts to Postgres, and logs them; for workers of both kinds and for orphaned children."""
 
 import logging
 from collections import Counter

@@ -1,7 +1,7 @@
 """Decides whether a waiting job may start: not with an unknown type, a paused queue or a full concurrency key.
 
 A refused job is withheld: its `dispatched_at` is infinite, or AWAITS_HANDLER_AT for an unknown type. Sweeps skip
-such jobs; `claims` and `awaiting` dispatch them later.
+such jobs; `claims` and `unknown_types` claim them later.
 """
 
 from collections import Counter

@@ -20,7 +20,7 @@ from jobsvc.states import WAITING, Status
 
 
 class Dispatch(NamedTuple):
-    """What RQ needs to enqueue or schedule a job. Durations are in seconds.
+    """A job's data for RQ, to enqueue or schedule it. Durations are in seconds.
 
     retry_intervals: of the retries after this start. wait: until `due_at` by Postgres' clock; ≤ 0 if due.
     is_claimed: if False and the job is due, don't enqueue it; `claim_due` decides on it.

@@ -38,7 +38,7 @@ UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed."""
+    """The failure of an attempt."""
 
     type: str
     message: str

@@ -44,7 +44,7 @@ def cancel_requested(attempts: Iterable[StartedAttempt]) -> set[UUID]:
 def recover_lapsed(limit: int, lease_seconds: float) -> int:
     """Finish up to `limit` attempts whose lease has expired, as lost; returns how many.
 
-    None while Postgres has been up for less than `lease_seconds`: leases could not be renewed before that.
+    Does nothing until Postgres has been up for `lease_seconds`: leases could not be renewed before that.
     Raises StoreUnavailable.
     """
     lapsed = (

@@ -1,4 +1,4 @@
-"""Stores new jobs, before they are reported as accepted."""
+"""Stores new jobs. A job is accepted when its transaction has been committed."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Correction of a job's state in RQ after an execution that did not decide the job.
+"""Corrects the state that RQ shows of a job, after an execution whose result does not count.
 
 RQ writes the end of every execution to its job, as if there were only one. After a duplicate dispatch, a lost lease or
 a returned job it would show the job as finished without a result even if another attempt decides otherwise.
