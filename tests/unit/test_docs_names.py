@@ -13,7 +13,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "decisions").glob("*.md")),
 ]
 
-NAME = re.compile(r"`((?:[\w-]+/)+[\w-]+\.py)(?:: ([\w.]+))?`")
+NAME = re.compile(r"`((?:[\w-]+/)+[\w-]+\.py)(?::\s+([\w.]+))?`")
 """A file with its folder, and after a colon a function, a class, or a method with its class."""
 
 
