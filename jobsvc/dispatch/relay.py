@@ -70,8 +70,10 @@ class Relay:
     def run(self) -> None:
         """Run the duties until stopped, each first after an interval: a process that ends soon never sweeps."""
         next_at = dict.fromkeys(Duty, time.monotonic() + settings().JOBSVC_SWEEP_SECONDS)
-        while not self._is_stopped:
+        while True:
             self._wakeup.clear()
+            if self._is_stopped:
+                return
             for duty in Duty:
                 self._apply_requests(next_at)
                 if time.monotonic() >= next_at[duty]:
