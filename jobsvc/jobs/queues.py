@@ -53,7 +53,7 @@ def paused_queues() -> set[str]:
 def queue_states(served: Sequence[str]) -> list[QueueState]:
     """Return the state of the queues `served`, in order, then of other queues with unfinished jobs.
 
-    With millions of jobs the counts may be CACHED_SECONDS old; `is_paused` is always current.
+    With millions of jobs the counts may be up to half a minute old; `is_paused` is always current.
     """
     unfinished, ended = depths(), _ended()
     are_paused = paused_queues()

@@ -183,10 +183,11 @@ def test_unserved_queue_is_shown_while_it_has_unfinished_jobs() -> None:
 def test_a_slow_count_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     read = stats.cached_if_slow(lambda: text("SELECT count(*) FROM jobs"))
     monkeypatch.setattr(stats, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(stats, "CACHED_RATIO", 10**6)
     assert read() == [(0,)]
     submit()
     assert read() == [(0,)]
-    monkeypatch.setattr(stats, "CACHED_SECONDS", 0)
+    monkeypatch.setattr(stats, "CACHED_RATIO", 0)
     again = stats.cached_if_slow(lambda: text("SELECT count(*) FROM jobs"))
     assert again() == [(1,)]
     submit()
