@@ -210,7 +210,7 @@ def _record(job_id: UUID, job: NewJob) -> dict[str, Any]:
         "retry_intervals": job.retry_intervals,
     }
     for name in _OPTIONAL:
-        if (value := getattr(job, name)) is not None:
+        if (value := getattr(job, name)) is not None and value != []:
             record[name] = value
     return record
 
