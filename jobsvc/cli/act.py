@@ -37,13 +37,16 @@ def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
     TYPE is a job type, PAYLOAD a JSON object. With --wait the exit status is 1 unless the job is COMPLETED.
     """
     [job] = submit([read(JobRequest, body).resolve()], None, relay())
-    relay().finish_pending()
     if not as_json:
         click.echo(str(job.job_id))
-    ended = None if wait is None else _wait(job.job_id, wait)
-    if as_json:
-        print_json(dump_job(ended) if ended else {"jobId": str(job.job_id)})
-    elif ended:
+    ended = None
+    try:
+        relay().finish_pending()
+        ended = None if wait is None else _wait(job.job_id, wait)
+    finally:  # the job is accepted even if the wait fails
+        if as_json:
+            print_json(dump_job(ended) if ended else {"jobId": str(job.job_id)})
+    if ended and not as_json:
         render.print_job(dump_job(ended), [])
     if wait is not None and (ended is None or ended.status != Status.COMPLETED):
         sys.exit(1)
@@ -53,7 +56,7 @@ def _wait(job_id: UUID, seconds: float) -> Job | None:
     """Return the job once it has ended, None if it has not after so many seconds."""
     deadline = time.monotonic() + seconds
     while (job := jobs.get(job_id)).status not in ENDED:
-        if time.monotonic() >= deadline:
+        if not time.monotonic() < deadline:  # NaN is no wait either
             return None
         time.sleep(POLL_SECONDS)
     return job

@@ -157,7 +157,8 @@ def job_fields(command: Command) -> Command:
     def run(**given: Any) -> Any:
         body = {field: given.pop(field) for field in _FIELDS}
         body["tags"] = list(body["tags"])
-        return command(body={field: value for field, value in body.items() if value is not None}, **given)
+        given_fields = {field: value for field, value in body.items() if value is not None or field == "payload"}
+        return command(body=given_fields, **given)
 
     return _add(run, _FIELDS.values())
 

@@ -114,11 +114,16 @@ def format_duration(seconds: float) -> str:
 
 
 def _age(moment: datetime | str | None) -> str:
-    """Return how long ago this time was, or will be; the API's spelling of a time will do."""
+    """Return how long ago this time was; the API's spelling of a time will do."""
     if moment is None:
         return ""
     at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return format_duration(abs((current_time() - at).total_seconds()))
+    return format_duration((current_time() - at).total_seconds())
+
+
+def _until(moment: str) -> str:
+    seconds = (datetime.fromisoformat(moment) - current_time()).total_seconds()
+    return f"in {format_duration(seconds)}" if seconds > 0 else "due"
 
 
 def format_change(before: JobSummary | None, job: JobSummary) -> str:
@@ -202,7 +207,7 @@ def print_schedules(found: Sequence[ScheduleShown]) -> None:
     """Print a table of schedules, as the API shows them."""
     table = _table("NAME", "CRON", "TIMEZONE", "TYPE", "NEXT", "LAST")
     for one in found:
-        next_run = f"in {_age(one['nextRunAt'])}" if one["enabled"] else "disabled"
+        next_run = _until(one["nextRunAt"]) if one["nextRunAt"] else "disabled"
         last_run = f"{_age(one['lastRunAt'])} ago" if one["lastRunAt"] else "never"
         texts = (one["name"], one["cron"], one["timezone"], one["job"].get("type", ""))
         table.add_row(*map(_cell, texts), next_run, last_run)
