@@ -41,7 +41,7 @@ class Child:
     def _copy(self, lines: IO[str]) -> None:
         for line in lines:
             self._last_line = line.strip() or self._last_line
-            self.serves = self.serves or line.startswith("jobsvc serves ")
+            self.serves = self.serves or "jobsvc serves " in line
             with contextlib.suppress(OSError):  # the output was closed; the child must not block
                 print(f"{self.name:<6} | {line}", end="", flush=True)
 
