@@ -53,7 +53,7 @@ def test_longer_job_is_returned_uncounted(service: Service) -> None:
 def test_timeout_before_the_shutdown_limit_still_applies(service: Service) -> None:
     worker = service.worker(JOBSVC_SHUTDOWN_SECONDS="20")
     job_id = service.post(payload=LONG, retry={"max": 0}, timeout=1.5)
-    service.until(job_id, "PROCESSING")
+    eventually(lambda: service.rq_places(job_id) == ["running"])  # else an unstarted job is returned
     worker.signal(signal.SIGTERM)
     assert service.until(job_id, "FAILED", timeout=10)["error"]["type"] == "Timeout"
     assert worker.wait(10) == 0
