@@ -55,7 +55,7 @@ class _ShortNumber(IntegerConverter):
 
 
 def _wire(app: Flask) -> None:
-    from jobsvc.api import auth, dashboard, headers, problems, proxy
+    from jobsvc.api import auth, dashboard, describing, headers, problems, proxy
     from jobsvc.api.routes import (
         acting,
         batch,
@@ -70,7 +70,7 @@ def _wire(app: Flask) -> None:
         webhooks,
     )
 
-    for part in (headers, problems, auth, dashboard):
+    for part in (headers, problems, auth, dashboard, describing):
         part.init_app(app)
     for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops, docs):
         app.register_blueprint(routes.blueprint)

@@ -50,15 +50,6 @@ def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     return schema.model_json_schema()
 
 
-def no_body() -> None:
-    """Reject a body with any content but `{}`: the endpoint would ignore it. Raises as `body` does."""
-    body(_Nothing)
-
-
-class _Nothing(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 def _json() -> Any:
     """Return the request's parsed body; `{}` without one."""
     raw = _whole_body()
@@ -187,8 +178,3 @@ def known_queue(name: str) -> str:
     if name not in served:
         raise QueueNotFound(f"there is no queue {name[:100]!a}; {describe_known('queues', name, served)}")
     return name
-
-
-def no_query() -> None:
-    """Reject all query parameters. Raises InvalidInput."""
-    query(Query)

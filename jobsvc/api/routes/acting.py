@@ -12,13 +12,12 @@ from jobsvc.api.queries import SomeJobsQuery
 from jobsvc.api.responses import CountReply
 from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.api.submit import relay
-from jobsvc.api.validation import no_body, no_query, query, read_id
+from jobsvc.api.validation import query, read_id
 from jobsvc.dispatch.duties import Duty
 from jobsvc.jobs.serialize import JobShown
 from jobsvc.states import Status
 
 blueprint = Blueprint("acting", __name__)
-blueprint.before_request(no_body)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -33,7 +32,6 @@ blueprint.before_request(no_body)
 )
 def cancel(job_id: str) -> tuple[JobShown, int]:
     """Cancel a job: at once if it waits; if it runs, its attempt is stopped within seconds."""
-    no_query()
     job = jobs.cancel(read_id(job_id), expected_versions())
     if job.status == Status.CANCELLED:
         relay().withdraw([job.id])
@@ -46,7 +44,6 @@ def cancel(job_id: str) -> tuple[JobShown, int]:
 @describe({200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
 def retry(job_id: str) -> JobShown:
     """Retry a failed or cancelled job at once."""
-    no_query()
     job, dispatch = jobs.retry(read_id(job_id), expected_versions())
     relay().dispatch([dispatch])
     return dump_job_for_caller(job)
@@ -57,7 +54,6 @@ def retry(job_id: str) -> JobShown:
 @describe({204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
 def delete(job_id: UUID) -> tuple[str, int]:
     """Delete a finished job and its attempts."""
-    no_query()
     jobs.remove(job_id, expected_versions())
     relay().withdraw([job_id])
     return "", 204

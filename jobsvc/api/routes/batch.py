@@ -10,11 +10,10 @@ from jobsvc.api.describing import Reply, describe
 from jobsvc.api.requests import BatchRequest
 from jobsvc.api.responses import JobIdsReply
 from jobsvc.api.submit import Accepted, accept
-from jobsvc.api.validation import body, no_query
+from jobsvc.api.validation import body
 from jobsvc.jobs import Submitted
 
 blueprint = Blueprint("batch", __name__)
-blueprint.before_request(no_query)
 
 
 @blueprint.post("/jobs/batch")

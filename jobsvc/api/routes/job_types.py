@@ -5,10 +5,8 @@ from flask import Blueprint
 from jobsvc import handlers
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.responses import JobTypesReply, dump_job_type
-from jobsvc.api.validation import no_query
 
 blueprint = Blueprint("job_types", __name__)
-blueprint.before_request(no_query)
 
 
 @blueprint.get("/job-types")

@@ -12,11 +12,10 @@ from jobsvc.api.etag import polled
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.responses import AttemptsReply, JobIdReply
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply
-from jobsvc.api.validation import body, no_query, read_id
+from jobsvc.api.validation import body, read_id
 from jobsvc.jobs.serialize import JobShown, dump_attempts
 
 blueprint = Blueprint("jobs", __name__)
-blueprint.before_request(no_query)
 
 
 @blueprint.post("/jobs")

@@ -12,7 +12,6 @@ from jobsvc.api import metrics as measured
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.responses import HealthReply, ReadinessReply, RedisState, UpOrDown
-from jobsvc.api.validation import no_query
 from jobsvc.db.engine import check_writable, transaction
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_redis
@@ -23,7 +22,6 @@ CHECK_SECONDS = 1.0
 """Maximum age of the last result of `check_writable`, which takes some 5 ms."""
 
 blueprint = Blueprint("ops", __name__)
-blueprint.before_request(no_query)
 
 
 @blueprint.get("/healthz")

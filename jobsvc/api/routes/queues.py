@@ -7,13 +7,12 @@ from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.responses import QueueShown, QueuesReply, WorkersReply, dump_queue, dump_worker
 from jobsvc.api.submit import relay
-from jobsvc.api.validation import known_queue, no_body, no_query
+from jobsvc.api.validation import known_queue
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_workers
 from jobsvc.dispatch.duties import Duty
 
 blueprint = Blueprint("queues", __name__)
-blueprint.before_request(no_query)
 
 
 @blueprint.get("/queues")
@@ -28,7 +27,6 @@ def list_queues() -> QueuesReply:
 @describe({200: Reply("The queue, now paused.", QueueShown)}, errors=(404,))
 def pause_queue(name: str) -> QueueShown:
     """Pause a queue: its jobs stay waiting until it is resumed. It accepts jobs; running ones continue."""
-    no_body()
     jobs.pause(known_queue(name))
     return dump_queue(jobs.queue_states([name])[0])
 
@@ -38,7 +36,6 @@ def pause_queue(name: str) -> QueueShown:
 @describe({200: Reply("The queue, no longer paused.", QueueShown)}, errors=(404,))
 def resume_queue(name: str) -> QueueShown:
     """Resume a queue."""
-    no_body()
     jobs.resume(known_queue(name))
     relay().notify(Duty.SWEEP)
     return dump_queue(jobs.queue_states([name])[0])

@@ -11,7 +11,7 @@ from jobsvc.api.requests import ScheduleRequest
 from jobsvc.api.responses import JobIdReply, SchedulesReply
 from jobsvc.api.showing import dump_schedule_for_caller
 from jobsvc.api.submit import relay
-from jobsvc.api.validation import body, no_body, no_query
+from jobsvc.api.validation import body
 from jobsvc.config import NAME
 from jobsvc.dispatch.duties import Duty
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
@@ -19,7 +19,6 @@ from jobsvc.jobs import schedules
 from jobsvc.jobs.serialize import ScheduleShown
 
 blueprint = Blueprint("schedules", __name__)
-blueprint.before_request(no_query)
 
 
 @blueprint.get("/schedules")
@@ -67,7 +66,6 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
 @describe({204: Reply("The schedule was deleted.")}, errors=(404,))
 def delete_schedule(name: str) -> tuple[str, int]:
     """Delete a schedule; jobs that it has created stay."""
-    no_body()
     schedules.remove(_known(name))
     return "", 204
 
@@ -83,7 +81,6 @@ def delete_schedule(name: str) -> tuple[str, int]:
 )
 def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Create the job of a schedule now, also if the schedule is disabled."""
-    no_body()
     job = schedules.run(_known(name))
     if job.dispatch:
         relay().dispatch([job.dispatch])

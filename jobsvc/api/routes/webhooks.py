@@ -8,12 +8,10 @@ from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.responses import JobIdReply
 from jobsvc.api.submit import relay
-from jobsvc.api.validation import no_body, no_query, read_id
+from jobsvc.api.validation import read_id
 from jobsvc.dispatch.duties import Duty
 
 blueprint = Blueprint("webhooks", __name__)
-blueprint.before_request(no_query)
-blueprint.before_request(no_body)
 
 
 @blueprint.post("/jobs/<job_id>/webhook")
