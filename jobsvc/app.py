@@ -56,23 +56,11 @@ class _ShortNumber(IntegerConverter):
 
 def _wire(app: Flask) -> None:
     from jobsvc.api import auth, dashboard, describing, headers, problems, proxy
-    from jobsvc.api.routes import (
-        acting,
-        batch,
-        docs,
-        events,
-        job_types,
-        jobs,
-        listing,
-        ops,
-        queues,
-        schedules,
-        webhooks,
-    )
+    from jobsvc.api.routes import events, jobs, queues, schedules, system
 
     for part in (headers, problems, auth, dashboard, describing):
         part.init_app(app)
-    for routes in (jobs, listing, batch, acting, webhooks, events, job_types, schedules, queues, ops, docs):
+    for routes in (jobs, events, schedules, queues, system):
         app.register_blueprint(routes.blueprint)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     proxy.init_app(app)

@@ -60,7 +60,7 @@ GROUPS = {
 _GROUP_OF = {
     "schedules": "Schedules",
     "queues": "Queues and workers",
-    "ops": "Operations",
+    "system": "Operations",
 }
 """Tag of each blueprint; all others have the tag Jobs."""
 

@@ -1,19 +1,36 @@
-"""/jobs: create a job, show a job and its attempts."""
+"""/jobs and /job-types: create, list, show, cancel, retry and delete jobs, and send their webhooks again."""
 
+import json
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, request, url_for
 
-from jobsvc import jobs
+from jobsvc import handlers, jobs
 from jobsvc.api import prefer_wait
 from jobsvc.api.auth import needs
+from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.etag import polled
-from jobsvc.api.requests import JobRequest
-from jobsvc.api.responses import AttemptsReply, JobIdReply
-from jobsvc.api.submit import Accepted, accept, job_headers, job_reply
-from jobsvc.api.validation import body, read_id
+from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
+from jobsvc.api.requests import BatchRequest, JobRequest
+from jobsvc.api.responses import (
+    AttemptsReply,
+    CountReply,
+    JobIdReply,
+    JobIdsReply,
+    JobPage,
+    JobTypesReply,
+    dump_job_type,
+)
+from jobsvc.api.showing import dump_job_for_caller
+from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
+from jobsvc.api.validation import body, query, read_id
+from jobsvc.dispatch.duties import Duty
+from jobsvc.jobs import Submitted
 from jobsvc.jobs.serialize import JobShown, dump_attempts
+from jobsvc.states import Status
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -49,6 +66,35 @@ def create() -> Accepted:
     return reply, status, {**headers, **job_headers(reply["jobId"], request.root_path)}
 
 
+@blueprint.post("/jobs/batch")
+@needs("write")
+@describe(
+    {202: Reply("All jobs were accepted.", JobIdsReply, ("Idempotency-Replayed",))},
+    takes=BatchRequest,
+    asks=("Idempotency-Key",),
+    errors=(409,),
+    examples={"Two jobs": {"jobs": [{"type": "TEST_JOB"}, {"type": "TEST_JOB", "queue": "low"}]}},
+)
+def create_batch() -> Accepted:
+    """Create many jobs: all of them or none."""
+    return accept([job.resolve() for job in body(BatchRequest).jobs], _reply)
+
+
+def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
+    return 202, {"jobIds": [str(job.job_id) for job in submitted]}
+
+
+@blueprint.get("/jobs")
+@describe({200: Reply("A page of jobs, newest first.", JobPage, ("Link",))}, query=ListQuery)
+def listing() -> Response:
+    """List jobs."""
+    asked = query(ListQuery)
+    page = jobs.page(asked.filter(), asked.limit, asked.cursor, dump_job_for_caller)
+    cursor = str(page.next) if page.next else None
+    body = f'{{"jobs":[{",".join(page.texts)}],"nextCursor":{json.dumps(cursor)}}}\n'
+    return Response(body, mimetype="application/json", headers={"Link": link_to_next(cursor)} if cursor else {})
+
+
 @blueprint.get("/jobs/<uuid:job_id>")
 @describe(
     {200: Reply("The job.", JobShown, ("ETag", "Retry-After")), 304: Reply("Not modified.", headers=("ETag",))},
@@ -65,3 +111,89 @@ def show(job_id: UUID) -> Response:
 def attempts(job_id: str) -> AttemptsReply:
     """List the attempts of a job."""
     return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+@needs("write")
+@describe(
+    {
+        200: Reply("The job, now cancelled.", JobShown),
+        202: Reply("The running job; its attempt will be stopped within seconds.", JobShown),
+    },
+    asks=("If-Match",),
+    errors=(404, 409, 412),
+)
+def cancel(job_id: str) -> tuple[JobShown, int]:
+    """Cancel a job: at once if it waits; if it runs, its attempt is stopped within seconds."""
+    job = jobs.cancel(read_id(job_id), expected_versions())
+    if job.status == Status.CANCELLED:
+        relay().withdraw([job.id])
+        relay().notify(Duty.DUE)
+    return dump_job_for_caller(job), 200 if job.status == Status.CANCELLED else 202
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+@needs("write")
+@describe({200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
+def retry(job_id: str) -> JobShown:
+    """Retry a failed or cancelled job at once."""
+    job, dispatch = jobs.retry(read_id(job_id), expected_versions())
+    relay().dispatch([dispatch])
+    return dump_job_for_caller(job)
+
+
+@blueprint.delete("/jobs/<uuid:job_id>")
+@needs("admin")
+@describe({204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
+def delete(job_id: UUID) -> tuple[str, int]:
+    """Delete a finished job and its attempts."""
+    jobs.remove(job_id, expected_versions())
+    relay().withdraw([job_id])
+    return "", 204
+
+
+@blueprint.post("/jobs/cancel")
+@needs("admin")
+@describe({200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
+def cancel_all() -> CountReply:
+    """Cancel all jobs that match a filter of at least one query parameter."""
+    count = 0
+    for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
+        count += len(batch)
+        relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
+    relay().notify(Duty.DUE)
+    return {"count": count}
+
+
+@blueprint.post("/jobs/retry")
+@needs("admin")
+@describe({200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
+def retry_all() -> CountReply:
+    """Retry all failed and cancelled jobs that match a filter of at least one query parameter."""
+    count = 0
+    for batch in jobs.retry_all(query(SomeJobsQuery).filter()):
+        count += len(batch)
+        relay().dispatch(batch)
+    return {"count": count}
+
+
+@blueprint.post("/jobs/<job_id>/webhook")
+@needs("write")
+@describe(
+    {202: Reply("The job that will send the webhook.", JobIdReply, ("Location",))},
+    asks=("If-Match",),
+    errors=(404, 409, 412),
+)
+def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
+    """Send the webhook of a finished job again, by a new job."""
+    delivery = str(jobs.announce_again(read_id(job_id), expected_versions()))
+    relay().notify(Duty.DUE)
+    return {"jobId": delivery}, 202, {"Location": url_for("jobs.show", job_id=delivery)}
+
+
+@blueprint.get("/job-types")
+@describe({200: Reply("The job types.", JobTypesReply)})
+def job_types() -> JobTypesReply:
+    """List the job types, each with the JSON Schema of its payload and its defaults."""
+    known = [handlers.find(name) for name in handlers.names()]
+    return {"jobTypes": [dump_job_type(handler) for handler in known if handler]}
