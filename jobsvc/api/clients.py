@@ -1,12 +1,12 @@
-"""Clients by IP address: the address behind a request, and the number of wrong keys per network."""
+"""Clients: the address behind a request, whether it is still connected, and wrong keys per network."""
 
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from jobsvc.config import settings
 
@@ -17,6 +17,9 @@ WINDOW_SECONDS = 60
 
 MAX_NETWORKS = 10_000
 """Networks whose wrong keys are tracked, about 10 MB at most. Beyond that, the longest idle one is dropped."""
+
+CLIENT = "jobsvc.client"
+"""Key in the WSGI environ for the Client object of a server that detects disconnects."""
 
 
 def client_address(environ: Mapping[str, Any]) -> str:
@@ -77,3 +80,30 @@ class WrongKeys:
             if len(times) <= MAX_WRONG_KEYS or times[0] <= now - WINDOW_SECONDS:
                 return None
             return max(1, math.ceil(times[1] + WINDOW_SECONDS - now))
+
+
+class Client(Protocol):
+    """The client of one request."""
+
+    @property
+    def address(self) -> str:
+        """Its IP address, as returned by `client_address`."""
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, in any thread, once it is pointless to keep this client waiting."""
+
+
+class _Unknown:
+    """A client whose server provides only its address; disconnects are not detected."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        pass
+
+
+def client_of(environ: Mapping[str, Any]) -> Client:
+    """Return the client of the request with this WSGI environ."""
+    known: Client | None = environ.get(CLIENT)
+    return known or _Unknown(client_address(environ))

@@ -7,7 +7,7 @@ import time
 from uuid import UUID
 
 from jobsvc import jobs
-from jobsvc.api.waiting_client import Client
+from jobsvc.api.clients import Client
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
 from jobsvc.servers.outages import Backoff, OutageTracker

@@ -11,11 +11,11 @@ from flask import Response, after_this_request, current_app, request
 from werkzeug.http import parse_list_header
 
 from jobsvc import jobs
+from jobsvc.api.clients import client_of
 from jobsvc.api.job_watcher import JobWatcher
 from jobsvc.api.request_limit import outside
-from jobsvc.api.showing import dump_job_for_caller
+from jobsvc.api.responses import dump_job_for_caller
 from jobsvc.api.submit import Accepted
-from jobsvc.api.waiting_client import client_of
 from jobsvc.db.models import Job
 from jobsvc.errors import JobNotFound, StoreUnavailable
 from jobsvc.states import ENDED

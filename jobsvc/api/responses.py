@@ -1,14 +1,27 @@
-"""Response bodies of the views, and how to make them; jobs, attempts and schedules are in `jobs.serialize`."""
+"""Response bodies of the views, and how to make them; jobs and schedules as the caller may see them."""
 
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired, cast
 
+from flask import g
 from typing_extensions import TypedDict
 
 from jobsvc.config import settings
+from jobsvc.db.models import Job, Schedule
 from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.handlers import Handler
 from jobsvc.jobs import QueueState
-from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown, Time, Uuid, show_number, show_time
+from jobsvc.jobs.serialize import (
+    AttemptShown,
+    JobShown,
+    ScheduleShown,
+    Time,
+    Uuid,
+    dump_job,
+    dump_schedule,
+    show_number,
+    show_time,
+)
+from jobsvc.masking import mask_job
 from jobsvc.states import Status
 
 
@@ -185,3 +198,20 @@ def dump_worker(worker: WorkerState) -> WorkerShown:
         "jobs": worker.jobs,
         "lastHeartbeat": show_time(worker.last_heartbeat),
     }
+
+
+def sees_secrets() -> bool:
+    """Return True if the caller may see secrets: it has a write or admin key, or there are no keys."""
+    return settings().is_open or g.get("scope") in ("write", "admin")
+
+
+def dump_job_for_caller(job: Job) -> JobShown:
+    """Return the job as JSON, masked for a caller that may not see secrets."""
+    shown = dump_job(job)
+    return shown if sees_secrets() else cast(JobShown, mask_job(shown))
+
+
+def dump_schedule_for_caller(schedule: Schedule) -> ScheduleShown:
+    """Return the schedule as JSON, its job masked for a caller that may not see secrets."""
+    shown = dump_schedule(schedule)
+    return shown if sees_secrets() else {**shown, "job": mask_job(shown["job"])}

@@ -12,11 +12,11 @@ from flask import Blueprint, Response, current_app, request
 from pydantic import BeforeValidator
 
 from jobsvc import jobs
+from jobsvc.api.clients import client_of
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.job_watcher import JobWatcher, Subscription
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
 from jobsvc.api.validation import Query, query
-from jobsvc.api.waiting_client import client_of
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import START, Position, Snapshot
 from jobsvc.jobs.serialize import dump_line, dump_snapshot

@@ -10,9 +10,8 @@ from flask import Blueprint, Response, request, url_for
 from jobsvc import handlers, jobs
 from jobsvc.api import prefer_wait
 from jobsvc.api.auth import needs
-from jobsvc.api.conditions import expected_versions
 from jobsvc.api.describing import Reply, describe
-from jobsvc.api.etag import polled
+from jobsvc.api.etag import expected_versions, polled
 from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
 from jobsvc.api.requests import BatchRequest, JobRequest
 from jobsvc.api.responses import (
@@ -22,9 +21,9 @@ from jobsvc.api.responses import (
     JobIdsReply,
     JobPage,
     JobTypesReply,
+    dump_job_for_caller,
     dump_job_type,
 )
-from jobsvc.api.showing import dump_job_for_caller
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
 from jobsvc.api.validation import body, query, read_id
 from jobsvc.dispatch.duties import Duty

@@ -8,8 +8,7 @@ from flask import Blueprint, url_for
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.requests import ScheduleRequest
-from jobsvc.api.responses import JobIdReply, SchedulesReply
-from jobsvc.api.showing import dump_schedule_for_caller
+from jobsvc.api.responses import JobIdReply, SchedulesReply, dump_schedule_for_caller
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import body
 from jobsvc.config import NAME

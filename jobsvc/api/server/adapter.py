@@ -9,7 +9,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException, RequestTimeout, ServiceUnavailable
 
 from jobsvc import jobs
-from jobsvc.api.clients import client_address
+from jobsvc.api.clients import CLIENT, client_address
 from jobsvc.api.problems import RETRY_AFTER_SECONDS
 from jobsvc.api.request_limit import RequestLimit
 from jobsvc.api.server import bodies, plain
@@ -20,7 +20,6 @@ from jobsvc.api.server.environ import add_body, environ_of
 from jobsvc.api.server.grouping import Groups
 from jobsvc.api.server.threads import Answer, Started, Threads, call, send_piece
 from jobsvc.api.submit import accept_jobs
-from jobsvc.api.waiting_client import CLIENT
 from jobsvc.config import settings
 from jobsvc.jobs import NewJob, Submitted
 

@@ -16,7 +16,7 @@ A stream without a reader can't be recognised, so this limits how long it keeps 
 
 
 class Connection:
-    """Implements `waiting_client.Client`. Close it when the request is answered."""
+    """Implements `clients.Client`. Close it when the request is answered."""
 
     def __init__(self, address: str, protocol: Any, loop: asyncio.AbstractEventLoop, overdue: Overdue) -> None:
         self.address = address
