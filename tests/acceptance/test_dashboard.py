@@ -183,10 +183,10 @@ def test_api_page_shows_a_result_as_text(service: Service, page: Page) -> None:
     job_id = service.post("BRING", {"text": MARK + "<img src=x onerror=pwned()>"})
     service.until(job_id, "COMPLETED")
     page.goto(f"{service.url}/docs")
-    page.locator("#operations-Jobs-show .opblock-summary-control").click()
-    page.locator("#operations-Jobs-show input").first.fill(job_id)
-    page.locator("#operations-Jobs-show button.execute").click()
-    page.locator("#operations-Jobs-show .live-responses-table", has_text="onerror=pwned()").wait_for()
+    page.locator("#operations-Jobs-get_job .opblock-summary-control").click()
+    page.locator("#operations-Jobs-get_job input").first.fill(job_id)
+    page.locator("#operations-Jobs-get_job button.execute").click()
+    page.locator("#operations-Jobs-get_job .live-responses-table", has_text="onerror=pwned()").wait_for()
     assert page.evaluate("[window.wasPwned || false, window.violations]") == [False, []]
     assert page.locator("[data-from=job]").count() == 0
 

@@ -109,14 +109,14 @@ def test_each_error_status_has_an_example(document: dict[str, Any]) -> None:
 
 CLIENT = """
 import sys
-from generated.api.jobs import create, show
+from generated.api.jobs import create_job, get_job
 from generated.client import AuthenticatedClient
 from generated.models import TestJob, TestJobPayload
 
 url, key = sys.argv[1:]
 client = AuthenticatedClient(base_url=url, token=key)
-made = create.sync(client=client, body=TestJob(payload=TestJobPayload(duration_ms=7), delay=3600.0))
-job = show.sync(made.job_id, client=client)
+made = create_job.sync(client=client, body=TestJob(payload=TestJobPayload(duration_ms=7), delay=3600.0))
+job = get_job.sync(made.job_id, client=client)
 print(job.id == made.job_id, job.status.value, job.payload["durationMs"])
 """
 
@@ -231,9 +231,9 @@ def test_docs_page_works_in_a_browser(guarded: Service) -> None:
             ),
         )
         page.goto(f"{guarded.url}/docs")
-        page.locator("#operations-Jobs-create .opblock-summary-control").click()
-        page.locator("#operations-Jobs-create button.execute").click()
-        reply = page.locator("#operations-Jobs-create .live-responses-table tbody .response-col_status").first
+        page.locator("#operations-Jobs-create_job .opblock-summary-control").click()
+        page.locator("#operations-Jobs-create_job button.execute").click()
+        reply = page.locator("#operations-Jobs-create_job .live-responses-table tbody .response-col_status").first
         reply.filter(has_text="202").wait_for()
         shown = page.locator(".opblock").count()
         browser.close()

@@ -202,9 +202,9 @@ def test_pages_work_behind_nginx_with_tls_and_a_prefix(nginx: str, service: Serv
         page.locator("#confirmation-modal-yes").click()
         page.locator("[data-role=refusal]", has_text="the job was SCHEDULED").wait_for()
         page.goto(f"{nginx}/docs")
-        page.locator("#operations-Jobs-create .opblock-summary-control").click()
-        page.locator("#operations-Jobs-create button.execute").click()
-        replied = page.locator("#operations-Jobs-create .live-responses-table tbody .response-col_status").first
+        page.locator("#operations-Jobs-create_job .opblock-summary-control").click()
+        page.locator("#operations-Jobs-create_job button.execute").click()
+        replied = page.locator("#operations-Jobs-create_job .live-responses-table tbody .response-col_status").first
         replied.filter(has_text="202").wait_for()
         browser.close()
     assert [error for error in errors if not error.endswith("/delete")] == []

@@ -64,7 +64,7 @@ class EventsQuery(Query):
     asks=("Last-Event-ID",),
     errors=(404, 501),
 )
-def events(job_id: UUID) -> Response:
+def follow_job(job_id: UUID) -> Response:
     """Follow a job: one event now and one for each change, until it has ended.
 
     With Last-Event-ID only newer events are sent. With `logs=true` each stored log line is an event as well: in

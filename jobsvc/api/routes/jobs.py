@@ -55,7 +55,7 @@ blueprint = Blueprint("jobs", __name__)
     },
 )
 @prefer_wait.or_end
-def create() -> Accepted:
+def create_job() -> Accepted:
     """Create a job.
 
     202: the job is stored, and will run. 200: no job was created, since an unfinished one has the uniqueKey; or with
@@ -74,7 +74,7 @@ def create() -> Accepted:
     errors=(409,),
     examples={"Two jobs": {"jobs": [{"type": "TEST_JOB"}, {"type": "TEST_JOB", "queue": "low"}]}},
 )
-def create_batch() -> Accepted:
+def create_jobs() -> Accepted:
     """Create many jobs: all of them or none."""
     return accept([job.resolve() for job in body(BatchRequest).jobs], _reply)
 
@@ -85,7 +85,7 @@ def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 
 @blueprint.get("/jobs")
 @describe({200: Reply("A page of jobs, newest first.", JobPage, ("Link",))}, query=ListQuery)
-def listing() -> Response:
+def list_jobs() -> Response:
     """List jobs."""
     asked = query(ListQuery)
     page = jobs.page(asked.filter(), asked.limit, asked.cursor, dump_job_for_caller)
@@ -100,14 +100,14 @@ def listing() -> Response:
     asks=("If-Match", "If-None-Match"),
     errors=(404, 412),
 )
-def show(job_id: UUID) -> Response:
+def get_job(job_id: UUID) -> Response:
     """Get a job."""
     return polled(prefer_wait.get(job_id))
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
 @describe({200: Reply("The attempts of the job, oldest first.", AttemptsReply)}, errors=(404,))
-def attempts(job_id: str) -> AttemptsReply:
+def list_attempts(job_id: str) -> AttemptsReply:
     """List the attempts of a job."""
     return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}
 
@@ -122,7 +122,7 @@ def attempts(job_id: str) -> AttemptsReply:
     asks=("If-Match",),
     errors=(404, 409, 412),
 )
-def cancel(job_id: str) -> tuple[JobShown, int]:
+def cancel_job(job_id: str) -> tuple[JobShown, int]:
     """Cancel a job: at once if it waits; if it runs, its attempt is stopped within seconds."""
     job = jobs.cancel(read_id(job_id), expected_versions())
     if job.status == Status.CANCELLED:
@@ -134,7 +134,7 @@ def cancel(job_id: str) -> tuple[JobShown, int]:
 @blueprint.post("/jobs/<job_id>/retry")
 @needs("write")
 @describe({200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
-def retry(job_id: str) -> JobShown:
+def retry_job(job_id: str) -> JobShown:
     """Retry a failed or cancelled job at once."""
     job, dispatch = jobs.retry(read_id(job_id), expected_versions())
     relay().dispatch([dispatch])
@@ -144,7 +144,7 @@ def retry(job_id: str) -> JobShown:
 @blueprint.delete("/jobs/<uuid:job_id>")
 @needs("admin")
 @describe({204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
-def delete(job_id: UUID) -> tuple[str, int]:
+def delete_job(job_id: UUID) -> tuple[str, int]:
     """Delete a finished job and its attempts."""
     jobs.remove(job_id, expected_versions())
     relay().withdraw([job_id])
@@ -154,7 +154,7 @@ def delete(job_id: UUID) -> tuple[str, int]:
 @blueprint.post("/jobs/cancel")
 @needs("admin")
 @describe({200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
-def cancel_all() -> CountReply:
+def cancel_jobs() -> CountReply:
     """Cancel all jobs that match a filter of at least one query parameter."""
     count = 0
     for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
@@ -167,7 +167,7 @@ def cancel_all() -> CountReply:
 @blueprint.post("/jobs/retry")
 @needs("admin")
 @describe({200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
-def retry_all() -> CountReply:
+def retry_jobs() -> CountReply:
     """Retry all failed and cancelled jobs that match a filter of at least one query parameter."""
     count = 0
     for batch in jobs.retry_all(query(SomeJobsQuery).filter()):
@@ -183,16 +183,16 @@ def retry_all() -> CountReply:
     asks=("If-Match",),
     errors=(404, 409, 412),
 )
-def announce_again(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
+def resend_webhook(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
     """Send the webhook of a finished job again, by a new job."""
     delivery = str(jobs.announce_again(read_id(job_id), expected_versions()))
     relay().notify(Duty.DUE)
-    return {"jobId": delivery}, 202, {"Location": url_for("jobs.show", job_id=delivery)}
+    return {"jobId": delivery}, 202, {"Location": url_for("jobs.get_job", job_id=delivery)}
 
 
 @blueprint.get("/job-types")
 @describe({200: Reply("The job types.", JobTypesReply)})
-def job_types() -> JobTypesReply:
+def list_job_types() -> JobTypesReply:
     """List the job types, each with the JSON Schema of its payload and its defaults."""
     known = [handlers.find(name) for name in handlers.names()]
     return {"jobTypes": [dump_job_type(handler) for handler in known if handler]}

@@ -29,7 +29,7 @@ def list_schedules() -> SchedulesReply:
 
 @blueprint.get("/schedules/<name>")
 @describe({200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
-def show_schedule(name: str) -> ScheduleShown:
+def get_schedule(name: str) -> ScheduleShown:
     """Get a schedule."""
     return dump_schedule_for_caller(schedules.get(_known(name)))
 
@@ -56,7 +56,7 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
         raise InvalidInput([Problem("", f"the name {name[:100]!a} doesn't match {NAME}")])
     schedule, is_new = schedules.put(body(ScheduleRequest).resolve(name))
     relay().notify(Duty.SCHEDULES)
-    headers = {"Location": url_for("schedules.show_schedule", name=name)} if is_new else {}
+    headers = {"Location": url_for("schedules.get_schedule", name=name)} if is_new else {}
     return dump_schedule_for_caller(schedule), 201 if is_new else 200, headers
 
 
@@ -84,7 +84,7 @@ def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     if job.dispatch:
         relay().dispatch([job.dispatch])
     status = 202 if job.dispatch else 200
-    return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.show", job_id=job.job_id)}
+    return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.get_job", job_id=job.job_id)}
 
 
 def _known(name: str) -> str:

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from redis import RedisError
 from sqlalchemy import select
 
-from jobsvc.api import metrics as measured
+from jobsvc.api import metrics
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.openapi import document
@@ -60,7 +60,7 @@ blueprint = Blueprint("system", __name__)
 @blueprint.get("/healthz")
 @needs(None)
 @describe({200: Reply("The process is running.", HealthReply)})
-def healthz() -> HealthReply:
+def get_health() -> HealthReply:
     """Check that the process is running."""
     return {"status": "ok"}
 
@@ -68,7 +68,7 @@ def healthz() -> HealthReply:
 @blueprint.get("/readyz")
 @needs(None)
 @describe({200: Reply("Ready.", ReadinessReply), 503: Reply("Postgres is unavailable.", ReadinessReply)})
-def readyz() -> tuple[ReadinessReply, int]:
+def get_readiness() -> tuple[ReadinessReply, int]:
     """Check that jobs can be accepted.
 
     This needs Postgres, writable and with its tables. Without Redis, jobs are accepted and run later.
@@ -82,10 +82,10 @@ def readyz() -> tuple[ReadinessReply, int]:
 @describe(
     {200: Reply("The metrics in the text format of Prometheus, or of OpenMetrics if Accept asks for it.", "text/plain")}
 )
-def metrics() -> Response:
+def get_metrics() -> Response:
     """Read the metrics for Prometheus; every process returns the same values."""
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return Response(encode(measured.registry()), content_type=content_type)
+    return Response(encode(metrics.registry()), content_type=content_type)
 
 
 def _postgres() -> UpOrDown:
