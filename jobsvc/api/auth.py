@@ -95,7 +95,8 @@ def _check() -> Response | None:
     if needed is None:
         return None
     if settings().is_open:
-        return _check_is_local()
+        refusal = _refusal_without_keys(request.environ, request.host)
+        return problem(403, "Forbidden", refusal) if refusal else None
     key, _ = _key_sent()
     owner = _owner(key) if key else None
     if owner is None:
@@ -129,33 +130,29 @@ def _unauthorized(detail: str) -> Response:
     return response
 
 
-def _check_is_local() -> Response | None:
-    """Without keys, return a 403 for requests that are not from this machine, else None. This holds even if the server
-    listens on a public address, if a proxy on this machine forwards requests of others, or if a web page makes a
-    local browser call the service by a host name of its own (DNS rebinding)."""
+def _refusal_without_keys(environ: Mapping[str, Any], host: str) -> str | None:
+    """Return why a request is refused if there are no keys: it is not from this machine. None if it is served.
+
+    This holds even if the server listens on a public address, if a proxy on this machine forwards requests of others,
+    or if a web page makes a local browser call the service by a host name of its own (DNS rebinding).
+    """
     if settings().JOBSVC_ALLOW_ANONYMOUS:
         return None
-    if is_forwarded(request.environ):
-        return problem(
-            403,
-            "Forbidden",
+    if is_forwarded(environ):
+        return (
             "A proxy forwarded this request, and without keys the service answers to its own machine only: "
-            "set JOBSVC_API_KEYS, or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in.",
+            "set JOBSVC_API_KEYS, or JOBSVC_ALLOW_ANONYMOUS=1 to let anyone in."
         )
-    if is_local(request.remote_addr or "", request.host):
+    if is_local(environ.get("REMOTE_ADDR") or "", host):
         return None
-    return problem(
-        403, "Forbidden", "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only."
-    )
+    return "Without JOBSVC_API_KEYS, requests are served from and to this machine's loopback only."
 
 
 def surely_may_write(environ: Mapping[str, Any]) -> bool:
     """Return True if the request may certainly post jobs (fast pre-check). False: the full checks must decide."""
     if settings().is_open:
-        return not any(name in environ for name in FROM_BROWSER) and bool(
-            settings().JOBSVC_ALLOW_ANONYMOUS
-            or (is_local(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_HOST", "")) and not is_forwarded(environ))
-        )
+        is_from_browser = any(name in environ for name in FROM_BROWSER)
+        return not is_from_browser and _refusal_without_keys(environ, environ.get("HTTP_HOST", "")) is None
     kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     owner = _owner(token) if kind == "Bearer" else None
     return owner is not None and owner.scope != "read"
