@@ -2,55 +2,33 @@
 
 from typing import Any
 
-ERRORS: dict[int, dict[str, Any]] = {
-    400: {"title": "The body is not valid JSON", "detail": "Expecting value at line 1, column 12", "instance": "/jobs"},
-    401: {
-        "title": "Unauthorized",
-        "detail": "Send a key: Authorization: Bearer …, or X-API-Key: …",
-        "instance": "/jobs",
-    },
-    403: {
-        "title": "Forbidden",
-        "detail": "This requires a key with the scope write; the given key has read.",
-        "instance": "/jobs",
-    },
-    404: {
-        "title": "There is no such job",
-        "detail": "no job has the id 01890a5d-ac96-774b-bcce-b302099a8057",
-        "instance": "/jobs/01890a5d-ac96-774b-bcce-b302099a8057",
-    },
-    409: {
-        "title": "The job's status doesn't allow this",
-        "detail": "the job is COMPLETED",
-        "instance": "/jobs/01890a5d-ac96-774b-bcce-b302099a8057/cancel",
-    },
-    412: {
-        "title": "The job has another version than the request expects",
-        "detail": "the version is 3",
-        "instance": "/jobs/01890a5d-ac96-774b-bcce-b302099a8057",
-    },
-    413: {
-        "title": "Request Entity Too Large",
-        "detail": "The data value transmitted exceeds the capacity limit.",
-        "instance": "/jobs",
-    },
-    415: {"title": "Unsupported Media Type", "detail": "Send the body as application/json.", "instance": "/jobs"},
-    422: {
-        "title": "The request doesn't fit its schema",
-        "detail": "/delay: input should be a valid number",
-        "instance": "/jobs",
-        "errors": [{"pointer": "/delay", "detail": "input should be a valid number"}],
-    },
-    429: {
-        "title": "Too Many Requests",
-        "detail": "More than 20 wrong keys came from this address within 60 s.",
-        "instance": "/jobs",
-    },
-    501: {
-        "title": "Streams need a server with threads",
-        "detail": "This server runs without threads, and a stream would hold up all other requests.",
-        "instance": "/jobs/01890a5d-ac96-774b-bcce-b302099a8057/events",
-    },
-    503: {"title": "The database is unavailable", "detail": "Postgres is unavailable; try again.", "instance": "/jobs"},
+_JOB = "/jobs/01890a5d-ac96-774b-bcce-b302099a8057"
+
+_TEXTS = {
+    400: ("The body is not valid JSON", "Expecting value at line 1, column 12", "/jobs"),
+    401: ("Unauthorized", "Send a key: Authorization: Bearer …, or X-API-Key: …", "/jobs"),
+    403: ("Forbidden", "This requires a key with the scope write; the given key has read.", "/jobs"),
+    404: ("There is no such job", "no job has the id 01890a5d-ac96-774b-bcce-b302099a8057", _JOB),
+    409: ("The job's status doesn't allow this", "the job is COMPLETED", f"{_JOB}/cancel"),
+    412: ("The job has another version than the request expects", "the version is 3", _JOB),
+    413: ("Request Entity Too Large", "The data value transmitted exceeds the capacity limit.", "/jobs"),
+    415: ("Unsupported Media Type", "Send the body as application/json.", "/jobs"),
+    422: ("The request doesn't fit its schema", "/delay: input should be a valid number", "/jobs"),
+    429: ("Too Many Requests", "More than 20 wrong keys came from this address within 60 s.", "/jobs"),
+    501: (
+        "Streams need a server with threads",
+        "This server runs without threads, and a stream would hold up all other requests.",
+        f"{_JOB}/events",
+    ),
+    503: ("The database is unavailable", "Postgres is unavailable; try again.", "/jobs"),
 }
-"""By status: the fields of a problem besides `type` and `status`."""
+"""By status: `title`, `detail` and `instance`."""
+
+
+def example(status: int) -> dict[str, Any]:
+    """Return the body of a response with this status."""
+    title, detail, instance = _TEXTS[status]
+    body = {"type": "about:blank", "status": status, "title": title, "detail": detail, "instance": instance}
+    if status == 422:
+        return {**body, "errors": [{"pointer": "/delay", "detail": "input should be a valid number"}]}
+    return body

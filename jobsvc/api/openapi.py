@@ -15,7 +15,7 @@ from werkzeug.routing import Rule
 from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.describing import Description, Reply, description_of
-from jobsvc.api.error_examples import ERRORS
+from jobsvc.api.error_examples import example
 from jobsvc.api.job_schemas import name_alternatives, public_names, rename, title_of
 from jobsvc.api.responses import JobIdReply, ProblemReply
 from jobsvc.config import NAME, settings
@@ -234,8 +234,7 @@ def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str,
 
 def _problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
     headers = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
-    example = {"type": "about:blank", "status": status, **ERRORS[status]}
-    content = {"application/problem+json": {"schema": refs[ProblemReply], "example": example}}
+    content = {"application/problem+json": {"schema": refs[ProblemReply], "example": example(status)}}
     return {"description": HTTPStatus(status).phrase, "headers": _headers(headers), "content": content}
 
 
