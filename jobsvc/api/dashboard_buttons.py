@@ -9,6 +9,7 @@ from rq.job import Job as RQJob
 from rq.registry import FailedJobRegistry
 
 from jobsvc import jobs
+from jobsvc.api import actions
 from jobsvc.api.problems import problem
 from jobsvc.api.submit import relay
 from jobsvc.dispatch import rq_redis
@@ -19,12 +20,12 @@ Answer = dict[str, Any] | Response
 
 def requeue_job(job_id: str) -> Answer:
     """Retry a job that FAILED or was CANCELLED. Raises JobNotFound, WrongState and UniqueKeyTaken."""
-    return _of_ours(job_id, _retry)
+    return _of_ours(job_id, actions.retry)
 
 
 def delete_job(job_id: str) -> Answer:
     """Remove a job that has ended. Raises JobNotFound and WrongState."""
-    return _of_ours(job_id, _remove)
+    return _of_ours(job_id, actions.delete)
 
 
 def requeue_all(queue_name: str) -> Answer:
@@ -64,17 +65,7 @@ def init_app(app: Flask) -> None:
         app.view_functions[f"rq_dashboard.{endpoint}"] = view
 
 
-def _retry(job_id: UUID) -> None:
-    _, dispatch = jobs.retry(job_id)
-    relay().dispatch([dispatch])
-
-
-def _remove(job_id: UUID) -> None:
-    jobs.remove(job_id)
-    relay().withdraw([job_id])
-
-
-def _of_ours(job_id: str, act: Callable[[UUID], None]) -> Answer:
+def _of_ours(job_id: str, act: Callable[[UUID], object]) -> Answer:
     found = _as_uuid(job_id)
     try:
         if found is None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 
 from jobsvc import jobs
+from jobsvc.api import actions
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.submit import relay, submit
 from jobsvc.api.validation import known_queue, read
@@ -64,7 +65,7 @@ def _wait(job_id: UUID, seconds: float) -> Job | None:
 
 class _Action(NamedTuple):
     verb: str
-    one: Callable[[UUID], None]
+    one: Callable[[UUID], object]
     all_of: Callable[[Filter], Iterator[int]]
     how_many: Callable[[Filter, int], int]
 
@@ -76,18 +77,8 @@ def retry(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) 
 
     Give their ids, or at least one option: then all matching jobs are retried.
     """
-    action = _Action("retry", _retry, _retry_all, jobs.count_retryable)
+    action = _Action("retry", actions.retry, actions.retry_all, jobs.count_retryable)
     _act(action, given, which, yes=yes, as_json=as_json)
-
-
-def _retry(job_id: UUID) -> None:
-    relay().dispatch([jobs.retry(job_id)[1]])
-
-
-def _retry_all(which: Filter) -> Iterator[int]:
-    for batch in jobs.retry_all(which):
-        relay().dispatch(batch)
-        yield len(batch)
 
 
 @click.command(epilog=options.ID_HELP)
@@ -98,22 +89,8 @@ def cancel(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool)
     Give their ids, or at least one option: then all matching jobs are cancelled. A waiting job is cancelled at once,
     the attempt of a running one is stopped within seconds.
     """
-    action = _Action("cancel", _cancel, _cancel_all, jobs.count_cancellable)
+    action = _Action("cancel", actions.cancel, actions.cancel_all, jobs.count_cancellable)
     _act(action, given, which, yes=yes, as_json=as_json)
-
-
-def _cancel(job_id: UUID) -> None:
-    _withdraw({job_id: Status(jobs.cancel(job_id).status)})
-
-
-def _cancel_all(which: Filter) -> Iterator[int]:
-    for batch in jobs.cancel_all(which):
-        _withdraw(batch)
-        yield len(batch)
-
-
-def _withdraw(batch: dict[UUID, Status]) -> None:
-    relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
 
 
 @click.command(epilog=options.ID_HELP)
@@ -121,12 +98,7 @@ def _withdraw(batch: dict[UUID, Status]) -> None:
 @options.as_json
 def delete(given: Sequence[UUID | str], as_json: bool) -> None:
     """Delete jobs that have ended, with their attempts."""
-    _act_on_each("delete", _delete, given, as_json)
-
-
-def _delete(job_id: UUID) -> None:
-    jobs.remove(job_id)
-    relay().withdraw([job_id])
+    _act_on_each("delete", actions.delete, given, as_json)
 
 
 def _act(action: _Action, given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) -> None:
@@ -139,7 +111,7 @@ def _act(action: _Action, given: Sequence[UUID | str], which: Filter, yes: bool,
         _act_on_all(action, which, yes, as_json)
 
 
-def _act_on_each(verb: str, act: Callable[[UUID], None], given: Sequence[UUID | str], as_json: bool) -> None:
+def _act_on_each(verb: str, act: Callable[[UUID], object], given: Sequence[UUID | str], as_json: bool) -> None:
     """Act on these jobs. Exits with 1 if it failed for any, after an error line for each."""
     done: set[UUID] = set()
     has_failed = False

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import Blueprint, Response, request, url_for
 
 from jobsvc import handlers, jobs
-from jobsvc.api import prefer_wait
+from jobsvc.api import actions, prefer_wait
 from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.etag import expected_versions, polled
@@ -124,10 +124,7 @@ def list_attempts(job_id: str) -> AttemptsReply:
 )
 def cancel_job(job_id: str) -> tuple[JobShown, int]:
     """Cancel a job: at once if it waits; if it runs, its attempt is stopped within seconds."""
-    job = jobs.cancel(read_id(job_id), expected_versions())
-    if job.status == Status.CANCELLED:
-        relay().withdraw([job.id])
-        relay().notify(Duty.DUE)
+    job = actions.cancel(read_id(job_id), expected_versions())
     return dump_job_for_caller(job), 200 if job.status == Status.CANCELLED else 202
 
 
@@ -136,9 +133,7 @@ def cancel_job(job_id: str) -> tuple[JobShown, int]:
 @describe({200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
 def retry_job(job_id: str) -> JobShown:
     """Retry a failed or cancelled job at once."""
-    job, dispatch = jobs.retry(read_id(job_id), expected_versions())
-    relay().dispatch([dispatch])
-    return dump_job_for_caller(job)
+    return dump_job_for_caller(actions.retry(read_id(job_id), expected_versions()))
 
 
 @blueprint.delete("/jobs/<uuid:job_id>")
@@ -146,8 +141,7 @@ def retry_job(job_id: str) -> JobShown:
 @describe({204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
 def delete_job(job_id: UUID) -> tuple[str, int]:
     """Delete a finished job and its attempts."""
-    jobs.remove(job_id, expected_versions())
-    relay().withdraw([job_id])
+    actions.delete(job_id, expected_versions())
     return "", 204
 
 
@@ -156,12 +150,7 @@ def delete_job(job_id: UUID) -> tuple[str, int]:
 @describe({200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
 def cancel_jobs() -> CountReply:
     """Cancel all jobs that match a filter of at least one query parameter."""
-    count = 0
-    for batch in jobs.cancel_all(query(SomeJobsQuery).filter()):
-        count += len(batch)
-        relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
-    relay().notify(Duty.DUE)
-    return {"count": count}
+    return {"count": sum(actions.cancel_all(query(SomeJobsQuery).filter()))}
 
 
 @blueprint.post("/jobs/retry")
@@ -169,11 +158,7 @@ def cancel_jobs() -> CountReply:
 @describe({200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
 def retry_jobs() -> CountReply:
     """Retry all failed and cancelled jobs that match a filter of at least one query parameter."""
-    count = 0
-    for batch in jobs.retry_all(query(SomeJobsQuery).filter()):
-        count += len(batch)
-        relay().dispatch(batch)
-    return {"count": count}
+    return {"count": sum(actions.retry_all(query(SomeJobsQuery).filter()))}
 
 
 @blueprint.post("/jobs/<job_id>/webhook")

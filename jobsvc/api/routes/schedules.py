@@ -9,7 +9,7 @@ from jobsvc.api.auth import needs
 from jobsvc.api.describing import Reply, describe
 from jobsvc.api.requests import ScheduleRequest
 from jobsvc.api.responses import JobIdReply, SchedulesReply, dump_schedule_for_caller
-from jobsvc.api.submit import relay
+from jobsvc.api.submit import job_reply, relay
 from jobsvc.api.validation import body
 from jobsvc.config import NAME
 from jobsvc.dispatch.duties import Duty
@@ -83,8 +83,8 @@ def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     job = schedules.run(_known(name))
     if job.dispatch:
         relay().dispatch([job.dispatch])
-    status = 202 if job.dispatch else 200
-    return {"jobId": str(job.job_id)}, status, {"Location": url_for("jobs.get_job", job_id=job.job_id)}
+    status, reply = job_reply([job])
+    return reply, status, {"Location": url_for("jobs.get_job", job_id=job.job_id)}
 
 
 def _known(name: str) -> str:

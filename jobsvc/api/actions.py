@@ -1,0 +1,48 @@
+"""Actions on jobs, for the API, the command line and the dashboard: in Postgres, and by the relay in RQ."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from jobsvc import jobs
+from jobsvc.api.submit import relay
+from jobsvc.db.models import Job
+from jobsvc.dispatch.duties import Duty
+from jobsvc.jobs import Filter, Versions
+from jobsvc.states import Status
+
+
+def cancel(job_id: UUID, versions: Versions = None) -> Job:
+    """Cancel a job, or request its cancel if it runs. Returns the job; raises as `jobs.cancel`."""
+    job = jobs.cancel(job_id, versions)
+    if job.status == Status.CANCELLED:
+        relay().withdraw([job.id])
+        relay().notify(Duty.DUE)
+    return job
+
+
+def cancel_all(which: Filter) -> Iterator[int]:
+    """Cancel all matching jobs; yields the number of jobs in each committed batch."""
+    for batch in jobs.cancel_all(which):
+        relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
+        yield len(batch)
+    relay().notify(Duty.DUE)
+
+
+def retry(job_id: UUID, versions: Versions = None) -> Job:
+    """Retry a job at once. Returns the job; raises as `jobs.retry`."""
+    job, dispatch = jobs.retry(job_id, versions)
+    relay().dispatch([dispatch])
+    return job
+
+
+def retry_all(which: Filter) -> Iterator[int]:
+    """Retry all matching jobs; yields the number of jobs in each committed batch."""
+    for batch in jobs.retry_all(which):
+        relay().dispatch(batch)
+        yield len(batch)
+
+
+def delete(job_id: UUID, versions: Versions = None) -> None:
+    """Delete an ended job. Raises as `jobs.remove`."""
+    jobs.remove(job_id, versions)
+    relay().withdraw([job_id])
