@@ -55,10 +55,10 @@ class _ShortNumber(IntegerConverter):
 
 
 def _wire(app: Flask) -> None:
-    from jobsvc.api import auth, dashboard, describing, headers, problems, proxy
+    from jobsvc.api import auth, dashboard, headers, operation, problems, proxy
     from jobsvc.api.routes import events, jobs, queues, schedules, system
 
-    for part in (headers, problems, auth, dashboard, describing):
+    for part in (headers, problems, auth, dashboard, operation):
         part.init_app(app)
     for routes in (jobs, events, schedules, queues, system):
         app.register_blueprint(routes.blueprint)

@@ -14,9 +14,9 @@ from werkzeug.routing import Rule
 
 from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
-from jobsvc.api.describing import Description, Reply, description_of
 from jobsvc.api.error_examples import example
 from jobsvc.api.job_schemas import name_alternatives, public_names, rename, title_of
+from jobsvc.api.operation import Description, Reply, description_of
 from jobsvc.api.responses import JobIdReply, ProblemReply
 from jobsvc.config import NAME, settings
 

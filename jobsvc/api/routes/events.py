@@ -13,8 +13,8 @@ from pydantic import BeforeValidator
 
 from jobsvc import jobs
 from jobsvc.api.clients import client_of
-from jobsvc.api.describing import Reply, describe
 from jobsvc.api.job_watcher import JobWatcher, Subscription
+from jobsvc.api.operation import Reply, describe
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
 from jobsvc.api.validation import Query, query
 from jobsvc.errors import StoreUnavailable

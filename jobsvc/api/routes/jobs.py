@@ -10,8 +10,8 @@ from flask import Blueprint, Response, request, url_for
 from jobsvc import handlers, jobs
 from jobsvc.api import actions, prefer_wait
 from jobsvc.api.auth import needs
-from jobsvc.api.describing import Reply, describe
 from jobsvc.api.etag import expected_versions, polled
+from jobsvc.api.operation import Reply, describe
 from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
 from jobsvc.api.requests import BatchRequest, JobRequest
 from jobsvc.api.responses import (

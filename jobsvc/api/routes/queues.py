@@ -4,7 +4,7 @@ from flask import Blueprint
 
 from jobsvc import jobs
 from jobsvc.api.auth import needs
-from jobsvc.api.describing import Reply, describe
+from jobsvc.api.operation import Reply, describe
 from jobsvc.api.responses import QueueShown, QueuesReply, WorkersReply, dump_queue, dump_worker
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import known_queue

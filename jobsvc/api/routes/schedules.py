@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, url_for
 
 from jobsvc.api.auth import needs
-from jobsvc.api.describing import Reply, describe
+from jobsvc.api.operation import Reply, describe
 from jobsvc.api.requests import ScheduleRequest
 from jobsvc.api.responses import JobIdReply, SchedulesReply, dump_schedule_for_caller
 from jobsvc.api.submit import job_reply, relay

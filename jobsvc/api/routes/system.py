@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from jobsvc.api import metrics
 from jobsvc.api.auth import needs
-from jobsvc.api.describing import Reply, describe
 from jobsvc.api.openapi import document
+from jobsvc.api.operation import Reply, describe
 from jobsvc.api.responses import HealthReply, ReadinessReply, RedisState, UpOrDown
 from jobsvc.db.engine import check_writable, transaction
 from jobsvc.db.models import Job
