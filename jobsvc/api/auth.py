@@ -3,22 +3,19 @@
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 
 from jobsvc.api.clients import MAX_WRONG_KEYS, WINDOW_SECONDS, WrongKeys, client_address, network_of
 from jobsvc.api.dashboard import is_dashboard
+from jobsvc.api.operation import operation_of
 from jobsvc.api.problems import problem
 from jobsvc.api.sites import FROM_BROWSER, SAFE_METHODS, is_forwarded, is_from_own_page, is_local, own_origin
 from jobsvc.config import ApiKey, Scope, settings
 
 logger = logging.getLogger("jobsvc.api")
-
-View = TypeVar("View", bound=Callable[..., Any])
-
-_SCOPE = "scope"
 
 CHALLENGES = ('Basic realm="jobsvc", charset="UTF-8"', "Bearer")
 """The WWW-Authenticate challenges of every 401 response (RFC 9110 §11.6.1)."""
@@ -26,27 +23,15 @@ CHALLENGES = ('Basic realm="jobsvc", charset="UTF-8"', "Bearer")
 _LADDER: tuple[Scope, ...] = ("read", "write", "admin")
 
 
-def needs(scope: Scope | None) -> Callable[[View], View]:
-    """Declare the scope that a view requires; None makes it public. Default: `read` for GET, else `admin`."""
-
-    def declare(view: View) -> View:
-        setattr(view, _SCOPE, scope)
-        return view
-
-    return declare
-
-
 def _scope_needed() -> Scope | None:
+    """Return the scope that the request requires, None if its view is public."""
     if is_dashboard(request.path):
         return "admin"
     view = current_app.view_functions.get(request.endpoint or "")
-    return scope_of(view, request.method) if view else "read"
-
-
-def scope_of(view: Callable[..., Any], method: str) -> Scope | None:
-    """Return the scope that a view requires, None if it is public."""
-    declared: Scope | None = getattr(view, _SCOPE, "read" if method in SAFE_METHODS else "admin")
-    return declared
+    operation = operation_of(view)
+    if operation is None:
+        return "read" if view is None or request.method in SAFE_METHODS else "admin"
+    return operation.scope
 
 
 def _key_sent() -> tuple[str, bool]:

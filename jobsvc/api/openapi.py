@@ -12,13 +12,12 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from werkzeug.routing import Rule
 
-from jobsvc.api.auth import scope_of
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.error_examples import example
 from jobsvc.api.job_schemas import name_alternatives, public_names, rename, title_of
-from jobsvc.api.operation import Description, Reply, description_of
+from jobsvc.api.operation import Operation, Reply, operation_of
 from jobsvc.api.responses import JobIdReply, ProblemReply
-from jobsvc.config import NAME, settings
+from jobsvc.config import NAME, Scope, settings
 
 ABOUT = """A job queue: jobs are stored in Postgres before they are accepted, and run on RQ.
 
@@ -91,46 +90,45 @@ def path(rule: Rule) -> str:
 
 def document(app: Flask) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of this app, as JSON."""
-    described = [(*route, found) for route in served(app) if (found := description_of(route[-1]))]
-    refs, components = _schemas(description for *_, description in described)
+    described = [(*route, found) for route in served(app) if (found := operation_of(route[-1]))]
+    refs, components = _schemas(operation for *_, operation in described)
     name_alternatives(components)
     names = public_names(components)
     components = {
         names[name]: {**rename(schema, names), "title": title_of(names[name])} for name, schema in components.items()
     }
     refs = rename(refs, names)
-    errors = {status for _, method, view, description in described for status in _errors(description, method, view)}
+    errors = {status for _, method, _, operation in described for status in _errors(operation, method)}
     groups = [{"name": name, "description": text} for name, text in GROUPS.items()]
     spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT}, tags=groups)
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
-    queries = {names[description.query.__name__] for *_, description in described if description.query}
+    queries = {names[operation.query.__name__] for *_, operation in described if operation.query}
     for name in sorted(components.keys() - queries):
         spec.components.schema(name, components[name])
     for status in sorted(errors):
         spec.components.response(f"Error{status}", _problem(status, refs))
     of_a_job = [_name(rule) for rule, *_ in described if "job_id" in rule.arguments]
-    for rule, method, view, description in described:
-        scope = scope_of(view, method)
-        is_open = scope is None or settings().is_open
-        parameters = [*_path_parameters(rule), *_query(description, refs, components), *_asked(description)]
-        operation = {
+    for rule, method, view, operation in described:
+        is_open = operation.scope is None or settings().is_open
+        parameters = [*_path_parameters(rule), *_query(operation, refs, components), *_asked(operation)]
+        shown = {
             "operationId": _name(rule),
             "tags": [_group(rule)],
-            **_text(view, method),
+            **_text(view, operation.scope),
             **({"parameters": parameters} if parameters else {}),
-            **_body(description, refs, components),
-            "responses": _responses(description, method, view, refs, of_a_job),
+            **_body(operation, refs, components),
+            "responses": _responses(operation, method, refs, of_a_job),
             "security": [] if is_open else [{"bearer": []}, {"header": []}],
         }
-        spec.path(path(rule), operations={method.lower(): operation})
+        spec.path(path(rule), operations={method.lower(): shown})
     return spec.to_dict()
 
 
-def _schemas(descriptions: Iterable[Description]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
+def _schemas(operations: Iterable[Operation]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
     """Return pydantic's JSON Schema of each request and response type, and the definitions they refer to."""
     taken, given = set(), {ProblemReply}
-    for one in descriptions:
+    for one in operations:
         taken |= {kind for kind in (one.takes, one.query) if kind}
         given |= {reply.body for reply in one.replies.values() if reply.body and not isinstance(reply.body, str)}
     wanted: list[Any] = [(kind, "validation", TypeAdapter(kind)) for kind in sorted(taken, key=repr)]
@@ -153,9 +151,8 @@ def _name(rule: Rule) -> str:
     return str(rule.endpoint).rpartition(".")[2]
 
 
-def _text(view: Callable[..., Any], method: str) -> dict[str, str]:
+def _text(view: Callable[..., Any], scope: Scope | None) -> dict[str, str]:
     summary, _, more = (view.__doc__ or "").strip().partition("\n")
-    scope = scope_of(view, method)
     texts = [
         inspect.cleandoc(more),
         f"Requires a key with the scope `{scope}`, if the service has keys." if scope else "Requires no key.",
@@ -168,23 +165,23 @@ def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "path", "required": True, "schema": _PATH.get(name, {"type": "string"})}
 
 
-def _body(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+def _body(operation: Operation, refs: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
     """Return the requestBody; required only if a field is, since a missing body is read as `{}`."""
-    if description.takes is None:
+    if operation.takes is None:
         return {}
-    schema = refs[description.takes]
+    schema = refs[operation.takes]
     required = components[schema["$ref"].rpartition("/")[2]].get("required")
     examples = {
         f"example{number}": {"summary": title, "value": value}
-        for number, (title, value) in enumerate(description.examples.items(), start=1)
+        for number, (title, value) in enumerate(operation.examples.items(), start=1)
     }
     content = {"application/json": {"schema": schema, "examples": examples}}
     return {"requestBody": {"content": content, "required": bool(required)}}
 
 
-def _query(description: Description, refs: dict[Any, Any], components: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if description.query:
-        model = refs[description.query]
+def _query(operation: Operation, refs: dict[Any, Any], components: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if operation.query:
+        model = refs[operation.query]
         model = components[model["$ref"].rpartition("/")[2]]
         for name, schema in model["properties"].items():
             yield {"name": name, "in": "query", "schema": _sendable(schema)}
@@ -197,25 +194,23 @@ def _sendable(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **kind}
 
 
-def _asked(description: Description) -> Iterator[dict[str, Any]]:
-    for name in description.asks:
+def _asked(operation: Operation) -> Iterator[dict[str, Any]]:
+    for name in operation.asks:
         schema = {"type": "string", "pattern": _PATTERNS[name]} if name in _PATTERNS else {"type": "string"}
         yield {"name": name, "in": "header", "description": HEADERS[name], "schema": schema}
 
 
-def _errors(description: Description, method: str, view: Callable[..., Any]) -> set[int]:
-    if scope_of(view, method) is None:
-        return {422, *description.errors}
-    return {*_EVERYWHERE, *description.errors, *(_OF_A_BODY if method != "GET" else ())}
+def _errors(operation: Operation, method: str) -> set[int]:
+    if operation.scope is None:
+        return {422, *operation.errors}
+    return {*_EVERYWHERE, *operation.errors, *(_OF_A_BODY if method != "GET" else ())}
 
 
-def _responses(
-    description: Description, method: str, view: Callable[..., Any], refs: dict[Any, Any], of_a_job: list[str]
-) -> dict[str, Any]:
+def _responses(operation: Operation, method: str, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str, Any]:
     found: dict[int, Any] = {
-        status: {"$ref": f"#/components/responses/Error{status}"} for status in _errors(description, method, view)
+        status: {"$ref": f"#/components/responses/Error{status}"} for status in _errors(operation, method)
     }
-    found |= {status: _reply(reply, refs, of_a_job) for status, reply in description.replies.items()}
+    found |= {status: _reply(reply, refs, of_a_job) for status, reply in operation.replies.items()}
     return {str(status): found[status] for status in sorted(found)}
 
 
@@ -225,7 +220,7 @@ def _reply(reply: Reply, refs: dict[Any, Any], of_a_job: list[str]) -> dict[str,
         # OpenAPI 3.1 can't describe a stream of events.
         shown["content"] = {reply.body: {} if reply.body == "text/event-stream" else {"schema": {"type": "string"}}}
     elif reply.body:
-        shown["content"] = _json(refs[reply.body])
+        shown["content"] = {"application/json": {"schema": refs[reply.body]}}
     if reply.body is JobIdReply:
         with_id = {"parameters": {"job_id": "$response.body#/jobId"}}
         shown["links"] = {name: {"operationId": name, **with_id} for name in of_a_job}
@@ -240,7 +235,3 @@ def _problem(status: int, refs: dict[Any, Any]) -> dict[str, Any]:
 
 def _headers(names: Iterable[str]) -> dict[str, Any]:
     return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
-
-
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}

@@ -1,10 +1,10 @@
-"""Declarations of a view's input and responses, beside its route.
+"""Declarations of the API's operations, beside their routes.
 
-The OpenAPI document is built from them, and a request with any other input is rejected.
+Access checks and the OpenAPI document use them, and a request with any other input is rejected.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeVar
 
 from flask import Flask, current_app, request
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.sites import SAFE_METHODS
 from jobsvc.api.validation import Query, body, query
+from jobsvc.config import Scope
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-_DESCRIPTION = "description"
+_OPERATION = "operation"
 
 
 @dataclass(frozen=True)
@@ -29,41 +30,32 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Description:
-    """An operation. `takes`: model of the body; `query`: model of the query parameters; `asks`: request headers.
+class Operation:
+    """A decorator that declares a view's operation.
 
+    scope: scope of the key that is required; None makes the view public. takes: model of the body. query: model of
+    the query parameters. asks: request headers. errors: statuses besides those that every operation may return.
     examples: request bodies by title.
     """
 
+    scope: Scope | None
     replies: Mapping[int, Reply]
-    takes: type[BaseModel] | None
-    query: type[BaseModel] | None
-    asks: tuple[str, ...]
-    errors: tuple[int, ...]
-    examples: Mapping[str, Any]
+    _: KW_ONLY
+    takes: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    asks: tuple[str, ...] = ()
+    errors: tuple[int, ...] = ()
+    examples: Mapping[str, Any] = field(default_factory=dict)
 
-
-def describe(
-    replies: Mapping[int, Reply],
-    *,
-    takes: type[BaseModel] | None = None,
-    query: type[BaseModel] | None = None,
-    asks: tuple[str, ...] = (),
-    errors: tuple[int, ...] = (),
-    examples: Mapping[str, Any] | None = None,
-) -> Callable[[View], View]:
-    """Declare a view's input and responses; `errors`: statuses besides those that every view may return."""
-
-    def declare(view: View) -> View:
-        setattr(view, _DESCRIPTION, Description(replies, takes, query, asks, errors, examples or {}))
+    def __call__(self, view: View) -> View:
+        """Declare the operation of this view."""
+        setattr(view, _OPERATION, self)
         return view
 
-    return declare
 
-
-def description_of(view: Callable[..., Any]) -> Description | None:
-    """Return the declaration of a view, or None."""
-    found: Description | None = getattr(view, _DESCRIPTION, None)
+def operation_of(view: Callable[..., Any] | None) -> Operation | None:
+    """Return the operation of a view, or None."""
+    found: Operation | None = getattr(view, _OPERATION, None)
     return found
 
 
@@ -76,13 +68,12 @@ def _reject_undeclared() -> None:
 
     Aborts and raises as `body` and `query` do.
     """
-    view = current_app.view_functions.get(request.endpoint or "")
-    if view is None or is_dashboard(request.path):
+    if request.endpoint is None or is_dashboard(request.path):
         return
-    description = description_of(view)
-    if description is None or description.query is None:
+    operation = operation_of(current_app.view_functions.get(request.endpoint))
+    if operation is None or operation.query is None:
         query(Query)
-    if request.method not in SAFE_METHODS and description is not None and description.takes is None:
+    if request.method not in SAFE_METHODS and operation and operation.takes is None:
         body(_Nothing)
 
 

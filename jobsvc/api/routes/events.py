@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from jobsvc import jobs
 from jobsvc.api.clients import client_of
 from jobsvc.api.job_watcher import JobWatcher, Subscription
-from jobsvc.api.operation import Reply, describe
+from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.problems import RETRY_AFTER_SECONDS, problem
 from jobsvc.api.validation import Query, query
 from jobsvc.errors import StoreUnavailable
@@ -49,7 +49,8 @@ class EventsQuery(Query):
 
 
 @blueprint.get("/jobs/<uuid:job_id>/events")
-@describe(
+@Operation(
+    "read",
     {
         200: Reply(
             "A stream of events: `status` and `progress`, with `data`: {id, status, attempts, progress, error}; with "

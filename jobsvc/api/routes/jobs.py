@@ -9,9 +9,8 @@ from flask import Blueprint, Response, request, url_for
 
 from jobsvc import handlers, jobs
 from jobsvc.api import actions, prefer_wait
-from jobsvc.api.auth import needs
 from jobsvc.api.etag import expected_versions, polled
-from jobsvc.api.operation import Reply, describe
+from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
 from jobsvc.api.requests import BatchRequest, JobRequest
 from jobsvc.api.responses import (
@@ -35,8 +34,8 @@ blueprint = Blueprint("jobs", __name__)
 
 
 @blueprint.post("/jobs")
-@needs("write")
-@describe(
+@Operation(
+    "write",
     {
         202: Reply("The job was accepted.", JobIdReply, ("Location", "Idempotency-Replayed", "Preference-Applied")),
         200: Reply(
@@ -66,8 +65,8 @@ def create_job() -> Accepted:
 
 
 @blueprint.post("/jobs/batch")
-@needs("write")
-@describe(
+@Operation(
+    "write",
     {202: Reply("All jobs were accepted.", JobIdsReply, ("Idempotency-Replayed",))},
     takes=BatchRequest,
     asks=("Idempotency-Key",),
@@ -84,7 +83,7 @@ def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 
 
 @blueprint.get("/jobs")
-@describe({200: Reply("A page of jobs, newest first.", JobPage, ("Link",))}, query=ListQuery)
+@Operation("read", {200: Reply("A page of jobs, newest first.", JobPage, ("Link",))}, query=ListQuery)
 def list_jobs() -> Response:
     """List jobs."""
     asked = query(ListQuery)
@@ -95,7 +94,8 @@ def list_jobs() -> Response:
 
 
 @blueprint.get("/jobs/<uuid:job_id>")
-@describe(
+@Operation(
+    "read",
     {200: Reply("The job.", JobShown, ("ETag", "Retry-After")), 304: Reply("Not modified.", headers=("ETag",))},
     asks=("If-Match", "If-None-Match"),
     errors=(404, 412),
@@ -106,15 +106,15 @@ def get_job(job_id: UUID) -> Response:
 
 
 @blueprint.get("/jobs/<job_id>/attempts")
-@describe({200: Reply("The attempts of the job, oldest first.", AttemptsReply)}, errors=(404,))
+@Operation("read", {200: Reply("The attempts of the job, oldest first.", AttemptsReply)}, errors=(404,))
 def list_attempts(job_id: str) -> AttemptsReply:
     """List the attempts of a job."""
     return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-@needs("write")
-@describe(
+@Operation(
+    "write",
     {
         200: Reply("The job, now cancelled.", JobShown),
         202: Reply("The running job; its attempt will be stopped within seconds.", JobShown),
@@ -129,16 +129,14 @@ def cancel_job(job_id: str) -> tuple[JobShown, int]:
 
 
 @blueprint.post("/jobs/<job_id>/retry")
-@needs("write")
-@describe({200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
+@Operation("write", {200: Reply("The job, now waiting.", JobShown)}, asks=("If-Match",), errors=(404, 409, 412))
 def retry_job(job_id: str) -> JobShown:
     """Retry a failed or cancelled job at once."""
     return dump_job_for_caller(actions.retry(read_id(job_id), expected_versions()))
 
 
 @blueprint.delete("/jobs/<uuid:job_id>")
-@needs("admin")
-@describe({204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
+@Operation("admin", {204: Reply("The job was deleted.")}, asks=("If-Match",), errors=(404, 409, 412))
 def delete_job(job_id: UUID) -> tuple[str, int]:
     """Delete a finished job and its attempts."""
     actions.delete(job_id, expected_versions())
@@ -146,24 +144,22 @@ def delete_job(job_id: UUID) -> tuple[str, int]:
 
 
 @blueprint.post("/jobs/cancel")
-@needs("admin")
-@describe({200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
+@Operation("admin", {200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
 def cancel_jobs() -> CountReply:
     """Cancel all jobs that match a filter of at least one query parameter."""
     return {"count": sum(actions.cancel_all(query(SomeJobsQuery).filter()))}
 
 
 @blueprint.post("/jobs/retry")
-@needs("admin")
-@describe({200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
+@Operation("admin", {200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
 def retry_jobs() -> CountReply:
     """Retry all failed and cancelled jobs that match a filter of at least one query parameter."""
     return {"count": sum(actions.retry_all(query(SomeJobsQuery).filter()))}
 
 
 @blueprint.post("/jobs/<job_id>/webhook")
-@needs("write")
-@describe(
+@Operation(
+    "write",
     {202: Reply("The job that will send the webhook.", JobIdReply, ("Location",))},
     asks=("If-Match",),
     errors=(404, 409, 412),
@@ -176,7 +172,7 @@ def resend_webhook(job_id: str) -> tuple[dict[str, str], int, dict[str, str]]:
 
 
 @blueprint.get("/job-types")
-@describe({200: Reply("The job types.", JobTypesReply)})
+@Operation("read", {200: Reply("The job types.", JobTypesReply)})
 def list_job_types() -> JobTypesReply:
     """List the job types, each with the JSON Schema of its payload and its defaults."""
     known = [handlers.find(name) for name in handlers.names()]

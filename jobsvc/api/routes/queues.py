@@ -3,8 +3,7 @@
 from flask import Blueprint
 
 from jobsvc import jobs
-from jobsvc.api.auth import needs
-from jobsvc.api.operation import Reply, describe
+from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.responses import QueueShown, QueuesReply, WorkersReply, dump_queue, dump_worker
 from jobsvc.api.submit import relay
 from jobsvc.api.validation import known_queue
@@ -16,15 +15,14 @@ blueprint = Blueprint("queues", __name__)
 
 
 @blueprint.get("/queues")
-@describe({200: Reply("The queues, in the order in which they are served.", QueuesReply)})
+@Operation("read", {200: Reply("The queues, in the order in which they are served.", QueuesReply)})
 def list_queues() -> QueuesReply:
     """List the queues."""
     return {"queues": [dump_queue(queue) for queue in jobs.queue_states(settings().JOBSVC_QUEUES)]}
 
 
 @blueprint.post("/queues/<name>/pause")
-@needs("admin")
-@describe({200: Reply("The queue, now paused.", QueueShown)}, errors=(404,))
+@Operation("admin", {200: Reply("The queue, now paused.", QueueShown)}, errors=(404,))
 def pause_queue(name: str) -> QueueShown:
     """Pause a queue: its jobs stay waiting until it is resumed. It accepts jobs; running ones continue."""
     jobs.pause(known_queue(name))
@@ -32,8 +30,7 @@ def pause_queue(name: str) -> QueueShown:
 
 
 @blueprint.post("/queues/<name>/resume")
-@needs("admin")
-@describe({200: Reply("The queue, no longer paused.", QueueShown)}, errors=(404,))
+@Operation("admin", {200: Reply("The queue, no longer paused.", QueueShown)}, errors=(404,))
 def resume_queue(name: str) -> QueueShown:
     """Resume a queue."""
     jobs.resume(known_queue(name))
@@ -42,7 +39,7 @@ def resume_queue(name: str) -> QueueShown:
 
 
 @blueprint.get("/workers")
-@describe({200: Reply("The workers.", WorkersReply)})
+@Operation("read", {200: Reply("The workers.", WorkersReply)})
 def list_workers() -> WorkersReply:
     """List the workers."""
     return {"workers": [dump_worker(worker) for worker in rq_workers.known()]}

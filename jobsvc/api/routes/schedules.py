@@ -5,8 +5,7 @@ from typing import Any
 
 from flask import Blueprint, url_for
 
-from jobsvc.api.auth import needs
-from jobsvc.api.operation import Reply, describe
+from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.requests import ScheduleRequest
 from jobsvc.api.responses import JobIdReply, SchedulesReply, dump_schedule_for_caller
 from jobsvc.api.submit import job_reply, relay
@@ -21,22 +20,22 @@ blueprint = Blueprint("schedules", __name__)
 
 
 @blueprint.get("/schedules")
-@describe({200: Reply("The schedules, by name.", SchedulesReply)})
+@Operation("read", {200: Reply("The schedules, by name.", SchedulesReply)})
 def list_schedules() -> SchedulesReply:
     """List the schedules."""
     return {"schedules": [dump_schedule_for_caller(schedule) for schedule in schedules.every()]}
 
 
 @blueprint.get("/schedules/<name>")
-@describe({200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
+@Operation("read", {200: Reply("The schedule.", ScheduleShown)}, errors=(404,))
 def get_schedule(name: str) -> ScheduleShown:
     """Get a schedule."""
     return dump_schedule_for_caller(schedules.get(_known(name)))
 
 
 @blueprint.put("/schedules/<name>")
-@needs("admin")
-@describe(
+@Operation(
+    "admin",
     {
         201: Reply("The schedule was created.", ScheduleShown, ("Location",)),
         200: Reply("The schedule was replaced.", ScheduleShown),
@@ -61,8 +60,7 @@ def put_schedule(name: str) -> tuple[ScheduleShown, int, dict[str, str]]:
 
 
 @blueprint.delete("/schedules/<name>")
-@needs("admin")
-@describe({204: Reply("The schedule was deleted.")}, errors=(404,))
+@Operation("admin", {204: Reply("The schedule was deleted.")}, errors=(404,))
 def delete_schedule(name: str) -> tuple[str, int]:
     """Delete a schedule; jobs that it has created stay."""
     schedules.remove(_known(name))
@@ -70,8 +68,8 @@ def delete_schedule(name: str) -> tuple[str, int]:
 
 
 @blueprint.post("/schedules/<name>/run")
-@needs("admin")
-@describe(
+@Operation(
+    "admin",
     {
         202: Reply("The job was accepted.", JobIdReply, ("Location",)),
         200: Reply("No job was created: this unfinished one has the uniqueKey.", JobIdReply, ("Location",)),

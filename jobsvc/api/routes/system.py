@@ -12,9 +12,8 @@ from redis import RedisError
 from sqlalchemy import select
 
 from jobsvc.api import metrics
-from jobsvc.api.auth import needs
 from jobsvc.api.openapi import document
-from jobsvc.api.operation import Reply, describe
+from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.responses import HealthReply, ReadinessReply, RedisState, UpOrDown
 from jobsvc.db.engine import check_writable, transaction
 from jobsvc.db.models import Job
@@ -58,16 +57,14 @@ blueprint = Blueprint("system", __name__)
 
 
 @blueprint.get("/healthz")
-@needs(None)
-@describe({200: Reply("The process is running.", HealthReply)})
+@Operation(None, {200: Reply("The process is running.", HealthReply)})
 def get_health() -> HealthReply:
     """Check that the process is running."""
     return {"status": "ok"}
 
 
 @blueprint.get("/readyz")
-@needs(None)
-@describe({200: Reply("Ready.", ReadinessReply), 503: Reply("Postgres is unavailable.", ReadinessReply)})
+@Operation(None, {200: Reply("Ready.", ReadinessReply), 503: Reply("Postgres is unavailable.", ReadinessReply)})
 def get_readiness() -> tuple[ReadinessReply, int]:
     """Check that jobs can be accepted.
 
@@ -79,8 +76,9 @@ def get_readiness() -> tuple[ReadinessReply, int]:
 
 
 @blueprint.get("/metrics")
-@describe(
-    {200: Reply("The metrics in the text format of Prometheus, or of OpenMetrics if Accept asks for it.", "text/plain")}
+@Operation(
+    "read",
+    {200: Reply("The metrics in the text format of Prometheus, or OpenMetrics if Accept asks for it.", "text/plain")},
 )
 def get_metrics() -> Response:
     """Read the metrics for Prometheus; every process returns the same values."""
@@ -143,7 +141,6 @@ def _document() -> dict[str, Any]:
 
 
 @blueprint.get("/docs")
-@needs("read")
 def page() -> Response:
     """Return the page."""
     return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
