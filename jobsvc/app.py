@@ -44,7 +44,9 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
             check_servers()
         _start(app, waiters)
         if has_commands:
-            _check_threads(app)  # the server is not ours and may have no threads
+            from jobsvc.api import threadcheck
+
+            threadcheck.init_app(app)  # the server is not ours and may have no threads
     return app
 
 
@@ -82,9 +84,3 @@ def _start(app: Flask, waiters: int) -> None:
 
     app.extensions["relay"] = Relay().start()
     app.extensions["job_watcher"] = JobWatcher(waiters).start()
-
-
-def _check_threads(app: Flask) -> None:
-    from jobsvc.api import threadcheck
-
-    threadcheck.init_app(app)

@@ -85,12 +85,6 @@ class Subscription:
         """Free the slot for another client. Safe to call twice."""
         self._watcher.leave(self)
 
-    def __enter__(self) -> "Subscription":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class JobWatcher:
     """Polls jobs for the waiting clients of this process. `slots`: maximum number of clients. Thread-safe."""

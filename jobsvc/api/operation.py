@@ -71,7 +71,7 @@ def _reject_undeclared() -> None:
     if request.endpoint is None or is_dashboard(request.path):
         return
     operation = operation_of(current_app.view_functions.get(request.endpoint))
-    if operation is None or operation.query is None:
+    if request.query_string and (operation is None or operation.query is None):
         query(Query)
     if request.method not in SAFE_METHODS and operation and operation.takes is None:
         body(_Nothing)

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import wraps
 from typing import ParamSpec
 from uuid import UUID
@@ -62,7 +63,7 @@ def wait_for_end(job_id: UUID, seconds: int) -> bool | None:
         if watch is None:
             return None
         deadline = time.monotonic() + seconds
-        with outside(), watch:
+        with outside(), closing(watch):
             while not has_ended and (latest := watch.next(deadline - time.monotonic())):
                 has_ended = latest.has_ended
         if watch.is_over and not has_ended:
