@@ -1,8 +1,6 @@
 """/jobs and /job-types: create, list, show, cancel, retry and delete jobs, and send their webhooks again."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from flask import Blueprint, Response, request, url_for
@@ -26,7 +24,6 @@ from jobsvc.api.responses import (
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
 from jobsvc.api.validation import body, query, read_id
 from jobsvc.dispatch.duties import Duty
-from jobsvc.jobs import Submitted
 from jobsvc.jobs.serialize import JobShown, dump_attempts
 from jobsvc.states import Status
 
@@ -75,11 +72,8 @@ def create_job() -> Accepted:
 )
 def create_jobs() -> Accepted:
     """Create many jobs: all of them or none."""
-    return accept([job.resolve() for job in body(BatchRequest).jobs], _reply)
-
-
-def _reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
-    return 202, {"jobIds": [str(job.job_id) for job in submitted]}
+    new = [job.resolve() for job in body(BatchRequest).jobs]
+    return accept(new, lambda submitted: (202, {"jobIds": [str(job.job_id) for job in submitted]}))
 
 
 @blueprint.get("/jobs")
