@@ -65,11 +65,11 @@ def accept(new: Sequence[NewJob], make_reply: MakeReply) -> Accepted:
     nothing and gets the same response. Raises KeyMalformed, KeyInProgress and KeyReused.
     """
     key = _key()
+    traceparent = request.headers.get("traceparent")
     if key is None:
-        submitted = submit(new, request.headers.get("traceparent"), relay())
-        status, body = make_reply(submitted)
+        status, body = make_reply(submit(new, traceparent))
         return body, status, {}
-    with _traced(new, request.headers.get("traceparent")) as traced:
+    with _traced(new, traceparent) as traced:
         request_key = RequestKey(g.get("caller", ""), key, _fingerprint())
         answer = jobs.submit_once(
             request_key, traced, lambda made: dict(zip(("status", "body"), make_reply(made), strict=True))
@@ -79,10 +79,10 @@ def accept(new: Sequence[NewJob], make_reply: MakeReply) -> Accepted:
     return answer.reply["body"], answer.reply["status"], headers
 
 
-def submit(new: Sequence[NewJob], traceparent: str | None, relay: Relay) -> list[Submitted]:
+def submit(new: Sequence[NewJob], traceparent: str | None = None) -> list[Submitted]:
     """Store these jobs with the request's traceparent, if it is valid, and pass them to the relay."""
     with _traced(new, traceparent) as traced:
-        return accept_jobs(traced, jobs.submit, relay)
+        return accept_jobs(traced, jobs.submit, relay())
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
 
     TYPE is a job type, PAYLOAD a JSON object. With --wait the exit status is 1 unless the job is COMPLETED.
     """
-    [job] = submit([read(JobRequest, body).resolve()], None, relay())
+    [job] = submit([read(JobRequest, body).resolve()])
     if not as_json:
         click.echo(str(job.job_id))
     ended = None
