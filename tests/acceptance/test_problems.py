@@ -72,6 +72,18 @@ def test_parameters_are_refused_where_none_exist(service: Service) -> None:
         assert "no query parameters are known here" in error["detail"]
 
 
+def test_every_operation_refuses_undeclared_input(service: Service) -> None:
+    job_id = service.post(delay=600)
+    for path, item in service.client.get("/openapi.json").json()["paths"].items():
+        url = path.format(job_id=job_id, name="default")
+        for method, operation in item.items():
+            [error] = errors(service.client.request(method, f"{url}?undeclared=1"))
+            assert error["parameter"] == "undeclared"
+            if method != "get" and "requestBody" not in operation:
+                [error] = errors(service.client.request(method, url, json={"undeclared": 1}))
+                assert error["pointer"] == "/undeclared"
+
+
 def test_problem_may_concern_the_whole_query(service: Service) -> None:
     [error] = errors(service.client.post("/jobs/cancel"))
     assert (error["parameter"], error["detail"]) == (
