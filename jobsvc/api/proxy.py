@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -16,6 +17,11 @@ _WELL_FORMED = {
     "HTTP_X_FORWARDED_FOR": re.compile(r"[0-9A-Za-z.:%\[\]]+"),
 }
 """Format of the last value of each header; any other value is treated as if the header were missing."""
+
+
+def quote_prefix(root_path: str) -> str:
+    """Return the path prefix of the service as it stands in a URL; what is already percent-encoded stays."""
+    return quote(root_path, safe="/~!$&'()*+,;=:@%")
 
 
 def init_app(app: Flask) -> None:

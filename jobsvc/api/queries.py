@@ -10,6 +10,7 @@ from flask import request
 from pydantic import BeforeValidator, Field, model_validator
 
 from jobsvc.api.known_names import describe_known
+from jobsvc.api.proxy import quote_prefix
 from jobsvc.api.requests import Name, Tag, read_time
 from jobsvc.api.validation import ID, Query
 from jobsvc.jobs import Filter
@@ -71,4 +72,4 @@ def link_to_next(cursor: str) -> str:
     """Return a Link header (RFC 8288) to the page at `cursor`, with the other query parameters unchanged."""
     parameters = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
     query = urlencode([*parameters, ("cursor", cursor)], quote_via=quote, safe="")
-    return f'<{quote(request.root_path)}{request.path}?{query}>; rel="next"'
+    return f'<{quote_prefix(request.root_path)}{request.path}?{query}>; rel="next"'

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from flask import current_app, g, request
 
 from jobsvc import jobs, strict_json, tracing
+from jobsvc.api.proxy import quote_prefix
 from jobsvc.dispatch.relay import Relay
 from jobsvc.errors import KeyMalformed
 from jobsvc.jobs import NewJob, RequestKey, Submitted
@@ -51,7 +51,7 @@ def job_reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
 
 def job_headers(job_id: str, root_path: str = "") -> dict[str, str]:
     """Return the headers of the response to POST /jobs. root_path: the path prefix of the service."""
-    return {"Location": f"{quote(root_path)}/jobs/{job_id}" if root_path else f"/jobs/{job_id}", "Vary": "Prefer"}
+    return {"Location": f"{quote_prefix(root_path)}/jobs/{job_id}", "Vary": "Prefer"}
 
 
 MakeReply = Callable[[Sequence[Submitted]], tuple[int, dict[str, Any]]]

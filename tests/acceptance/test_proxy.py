@@ -52,6 +52,14 @@ def test_links_and_redirects_have_the_prefix(service: Service) -> None:
     assert '="/rq' not in page
 
 
+def test_encoded_prefix_is_not_encoded_again(service: Service) -> None:
+    headers = {**PROXIED, "X-Forwarded-Prefix": "/a%20b"}
+    posted = service.client.post("/jobs", headers=headers, json={})
+    assert posted.headers["Location"] == f"/a%20b/jobs/{posted.json()['jobId']}"
+    service.post()
+    assert service.client.get("/jobs?limit=1", headers=headers).headers["Link"].startswith("</a%20b/jobs?")
+
+
 def refused_path(service: Service, path: str) -> str:
     return str(service.client.get(path, headers=PROXIED).json()["instance"])
 
