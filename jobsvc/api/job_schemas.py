@@ -1,7 +1,11 @@
 """Job schemas for client generators: named components instead of conditions within one schema."""
 
 import re
+from itertools import count
 from typing import Any
+
+from jobsvc.api import requests, responses
+from jobsvc.jobs import serialize
 
 JOBS = {"JobRequest": "", "ScheduledJob": "Scheduled"}
 """Components for a job of any type, with the prefix of its alternatives: one per type, without the common fields."""
@@ -15,6 +19,14 @@ NAMES = {
 }
 """Names of components that differ from their model's name without its suffix."""
 
+_OWN = {
+    kind.__name__
+    for module in (requests, responses, serialize)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and kind.__module__ == module.__name__
+}
+"""Names of our own models. Where a model of a handler has the same name, pydantic writes each with its module."""
+
 _REFERENCE = "#/components/schemas/"
 
 
@@ -24,9 +36,9 @@ def name_alternatives(components: dict[str, Any]) -> None:
     JobRequest becomes `anyOf` TestJob, HttpRequest, and so on; their payloads are TestJobPayload, HttpRequestPayload.
     Reason: generators name inline schemas by their titles, which are not unique.
     """
-    for name, prefix in JOBS.items():
-        job = components.get(name)
-        if job is None:
+    for name, job in list(components.items()):
+        prefix = JOBS.get(_own_model(name))
+        if prefix is None:
             continue
         common = {key: value for key, value in job.items() if key not in ("anyOf", "examples", "title", "description")}
         references = []
@@ -56,25 +68,37 @@ def _component(components: dict[str, Any], name: str, schema: dict[str, Any]) ->
 
 
 def public_names(components: dict[str, Any]) -> dict[str, str]:
-    """Return the names of components for users: without the suffixes of our models, each name once."""
-    names = {}
-    for name in components:
-        public = NAMES.get(name) or re.sub("(?<=[a-z])(Shown|Reply)$", "", name)
-        names[name] = public if public == name or public not in components else name
+    """Return the names of components for users, each once.
+
+    Our models lose their suffixes. A handler's model keeps its name, with a number if one of ours has it.
+    """
+    own = {name: model for name in components if (model := _own_model(name))}
+    names = {name: NAMES.get(model) or re.sub("(?<=[a-z])(Shown|Reply)$", "", model) for name, model in own.items()}
+    taken = set(names.values())
+    for name in sorted(components.keys() - own.keys()):
+        names[name] = name if name not in taken else next(free for n in count(2) if (free := f"{name}{n}") not in taken)
+        taken.add(names[name])
     return names
 
 
+def _own_model(name: str) -> str:
+    """Return the name of our model that this component describes, or "" for a handler's model."""
+    model = name.rpartition("__")[2] if name.startswith("jobsvc__") else name
+    return model if model in _OWN else ""
+
+
 def rename(value: Any, names: dict[str, str]) -> Any:
-    """Return a part of the document with references to renamed components."""
-    if isinstance(value, list):
-        return [rename(one, names) for one in value]
-    if not isinstance(value, dict):
-        return value
-    reference = value.get("$ref")
-    if isinstance(reference, str) and reference.startswith(_REFERENCE):
-        name = reference.removeprefix(_REFERENCE)
-        return {**value, "$ref": f"{_REFERENCE}{names.get(name, name)}"}
-    return {key: rename(one, names) for key, one in value.items()}
+    """Return a part of the document with references to renamed components, also those of discriminators."""
+    match value:
+        case list():
+            return [rename(one, names) for one in value]
+        case dict():
+            return {key: rename(one, names) for key, one in value.items()}
+        case str() if value.startswith(_REFERENCE):
+            name = value.removeprefix(_REFERENCE)
+            return f"{_REFERENCE}{names.get(name, name)}"
+        case _:
+            return value
 
 
 def title_of(name: str) -> str:

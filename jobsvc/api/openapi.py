@@ -103,7 +103,7 @@ def document(app: Flask) -> dict[str, Any]:
     spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT}, tags=groups)
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
-    queries = {names[operation.query.__name__] for *_, operation in described if operation.query}
+    queries = {refs[operation.query]["$ref"].rpartition("/")[2] for *_, operation in described if operation.query}
     for name in sorted(components.keys() - queries):
         spec.components.schema(name, components[name])
     for status in sorted(errors):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jobsvc.api.job_schemas import name_alternatives
+from jobsvc.api.job_schemas import name_alternatives, public_names, rename
 
 
 def job(*types: str) -> dict[str, Any]:
@@ -35,3 +35,29 @@ def test_jobs_and_scheduled_jobs_share_payloads() -> None:
     components = {"JobRequest": job("A"), "ScheduledJob": job("A")}
     name_alternatives(components)
     assert sorted(components) == ["A", "APayload", "JobRequest", "ScheduledA", "ScheduledJob"]
+
+
+def test_our_models_lose_their_suffix_and_a_handlers_model_of_that_name_gets_a_number() -> None:
+    names = public_names({"JobShown": {}, "Job": {}, "QueueReply": {}, "work__ErrorShown": {}, "TestJob": {}})
+    assert names == {
+        "JobShown": "Job",
+        "Job": "Job2",
+        "QueueReply": "QueueReply",
+        "work__ErrorShown": "work__ErrorShown",
+        "TestJob": "TestJob",
+    }
+    assert public_names({"jobsvc__jobs__serialize__JobShown": {}, "work__JobShown": {}}) == {
+        "jobsvc__jobs__serialize__JobShown": "Job",
+        "work__JobShown": "work__JobShown",
+    }
+
+
+def test_references_of_discriminators_are_renamed_too() -> None:
+    schema = {
+        "discriminator": {"mapping": {"a": "#/components/schemas/A"}},
+        "oneOf": [{"$ref": "#/components/schemas/A"}],
+    }
+    assert rename(schema, {"A": "B"}) == {
+        "discriminator": {"mapping": {"a": "#/components/schemas/B"}},
+        "oneOf": [{"$ref": "#/components/schemas/B"}],
+    }
