@@ -18,14 +18,14 @@ _LOOK_SECONDS = 0.2
 
 def post_worker_init(worker):
     """Have a worker that stops end the event streams and waits of clients, instead of waiting for their end."""
-    hub = getattr(worker.wsgi, "extensions", {}).get("hub")
-    if hub is None:  # another application, or one that is wrapped
+    watcher = getattr(worker.wsgi, "extensions", {}).get("job_watcher")
+    if watcher is None:  # another application, or one that is wrapped
         return
 
-    def close_hub():
+    def close_watcher():
         # Looked at, since gunicorn has no hook at this point, and more reasons to stop a worker than signals.
         while worker.alive and os.getppid() == worker.ppid:
             time.sleep(_LOOK_SECONDS)
-        hub.close()
+        watcher.close()
 
-    threading.Thread(target=close_hub, name="stop", daemon=True).start()
+    threading.Thread(target=close_watcher, name="stop", daemon=True).start()
