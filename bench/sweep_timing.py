@@ -4,15 +4,15 @@ import json
 import sys
 import time
 
-from jobsvc.dispatch.relay import Relay
+from jobsvc.dispatch.duties import Duties
 
 if __name__ == "__main__":
-    relay = Relay()
-    relay.sweep()  # the first one compiles its statements
+    duties = Duties()
+    duties.sweep()  # the first one compiles its statements
     times = []
     for _ in range(int(sys.argv[1])):
         began = time.perf_counter()
-        relay.sweep()
-        relay.trim()
+        duties.sweep()
+        duties.trim()
         times.append(1000 * (time.perf_counter() - began))
     print(json.dumps(times))
