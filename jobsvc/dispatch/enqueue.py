@@ -1,12 +1,15 @@
 """Enqueues and schedules jobs in RQ."""
 
+import contextlib
+import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from redis import Redis
 from redis.client import Pipeline
@@ -16,9 +19,13 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
+from jobsvc import jobs
 from jobsvc.dispatch.rq_names import to_rq
+from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.processes.timetable import GRACE_SECONDS
+
+logger = logging.getLogger("jobsvc.worker")
 
 # JSON instead of RQ's default pickle, with which anyone who can write to Redis can run code in a worker.
 SERIALIZER = JSONSerializer
@@ -32,6 +39,8 @@ RESULT_TTL = 500
 FAILURE_TTL = 86400
 """Seconds for which RQ keeps a job that failed; Postgres keeps it longer."""
 
+MOST_PLACES = 1000
+"""Largest concurrency limit of a key."""
 
 AT_ONCE = 50
 """Maximum number of jobs written by one script call; a longer one would block Redis' other clients."""
@@ -82,6 +91,44 @@ def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
             pipeline.hget(RQJob.key_for(str(one.job_id)), "status")
         queued = JobStatus.QUEUED.value.encode()
         return [one for one, status in zip(batch, pipeline.execute(), strict=True) if status != queued]
+
+
+_logged_types: set[str] = set()
+
+
+def handle_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
+    """Return which of these refused jobs wait for a handler; dispatch others of their concurrency keys.
+
+    Logs each type without a handler once. Returns an empty set while Postgres is unavailable.
+    """
+    refused: list[jobs.Refused] = []
+    with contextlib.suppress(StoreUnavailable):
+        refused = jobs.find_refused(job_ids)
+    for type_ in {one.type for one in refused} - _logged_types:
+        _logged_types.add(type_)
+        logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
+    if keys := {one.concurrency_key for one in refused if one.concurrency_key}:
+        dispatch_withheld(keys, connection)
+    return {one.job_id for one in refused}
+
+
+def dispatch_withheld(keys: set[str], connection: Redis) -> None:
+    """Dispatch jobs withheld by these concurrency keys, now that a slot is free."""
+    claim_and_push(lambda: jobs.claim_next(keys, MOST_PLACES), connection)
+
+
+def claim_and_push(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
+    """Push the jobs that `claim` returns to RQ. Errors are logged; a sweep dispatches the jobs later."""
+    claimed: list[Dispatch] = []
+    try:
+        claimed = claim()
+        push(claimed, connection)
+    except Exception as error:
+        # The finished attempt must not be affected by the dispatch of other jobs.
+        logger.warning("dispatch: failed, the jobs wait for a sweep: %s", error)
+        with contextlib.suppress(StoreUnavailable):
+            if claimed:
+                jobs.release(one.job_id for one in claimed)
 
 
 def _write(batch: Sequence[Dispatch], status: JobStatus, queue: Queue, pipeline: Pipeline) -> None:

@@ -5,12 +5,10 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from redis import Redis
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
@@ -18,23 +16,19 @@ from jobsvc import handlers, jobs, tracing
 from jobsvc.config import settings
 from jobsvc.db.engine import disconnect
 from jobsvc.dispatch import ownership
-from jobsvc.dispatch.enqueue import push
+from jobsvc.dispatch.enqueue import dispatch_withheld, handle_refused
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import attempt, failed, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import on_alarm
 from jobsvc.execution.results import ResultWriter, Stored, log_results
 from jobsvc.execution.watchdog import StandaloneDeadline
-from jobsvc.jobs import AttemptResult, Dispatch, JobTransition
+from jobsvc.jobs import AttemptResult, JobTransition
 from jobsvc.processes import forks
 from jobsvc.servers.outages import OutageTracker
 from jobsvc.states import Outcome, Status
 
 logger = logging.getLogger("jobsvc.worker")
-
-MOST_PLACES = 1000
-"""Largest concurrency limit of a key."""
-
 
 CANCELLED = "Cancelled: the job was cancelled"
 """Text that RQ shows as the traceback of a cancelled attempt."""
@@ -118,44 +112,6 @@ def failure_text(result: AttemptResult) -> str:
     if result.failure is None:
         return CANCELLED
     return result.failure.traceback or f"{result.failure.type}: {result.failure.message}"
-
-
-_logged_types: set[str] = set()
-
-
-def handle_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
-    """Return which of these refused jobs wait for a handler; dispatch others of their concurrency keys.
-
-    Logs each type without a handler once. Returns an empty set while Postgres is unavailable.
-    """
-    refused: list[jobs.Refused] = []
-    with contextlib.suppress(StoreUnavailable):
-        refused = jobs.find_refused(job_ids)
-    for type_ in {one.type for one in refused} - _logged_types:
-        _logged_types.add(type_)
-        logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
-    if keys := {one.concurrency_key for one in refused if one.concurrency_key}:
-        dispatch_withheld(keys, connection)
-    return {one.job_id for one in refused}
-
-
-def dispatch_withheld(keys: set[str], connection: Redis) -> None:
-    """Dispatch jobs withheld by these concurrency keys, now that a slot is free."""
-    dispatch(lambda: jobs.claim_next(keys, MOST_PLACES), connection)
-
-
-def dispatch(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:
-    """Push the jobs that `claim` returns to RQ. Errors are logged; a sweep dispatches the jobs later."""
-    claimed: list[Dispatch] = []
-    try:
-        claimed = claim()
-        push(claimed, connection)
-    except Exception as error:
-        # The finished attempt must not be affected by the dispatch of other jobs.
-        logger.warning("dispatch: failed, the jobs wait for a sweep: %s", error)
-        with contextlib.suppress(StoreUnavailable):
-            if claimed:
-                jobs.release(one.job_id for one in claimed)
 
 
 def plan_retries(rq_job: RQJob, transition: JobTransition) -> None:

@@ -15,10 +15,9 @@ from rq.suspension import is_suspended
 from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import ownership, rq_redis
-from jobsvc.dispatch.enqueue import RUN, SERIALIZER
+from jobsvc.dispatch.enqueue import RUN, SERIALIZER, claim_and_push, dispatch_withheld, handle_refused
 from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, within
 from jobsvc.errors import StoreUnavailable
-from jobsvc.execution import rq_entry as attempts
 from jobsvc.states import Outcome
 from jobsvc.worker.pausable_queue import PausableQueue
 from jobsvc.worker.rq_records import RQRecords
@@ -123,7 +122,7 @@ class RQQueue:
         if not self.may_take(is_late=True):
             self.give_back(job_ids)
             return
-        awaiting = {str(job_id) for job_id in attempts.handle_refused(ids_in(job_ids), self._connection)}
+        awaiting = {str(job_id) for job_id in handle_refused(ids_in(job_ids), self._connection)}
         show_waiting(self._connection, awaiting)
         ours: list[str] = []
         for job in self._fetch(job_ids - awaiting):
@@ -155,9 +154,9 @@ class RQQueue:
         self.records.show_finished(finished)
         transitions = [one.transition for one in finished if one.transition]
         if keys := {one.concurrency_key for one in transitions if one.concurrency_key}:
-            attempts.dispatch_withheld(keys, self._connection)
+            dispatch_withheld(keys, self._connection)
         if returned := [one for one in finished if one.result.outcome == Outcome.HANDED_BACK]:
-            attempts.dispatch(lambda: jobs.claim_due(len(returned)), self._connection)
+            claim_and_push(lambda: jobs.claim_due(len(returned)), self._connection)
 
 
 class WithheldJobs:
