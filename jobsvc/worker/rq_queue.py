@@ -20,8 +20,7 @@ from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, within
 from jobsvc.errors import StoreUnavailable
 from jobsvc.states import Outcome
 from jobsvc.worker.pausable_queue import PausableQueue
-from jobsvc.worker.rq_records import RQRecords
-from jobsvc.worker.rq_view import show_waiting, step_aside
+from jobsvc.worker.rq_records import RQRecords, show_waiting, step_aside
 from jobsvc.worker.running import FinishedAttempt
 
 logger = logging.getLogger("jobsvc.worker")

@@ -2,6 +2,10 @@
 
 Completed ones are written for many jobs at once, in a fraction of the time of RQ's own `handle_job_success`, which
 writes one after the other. A test compares the records of the two, key by key.
+
+RQ writes the end of every execution to its job, as if there were only one. After a duplicate dispatch, a lost lease or
+a returned job it would show the job as finished without a result even if another attempt decides otherwise. So
+`step_aside` corrects the state that RQ shows of a job, after an execution whose result does not count.
 """
 
 import json
@@ -10,8 +14,10 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from pathlib import Path
+from uuid import UUID, uuid4
 
+from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry, Worker
 from rq.defaults import RQ_KEY_PREFIX
@@ -23,12 +29,14 @@ from rq.registry import FinishedJobRegistry
 from rq.results import Result
 from rq.utils import utcformat
 
+from jobsvc import jobs
+from jobsvc.db.models import Job
 from jobsvc.dispatch.enqueue import AT_ONCE, FAILURE_TTL, RESULT_TTL, RUN, SERIALIZER
 from jobsvc.dispatch.rq_names import to_rq
+from jobsvc.errors import JobNotFound, StoreUnavailable
 from jobsvc.execution import rq_entry as attempts
 from jobsvc.jobs import JobTransition
 from jobsvc.states import Outcome, Status
-from jobsvc.worker.rq_view import step_aside
 from jobsvc.worker.running import FinishedAttempt, RunningJob
 
 SHOW_AFTER_SECONDS = 0.1
@@ -38,34 +46,19 @@ BEAT_SECONDS = 1.0
 """Seconds between heartbeats of a worker that runs jobs."""
 
 KEPT_RESULTS = 10
+"""Number of newest results that RQ keeps of a job."""
 
 MOST_BYTES = 1024 * 1024
 """Largest size of all results in one script call, unless a single result is larger."""
 
-_WRITE = f"""
-local worker, ended, moment = ARGV[1], ARGV[2], ARGV[3]
-for i = 1, #KEYS, 2 do
-    local job, results, at = KEYS[i], KEYS[i + 1], 2 * i + 2
-    local began = ARGV[at]
-    local new = redis.call('HSET', job, 'status', '{JobStatus.FINISHED.value}', 'started_at', began, 'ended_at', ended,
-        'last_heartbeat', ended, 'worker_name', worker)
-    if new == 5 then  -- Redis had lost the job
-        redis.call('DEL', job)
-    else
-        local fields = {{'type', '{Result.Type.SUCCESSFUL.value}', 'worker_name', worker}}
-        for n, name in ipairs({{'return_value', 'execution_id', 'execution_started_at'}}) do
-            if ARGV[at + n] ~= '' then
-                fields[#fields + 1], fields[#fields + 2] = name, ARGV[at + n]
-            end
-        end
-        redis.call('EXPIRE', job, {RESULT_TTL})
-        redis.call('XADD', results, 'MAXLEN', '~', {KEPT_RESULTS}, '*', 'execution_ended_at', moment, unpack(fields))
-        redis.call('EXPIRE', results, {RESULT_TTL})
-    end
-end
-"""
-"""KEYS: each job's key and results key. ARGV: worker, end as text, end in seconds; then for each job start as text,
-result, execution id and start in seconds."""
+_WRITE = Path(__file__).with_name("write_completed.lua").read_text()
+
+_SHOWN = {
+    Status.PROCESSING: JobStatus.STARTED,
+    Status.COMPLETED: JobStatus.FINISHED,
+    Status.FAILED: JobStatus.FAILED,
+    Status.CANCELLED: JobStatus.CANCELED,
+}
 
 
 class RQRecords:
@@ -168,6 +161,8 @@ class RQRecords:
 def write_completed(pipeline: Pipeline, worker: str, completed: Sequence[FinishedAttempt]) -> list[FinishedAttempt]:
     """Write these jobs as completed and execute `pipeline`; returns those that may have dependents in RQ."""
     now = time.time()
+    kinds = (JobStatus.FINISHED, Result.Type.SUCCESSFUL.value)
+    common = (*kinds, RESULT_TTL, KEPT_RESULTS, worker, _format(now), now)
     finished: dict[str, dict[str, float]] = defaultdict(dict)
     for portion in _portions(completed):
         keys: list[str] = []
@@ -177,7 +172,7 @@ def write_completed(pipeline: Pipeline, worker: str, completed: Sequence[Finishe
             keys += (RQJob.key_for(job_id), f"{RQ_KEY_PREFIX}:results:{job_id}")
             own += (_format(now - one.seconds), result, one.job.execution_id, now - one.seconds)
             finished[one.job.started.queue][job_id] = now + RESULT_TTL
-        pipeline.eval(_WRITE, len(keys), *keys, worker, _format(now), now, *own)
+        pipeline.eval(_WRITE, len(keys), *keys, *common, *own)
     for queue, members in finished.items():
         pipeline.zadd(FinishedJobRegistry.key_template.format(to_rq(queue)), members)
     pipeline.exists(*(RQJob.dependents_key_for(job_id) for members in finished.values() for job_id in members))
@@ -200,3 +195,52 @@ def _portions(completed: Sequence[FinishedAttempt]) -> Iterator[list[tuple[Finis
 
 def _format(moment: float) -> str:
     return utcformat(datetime.fromtimestamp(moment, UTC))
+
+
+def is_running_elsewhere(worker: Worker, job: RQJob) -> bool:
+    """Return True if Postgres shows another worker on this job; False also if that can't be read."""
+    row = _read(job)
+    return row is not None and row.worker not in (None, worker.name)
+
+
+def show_waiting(connection: Redis, job_ids: Collection[str]) -> None:
+    """Show these jobs, queued before and withheld now, as scheduled: `step_aside` for many jobs at once."""
+    keys = [RQJob.key_for(job_id) for job_id in job_ids]
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.hget(key, "status")
+        queued = [key for key, status in zip(keys, pipeline.execute(), strict=True) if status == b"queued"]
+        for key in queued:
+            pipeline.hset(key, "status", JobStatus.SCHEDULED)
+        pipeline.execute()
+
+
+def step_aside(worker: Worker, job: RQJob, execution: Execution | None) -> None:
+    """End only this execution; set what RQ wrote to the job at its start to the state in Postgres.
+
+    Without an execution, the same for what RQ wrote when it queued the job.
+    """
+
+    def write(pipeline: Pipeline) -> None:
+        status, name = pipeline.hmget(job.key, "status", "worker_name")
+        is_from_here = (status, name) == (b"started", worker.name.encode()) if execution else status == b"queued"
+        row = _read(job)
+        pipeline.multi()
+        worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
+        if row is not None and is_from_here:
+            # `scheduled` for all waiting jobs: the relay does not dispatch jobs that are shown as queued.
+            shown = _SHOWN.get(Status(row.status), JobStatus.SCHEDULED)
+            pipeline.hset(job.key, mapping={"status": shown, "worker_name": row.worker or ""})
+        if row is None or row.finished_at is not None:
+            # RQ removed the key's expiry when the execution started.
+            failed = row is not None and row.status == Status.FAILED
+            pipeline.expire(job.key, (job.failure_ttl if failed else job.result_ttl) or worker.default_result_ttl)
+
+    worker.connection.transaction(write, job.key)
+
+
+def _read(job: RQJob) -> Job | None:
+    try:
+        return jobs.get(UUID(job.id))
+    except (ValueError, JobNotFound, StoreUnavailable):
+        return None

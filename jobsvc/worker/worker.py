@@ -31,7 +31,7 @@ from jobsvc.processes.timetable import CLEANUP_SECONDS, WORKER_SECONDS
 from jobsvc.worker.batch import BatchRunner
 from jobsvc.worker.redis_retry import WaitForRedis
 from jobsvc.worker.rq_queue import RQQueue, is_ours
-from jobsvc.worker.rq_view import is_running_elsewhere, step_aside
+from jobsvc.worker.rq_records import is_running_elsewhere, step_aside
 from jobsvc.worker.running import Request
 
 logger = logging.getLogger("jobsvc.worker")
