@@ -35,7 +35,6 @@ from jobsvc.dispatch.enqueue import AT_ONCE, FAILURE_TTL, RESULT_TTL, RUN, SERIA
 from jobsvc.dispatch.rq_names import to_rq
 from jobsvc.errors import JobNotFound, StoreUnavailable
 from jobsvc.execution import rq_entry as attempts
-from jobsvc.jobs import JobTransition
 from jobsvc.states import Outcome, Status
 from jobsvc.worker.running import FinishedAttempt, RunningJob
 
@@ -114,14 +113,13 @@ class RQRecords:
         except NoSuchJobError:
             return
         job.origin = to_rq(one.job.started.queue)
-        if one.transition is None or one.result.outcome == Outcome.HANDED_BACK:
+        transition = one.transition
+        if transition is None or one.result.outcome == Outcome.HANDED_BACK:
             step_aside(self._worker, job, execution)
-        else:
-            self._show_not_completed(one, one.transition, self._finished_job(one, job), execution)
-
-    def _show_not_completed(
-        self, one: FinishedAttempt, transition: JobTransition, job: RQJob, execution: Execution | None
-    ) -> None:
+            return
+        job.ended_at = job.last_heartbeat = datetime.now(UTC)
+        job.started_at = job.ended_at - timedelta(seconds=one.seconds)
+        job.worker_name = self._worker.name
         queue = Queue(job.origin, self._connection, serializer=SERIALIZER)
         execution = execution or Execution(uuid4().hex, job.id, self._connection)  # not shown as started
         if transition.status == Status.SCHEDULED:  # snoozed
@@ -138,12 +136,6 @@ class RQRecords:
         job.origin, job.description = to_rq(running.started.queue), running.started.type
         job.timeout, job.result_ttl, job.failure_ttl = int(running.started.timeout), RESULT_TTL, FAILURE_TTL
         job.func_name = RUN
-        return job
-
-    def _finished_job(self, one: FinishedAttempt, job: RQJob) -> RQJob:
-        job.ended_at = job.last_heartbeat = datetime.now(UTC)
-        job.started_at = job.ended_at - timedelta(seconds=one.seconds)
-        job.worker_name = self._worker.name
         return job
 
     def _beat(self) -> None:
