@@ -27,12 +27,11 @@ from jobsvc.worker import messages
 from jobsvc.worker.child import SLOTS, ChildProcess
 from jobsvc.worker.child_pool import ChildPool
 from jobsvc.worker.completer import FLUSH_SECONDS, Completer
-from jobsvc.worker.message_check import checked_messages
 from jobsvc.worker.messages import Message
 from jobsvc.worker.prefetch import Prefetch
 from jobsvc.worker.reports import Reports
 from jobsvc.worker.rq_queue import RQQueue
-from jobsvc.worker.running import FinishedAttempt, Phase, Requests, RunningJob, apply_all
+from jobsvc.worker.running import FinishedAttempt, Phase, Requests, RunningJob, apply_all, checked_messages
 from jobsvc.worker.supervisor import check_all, result_of_exit
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 

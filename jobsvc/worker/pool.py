@@ -22,7 +22,7 @@ from jobsvc.execution.bootstrap import bootstrap
 from jobsvc.processes.orphans import descendants, when_orphaned
 from jobsvc.processes.pid_one import leave_pid_one
 from jobsvc.processes.timetable import POOL_SECONDS
-from jobsvc.worker.pausable_queue import PausableQueue
+from jobsvc.worker.rq_queue import PausableQueue
 from jobsvc.worker.worker import JobsvcWorker
 
 logger = logging.getLogger("jobsvc.worker")

@@ -1,14 +1,14 @@
-"""RQ's queues as the source of a worker's jobs."""
+"""RQ's queues as the source of a worker's jobs, with pauses that are stored in Postgres and survive a loss of Redis."""
 
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 from redis import RedisError
 from rq import Queue, Worker
-from rq.exceptions import DeserializationError
+from rq.exceptions import DequeueTimeout, DeserializationError
 from rq.job import Job as RQJob
 from rq.suspension import is_suspended
 
@@ -19,7 +19,6 @@ from jobsvc.dispatch.enqueue import RUN, SERIALIZER, claim_and_push, dispatch_wi
 from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, within
 from jobsvc.errors import StoreUnavailable
 from jobsvc.states import Outcome
-from jobsvc.worker.pausable_queue import PausableQueue
 from jobsvc.worker.rq_records import RQRecords, show_waiting, step_aside
 from jobsvc.worker.running import FinishedAttempt
 
@@ -28,11 +27,51 @@ logger = logging.getLogger("jobsvc.worker")
 MANY = 10
 """Queue length from which on a worker prefetches."""
 
+PAUSES_SECONDS = 0.5
+"""Age up to which a worker's list of paused queues is used. `start` refuses jobs of queues paused since."""
+
 WITHHELD_SECONDS = 1.0
 """Pause between two checks that find nothing: the only cost for a worker of jobs that it can't run."""
 
 MOST_WITHHELD = 100
 """Most jobs of one queue that a check counts and that are claimed at once."""
+
+
+class PausableQueue(Queue):
+    """RQ's queue, skipped while it is paused: its jobs would be refused one by one."""
+
+    _paused: set[str] = set()
+    _known_until = 0.0
+
+    @classmethod
+    def dequeue_any(
+        cls, queues: Iterable[Queue], timeout: int | None, *args: Any, **kwargs: Any
+    ) -> tuple[RQJob, Queue] | None:
+        """Dequeue as RQ does from queues that are not paused; if one is, check the pauses every second."""
+        queues = list(queues)
+        served = cls.served(queues)
+        # Pass a single queue twice: for one, RQ uses BLMOVE into an intermediate list, which our batches never empty.
+        twice = served * 2 if len(served) == 1 else served
+        if timeout is None or served == queues:
+            return super().dequeue_any(twice, timeout, *args, **kwargs) if served else None
+        if not served:
+            time.sleep(1)
+            raise DequeueTimeout(1, [])
+        return super().dequeue_any(twice, 1, *args, **kwargs)
+
+    @classmethod
+    def served(cls, queues: Iterable[Queue]) -> list[Queue]:
+        """Return the queues that are not paused, in the same order."""
+        paused = cls._paused_queues()
+        return [queue for queue in queues if from_rq(queue.name) not in paused]
+
+    @classmethod
+    def _paused_queues(cls) -> set[str]:
+        if time.monotonic() >= cls._known_until:
+            with suppress(StoreUnavailable):
+                cls._paused = jobs.paused_queues()
+            cls._known_until = time.monotonic() + PAUSES_SECONDS
+        return cls._paused
 
 
 class RQQueue:
