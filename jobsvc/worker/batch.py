@@ -7,9 +7,7 @@ queues with a backlog (see `prefetch`); those that can't start soon are returned
 import logging
 import math
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from queue import SimpleQueue
 from threading import Thread
 
 from redis import RedisError
@@ -19,7 +17,6 @@ from jobsvc.config import settings
 from jobsvc.dispatch.rq_names import ids_in
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.lease_keeper import LeaseKeeper
-from jobsvc.execution.reporter import Report
 from jobsvc.jobs import AttemptResult, StartedAttempt, completed, returned_uncounted
 from jobsvc.processes.timetable import STORE_SECONDS
 from jobsvc.servers.outages import OutageTracker
@@ -27,7 +24,6 @@ from jobsvc.worker import messages
 from jobsvc.worker.child import SLOTS, ChildProcess
 from jobsvc.worker.child_pool import ChildPool
 from jobsvc.worker.completer import FLUSH_SECONDS, Completer
-from jobsvc.worker.messages import Message
 from jobsvc.worker.prefetch import Prefetch
 from jobsvc.worker.reports import Reports
 from jobsvc.worker.rq_queue import RQQueue
@@ -52,7 +48,7 @@ class BatchRunner:
         self.children = ChildPool(threads)
         self._queue, self._threads = queue, threads
         self._free = list(range(SLOTS))
-        self._requests: Requests = SimpleQueue()
+        self._requests = Requests()
         self._prefetch = Prefetch(threads)
         self._next_take = self._next_check = self._paused_until = 0.0
         self._stop_at = math.inf
@@ -62,11 +58,6 @@ class BatchRunner:
         self._reports = Reports(postgres)
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
-
-    @property
-    def is_stopping(self) -> bool:
-        """Return True once `stop` was called."""
-        return self._stop_at < math.inf
 
     def stop(self) -> None:
         """Take no more jobs, return unstarted ones, and let the rest run for JOBSVC_SHUTDOWN_SECONDS."""
@@ -80,33 +71,35 @@ class BatchRunner:
             self._keeper.start()
         try:
             self._start(job_ids)
-            while self._is_busy:
+            while self._is_busy and time.monotonic() < self._stop_at + STORE_SECONDS:
                 self._wait()
                 self._receive_all()
                 now = time.monotonic()
                 if now >= self._completer.due_at(is_idle=not self.running):
                     self._flush()
-                if now >= self._reports.due_at():
-                    self._reports.store()
-                if not (self.is_stopping and self.running):  # Redis may hang, and running jobs must be returned in time
-                    self._completer.show(is_last_try=self.is_stopping)
+                self._reports.store()
+                if not (self._is_stopping and self.running):  # Redis may hang, and running jobs must be returned
+                    self._completer.show(is_last_try=self._is_stopping)
                 if now >= self._next_check:
                     self._check()
                 self._take()
-                if time.monotonic() >= self._stop_at + STORE_SECONDS:
-                    if unstored := len(self.running) + len(self._completer.not_stored):
-                        logger.error("shutdown: %d results not stored in time, their attempts end as lost", unstored)
-                    return
-            self._starts.undo()
+            if unstored := len(self._leased()):
+                logger.error("shutdown: %d results not stored in time, their attempts end as lost", unstored)
+            else:
+                self._starts.undo()
         except BaseException:
             self._abandon()
             raise
 
     @property
+    def _is_stopping(self) -> bool:
+        return self._stop_at < math.inf
+
+    @property
     def _is_busy(self) -> bool:
         if self.running or self._completer.has_pending:
             return True
-        return not self.is_stopping and (self._starts.has_unconfirmed or self._prefetch.wants_more or self._is_paused)
+        return not self._is_stopping and (self._starts.has_unconfirmed or self._prefetch.wants_more or self._is_paused)
 
     @property
     def _is_paused(self) -> bool:
@@ -115,21 +108,22 @@ class BatchRunner:
     def _wait(self) -> None:
         """Wait for a message from a child process, until the next step is due."""
         due_at = min(self._next_check, self._completer.due_at(is_idle=not self.running), self._reports.due_at())
-        if not self.is_stopping and len(self.running) < self._threads:
-            due_at = min(due_at, max(self._next_take, self._paused_until))
+        if not self._is_stopping and len(self.running) < self._threads:
+            due_at = min(due_at, self._take_at)
         seconds = due_at - time.monotonic()
         if len(self.running) > self._threads:  # a child with waiting jobs doesn't wake us up for each result
             seconds = min(seconds, FLUSH_SECONDS)
         self.children.wait(seconds, FLUSH_SECONDS)
 
+    @property
+    def _take_at(self) -> float:
+        return max(self._next_take, self._paused_until, self._postgres.retry_at)
+
     def _leased(self) -> list[RunningJob]:
         return [*list(self.running.values()), *self._completer.not_stored]
 
     def _take(self) -> None:
-        if self.is_stopping or time.monotonic() < max(self._next_take, self._paused_until):
-            return
-        if not self._starts.undo():
-            self._next_take = time.monotonic() + self._postgres.pause
+        if self._is_stopping or time.monotonic() < self._take_at or not self._starts.undo():
             return
         room = self._prefetch.room(len(self.running))
         if not room:
@@ -150,9 +144,8 @@ class BatchRunner:
             with suppress(RedisError):  # otherwise a sweep re-dispatches them
                 self._queue.give_back(job_ids)
             self._prefetch.after_take(0, 0)
-            self._next_take = time.monotonic() + self._postgres.pause
             if not (self.running or self._starts.has_unconfirmed):
-                self._paused_until = self._next_take
+                self._paused_until = self._postgres.retry_at
             return
         by_id = {str(one.job_id): one for one in started}
         self._prefetch.after_take(len(job_ids), len(started))
@@ -162,7 +155,7 @@ class BatchRunner:
         # In the order of the queues, as taken; Postgres returns them in any order.
         self._give([(by_id[id_], now) for id_ in dict.fromkeys(job_ids) if id_ in by_id])
 
-    def _give(self, started: Iterable[tuple[StartedAttempt, float]]) -> None:
+    def _give(self, started: list[tuple[StartedAttempt, float]]) -> None:
         """Pass started jobs to child processes, each with its start time (monotonic seconds)."""
         by_child: dict[ChildProcess, list[RunningJob]] = {}
         for one, since in started:
@@ -187,7 +180,7 @@ class BatchRunner:
             if is_dead:
                 self._handle_child_exit(child)
 
-    def _receive(self, child: ChildProcess, message: Message) -> None:
+    def _receive(self, child: ChildProcess, message: messages.Message) -> None:
         match message:
             case messages.Completed(slot, seconds):
                 job = self.running[slot]
@@ -198,8 +191,7 @@ class BatchRunner:
                 for slot in slots:
                     self._return_unstarted(self.running[slot])
             case messages.Reported(slot, _, _, progress, lines):
-                job = self.running[slot]
-                self._reports.take(job, Report(slot, job.started, progress, lines))
+                self._reports.take(self.running[slot], progress, lines)
             case messages.PartialResult(slot, result):
                 self.running[slot].partial_result = result
             case messages.Retired():
@@ -213,8 +205,7 @@ class BatchRunner:
         """Finish the jobs of a child process that has died; give those that were waiting to another one."""
         unstarted: list[tuple[StartedAttempt, float]] = []
         for job in [job for job in self.running.values() if job.child is child]:
-            is_waiting = job.update_phase() is Phase.WAITING
-            if is_waiting and child.has_called and not (self.is_stopping or self._is_paused):
+            if job.update_phase() is Phase.WAITING and child.has_called and not (self._is_stopping or self._is_paused):
                 del self.running[job.slot]
                 self._free.append(job.slot)
                 unstarted.append((job.started, job.since))
@@ -237,8 +228,6 @@ class BatchRunner:
         for one in self._completer.flush():
             by_child.setdefault(one.job.child, []).append(one.job.slot)
             self._free.append(one.job.slot)
-        if not by_child:
-            self._next_take = time.monotonic() + self._postgres.pause
         for child, slots in by_child.items():
             if child in self.children:
                 self.children.dismiss(child) if child.is_for_one else child.send(messages.Stored(slots))
@@ -247,7 +236,7 @@ class BatchRunner:
         self._next_check = time.monotonic() + CHECK_SECONDS
         apply_all(self._requests)
         check_all(list(self.running.values()), self.children, self._stop_at)
-        if not self.is_stopping:
+        if not self._is_stopping:
             with suppress(RedisError):
                 self._queue.records.update(self.running.values())
 
@@ -255,7 +244,6 @@ class BatchRunner:
         """Stop at once: return running jobs, and store results if Postgres is available."""
         self._stop_at = 0.0
         for child in self.children:
-            child.close_by(0.0)
             child.end()
         self._receive_all()
         with suppress(Exception):

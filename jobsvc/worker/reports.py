@@ -11,7 +11,6 @@ from uuid import UUID
 from jobsvc import jobs
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import with_lines
-from jobsvc.execution.reporter import Report
 from jobsvc.jobs import AttemptResult, Chunk, StartedAttempt
 from jobsvc.jobs.log_lines import NO_LINES, Lines, Portions, join
 from jobsvc.servers.outages import OutageTracker
@@ -44,13 +43,13 @@ class Reports:
         self._unstored: dict[RunningJob, _Unstored] = {}
         self._next_progress = self._next_lines = 0.0
 
-    def take(self, job: RunningJob, report: Report) -> None:
+    def take(self, job: RunningJob, progress: dict[str, Any] | None, lines: Lines | None) -> None:
         """Add a report to the buffer: progress replaces earlier progress, lines are appended."""
         one = self._unstored.setdefault(job, _Unstored())
-        if report.progress:
-            one.progress = report.progress
-        if report.lines:
-            one.lines = join([one.lines, report.lines])
+        if progress:
+            one.progress = progress
+        if lines:
+            one.lines = join([one.lines, lines])
 
     def complete(self, job: RunningJob, result: AttemptResult) -> AttemptResult:
         """Return the result with the attempt's unstored reports added; drop the attempt from the buffer."""
