@@ -36,29 +36,18 @@ def end_in_place_of_worker(
         os._exit(os.EX_SOFTWARE)
     threading.Timer(STORE_SECONDS, end_group).start()
     kill_descendants()
-    results = [
-        *not_stored.values(),
-        *(
-            with_lines(
-                lost(one.started.job_id, one.started.fence, "the worker died before the attempt ended"),
-                one.log.kept(),
-            )
-            for slot, one in running.items()
-            if slot not in not_stored
-        ),
-        *(returned_uncounted(one.job_id, one.fence, handler_called=False) for one in unstarted),
-    ]
+    results = list(not_stored.values())
+    for slot, one in running.items():
+        if slot not in not_stored:
+            result = lost(one.started.job_id, one.started.fence, "the worker died before the attempt ended")
+            results.append(with_lines(result, one.log.kept()))
+    results += [returned_uncounted(one.job_id, one.fence, handler_called=False) for one in unstarted]
     try:
         if results:
             store_results(results)
             logger.warning("process %d: the worker died, its results are stored (%d jobs)", os.getpid(), len(results))
     except Exception as error:
-        logger.warning(
-            "process %d: the worker died, its results are not stored, %d leases lapse: %s",
-            os.getpid(),
-            len(results),
-            error,
-        )
+        logger.warning("process %d: the worker died, %d results are not stored: %s", os.getpid(), len(results), error)
     finally:
         end_group()
 

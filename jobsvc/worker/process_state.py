@@ -18,8 +18,12 @@ _OUR_LOGGER = logging.getLogger("jobsvc.worker")
 _SIGNALS = [number for number in range(1, 32) if number not in (_signal.SIGKILL, _signal.SIGSTOP)]
 
 _LIMITS = (
-    *(resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE),
-    *(resource.RLIMIT_DATA, resource.RLIMIT_NPROC),
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_NPROC,
 )
 
 
