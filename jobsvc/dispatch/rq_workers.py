@@ -61,7 +61,8 @@ def keys_of_namespace(connection: Redis) -> list[str]:
         for key in keys:
             pipeline.hget(key, "queues")
         served = zip(keys, pipeline.execute(raise_on_error=False), strict=True)
-    return list(islice((key for key, queues in served if isinstance(queues, bytes) and _queues(queues.decode())), MOST))
+    ours = (key for key, queues in served if isinstance(queues, bytes) and ours_of(queues.decode().split(",")))
+    return list(islice(ours, MOST))
 
 
 def known() -> list[WorkerState]:
@@ -94,10 +95,6 @@ def _without_others_jobs(workers: list[WorkerState], connection: Redis) -> list[
     return [replace(one, jobs=[job_id for job_id in one.jobs if job_id not in others]) for one in workers]
 
 
-def _queues(text: str) -> list[str]:
-    return ours_of(text.split(","))
-
-
 def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes]) -> WorkerState:
     text = {key.decode(): value.decode("utf-8", "replace") for key, value in data.items()}
     beat = text.get("last_heartbeat")
@@ -106,7 +103,7 @@ def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes
         host=text.get("hostname") or None,
         pid=int(text["pid"]) if text.get("pid") else None,
         state=text.get("state", "?"),
-        queues=_queues(text.get("queues", "")),
+        queues=ours_of(text.get("queues", "").split(",")),
         jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
         last_heartbeat=utcparse(beat) if beat else None,
         types=frozenset(json.loads(text[TYPES])) if TYPES in text else None,

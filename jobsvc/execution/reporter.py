@@ -76,7 +76,8 @@ class Reporter:
             due_at = self._due_at()  # race: a line may have been added before the flag was set
         seconds = max(min(due_at - time.monotonic(), most), 0)
         # While progress is waiting to become due, more of it must not wake this thread.
-        queue = self._stop if self._has_progress() else self._wake
+        has_progress = any(one.deadline.is_progress_new for one in list(self._running.values()))
+        queue = self._stop if has_progress else self._wake
         with contextlib.suppress(Empty):
             queue.get(timeout=None if seconds == math.inf else seconds)
         self._is_idle = False
@@ -120,9 +121,6 @@ class Reporter:
                 one.deadline.is_progress_new = True
         self._progress_at = time.monotonic() + seconds - self._progress_seconds
         self._lines_at = time.monotonic() + seconds - self._lines_seconds
-
-    def _has_progress(self) -> bool:
-        return any(one.deadline.is_progress_new for one in list(self._running.values()))
 
     def _due_at(self) -> float:
         due_at = math.inf

@@ -56,16 +56,11 @@ class Boundary:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if is_forked():
-            exit_fork(error)
+        if _owner not in (0, os.getpid()):  # forked, directly or not, from the process that called `guard`
+            _exit_fork(error)
 
 
-def is_forked() -> bool:
-    """Return True in a process forked, directly or not, from the one that called `guard`."""
-    return _owner != 0 and os.getpid() != _owner
-
-
-def exit_fork(error: BaseException | None) -> None:
+def _exit_fork(error: BaseException | None) -> None:
     """Exit as Python would after `error`, but without running the inherited exit functions."""
     status = 1
     try:

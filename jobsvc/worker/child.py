@@ -168,10 +168,12 @@ class ChildProcess:
         """Kill it and all that its handlers have started: its group, and descendants outside of the group."""
         if self._is_reaped:
             return
-        others = descendants(self.pid)
-        for kill, pid in ((os.kill, self.pid), (os.killpg, self.pid), *((os.kill, other) for other in others)):
+        pids = [self.pid, *descendants(self.pid)]
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Kill it, and wait for its exit; its messages can still be read."""

@@ -173,10 +173,8 @@ class ChildMain:
                 if not self._channel.has_room():
                     time.sleep(FULL_SECONDS)
                 elif reports := self._reporter.collect():
-                    for one in reports:
-                        self._send(
-                            messages.Reported(one.slot, one.started.job_id, one.started.fence, one.progress, one.lines)
-                        )
+                    for slot, started, progress, lines in reports:
+                        self._send(messages.Reported(slot, started.job_id, started.fence, progress, lines))
                     self._channel.wake()
                     self._reporter.done(reports)
             except Exception:  # e.g. out of memory because of a handler
@@ -190,7 +188,9 @@ class ChildMain:
                     self._obey(pickle.loads(frame))  # noqa: S301  # only the worker can write to this end
         except BaseException:  # e.g. MemoryError; without this thread the process would keep its jobs for ever
             os._exit(os.EX_SOFTWARE)
-        self._on_hung_up()
+        unstarted = [started for _, started, _ in self._take_all()]
+        # Race: an attempt that finishes between the two copies is in both, so none is missed.
+        end_in_place_of_worker(self._worker, unstarted, running=dict(self._running), not_stored=dict(self._not_stored))
 
     def _obey(self, command: messages.Command) -> None:
         match command:
@@ -225,11 +225,6 @@ class ChildMain:
             while True:
                 work.append(self._waiting.get_nowait())
         return work
-
-    def _on_hung_up(self) -> NoReturn:
-        unstarted = [started for _, started, _ in self._take_all()]
-        # Race: an attempt that finishes between the two copies is in both, so none is missed.
-        end_in_place_of_worker(self._worker, unstarted, running=dict(self._running), not_stored=dict(self._not_stored))
 
 
 def _ignore(*_: object) -> None:

@@ -25,25 +25,20 @@ up to 32 MiB, and keeps as much for each thread."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 _asked = threading.Event()
-_is_set_up = False
 _thread: threading.Thread | None = None
 
 
 def set_up() -> None:
-    """Enable `collect_soon` in this process, and exclude all present objects from collections."""
-    global _is_set_up
+    """Exclude all present objects from collections, and have glibc return freed memory."""
     gc.freeze()
     if set_option := _glibc("mallopt"):
         set_option(_M_MMAP_THRESHOLD, LARGE)
         set_option(_M_TRIM_THRESHOLD, 2 * LARGE)
-    _is_set_up = True
 
 
 def collect_soon() -> None:
     """Collect cycles in about DELAY_SECONDS, in a thread of its own: finalizers may take any time."""
     global _thread
-    if not _is_set_up:
-        return
     if _thread is None:
         _thread = threading.Thread(target=_collect, name="garbage", daemon=True)
         _thread.start()

@@ -43,7 +43,7 @@ class WaitForRedis(Retry):
         self._worker = os.getpid()
         self._unwaiting_thread: int | None = None
         self._is_unavailable = False
-        self._ended = mmap.mmap(-1, 1)  # memory shared with processes that the worker forks
+        self._ended = mmap.mmap(-1, 1)  # 1 after `end`; memory shared with processes that the worker forks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WaitForRedis":
         return self  # redis-py copies it for each connection; one process has one view of Redis
@@ -61,11 +61,6 @@ class WaitForRedis(Retry):
         finally:
             self._unwaiting_thread, self._is_unavailable = None, False
 
-    @property
-    def is_over(self) -> bool:
-        """Return True once `end` was called."""
-        return bool(self._ended[0])
-
     def call_with_retry(
         self,
         do: Callable[[], T],
@@ -81,7 +76,7 @@ class WaitForRedis(Retry):
             if self._is_unavailable:
                 raise exceptions.ConnectionError("Redis is unavailable")
         while True:
-            if self.is_over and not is_unwaiting and not self._is_up():
+            if self._ended[0] and not is_unwaiting and not self._is_up():
                 self._stop()  # without calling `do`, which takes long if Redis hangs
             try:
                 return do()
@@ -99,11 +94,11 @@ class WaitForRedis(Retry):
     def _wait(self, backoff: Backoff) -> None:
         while True:
             until = time.monotonic() + backoff.next()
-            while time.monotonic() < until and not self.is_over:
+            while time.monotonic() < until and not self._ended[0]:
                 time.sleep(FIRST_PAUSE)
             if self._is_up():
                 return
-            if self.is_over:
+            if self._ended[0]:
                 self._stop()
 
     def _is_up(self) -> bool:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import parent_process
 from multiprocessing.util import register_after_fork
 from types import FrameType
@@ -77,9 +78,7 @@ class JobsvcWorker(Worker):
         attempts.warm_up()
         self._batches.children.for_many()  # forked now, so that the first job needn't wait for it
         self._pid = os.getpid()
-        register_after_fork(
-            self, JobsvcWorker._die_with_worker
-        )  # RQ's scheduler is the only one forked by multiprocessing
+        register_after_fork(self, JobsvcWorker._die_with_worker)  # for RQ's scheduler, a process of multiprocessing
         try:
             return bool(super().work(*args, **{**kwargs, "max_jobs": max_jobs, "logging_level": logs.RQ_LEVEL}))
         finally:
@@ -89,48 +88,44 @@ class JobsvcWorker(Worker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
         """Dequeue as RQ does; if it runs until stopped, also run jobs that other workers refused."""
-        while not self._queue.may_take():
-            if timeout is None:
-                return None
-            time.sleep(1)
-        if timeout is None or max_idle_time is not None or self._queue.is_one_by_one:
-            return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
         while True:
             while not self._queue.may_take():
+                if timeout is None:
+                    return None
                 time.sleep(1)
+            if timeout is None or max_idle_time is not None or self._queue.is_one_by_one:
+                return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
             self._run_withheld()
             # None if no job came within a second.
             if (result := super().dequeue_job_and_maintain_ttl(timeout, max_idle_time=1)) is not None:
                 return result
 
     def _run_withheld(self) -> None:
-        self._is_working = True  # race: no signal may interrupt between a job's claim and its start
-        try:
+        with self._working():  # race: no signal may interrupt between a job's claim and its start
             if withheld := self._queue.take_withheld(settings().JOBSVC_CONCURRENCY):
                 self._run_batch(withheld)
-        finally:
-            self._is_working = False
         if self._stop_requested:
             raise StopRequested
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Run a batch that begins with this job; run a foreign job as RQ does."""
-        if is_ours(job):
-            self._run_batch([job.id])
-            return
+        with self._working():
+            if is_ours(job):
+                self._run_batch([job.id])
+            else:
+                super().execute_job(job, queue)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
         self._is_working, self._queue.is_foreign_next = True, False
         try:
-            super().execute_job(job, queue)
+            yield
         finally:
             self._is_working = False
 
     def _run_batch(self, job_ids: list[str]) -> None:
-        self._is_working, self._queue.is_foreign_next = True, False
-        try:
-            with self._redis_retry.suspended():
-                self._batches.run(job_ids)
-        finally:
-            self._is_working = False
+        with self._redis_retry.suspended():
+            self._batches.run(job_ids)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Send RQ's heartbeat with this worker's job types; register the worker again if Redis has lost it."""
