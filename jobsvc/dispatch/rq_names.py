@@ -21,11 +21,6 @@ def from_rq(rq_name: str) -> str | None:
     return name if dot and name and namespace == settings().JOBSVC_NAMESPACE else None
 
 
-def within(rq_name: str) -> str:
-    """Return RQ's name of one of our queues, given with the namespace, or without it as before version 0.2."""
-    return to_rq(rq_name) if from_rq(rq_name) is None else rq_name
-
-
 def ours_of(rq_names: Iterable[str]) -> list[str]:
     """Return the public names of the given queues that are ours, in order."""
     return [name for rq_name in rq_names if (name := from_rq(rq_name)) is not None]

@@ -1,7 +1,6 @@
 """One attempt of a job: runs the handler under its deadline and returns a result that can be stored."""
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -67,7 +66,9 @@ def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context)
         handler = handlers.find(started.type)
         if handler is None:
             deadline.pause()
-            return _unknown_type(started)
+            logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
+            result = returned_uncounted(started.job_id, started.fence, handler_called=False)
+            return replace(result, delay=UNKNOWN_TYPE_SECONDS)
         value = storable(handler(started.payload, context))
         deadline.pause()
     except BaseException as error:
@@ -75,12 +76,6 @@ def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context)
     if deadline.handler_saw_cancel or (deadline.has_fired and isinstance(deadline.reason, Cancelled)):
         return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     return completed(started.job_id, started.fence, value)
-
-
-def _unknown_type(started: StartedAttempt) -> AttemptResult:
-    """Return the result for a type without a handler in this process: returned uncounted."""
-    logger.error("%s: no handler of the type %s in this process", started.job_id, started.type)
-    return replace(returned_uncounted(started.job_id, started.fence, handler_called=False), delay=UNKNOWN_TYPE_SECONDS)
 
 
 def with_progress_and_logs(result: AttemptResult, deadline: Deadline, log: AttemptLog) -> AttemptResult:
@@ -132,7 +127,10 @@ def _interpret(started: StartedAttempt, deadline: Deadline, error: BaseException
         texts.describe(subject, error, OWN_MODULES)
 
     with suppress(BaseException):
-        _limited(deadline, describe)
+        try:
+            deadline.limited(TEXT_SECONDS, describe)
+        except MemoryError:  # again, since cleared frames free memory
+            deadline.limited(TEXT_SECONDS, describe)
     with suppress(BaseException):
         tracing.record_failure(texts.type, texts.message, texts.traceback)
     result = _result(started, subject, texts, delay, has_fired)
@@ -140,14 +138,6 @@ def _interpret(started: StartedAttempt, deadline: Deadline, error: BaseException
         exceptions.release(error)
         exceptions.release(deadline.reason)
     return result
-
-
-def _limited(deadline: Deadline, describe: Callable[[], None]) -> None:
-    """Call `describe` within TEXT_SECONDS; again after a MemoryError: cleared frames free memory."""
-    try:
-        deadline.limited(TEXT_SECONDS, describe)
-    except MemoryError:
-        deadline.limited(TEXT_SECONDS, describe)
 
 
 def _control(error: BaseException) -> tuple[BaseException, float | None] | None:

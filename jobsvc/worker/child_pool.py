@@ -17,9 +17,6 @@ class ChildPool:
     def __iter__(self) -> Iterator[ChildProcess]:
         return iter(list(self._children))
 
-    def __contains__(self, child: ChildProcess) -> bool:
-        return child in self._children
-
     def for_many(self) -> ChildProcess:
         """Return the shared child process; fork a new one if that is closing or retired."""
         usable = (child for child in self._children if not child.is_for_one and child.is_usable)

@@ -16,7 +16,7 @@ from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import ownership, rq_redis
 from jobsvc.dispatch.enqueue import RUN, SERIALIZER, claim_and_push, dispatch_withheld, handle_refused
-from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, within
+from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, to_rq
 from jobsvc.errors import StoreUnavailable
 from jobsvc.states import Outcome
 from jobsvc.worker.rq_records import RQRecords, show_waiting, step_aside
@@ -177,8 +177,8 @@ class RQQueue:
 
     def _fetch(self, job_ids: Iterable[str]) -> Iterator[RQJob]:
         for job in filter(None, RQJob.fetch_many(list(job_ids), self._connection, SERIALIZER)):
-            if is_ours(job):  # an older version, with other queue names, may have dispatched it too
-                job.origin = within(job.origin)
+            if is_ours(job) and from_rq(job.origin) is None:  # dispatched by version 0.1, whose names had no namespace
+                job.origin = to_rq(job.origin)
             yield job
 
     def _to_the_front(self, job: RQJob) -> None:
