@@ -25,8 +25,6 @@ def check_servers() -> None:
     except SQLAlchemyError:
         if pools_by_statement():
             refuse_start(REFUSED)
-    finally:
-        disconnect()  # fork: child processes open their own connections
     try:
         rq_redis.probe()
     except (ClusterRefused, NamespaceTaken) as error:
@@ -34,5 +32,5 @@ def check_servers() -> None:
     except RedisError:
         pass
     finally:
-        disconnect()
+        disconnect()  # fork: child processes open their own connections
         rq_redis.connection().connection_pool.disconnect()

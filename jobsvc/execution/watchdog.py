@@ -21,7 +21,6 @@ from jobsvc.processes.timetable import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.worker")
 
-
 PROGRESS_SECONDS, LINES_SECONDS = 0.2, 1.0
 """Minimum interval between two statements that store progress, or lines."""
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from redis import RedisError
 
@@ -53,7 +52,7 @@ class Completer:
         if stored is None:
             return []
         pairs = zip(self._unstored, stored, strict=True)
-        finished = [replace(one, result=result, transition=transition) for one, (result, transition) in pairs]
+        finished = [FinishedAttempt(one.job, result, one.seconds, transition) for one, (result, transition) in pairs]
         log_results([(one.job.started, one.result, one.transition) for one in finished])
         self._unstored = []
         self._stored += finished

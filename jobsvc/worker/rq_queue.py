@@ -108,11 +108,11 @@ class RQQueue:
 
         Within a queue, jobs that other workers refused come first, since they have been due longest.
         """
-        taken: list[str] = []
         if self.is_one_by_one or self.is_foreign_next or self._worker._stop_requested or is_suspended(self._connection):
-            return taken
+            return []
         if not self.may_take():
-            return taken
+            return []
+        taken: list[str] = []
         queues = PausableQueue.served(self._worker._ordered_queues)
         with self._connection.pipeline(transaction=False) as pipeline:
             for queue in queues:
