@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from queue import SimpleQueue
+from typing import NamedTuple
 from uuid import UUID
 
 from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt
@@ -132,8 +133,7 @@ def apply_all(requests: Requests) -> None:
         job.apply(request)
 
 
-@dataclass(frozen=True)
-class FinishedAttempt:
+class FinishedAttempt(NamedTuple):
     """A finished attempt: result, duration and stored transition (`transition`), None if the lease was lost."""
 
     job: RunningJob
