@@ -223,7 +223,8 @@ class JobsvcWorker(Worker):
 
     def main_work_horse(self, job: RQJob, queue: Queue) -> None:
         """Run a foreign job as RQ does, in a fork that ends with this worker."""
-        self._die_with_worker()
+        with contextlib.suppress(Exception):  # fork: an error would go up into the worker's own loop
+            self._die_with_worker()
         super().main_work_horse(job, queue)
 
     def _die_with_worker(self) -> None:
