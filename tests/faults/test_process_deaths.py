@@ -48,7 +48,7 @@ def ended(process: psutil.Process) -> bool:
 def test_killed_child_process_is_noticed_at_once(patient: Service) -> None:
     worker = patient.worker()
     job_id = patient.post(payload={"durationMs": 60_000}, retry={"max": 1, "interval": 600}, timeout=600)
-    patient.until(job_id, "PROCESSING")
+    eventually(lambda: patient.rq_places(job_id) == ["running"])  # else an unstarted job is returned
     _, child_process = child_of(worker)
     child_process.kill()
     job = patient.until(job_id, "RETRYING", timeout=5)
