@@ -13,7 +13,7 @@ threads = 32
 graceful_timeout = 10
 """Seconds for requests that are at work when a worker is told to stop."""
 
-_LOOK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 
 
 def post_worker_init(worker):
@@ -23,9 +23,9 @@ def post_worker_init(worker):
         return
 
     def close_watcher():
-        # Looked at, since gunicorn has no hook at this point, and more reasons to stop a worker than signals.
+        # Checked, since gunicorn has no hook at this point, and more reasons to stop a worker than signals.
         while worker.alive and os.getppid() == worker.ppid:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
         watcher.close()
 
     threading.Thread(target=close_watcher, name="stop", daemon=True).start()
