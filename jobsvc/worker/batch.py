@@ -55,7 +55,7 @@ class BatchRunner:
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
         self._completer = Completer(postgres, queue.show_finished)
-        self._reports = Reports(postgres)
+        self._reports = Reports(OutageTracker("Postgres", StoreUnavailable))  # a failed report delays no start
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
 
@@ -85,7 +85,7 @@ class BatchRunner:
                 self._take()
             if unstored := len(self._leased()):
                 logger.error("shutdown: %d results not stored in time, their attempts end as lost", unstored)
-            else:
+            elif time.monotonic() < self._stop_at + STORE_SECONDS:
                 self._starts.undo()
         except BaseException:
             self._abandon()
