@@ -55,7 +55,7 @@ class BatchRunner:
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
         self._completer = Completer(postgres, queue.show_finished)
-        self._reports = Reports(OutageTracker("Postgres", StoreUnavailable))  # a failed report delays no start
+        self._reports = Reports()
         self._keeper: Thread | None = None
         self._lease = settings().JOBSVC_LEASE_SECONDS
 

@@ -38,8 +38,8 @@ class _Unstored:
 class Reports:
     """Reports on one worker's running attempts. Main thread only."""
 
-    def __init__(self, postgres: OutageTracker) -> None:
-        self._postgres = postgres
+    def __init__(self) -> None:
+        self._postgres = OutageTracker("Postgres", StoreUnavailable)  # its own: a failed report delays no start
         self._unstored: dict[RunningJob, _Unstored] = {}
         self._next_progress = self._next_lines = 0.0
 
