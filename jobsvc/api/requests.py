@@ -30,7 +30,7 @@ from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.http_client import MAX_URL
 from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.handlers.ssrf import public_url
-from jobsvc.jobs import NewJob, cron, current_time
+from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, NewJob, cron, current_time
 from jobsvc.jobs.schedules import NewSchedule
 
 MAX_NAME = 255
@@ -95,7 +95,7 @@ class JobRequest(BaseModel):
     tags: Annotated[list[Tag], Field(max_length=16)] = []
     webhook_url: Url | None = None
     concurrency_key: Name | None = None
-    concurrency_limit: Annotated[int, Field(ge=1, le=1000)] | None = None
+    concurrency_limit: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY_LIMIT)] | None = None
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -39,9 +39,6 @@ RESULT_TTL = 500
 FAILURE_TTL = 86400
 """Seconds for which RQ keeps a job that failed; Postgres keeps it longer."""
 
-MOST_PLACES = 1000
-"""Largest concurrency limit of a key."""
-
 AT_ONCE = 50
 """Maximum number of jobs written by one script call; a longer one would block Redis' other clients."""
 
@@ -114,7 +111,7 @@ def handle_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
 
 def dispatch_withheld(keys: set[str], connection: Redis) -> None:
     """Dispatch jobs withheld by these concurrency keys, now that a slot is free."""
-    claim_and_push(lambda: jobs.claim_next(keys, MOST_PLACES), connection)
+    claim_and_push(lambda: jobs.claim_next(keys, jobs.MAX_CONCURRENCY_LIMIT), connection)
 
 
 def claim_and_push(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:

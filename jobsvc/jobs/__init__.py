@@ -19,6 +19,7 @@ from jobsvc.jobs.actions import (
     retry_listed,
     unfinished,
 )
+from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
 from jobsvc.jobs.changes import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
 from jobsvc.jobs.claims import (
     Dispatch,

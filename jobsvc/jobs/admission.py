@@ -19,6 +19,9 @@ NO_HANDLER = literal_column(f"'{AWAITS_HANDLER_AT}'::timestamptz", Moment)
 
 paused = select(Queue.name).where(Queue.paused_at.is_not(None))
 
+MAX_CONCURRENCY_LIMIT = 1000
+"""Largest concurrency limit of a key."""
+
 may_start = (
     Job.status.in_(WAITING),
     Job.due_at <= now(),
