@@ -40,7 +40,7 @@ AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
 IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
 IS_WITHHELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
 AWAITS_HANDLER = f"{_IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
-TAKES_PLACE = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
+OCCUPIES_SLOT = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
 
 Moment = TIMESTAMP(timezone=True)
@@ -125,7 +125,7 @@ class Job(Base):
             "jobs_unique_key", "type", "unique_key", unique=True, where=f"unique_key IS NOT NULL AND {IS_UNFINISHED}"
         ),
         # Jobs that count against a concurrency limit, and withheld jobs: few rows are read however many wait.
-        _index("jobs_concurrency_key", "concurrency_key", where=f"concurrency_key IS NOT NULL AND {TAKES_PLACE}"),
+        _index("jobs_concurrency_key", "concurrency_key", where=f"concurrency_key IS NOT NULL AND {OCCUPIES_SLOT}"),
         _index("jobs_held_by_key", "concurrency_key", "due_at", where=f"concurrency_key IS NOT NULL AND {IS_WITHHELD}"),
         _index("jobs_held_by_pause", "queue", "due_at", where=f"concurrency_key IS NULL AND {IS_WITHHELD}"),
         _index("jobs_awaiting_handler", "queue", "type", "due_at", where=AWAITS_HANDLER),
