@@ -17,7 +17,7 @@ OURS, OTHERS = "#c2572b", "#5b7fa6"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a table: its name in the book, its heading, and how it is printed."""
+    """A figure of a table: its name in the results, its heading, and how it is printed."""
 
     figure: str
     heading: str
@@ -131,8 +131,9 @@ def write(folder: Path, results: Results, goals: Sequence[Goal], command: str, d
     lines = [
         "# Results of `make bench`",
         "",
-        f"`{command}`: every figure is from this one run, on one machine and the same servers, each competitor in "
-        "turn, in reverse order every second round. Tables show medians; a ratio is the median of the rounds' ratios.",
+        f"`{command}`:",
+        "every figure is from this one run, on one machine and the same servers, each competitor in turn, in reverse",
+        "order every second round. Tables show medians; a ratio is the median of the rounds' ratios.",
         "",
         *(f"- {fact}" for fact in [*describe, *results.notes]),
         "",
