@@ -9,6 +9,7 @@ from flask import current_app
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from jobsvc.db import counter_tables  # noqa: F401  # part of Base.metadata
 from jobsvc.db.engine import engine
 from jobsvc.db.models import Base
 from jobsvc.db.poolmode import REFUSED, pools_by_statement

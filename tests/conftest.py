@@ -88,7 +88,7 @@ def empty() -> None:
     from jobsvc.db.engine import transaction
 
     with transaction() as connection:
-        connection.execute(text("TRUNCATE jobs, idempotency_keys, schedules, queues, tallies CASCADE"))
+        connection.execute(text("TRUNCATE jobs, idempotency_keys, schedules, queues, tallies, counter_history CASCADE"))
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
         client.flushdb()
 

@@ -8,13 +8,11 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    Column,
     Double,
     ForeignKey,
     Index,
     MetaData,
     SmallInteger,
-    Table,
     Text,
     func,
     text,
@@ -232,19 +230,3 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("idempotency_keys_age", "created_at"),)
-
-
-counters = Table(
-    "tallies",
-    Base.metadata,
-    Column("event", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("queue", Text, nullable=False),
-    Column("status", Text, comment="the job's new status"),
-    Column("le", Double, comment="upper bound of the histogram bucket, in seconds"),
-    Column("number", BigInteger, nullable=False),
-    Column("seconds", Double, comment="sum of the durations"),
-    # UNLOGGED: counters may restart from zero after a crash of Postgres, so they need no WAL.
-    prefixes=["UNLOGGED"],
-    comment="counters of /metrics; rows with equal labels are added up",
-)

@@ -35,7 +35,7 @@ GATHER_SECONDS = 0.005
 """Minimum seconds between two dispatches of new jobs. The first job is sent at once, the following ones together."""
 
 PRUNE_SECONDS = 60.0
-"""Seconds between two checks for jobs to delete from Postgres."""
+"""Seconds between two checks for jobs, or old counts, to delete from Postgres."""
 
 
 class Duty(Enum):
@@ -46,6 +46,7 @@ class Duty(Enum):
     DUE = "due jobs"
     SWEEP = "sweep"
     PRUNE = "prune"
+    HISTORY = "history"
     TRIM = "trim"
     SCHEDULES = "schedules"
 
@@ -67,6 +68,7 @@ class Duties:
             Duty.DUE: self.dispatch_due,
             Duty.SWEEP: self.sweep,
             Duty.PRUNE: self.prune,
+            Duty.HISTORY: self.compact_history,
             Duty.TRIM: self.trim,
             Duty.SCHEDULES: self.tick,
         }
@@ -155,6 +157,12 @@ class Duties:
                     rq_cleanup.remove_pruned(pruned.job_ids)
             return 0.0 if pruned.job_ids and pruned.reached != jobs.LOWEST else PRUNE_SECONDS
         return self._interval
+
+    def compact_history(self) -> float:
+        """Merge and delete old rows of the counters over time."""
+        with self._postgres:
+            jobs.compact_history()
+        return PRUNE_SECONDS
 
     def trim(self) -> float:
         """Remove all but the newest ended jobs from RQ."""

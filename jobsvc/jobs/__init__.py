@@ -34,6 +34,7 @@ from jobsvc.jobs.claims import (
     withheld_keys,
 )
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
+from jobsvc.jobs.counter_history import LONGEST_SECONDS, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
@@ -46,6 +47,7 @@ from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.start import StartedAttempt, start, undo_starts
 from jobsvc.jobs.stats import JobSummary, TypeStats, depths, latest, relay_lag, type_stats
 from jobsvc.jobs.submit import NewJob, Submitted, submit, submit_each
+from jobsvc.jobs.time_series import Durations, History, Numbers, Series, longest_step, read_history, step_unit
 from jobsvc.jobs.unknown_types import (
     Refused,
     awaited_types,
