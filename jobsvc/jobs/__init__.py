@@ -44,6 +44,7 @@ from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew
 from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, get, history, page
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
+from jobsvc.jobs.situation import MOST_BEFORE, Place, Situation, read_situation
 from jobsvc.jobs.start import StartedAttempt, start, undo_starts
 from jobsvc.jobs.stats import JobSummary, TypeStats, depths, latest, relay_lag, type_stats
 from jobsvc.jobs.submit import NewJob, Submitted, submit, submit_each
