@@ -74,6 +74,15 @@ def commands() -> None:
 def _load() -> dict[str, click.Command]:
     from jobsvc.cli import act, show  # loads rich, which the API must not
 
-    showing = (show.list_jobs, show.show, show.tail, show.stats, show.workers, show.schedules, show.types)
+    showing = (
+        show.list_jobs,
+        show.show,
+        show.explain_job,
+        show.tail,
+        show.stats,
+        show.workers,
+        show.schedules,
+        show.types,
+    )
     acting = (act.enqueue, act.retry, act.cancel, act.delete, act.pause, act.resume)
     return {str(command.name): command for command in (*showing, *acting)}

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jobsvc.api.explanation import Explanation
 from jobsvc.api.responses import JobTypeShown, WorkerShown
 from jobsvc.cli.poll import Change
 from jobsvc.db.models import Job
@@ -174,6 +175,15 @@ def print_job(job: JobShown, attempts: Sequence[AttemptShown]) -> None:
         if error := attempt["error"]:
             text = error["traceback"] or f"{error['type']}: {error['message']}"
             screen.print(Text(_safe(text.rstrip()), "red"), soft_wrap=True)
+
+
+def print_explanation(found: Explanation) -> None:
+    """Print a job's status, the reasons for it, and what happens next."""
+    screen = console()
+    screen.print(Text(found["status"], STYLES[found["status"]]))
+    for reason in found["reasons"]:
+        screen.print(Text(f"{reason['code']:<15}", "bold"), Text(_safe(reason["detail"])), soft_wrap=True)
+    screen.print(Text(f"{'next':<15}", "bold"), Text(_safe(found["next"])), soft_wrap=True)
 
 
 def print_stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int) -> None:

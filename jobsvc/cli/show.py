@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 
 from jobsvc import handlers, jobs
+from jobsvc.api.explain import explain
 from jobsvc.api.responses import dump_job_type, dump_queue, dump_worker
 from jobsvc.cli import options, poll, render
 from jobsvc.cli.options import find_job, print_json
@@ -73,6 +74,18 @@ def show(given: UUID | str, as_json: bool) -> None:
         print_json({"job": whole, "attempts": attempts})
     else:
         render.print_job(whole, attempts)
+
+
+@click.command("explain", epilog=options.ID_HELP)
+@click.argument("given", metavar="ID", type=options.JobId())
+@options.as_json
+def explain_job(given: UUID | str, as_json: bool) -> None:
+    """Explain why a job waits, since when it runs, or how it ended."""
+    found = explain(find_job(given))
+    if as_json:
+        print_json(found)
+    else:
+        render.print_explanation(found)
 
 
 @click.command()

@@ -42,6 +42,11 @@ class WorkerState:
     expires_in: int = 0  # seconds until its key in Redis expires
 
     @property
+    def is_lost(self) -> bool:
+        """True if this is one of our workers and it has missed several heartbeats."""
+        return self.types is not None and self.expires_in <= OURS_LIVE_SECONDS - OURS_BEAT_SECONDS
+
+    @property
     def is_idle_stock(self) -> bool:
         """True for a stock worker that waits for a job, False for one of ours of any version.
 

@@ -8,6 +8,8 @@ from flask import Blueprint, Response, request, url_for
 from jobsvc import handlers, jobs
 from jobsvc.api import actions, prefer_wait
 from jobsvc.api.etag import expected_versions, polled
+from jobsvc.api.explain import explain
+from jobsvc.api.explanation import Explanation
 from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
 from jobsvc.api.requests import BatchRequest, JobRequest
@@ -104,6 +106,13 @@ def get_job(job_id: UUID) -> Response:
 def list_attempts(job_id: str) -> AttemptsReply:
     """List the attempts of a job."""
     return {"attempts": dump_attempts(*jobs.history(read_id(job_id)))}
+
+
+@blueprint.get("/jobs/<job_id>/explain")
+@Operation("read", {200: Reply("The reasons, and what happens next.", Explanation)}, errors=(404,))
+def explain_job(job_id: str) -> Explanation:
+    """Explain why a job is where it is: what it waits for, since when it runs, or how it ended."""
+    return explain(read_id(job_id))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")

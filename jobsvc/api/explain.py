@@ -1,0 +1,105 @@
+"""Explains why a job is where it is, for the API, the commands and the console."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from redis import RedisError
+from rq.suspension import is_suspended
+
+from jobsvc import jobs
+from jobsvc.api.explanation import Explanation, make_reason, show_moment
+from jobsvc.api.waiting import Workers, explain_waiting
+from jobsvc.config import settings
+from jobsvc.dispatch import rq_redis, rq_workers
+from jobsvc.dispatch.ownership import NamespaceTaken
+from jobsvc.jobs import Situation
+from jobsvc.jobs.serialize import show_time
+from jobsvc.states import ENDED, WAITING, Outcome, Status
+
+
+def explain(job_id: UUID) -> Explanation:
+    """Return why the job is where it is, and what happens next.
+
+    Asks Redis only about a waiting job. Raises JobNotFound and StoreUnavailable.
+    """
+    situation = jobs.read_situation(job_id, settings().JOBSVC_QUEUES)
+    workers = _read_workers(situation.queue) if situation.status in WAITING else Workers()
+    return explain_situation(situation, workers)
+
+
+def _read_workers(queue: str) -> Workers:
+    try:
+        rq_redis.probe()
+        serving = [one for one in rq_workers.known() if queue in one.queues and not one.is_lost]
+        return Workers(serving, is_suspended=bool(is_suspended(rq_redis.connection())))
+    except NamespaceTaken:
+        name = settings().JOBSVC_NAMESPACE
+        return Workers(problem=f"The namespace {name} in Redis belongs to another database, so no job is dispatched.")
+    except RedisError:
+        # The error's text may contain the address of the server.
+        return Workers(problem="Redis is unavailable, so no job is dispatched. New jobs are still accepted.")
+
+
+def explain_situation(job: Situation, workers: Workers) -> Explanation:
+    """Explain a job in any status; `workers` matters only if it waits."""
+    if job.status in ENDED:
+        return explain_ended(job)
+    return explain_running(job) if job.status == Status.PROCESSING else explain_waiting(job, workers)
+
+
+def explain_ended(job: Situation) -> Explanation:
+    """Explain a job that has ended."""
+    at = show_moment(job.finished_at)
+    failed = f"The job failed at {at}"
+    match job.status:
+        case Status.COMPLETED:
+            detail = f"The job completed at {at}, in attempt {job.attempts} of {job.max_attempts}."
+        case Status.CANCELLED:
+            detail = f"The job was cancelled, and ended at {at}."
+        case _ if job.error_type == "Expired":
+            detail = f"{failed}, because no attempt had started before it expired."
+        case _ if job.last_outcome == Outcome.DISCARDED:
+            detail = f"{failed}, because attempt {job.attempts} was discarded."
+        case _:
+            detail = f"{failed}: attempt {job.attempts} of {job.max_attempts} was the last one."
+    reason = make_reason(
+        "ended",
+        detail,
+        finishedAt=at,
+        attempt=job.attempts,
+        maxAttempts=job.max_attempts,
+        outcome=Outcome.COMPLETED if job.status == Status.COMPLETED else job.last_outcome,
+        errorType=job.error_type if job.status == Status.FAILED else None,
+    )
+    again = "" if job.status == Status.COMPLETED else f"; POST /jobs/{job.job_id}/retry runs it again"
+    return {"status": job.status, "reasons": [reason], "next": f"Nothing more: the job has ended{again}."}
+
+
+def explain_running(job: Situation) -> Explanation:
+    """Explain a job that is PROCESSING."""
+    assert job.started_at is not None
+    timeout_at = show_moment(job.started_at + timedelta(seconds=job.timeout))
+    is_lease_expired = job.lease_expires_at is not None and job.lease_expires_at < job.now
+    detail = f"Attempt {job.attempts} of {job.max_attempts} has been running since {show_moment(job.started_at)}."
+    following = f"The attempt ends by itself, or is stopped at its timeout, about {timeout_at}."
+    if job.cancel_requested_at:
+        detail += f" A cancel was requested at {show_moment(job.cancel_requested_at)}."
+        following = "The attempt is stopped within 5 s; then the job is CANCELLED, unless the attempt completed before."
+    if is_lease_expired:
+        detail += (
+            f" Its lease expired at {show_moment(job.lease_expires_at)}: the worker was lost, or can't reach Postgres."
+        )
+        following = f"The next sweep, within {settings().JOBSVC_SWEEP_SECONDS:g} s, ends the attempt as lost."
+    reason = make_reason(
+        "running",
+        detail,
+        worker=job.worker,
+        attempt=job.attempts,
+        maxAttempts=job.max_attempts,
+        startedAt=show_moment(job.started_at),
+        timeoutAt=timeout_at,
+        leaseExpiresAt=show_moment(job.lease_expires_at),
+        isLeaseExpired=is_lease_expired,
+        cancelRequestedAt=show_time(job.cancel_requested_at),
+    )
+    return {"status": job.status, "reasons": [reason], "next": following}

@@ -1,0 +1,96 @@
+"""The reply of GET /jobs/:id/explain."""
+
+from datetime import datetime
+from typing import Any, Literal, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from jobsvc.jobs.serialize import Time, Uuid, show_time
+from jobsvc.states import Status
+
+ReasonCode = Literal[
+    "due-later",
+    "retry-backoff",
+    "snoozed",
+    "redis-down",
+    "queue-paused",
+    "no-worker",
+    "no-handler",
+    "concurrency-key",
+    "behind",
+    "running",
+    "ended",
+]
+
+
+class Reason(TypedDict):
+    """One reason: its code, a sentence about it, and fields that depend on the code.
+
+    `due-later`, `retry-backoff`, `snoozed`: `at` is the earliest start.
+    `concurrency-key`: `slots` of the `limit` are occupied; `running` are up to 10 of the running jobs, `jobs` the
+    number of waiting jobs with the key that come before, at most 10,000.
+    `behind`: `jobs` is the number of jobs that come before, at most 10,000; `jobsOfQueuesBefore` has those of them
+    that are in queues which are served before the job's own.
+    `no-handler`: `types` are the types that the live workers of the queue know.
+    """
+
+    code: ReasonCode
+    detail: str
+    at: NotRequired[Time]
+    attempt: NotRequired[int]
+    maxAttempts: NotRequired[int]
+    errorType: NotRequired[str | None]
+    queue: NotRequired[str]
+    pausedAt: NotRequired[Time]
+    type: NotRequired[str]
+    types: NotRequired[list[str]]
+    key: NotRequired[str]
+    limit: NotRequired[int]
+    slots: NotRequired[int]
+    running: NotRequired[list[Uuid]]
+    jobs: NotRequired[int]
+    jobsOfQueuesBefore: NotRequired[dict[str, int]]
+    worker: NotRequired[str | None]
+    startedAt: NotRequired[Time]
+    timeoutAt: NotRequired[Time]
+    leaseExpiresAt: NotRequired[Time]
+    isLeaseExpired: NotRequired[bool]
+    cancelRequestedAt: NotRequired[Time | None]
+    finishedAt: NotRequired[Time]
+    outcome: NotRequired[str | None]
+
+
+_EXAMPLE: Any = {
+    "status": "PENDING",
+    "reasons": [
+        {
+            "code": "queue-paused",
+            "detail": "The queue low has been paused since 2026-11-24T12:52:18.798Z.",
+            "queue": "low",
+            "pausedAt": "2026-11-24T12:52:18.798Z",
+        }
+    ],
+    "next": "Starts after the queue low is resumed.",
+}
+
+
+@with_config(ConfigDict(json_schema_extra={"examples": [_EXAMPLE]}))
+class Explanation(TypedDict):
+    """Why a job is where it is: at least one reason, the most important first, and what happens next."""
+
+    status: Status
+    reasons: list[Reason]
+    next: str
+
+
+def make_reason(code: ReasonCode, detail: str, **fields: Any) -> Reason:
+    """Return a reason with these fields."""
+    reason: Any = {"code": code, "detail": detail, **fields}
+    checked: Reason = reason
+    return checked
+
+
+def show_moment(moment: datetime | None) -> str:
+    """Return the time as the API shows it; an empty text for None."""
+    return show_time(moment) or ""
