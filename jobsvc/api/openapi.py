@@ -52,13 +52,14 @@ GROUPS = {
     "Jobs": "Create, list, follow, cancel and retry jobs.",
     "Schedules": "Create jobs at the times of a cron expression.",
     "Queues and workers": "List queues and workers, pause and resume queues.",
-    "Operations": "Check health and readiness, read metrics.",
+    "Operations": "Check health and readiness, read metrics and counts over time.",
 }
 """Tags of the operations, in display order."""
 
 _GROUP_OF = {
     "schedules": "Schedules",
     "queues": "Queues and workers",
+    "stats": "Operations",
     "system": "Operations",
 }
 """Tag of each blueprint; all others have the tag Jobs."""

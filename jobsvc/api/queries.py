@@ -7,13 +7,13 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from flask import request
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from jobsvc.api.known_names import describe_known
 from jobsvc.api.proxy import quote_prefix
 from jobsvc.api.requests import Name, Tag, read_time
 from jobsvc.api.validation import ID, Query
-from jobsvc.jobs import Filter
+from jobsvc.jobs import LONGEST_SECONDS, MINUTE, Filter, longest_step, step_unit
 from jobsvc.states import Status
 
 
@@ -66,6 +66,29 @@ class ListQuery(FilterQuery):
 
     limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
     cursor: Annotated[UUID, BeforeValidator(_read_cursor, json_schema_input_type=UUID)] | None = None
+
+
+# The default is validated, too: it doesn't suit every window.
+_STEP = Field(ge=MINUTE, le=LONGEST_SECONDS, multiple_of=MINUTE, validate_default=True)
+
+
+class StatsQuery(Query):
+    """The query parameters of GET /stats; `window` and `step` are seconds."""
+
+    window: Annotated[int, Field(ge=1, le=LONGEST_SECONDS), BeforeValidator(_read_count)] = 3600
+    step: Annotated[int, _STEP, BeforeValidator(_read_count)] = 60
+    type: Name | None = None
+    queue: Name | None = None
+
+    @field_validator("step")
+    @classmethod
+    def _suits_the_window(cls, step: int, found: ValidationInfo) -> int:
+        if (window := found.data.get("window")) is None:  # its own problem is reported
+            return step
+        unit, longest = step_unit(window), longest_step(window)
+        if step % unit or step > longest:
+            raise ValueError(f"must be a multiple of {unit} for a window of {window} seconds, and at most {longest}")
+        return step
 
 
 def link_to_next(cursor: str) -> str:

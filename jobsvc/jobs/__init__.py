@@ -34,7 +34,7 @@ from jobsvc.jobs.claims import (
     withheld_keys,
 )
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
-from jobsvc.jobs.counter_history import LONGEST_SECONDS, compact_history
+from jobsvc.jobs.counter_history import LONGEST_SECONDS, MINUTE, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
