@@ -20,32 +20,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from jobsvc.states import WAITING, Outcome, Status
+from jobsvc.db import conditions
+from jobsvc.states import Outcome, Status
 
 
 def _one_of(column: str, values: type[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
 
 
-_IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
-IS_DISPATCHED = f"{_IS_WAITING} AND dispatched_at >= due_at"
-IS_RUNNING = "status = 'PROCESSING'"
-IS_UNFINISHED = f"({IS_RUNNING} OR {_IS_WAITING})"
-IS_TO_DISPATCH = f"{_IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
-AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
-"""`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""
-
-IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
-IS_WITHHELD = f"{_IS_WAITING} AND dispatched_at = 'infinity'"
-AWAITS_HANDLER = f"{_IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
-OCCUPIES_SLOT = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
-"""Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
-
+_error_type, _error_line = text(conditions.ERROR_TYPE), text(conditions.ERROR_LINE)
 Moment = TIMESTAMP(timezone=True)
 _JSON = JSONB(none_as_null=True)
 
 
-def _index(name: str, *columns: str, where: str, **options: Any) -> Index:
+def _index(name: str, *columns: Any, where: str, **options: Any) -> Index:
     return Index(name, *columns, postgresql_where=text(where), **options)
 
 
@@ -114,23 +102,35 @@ class Job(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", Status), name="status"),
         # Indexes for the sweep, each on the few rows that a query may return.
-        _index("jobs_to_dispatch", "due_at", where=IS_TO_DISPATCH),
-        _index("jobs_in_rq", "queue", "dispatched_at", where=IS_DISPATCHED),
-        _index("jobs_to_expire", "expires_at", where=f"{_IS_WAITING} AND expires_at IS NOT NULL"),
+        _index("jobs_to_dispatch", "due_at", where=conditions.IS_TO_DISPATCH),
+        _index("jobs_in_rq", "queue", "dispatched_at", where=conditions.IS_DISPATCHED),
+        _index("jobs_to_expire", "expires_at", where=f"{conditions.IS_WAITING} AND expires_at IS NOT NULL"),
         # On the id, not on the lease, so that renewing a lease updates no index.
-        _index("jobs_running", "id", where=IS_RUNNING),
-        _index(
-            "jobs_unique_key", "type", "unique_key", unique=True, where=f"unique_key IS NOT NULL AND {IS_UNFINISHED}"
-        ),
+        _index("jobs_running", "id", where=conditions.IS_RUNNING),
+        _index("jobs_unique_key", "type", "unique_key", unique=True, where=conditions.HOLDS_UNIQUE_KEY),
         # Jobs that count against a concurrency limit, and withheld jobs: few rows are read however many wait.
-        _index("jobs_concurrency_key", "concurrency_key", where=f"concurrency_key IS NOT NULL AND {OCCUPIES_SLOT}"),
-        _index("jobs_held_by_key", "concurrency_key", "due_at", where=f"concurrency_key IS NOT NULL AND {IS_WITHHELD}"),
-        _index("jobs_held_by_pause", "queue", "due_at", where=f"concurrency_key IS NULL AND {IS_WITHHELD}"),
-        _index("jobs_awaiting_handler", "queue", "type", "due_at", where=AWAITS_HANDLER),
+        _index(
+            "jobs_concurrency_key",
+            "concurrency_key",
+            where=f"{conditions.HAS_CONCURRENCY_KEY} AND {conditions.OCCUPIES_SLOT}",
+        ),
+        _index(
+            "jobs_held_by_key",
+            "concurrency_key",
+            "due_at",
+            where=f"{conditions.HAS_CONCURRENCY_KEY} AND {conditions.IS_WITHHELD}",
+        ),
+        _index("jobs_held_by_pause", "queue", "due_at", where=f"concurrency_key IS NULL AND {conditions.IS_WITHHELD}"),
+        _index("jobs_awaiting_handler", "queue", "type", "due_at", where=conditions.AWAITS_HANDLER),
         _index("jobs_ended", "queue", "status", where="finished_at IS NOT NULL"),
         # Indexes for the list. A successful job without tags writes to none of them (decision 0007).
+        _index("jobs_scheduled", "id", where="status = 'SCHEDULED'"),
+        _index("jobs_retrying", "id", where="status = 'RETRYING'"),
         _index("jobs_failed", "id", where="status = 'FAILED'"),
         _index("jobs_cancelled", "id", where="status = 'CANCELLED'"),
+        _index("jobs_error_type", _error_type, "id", where=conditions.HAS_ERROR),
+        _index("jobs_error_line", _error_line, "id", where=conditions.HAS_ERROR),
+        _index("jobs_error", _error_type, _error_line, "id", where=conditions.HAS_ERROR),
         Index(
             "jobs_type_queue",
             "type",

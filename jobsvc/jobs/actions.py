@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Row, case, delete, exists, func, null, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
+from jobsvc.db.conditions import IS_UNFINISHED
 from jobsvc.db.engine import retrying, transaction
-from jobsvc.db.models import IS_UNFINISHED, Job
+from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds_until
 from jobsvc.errors import UniqueKeyTaken, WrongState
 from jobsvc.jobs.claims import Dispatch, as_dispatch

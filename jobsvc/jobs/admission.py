@@ -10,7 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Connection, bindparam, func, literal_column, select, update
 
-from jobsvc.db.models import AWAITS_HANDLER_AT, Job, Moment, Queue
+from jobsvc.db.conditions import AWAITS_HANDLER_AT
+from jobsvc.db.models import Job, Moment, Queue
 from jobsvc.db.sql import lock_number, now
 from jobsvc.states import WAITING, Status
 

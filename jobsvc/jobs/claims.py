@@ -12,8 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Row, Select, Text, Uuid, bindparam, case, func, null, select, text, update
 
+from jobsvc.db.conditions import IS_IN_RQ, IS_RUNNING, IS_WITHHELD
 from jobsvc.db.engine import retrying, transaction
-from jobsvc.db.models import IS_IN_RQ, IS_RUNNING, IS_WITHHELD, Job
+from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_until
 from jobsvc.jobs.admission import WITHHELD, paused
 from jobsvc.states import WAITING, Status

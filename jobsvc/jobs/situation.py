@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, text
 
+from jobsvc.db.conditions import AWAITS_HANDLER, IS_IN_RQ, IS_RUNNING, IS_TO_DISPATCH, IS_WITHHELD
 from jobsvc.db.engine import transaction
-from jobsvc.db.models import AWAITS_HANDLER, IS_IN_RQ, IS_RUNNING, IS_TO_DISPATCH, IS_WITHHELD
 from jobsvc.errors import JobNotFound
 from jobsvc.states import Outcome, Status
 

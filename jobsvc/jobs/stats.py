@@ -10,8 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import Double, Executable, Row, Select, cast, func, select, text, union, union_all
 
+from jobsvc.db.conditions import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
-from jobsvc.db.models import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH, Job
+from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_since
 from jobsvc.handlers import DELIVERY
 from jobsvc.states import WAITING, Status

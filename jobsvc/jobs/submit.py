@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from jobsvc.db.conditions import IS_UNFINISHED
 from jobsvc.db.engine import retrying, statement, transaction
-from jobsvc.db.models import IS_UNFINISHED, Job, Moment
+from jobsvc.db.models import Job, Moment
 from jobsvc.db.sql import now, rows, seconds, seconds_until
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.claims import Dispatch

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
 
+from jobsvc.db.conditions import AWAITS_HANDLER, IS_DISPATCHED
 from jobsvc.db.engine import retrying, statement, transaction
-from jobsvc.db.models import AWAITS_HANDLER, IS_DISPATCHED, Job
+from jobsvc.db.models import Job
 from jobsvc.jobs.admission import NO_HANDLER
 from jobsvc.jobs.claims import Dispatch, claim
 

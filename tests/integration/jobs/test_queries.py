@@ -219,7 +219,7 @@ SELECT (lpad(to_hex((extract(epoch FROM t) * 1000)::bigint), 12, '0') || '7000' 
        CASE WHEN n = 30001 THEN 'rare' ELSE 'default' END,
        '{"durationMs": 10}',
        CASE n % 20000 WHEN 1 THEN 'FAILED' WHEN 2 THEN 'CANCELLED' WHEN 3 THEN 'PENDING' WHEN 4 THEN 'SCHEDULED'
-                      WHEN 5 THEN 'RETRYING' WHEN 6 THEN 'PROCESSING' ELSE 'COMPLETED' END,
+                      WHEN 5 THEN 'RETRYING' WHEN 6 THEN 'PROCESSING' ELSE :most END,
        t, 180, '{1,5,25}', 4, t, CASE WHEN n % 20000 <> 4 THEN t END,
        CASE WHEN n = 30002 THEN '{rare,common}'::text[] WHEN n % 100 = 0 THEN '{common}' END
 FROM (SELECT n, timestamptz '2026-01-01Z' + n * interval '1 s' AS t FROM generate_series(1, :rows) AS n) AS g
@@ -227,10 +227,10 @@ FROM (SELECT n, timestamptz '2026-01-01Z' + n * interval '1 s' AS t FROM generat
 )
 
 
-def fill() -> int:
-    """A table of many jobs, of which few aren't completed; returns its blocks."""
+def fill(most: Status = Status.COMPLETED) -> int:
+    """A table of many jobs, of which few have another status than `most`; returns its blocks."""
     with transaction() as connection:
-        connection.execute(FILL, {"rows": ROWS})
+        connection.execute(FILL, {"rows": ROWS, "most": most})
     with statement() as connection:
         connection.execute(text("VACUUM ANALYZE jobs"))
     return int(sql("SELECT pg_relation_size('jobs') / 8192")[0][0])

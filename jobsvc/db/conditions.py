@@ -1,0 +1,29 @@
+"""Conditions of partial indexes, and expressions of others, in the words that a query must use to match them."""
+
+from jobsvc.states import WAITING
+
+IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
+IS_DISPATCHED = f"{IS_WAITING} AND dispatched_at >= due_at"
+IS_RUNNING = "status = 'PROCESSING'"
+IS_UNFINISHED = f"({IS_RUNNING} OR {IS_WAITING})"
+HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND {IS_UNFINISHED}"
+HAS_CONCURRENCY_KEY = "concurrency_key IS NOT NULL"
+IS_TO_DISPATCH = f"{IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
+AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
+"""`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""
+
+IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
+IS_WITHHELD = f"{IS_WAITING} AND dispatched_at = 'infinity'"
+AWAITS_HANDLER = f"{IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
+OCCUPIES_SLOT = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
+"""Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
+
+
+def first_line(message: str) -> str:
+    """Return SQL for the first line of this text, at most 200 characters: short enough for an index."""
+    return f"split_part(translate(left({message}, 200), chr(13), chr(10)), chr(10), 1)"
+
+
+HAS_ERROR = "error IS NOT NULL"
+ERROR_TYPE = "left(error ->> 'type', 200)"
+ERROR_LINE = first_line("error ->> 'message'")
