@@ -36,12 +36,14 @@ from jobsvc.jobs.claims import (
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
 from jobsvc.jobs.counter_history import LONGEST_SECONDS, MINUTE, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
+from jobsvc.jobs.counts import MAX_COUNTED, Counted, count_by_status, count_newer
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew
 from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, get, history, page
+from jobsvc.jobs.queue_sizes import QueueCounts, queue_counts
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.situation import MOST_BEFORE, Place, Situation, read_situation

@@ -1,0 +1,97 @@
+"""Bounded counts of each queue's jobs; see `jobs.counts`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, Select, func, literal, select, text, union_all
+
+from jobsvc.db.conditions import IS_DISPATCHED, IS_WITHHELD
+from jobsvc.db.engine import transaction
+from jobsvc.db.models import Job
+from jobsvc.db.sql import now, seconds_since
+from jobsvc.jobs import counts
+from jobsvc.jobs.admission import paused
+from jobsvc.jobs.counts import Counted, bounded, count, in_rq, to_dispatch
+from jobsvc.jobs.filters import has_status
+from jobsvc.states import ENDED, Status
+
+_IN_RQ, _TO_DISPATCH, _WITHHELD = "in RQ", "to dispatch", "withheld"
+BY_ID = (Status.SCHEDULED, Status.RETRYING, Status.PROCESSING)
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """The state of a queue, with bounded counts.
+
+    oldest_waiting: seconds since its longest due job was due; None if no job is due. If more than MAX_COUNTED of its
+    jobs wait, it is the longest due of those that are first in the queue.
+    """
+
+    name: str
+    is_paused: bool
+    counts: Mapping[Status, Counted]
+    oldest_waiting: float | None
+
+
+def queue_counts(served: Sequence[str]) -> list[QueueCounts]:
+    """Return the state of the queues `served`, in order, then of other queues in which jobs wait or run."""
+    with transaction() as connection:
+        dispatched = {name for name in connection.scalars(_dispatched_queues()) if name}
+        parts = [part for queue in {*served, *dispatched} for part in _parts_of(queue)]
+        parts += [_by_queue(_TO_DISPATCH, to_dispatch())]
+        parts += [_by_queue(status, bounded(has_status(status)).order_by(Job.id.desc())) for status in BY_ID]
+        found = connection.execute(union_all(*parts)).all()
+        are_paused = set(connection.scalars(paused))
+    others = sorted({row.queue for row in found} - set(served))
+    return [_state(name, found, is_paused=name in are_paused) for name in [*served, *others]]
+
+
+def _dispatched_queues() -> Select[Any]:
+    """Select the queues with dispatched jobs, by one step in the index for each queue."""
+    first = select(Job.queue).where(text(IS_DISPATCHED)).order_by(Job.queue).limit(1)
+    names = select(first.scalar_subquery().label("queue")).cte("names", recursive=True)
+    after = first.where(Job.queue > names.c.queue).correlate(names).scalar_subquery()
+    return select(names.union_all(select(after).where(names.c.queue.is_not(None))).c.queue)
+
+
+def _parts_of(queue: str) -> list[Select[Any]]:
+    """Return the parts of one queue: its jobs in RQ, the longest due withheld one, and the ended ones by status."""
+    of_queue = Job.queue.between(queue, queue)
+    withheld = bounded(of_queue, text(f"concurrency_key IS NULL AND {IS_WITHHELD}")).order_by(Job.queue, Job.due_at)
+    columns: tuple[Any, ...] = (Job.queue, Job.status, Job.due_at)
+    ended = select(*columns).where(of_queue, Job.finished_at.is_not(None))
+    ended = ended.order_by(Job.queue, Job.status).limit(counts.MAX_COUNTED + 1)
+    return [
+        _by_queue(_IN_RQ, in_rq(queue)),
+        _by_queue(_WITHHELD, withheld.limit(1)),
+        *(_by_queue(status, ended.where(Job.status == status)) for status in ENDED),
+    ]
+
+
+def _by_queue(name: str, part: Select[Any]) -> Select[Any]:
+    job = part.subquery().c
+    waited = seconds_since(func.min(job.due_at).filter(job.due_at <= now())).label("waited")
+    numbers = (func.count().label("jobs"), waited)
+    return select(literal(name).label("part"), job.queue, job.status, *numbers).group_by(job.queue, job.status)
+
+
+def _state(name: str, found: Sequence[Row[Any]], is_paused: bool) -> QueueCounts:
+    waits = [
+        row.waited
+        for row in found
+        if row.queue == name and row.part in (_IN_RQ, _TO_DISPATCH, _WITHHELD) and row.waited is not None
+    ]
+    by_status = {status: _count(name, status, found) for status in Status}
+    return QueueCounts(name, is_paused, by_status, max(waits, default=None))
+
+
+def _count(queue: str, status: Status, found: Sequence[Row[Any]]) -> Counted:
+    names = (_IN_RQ, _TO_DISPATCH) if status == Status.PENDING else (status,)
+    mine = [row for row in found if row.part in names and row.queue == queue and row.status == status]
+    read = dict.fromkeys(names, 0)
+    for row in found:
+        # The parts of another queue don't matter.
+        if row.part in names and (row.queue == queue or row.part == _TO_DISPATCH or row.part in BY_ID):
+            read[row.part] += row.jobs
+    return count(sum(row.jobs for row in mine), is_complete=max(read.values()) <= counts.MAX_COUNTED)
