@@ -45,7 +45,7 @@ COMPRESSION = 100
 """Assumed compression ratio of values that Postgres has compressed. pglz reaches 90 with repeated text."""
 
 MOST_SEARCHED = 100_000
-"""Number of newest jobs among which `find_by_id_end` searches: less than 0.1 s."""
+"""Number of newest jobs among which `ids_ending` searches: less than 0.1 s."""
 
 Versions = frozenset[int] | None
 """The versions of a job that a caller accepts; None accepts any."""
@@ -57,18 +57,26 @@ def get(job_id: UUID) -> Job:
         return load(connection, job_id)
 
 
-def find_by_id_end(end: str) -> UUID:
-    """Return the id that ends with these 8 characters, in lower case. Raises JobNotFound, also if several end so."""
-    newest = select(cast(Job.id, Text).label("id")).order_by(Job.id.desc()).limit(MOST_SEARCHED).subquery()
+def ids_ending(end: str, at_most: int) -> Sequence[UUID]:
+    """Return the ids that end with these characters, in lower case with hyphens, newest first.
+
+    Searches the newest MOST_SEARCHED jobs.
+    """
+    newest = select(Job.id).order_by(Job.id.desc()).limit(MOST_SEARCHED).subquery()
+    has_end = func.right(cast(newest.c.id, Text), len(end)) == end
     with transaction() as connection:
-        found = connection.scalars(select(newest.c.id).where(func.right(newest.c.id, 8) == end).limit(2)).all()
-    match found:
+        return connection.scalars(select(newest.c.id).where(has_end).order_by(newest.c.id.desc()).limit(at_most)).all()
+
+
+def find_by_id_end(end: str) -> UUID:
+    """Return the id that ends with these characters, in lower case. Raises JobNotFound, also if several end so."""
+    match ids_ending(end, 2):
         case [one]:
-            return UUID(one)
+            return one
         case []:
             raise JobNotFound(f"none of the newest {MOST_SEARCHED:,} jobs has an id that ends in {end}")
-        case _:
-            raise JobNotFound(f"several jobs have ids that end in {end}, such as {' and '.join(found)}")
+        case several:
+            raise JobNotFound(f"several jobs have ids that end in {end}, such as {' and '.join(map(str, several))}")
 
 
 def history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
@@ -196,12 +204,13 @@ def keys(which: Filter, below: UUID | None) -> Select[Any]:
     compressed = or_(
         func.pg_column_compression(Job.payload).is_not(None), func.pg_column_compression(Job.result).is_not(None)
     )
-    wanted = (
-        select(Job.id, size.label("bytes"), compressed.label("is_compressed"))
-        .where(*which.conditions())
-        .order_by(Job.id.desc())
-    )
-    return wanted if below is None else wanted.where(Job.id < below)
+    return newest_first(select(Job.id, size.label("bytes"), compressed.label("is_compressed")), which, below)
+
+
+def newest_first(wanted: Select[Any], which: Filter, below: UUID | None) -> Select[Any]:
+    """Restrict a SELECT to matching jobs with ids less than `below`, by descending id."""
+    matching = wanted.where(*which.conditions()).order_by(Job.id.desc())
+    return matching if below is None else matching.where(Job.id < below)
 
 
 def _portions(found: Sequence[Row[Any]]) -> Iterator[list[UUID]]:

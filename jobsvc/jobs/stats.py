@@ -1,12 +1,10 @@
-"""Statistics: queue depths, the latest jobs, and numbers of each job type. All queries use indexes."""
+"""Statistics: queue depths, and numbers of each job type. All queries use indexes."""
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Double, Executable, Row, Select, cast, func, select, text, union, union_all
 
@@ -14,7 +12,6 @@ from jobsvc.db.conditions import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_since
-from jobsvc.handlers import DELIVERY
 from jobsvc.states import WAITING, Status
 
 SLOW_SECONDS = 0.25
@@ -65,51 +62,6 @@ def relay_lag() -> float:
     lag = select(seconds_since(func.min(Job.due_at))).where(text(IS_TO_DISPATCH), Job.due_at <= now())
     with transaction() as connection:
         return float(connection.scalar(lag) or 0)
-
-
-@dataclass(frozen=True)
-class JobSummary:
-    """A job without its payload and result, which may be large."""
-
-    id: UUID
-    type: str
-    status: str
-    queue: str
-    attempts: int
-    max_attempts: int
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    progress: dict[str, Any] | None
-    error: dict[str, Any] | None
-    version: int
-
-
-def latest(limit: int, followed: Collection[UUID] = ()) -> list[JobSummary]:
-    """Return the newest `limit` jobs, the newest `limit` running ones and those `followed`, by descending id."""
-    newest = select(Job.id).where(Job.type != DELIVERY).order_by(Job.id.desc()).limit(limit)
-    wanted = union_all(
-        select(newest.subquery().c.id),
-        select(newest.where(Job.status == Status.PROCESSING).subquery().c.id),
-        select(Job.id).where(Job.id.in_(followed)),
-    )
-    summary = select(
-        Job.id,
-        Job.type,
-        Job.status,
-        Job.queue,
-        Job.attempts,
-        Job.max_attempts,
-        Job.created_at,
-        Job.started_at,
-        Job.finished_at,
-        Job.progress,
-        Job.error,
-        Job.version,
-    )
-    with transaction() as connection:
-        found = connection.execute(summary.where(Job.id.in_(wanted)).order_by(Job.id.desc())).mappings()
-        return [JobSummary(**row) for row in found]
 
 
 @dataclass(frozen=True)

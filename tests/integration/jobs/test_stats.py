@@ -15,7 +15,7 @@ from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
-from jobsvc.jobs import Filter, stats
+from jobsvc.jobs import Filter, stats, summaries
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import outcome, sql, started, submit
 from tests.integration.jobs.test_queries import Explain, fill
@@ -113,7 +113,8 @@ def test_snapshot_reads_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "SAMPLE", 600)
     assert fill() > 2500
     followed = [job.id for job in jobs.latest(100)]
-    monkeypatch.setattr(stats, "transaction", explaining)
+    for module in (stats, summaries):
+        monkeypatch.setattr(module, "transaction", explaining)
     jobs.latest(50, followed)
     jobs.type_stats(["high", "default", "low"], 60)
     latest, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
