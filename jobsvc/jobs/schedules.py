@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, and_, case, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -12,9 +13,10 @@ from sqlalchemy.orm import Session
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Schedule
 from jobsvc.db.sql import now, seconds_until
-from jobsvc.errors import ScheduleNotFound
+from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
+from jobsvc.jobs import cron
 from jobsvc.jobs.claims import Dispatch
-from jobsvc.jobs.cron import next_tick
+from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.submit import NewJob, Submitted, store
 
 logger = logging.getLogger("jobsvc.schedules")
@@ -47,7 +49,7 @@ def put(new: NewSchedule) -> tuple[Schedule, bool]:
     given = {**vars(new), "new_job": new.new_job._asdict()}
     with transaction() as connection:
         moment = _now(connection)
-        given["next_run_at"] = next_tick(new.cron, new.timezone, moment) if new.enabled else None
+        given["next_run_at"] = cron.next_tick(new.cron, new.timezone, moment) if new.enabled else None
         wanted = insert(Schedule).values(given)
         keeps_ticks = and_(
             Schedule.enabled,
@@ -60,6 +62,27 @@ def put(new: NewSchedule) -> tuple[Schedule, bool]:
         upsert = wanted.on_conflict_do_update(index_elements=[Schedule.name], set_=changes).returning(Schedule)
         schedule = Session(connection).scalars(upsert).one()
         return schedule, schedule.created_at == moment
+
+
+def next_ticks(expression: str, timezone: str, count: int = 5, after: datetime | None = None) -> list[datetime]:
+    """Return the first ticks of a cron expression after a moment (default: now), in the time zone.
+
+    Raises InvalidInput with pointers to `cron` and `timezone`, as in the body of a schedule.
+    """
+    problems = []
+    for pointer, check, value in (("/cron", cron.check, expression), ("/timezone", cron.check_timezone, timezone)):
+        try:
+            check(value)
+        except ValueError as error:
+            problems.append(Problem(pointer, str(error)))
+    if problems:
+        raise InvalidInput(problems)
+    ticks: list[datetime] = []
+    moment = after or current_time()
+    for _ in range(count):
+        moment = cron.next_tick(expression, timezone, moment)
+        ticks.append(moment.astimezone(ZoneInfo(timezone)))
+    return ticks
 
 
 def get(name: str) -> Schedule:
@@ -128,7 +151,7 @@ def _advance(schedule: Schedule, moment: datetime) -> NewJob | None:
     """Set the schedule's next tick; returns the job to submit now, or None if the schedule can't be evaluated."""
     try:
         job = NewJob(**schedule.new_job)
-        schedule.next_run_at = next_tick(schedule.cron, schedule.timezone, moment)
+        schedule.next_run_at = cron.next_tick(schedule.cron, schedule.timezone, moment)
         return job
     except Exception:
         # Stored by another version, or with other time zone data. The other schedules must still tick.

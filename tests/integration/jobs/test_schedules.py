@@ -3,12 +3,14 @@
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from jobsvc import jobs
 from jobsvc.db.engine import transaction
+from jobsvc.errors import InvalidInput
 from jobsvc.jobs import schedules
 from jobsvc.jobs.schedules import NewSchedule
 from tests.integration.factories import new, sql
@@ -187,3 +189,25 @@ def test_failing_schedule_delays_no_other(caplog: pytest.LogCaptureFixture) -> N
     assert row.all_wait
     sql("UPDATE schedules SET timezone = 'UTC', next_run_at = now() WHERE name = 'zone'")
     assert len(schedules.tick(10)) == 1
+
+
+def test_next_ticks_of_a_schedule() -> None:
+    after = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    ticks = jobs.next_ticks("30 2 * * *", "Europe/Berlin", count=3, after=after)
+    # 02:30 is skipped on the 29th: the tick comes at the jump.
+    assert [tick.isoformat() for tick in ticks] == [
+        "2026-03-29T03:00:00+02:00",
+        "2026-03-30T02:30:00+02:00",
+        "2026-03-31T02:30:00+02:00",
+    ]
+    assert len(jobs.next_ticks("@hourly", "UTC")) == 5
+    assert jobs.next_ticks("* * * * *", "UTC", count=1)[0] > jobs.current_time() - timedelta(seconds=1)
+
+
+def test_wrong_schedule_has_no_next_ticks() -> None:
+    with pytest.raises(InvalidInput) as wrong:
+        jobs.next_ticks("0 0 31 2 *", "Mars/Base")
+    assert [(one.pointer, one.detail) for one in wrong.value.problems] == [
+        ("/cron", "never ticks: there is no such date"),
+        ("/timezone", "there is no time zone 'Mars/Base'; they have names like Europe/Berlin, and UTC"),
+    ]
