@@ -3,7 +3,7 @@
 UNLOGGED: counters may restart from zero after a crash of Postgres, so they need no WAL.
 """
 
-from sqlalchemy import BigInteger, Column, Double, Index, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobsvc.db.models import Base, Moment
@@ -29,14 +29,14 @@ counter_history = Table(
     Column("minute", Moment, nullable=False, comment="start of the minute, or of the 15 minutes"),
     Column("type", Text, nullable=False),
     Column("queue", Text, nullable=False),
-    Column("accepted", BigInteger, nullable=False),
-    Column("started", BigInteger, nullable=False),
-    Column("completed", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False),
-    Column("retried", BigInteger, nullable=False),
-    Column("wait", ARRAY(BigInteger), nullable=False, comment="number of starts per histogram bucket"),
+    Column("accepted", Integer, nullable=False),
+    Column("started", Integer, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("retried", Integer, nullable=False),
+    Column("wait", ARRAY(Integer), nullable=False, comment="number of starts per histogram bucket"),
     Column("wait_seconds", Double, nullable=False, comment="sum of the durations"),
-    Column("run", ARRAY(BigInteger), nullable=False, comment="number of ended attempts per histogram bucket"),
+    Column("run", ARRAY(Integer), nullable=False, comment="number of ended attempts per histogram bucket"),
     Column("run_seconds", Double, nullable=False, comment="sum of the durations"),
     Index("counter_history_minute", "minute"),
     prefixes=["UNLOGGED"],

@@ -3,15 +3,18 @@
 Its size depends on the number of types and queues, not of jobs. `fold_counters` adds rows to it.
 """
 
-from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Double,
     FromClause,
+    Integer,
     Select,
     Text,
+    bindparam,
     case,
     cast,
     func,
@@ -41,29 +44,7 @@ LONGEST_SECONDS = 7 * 86400
 COUNTS = ("accepted", "started", "completed", "failed", "retried")
 
 
-@retrying
-def compact_history() -> int:
-    """Merge what is older than FINE_SECONDS to 15 minutes, and delete what is older than LONGEST_SECONDS.
-
-    Merges rows of the same minute, too, since each fold of the counters adds its own.
-    Returns how many rows were merged or deleted.
-    """
-    ctid: ColumnElement[Any] = literal_column("ctid")
-    at, type_, queue = _merged_minute(counter_history), counter_history.c.type, counter_history.c.queue
-    is_wrong = (func.count() > 1) | (func.min(counter_history.c.minute) != at) | _is_old(at)
-    wrong = select(at, type_, queue).group_by(at, type_, queue).having(is_wrong)
-    # SKIP LOCKED: any number of processes may do this at once; none waits for another (deadlock).
-    free = select(ctid).select_from(counter_history).where(tuple_(at, type_, queue).in_(wrong))
-    is_taken = ctid.in_(free.with_for_update(skip_locked=True))
-    taken = counter_history.delete().where(is_taken).returning(counter_history).cte("taken")
-    at = _merged_minute(taken)
-    kept = _added(taken, at, taken.c.type, taken.c.queue).where(~_is_old(at))
-    merged = insert(counter_history).from_select(HISTORY_COLUMNS, kept).cte("merged")
-    with transaction() as connection:
-        return int(connection.scalar(select(func.count()).select_from(taken).add_cte(merged)) or 0)
-
-
-def _bin(length: int, moment: ColumnElement[Any]) -> ColumnElement[Any]:
+def _bin(length: Any, moment: ColumnElement[Any]) -> ColumnElement[Any]:
     """Round a time down to a multiple of `length` seconds since the epoch."""
     found: ColumnElement[Any] = func.date_bin(seconds(length), moment, text("'epoch'"))
     return found
@@ -80,28 +61,11 @@ def _is_old(at: ColumnElement[Any]) -> ColumnElement[bool]:
     return at < now() - seconds(LONGEST_SECONDS + QUARTER_HOUR)
 
 
-def select_history(start: int, end: int, step: int, which: Mapping[str, str], by: Collection[str]) -> Select[Any]:
-    """Select the sums of each step and series, over the rows in the history and those not yet merged into it.
-
-    start, end, step: seconds since the epoch, and the length of a step. which: names that type and queue must have.
-    by: the labels (type, queue) by which series differ; another label is null.
-    """
-
-    def rows_of(table: FromClause) -> Select[Any]:
-        minute = table.c.minute
-        in_window = minute >= func.to_timestamp(start), minute < func.to_timestamp(end)
-        return select(table).where(*in_window, *(table.c[label] == name for label, name in which.items()))
-
-    found = union_all(rows_of(counter_history), by_minute(rows_of(counters).subquery())).subquery()
-    labels = [found.c[label] if label in by else cast(null(), Text).label(label) for label in ("type", "queue")]
-    return _added(found, _bin(step, found.c.minute).label("at"), *labels)
-
-
 def _added(of: FromClause, *keys: ColumnElement[Any]) -> Select[Any]:
     """Select the keys, and the sums of the other columns of the history over the rows with equal keys."""
 
     def total(column: ColumnElement[Any]) -> ColumnElement[Any]:
-        return cast(func.coalesce(func.sum(column), 0), BigInteger)
+        return func.coalesce(func.sum(column), 0, type_=BigInteger)
 
     def histogram(name: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
         counts = array([total(of.c[name][number]) for number in range(1, len(BOUNDS) + 1)])
@@ -109,3 +73,52 @@ def _added(of: FromClause, *keys: ColumnElement[Any]) -> Select[Any]:
 
     counts = (total(of.c[name]).label(name) for name in COUNTS)
     return select(*keys, *counts, *histogram("wait"), *histogram("run")).group_by(*keys)
+
+
+def _compact() -> Select[Any]:
+    """Merge or delete the rows that need it and that no other process has locked; returns how many."""
+    ctid: ColumnElement[Any] = literal_column("ctid")
+    row = counter_history.c
+    at = _merged_minute(counter_history)
+    is_wrong = (func.count() > 1) | (func.min(row.minute) != at) | _is_old(at)
+    wrong = select(at, row.type, row.queue).group_by(at, row.type, row.queue).having(is_wrong)
+    # SKIP LOCKED: any number of processes may do this at once; none waits for another (deadlock).
+    free = select(ctid).select_from(counter_history).where(tuple_(at, row.type, row.queue).in_(wrong))
+    is_taken = ctid.in_(free.with_for_update(skip_locked=True))
+    taken = counter_history.delete().where(is_taken).returning(counter_history).cte("taken")
+    at = _merged_minute(taken)
+    kept = _added(taken, at, taken.c.type, taken.c.queue).where(~_is_old(at))
+    merged = insert(counter_history).from_select(HISTORY_COLUMNS, kept).cte("merged")
+    return select(func.count()).select_from(taken).add_cte(merged)
+
+
+_compact_all = _compact()  # built once, like the statements below: that takes milliseconds
+
+
+@retrying
+def compact_history() -> int:
+    """Merge what is older than FINE_SECONDS to 15 minutes, and delete what is older than LONGEST_SECONDS.
+
+    Merges rows of the same minute, too, since each fold of the counters adds its own.
+    Returns how many rows were merged or deleted.
+    """
+    with transaction() as connection:
+        return int(connection.scalar(_compact_all) or 0)
+
+
+@lru_cache
+def select_history(which: frozenset[str], by: frozenset[str]) -> Select[Any]:
+    """Select the sums of each step and series, over the rows in the history and those not yet merged into it.
+
+    Parameters: `start` and `end` in seconds since the epoch, the length `step` of a step, and `wanted_type` and
+    `wanted_queue` if they are in `which`. by: the labels (type, queue) by which series differ; another label is null.
+    """
+    start, end = (func.to_timestamp(bindparam(name, type_=Double)) for name in ("start", "end"))
+
+    def rows_of(table: FromClause) -> Select[Any]:
+        of_names = (table.c[label] == bindparam(f"wanted_{label}") for label in which)
+        return select(table).where(table.c.minute >= start, table.c.minute < end, *of_names)
+
+    found = union_all(rows_of(counter_history), by_minute(rows_of(counters).subquery())).subquery()
+    labels = [found.c[label] if label in by else cast(null(), Text).label(label) for label in ("type", "queue")]
+    return _added(found, _bin(bindparam("step", type_=Integer), found.c.minute).label("at"), *labels)

@@ -13,12 +13,13 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     ColumnElement,
     Double,
     FromClause,
+    Integer,
     Select,
     Text,
+    bindparam,
     case,
     cast,
     func,
@@ -98,23 +99,6 @@ def read_counters() -> Sequence[Any]:
         return connection.execute(_sums(counters, *_LABELS)).all()
 
 
-@retrying
-def fold_counters(at: int = FOLD_AT) -> int:
-    """Merge rows of the same kind if there are more than `at` rows; returns how many were merged.
-
-    Counts with a minute are added both to the totals and to the history, in one statement.
-    """
-    ctid: ColumnElement[Any] = literal_column("ctid")
-    are_many = select(counters.c.event).offset(at).limit(1).exists()
-    # SKIP LOCKED: any number of processes may do this at once; each takes rows that no other has locked.
-    free = select(ctid).select_from(counters).where(are_many).with_for_update(skip_locked=True)
-    taken = counters.delete().where(ctid.in_(free)).returning(counters).cte("taken")
-    folded = insert(counters).from_select(_TOTALS, _sums(taken, *_LABELS)).cte("folded")
-    kept = insert(counter_history).from_select(HISTORY_COLUMNS, by_minute(taken)).cte("kept")
-    with transaction() as connection:
-        return int(connection.scalar(select(func.count()).select_from(taken).add_cte(folded, kept)) or 0)
-
-
 def by_minute(of: FromClause) -> Select[Any]:
     """Select the counts of these rows of `counters` that have a minute, in the columns of `counter_history`."""
     # Merged first: less than half the time of many filters over all rows.
@@ -122,7 +106,7 @@ def by_minute(of: FromClause) -> Select[Any]:
     started, ended = (row.event == event for event in (Event.STARTED, Event.ENDED))
 
     def count(which: ColumnElement[bool]) -> ColumnElement[Any]:
-        return cast(func.coalesce(func.sum(row.number).filter(which), 0), BigInteger)
+        return cast(func.coalesce(func.sum(row.number).filter(which), 0), Integer)
 
     def histogram(which: ColumnElement[bool]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
         counts = array([count(which & (row.le == bound)) for bound in BOUNDS])
@@ -146,3 +130,28 @@ def _sums(of: FromClause, *labels: str) -> Select[Any]:
     keys = [of.c[name] for name in labels]
     sums = (func.sum(of.c[name]).label(name) for name in ("number", "seconds"))
     return select(*keys, *sums).group_by(*keys)
+
+
+def _fold() -> Select[Any]:
+    """Move all rows that no other process has locked, if there are more than `at`; returns how many."""
+    ctid: ColumnElement[Any] = literal_column("ctid")
+    are_many = select(counters.c.event).offset(bindparam("at", type_=Integer)).limit(1).exists()
+    # SKIP LOCKED: any number of processes may do this at once; each takes rows that no other has locked.
+    free = select(ctid).select_from(counters).where(are_many).with_for_update(skip_locked=True)
+    taken = counters.delete().where(ctid.in_(free)).returning(counters).cte("taken")
+    folded = insert(counters).from_select(_TOTALS, _sums(taken, *_LABELS)).cte("folded")
+    kept = insert(counter_history).from_select(HISTORY_COLUMNS, by_minute(taken)).cte("kept")
+    return select(func.count()).select_from(taken).add_cte(folded, kept)
+
+
+_fold_all = _fold()  # built once: that takes 5 ms
+
+
+@retrying
+def fold_counters(at: int = FOLD_AT) -> int:
+    """Merge rows of the same kind if there are more than `at` rows; returns how many were merged.
+
+    Counts with a minute are added both to the totals and to the history, in one statement.
+    """
+    with transaction() as connection:
+        return int(connection.scalar(_fold_all, {"at": at}) or 0)

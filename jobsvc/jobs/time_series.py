@@ -1,9 +1,10 @@
 """Counters over time: how many jobs were accepted, started and ended in each step, and how long they took."""
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from math import inf
+from itertools import accumulate
 from typing import Literal
 
 from sqlalchemy import Double, cast, func, select
@@ -30,6 +31,9 @@ class Durations:
     p50: float | None = None
     p95: float | None = None
     mean: float | None = None
+
+
+_NONE = Durations()
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,10 @@ def read_history(
         current = connection.execute(select(cast(func.extract("epoch", now()), Double))).scalar_one()
         end = (int(current) // step + 1) * step
         start = end - count * step
-        named = {"type": type_, "queue": queue}
-        which = {label: name for label, name in named.items() if name is not None}
-        found = connection.execute(select_history(start, end, step, which, by)).all()
+        span = {"start": start, "end": end, "step": step}
+        which = {label: name for label, name in (("type", type_), ("queue", queue)) if name is not None}
+        wanted = {f"wanted_{label}": name for label, name in which.items()}
+        found = connection.execute(select_history(frozenset(which), frozenset(by)), {**span, **wanted}).all()
     sums: dict[tuple[str | None, str | None], list[_Sums]] = {}
     for row in found:
         steps = sums.setdefault((row.type, row.queue), [_Sums()] * count)
@@ -155,21 +160,22 @@ def _sum_each(lists: Iterable[Sequence[int]]) -> list[int]:
 
 
 def _summary(buckets: Sequence[int], total_seconds: float) -> Durations:
-    count = sum(buckets)
-    if not count:
-        return Durations()
-    return Durations(percentile(buckets, 0.5), percentile(buckets, 0.95), total_seconds / count)
+    below = list(accumulate(buckets))
+    if not below[-1]:
+        return _NONE
+    return Durations(percentile(below, 0.5), percentile(below, 0.95), total_seconds / below[-1])
 
 
-def percentile(buckets: Sequence[int], share: float) -> float:
+def percentile(cumulative: Sequence[int], share: float) -> float:
     """Return the duration (s) that this share of the measured ones doesn't exceed, as histogram_quantile does.
 
-    buckets: counts by the upper bounds in BOUNDS, not all zero. Within a bucket durations count as evenly spread;
-    for those above the last finite bound, that bound is returned.
+    cumulative: the number of durations below each of BOUNDS; the last one isn't 0. Within a bucket, durations count as
+    evenly spread. Above the last finite bound, that bound is returned.
     """
-    rank, below, low = share * sum(buckets), 0, 0.0
-    for bound, count in zip(BOUNDS, buckets, strict=True):
-        if count and below + count >= rank and bound != inf:
-            return low + (bound - low) * (rank - below) / count
-        below, low = below + count, bound if bound != inf else low
-    return low
+    rank = share * cumulative[-1]
+    bucket = bisect_left(cumulative, rank)
+    low = BOUNDS[bucket - 1] if bucket else 0.0
+    if bucket == len(BOUNDS) - 1:
+        return low
+    below = cumulative[bucket - 1] if bucket else 0
+    return low + (BOUNDS[bucket] - low) * (rank - below) / (cumulative[bucket] - below)

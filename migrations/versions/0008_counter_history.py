@@ -18,7 +18,7 @@ _COUNTS = ("accepted", "started", "completed", "failed", "retried")
 
 def _histogram(name: str, comment: str) -> tuple[sa.Column, sa.Column]:
     return (
-        sa.Column(name, postgresql.ARRAY(sa.BigInteger()), nullable=False, comment=comment),
+        sa.Column(name, postgresql.ARRAY(sa.Integer()), nullable=False, comment=comment),
         sa.Column(f"{name}_seconds", sa.Double(), nullable=False, comment="sum of the durations"),
     )
 
@@ -36,7 +36,7 @@ def upgrade() -> None:
         ),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
-        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in _COUNTS),
+        *(sa.Column(name, sa.Integer(), nullable=False) for name in _COUNTS),
         *_histogram("wait", "number of starts per histogram bucket"),
         *_histogram("run", "number of ended attempts per histogram bucket"),
         prefixes=["UNLOGGED"],
