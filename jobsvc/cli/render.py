@@ -17,6 +17,7 @@ from jobsvc.api.explanation import Explanation
 from jobsvc.api.responses import JobTypeShown, WorkerShown
 from jobsvc.cli.poll import Change
 from jobsvc.db.models import Job
+from jobsvc.durations import format_age, format_duration
 from jobsvc.jobs import JobSummary, QueueState, TypeStats, current_time
 from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown
 from jobsvc.printable import escape_controls
@@ -106,25 +107,17 @@ def format_progress(shown: Mapping[str, Any]) -> str:
     return f"{rounded}% {shown['message'] or ''}".rstrip()
 
 
-def format_duration(seconds: float) -> str:
-    """Return seconds in short form: 59s, 59m, 23h, 400d."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds // size:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
-
-
 def _age(moment: datetime | str | None) -> str:
     """Return how long ago this time was; the API's spelling of a time will do."""
     if moment is None:
         return ""
     at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return format_duration((current_time() - at).total_seconds())
+    return format_age((current_time() - at).total_seconds())
 
 
 def _until(moment: str) -> str:
     seconds = (datetime.fromisoformat(moment) - current_time()).total_seconds()
-    return f"in {format_duration(seconds)}" if seconds > 0 else "due"
+    return f"in {format_age(seconds)}" if seconds > 0 else "due"
 
 
 def format_change(before: JobSummary | None, job: JobSummary) -> str:
@@ -191,9 +184,12 @@ def print_stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minute
     screen = console()
     table = _table("QUEUE", *Status, "OLDEST")
     for queue in queues:
-        oldest = "" if queue.oldest_waiting is None else format_duration(queue.oldest_waiting)
         counts = [Text(str(queue.counts[name]), STYLES[name] if queue.counts[name] else "dim") for name in Status]
-        table.add_row(_cell(f"{queue.name} (paused)" if queue.is_paused else queue.name), *counts, oldest)
+        table.add_row(
+            _cell(f"{queue.name} (paused)" if queue.is_paused else queue.name),
+            *counts,
+            format_duration(queue.oldest_waiting),
+        )
     screen.print(table)
     screen.print()
     table = _table("TYPE", "STARTED", "COMPLETED", "FAILED", "MEAN", "LONGEST")

@@ -383,7 +383,7 @@ def test_stats_shows_queues_and_types(tag: str) -> None:
         text = answer("stats", "--minutes", "10")
     finally:
         jobs.resume(QUEUE)
-    assert re.search(rf"{QUEUE} \(paused\) .* [0-9]+[mhd] *\n", text)
+    assert re.search(rf"{QUEUE} \(paused\) .* [0-9]+ (min|h|d)", text)
     assert re.search(rf"{tag} +0.2/min +0.1/min +0.1/min +[0-9.]+s +[0-9.]+s", text)
 
 
