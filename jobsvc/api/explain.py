@@ -3,15 +3,11 @@
 from datetime import timedelta
 from uuid import UUID
 
-from redis import RedisError
-from rq.suspension import is_suspended
-
 from jobsvc import jobs
 from jobsvc.api.explanation import Explanation, make_reason, show_moment
+from jobsvc.api.redis_view import read_redis
 from jobsvc.api.waiting import Workers, explain_waiting
 from jobsvc.config import settings
-from jobsvc.dispatch import rq_redis, rq_workers
-from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.jobs import Situation
 from jobsvc.jobs.serialize import show_time
 from jobsvc.states import ENDED, WAITING, Outcome, Status
@@ -28,16 +24,9 @@ def explain(job_id: UUID) -> Explanation:
 
 
 def _read_workers(queue: str) -> Workers:
-    try:
-        rq_redis.probe()
-        serving = [one for one in rq_workers.known() if queue in one.queues and not one.is_lost]
-        return Workers(serving, is_suspended=bool(is_suspended(rq_redis.connection())))
-    except NamespaceTaken:
-        name = settings().JOBSVC_NAMESPACE
-        return Workers(problem=f"The namespace {name} in Redis belongs to another database, so no job is dispatched.")
-    except RedisError:
-        # The error's text may contain the address of the server.
-        return Workers(problem="Redis can't be used, so no job is dispatched. New jobs are still accepted.")
+    redis = read_redis()
+    serving = [worker for worker in redis.workers if queue in worker.queues and not worker.is_lost]
+    return Workers(serving, redis.problem, redis.is_suspended)
 
 
 def explain_situation(job: Situation, workers: Workers) -> Explanation:
@@ -86,11 +75,10 @@ def explain_running(job: Situation) -> Explanation:
         detail += f" A cancel was requested at {show_moment(job.cancel_requested_at)}."
         following = "The attempt is stopped within 5 s; then the job is CANCELLED, unless the attempt completed before."
     if is_lease_expired:
-        at = show_moment(job.lease_expires_at)
-        detail += f" Its lease expired at {at}: the worker was lost, or can't reach Postgres."
-        status = Status.RETRYING if job.attempts < job.max_attempts else Status.FAILED
-        status = Status.CANCELLED if job.cancel_requested_at else status
-        following = f"The next sweep ends the attempt as lost, and the job becomes {status}."
+        detail += (
+            f" Its lease expired at {show_moment(job.lease_expires_at)}: the worker was lost, or can't reach Postgres."
+        )
+        following = f"The next sweep, within {settings().JOBSVC_SWEEP_SECONDS:g} s, ends the attempt as lost."
     reason = make_reason(
         "running",
         detail,

@@ -40,6 +40,7 @@ class WorkerState:
     last_heartbeat: datetime | None
     types: frozenset[str] | None = None
     expires_in: int = 0  # seconds until its key in Redis expires
+    started_at: datetime | None = None
 
     @property
     def is_lost(self) -> bool:
@@ -102,7 +103,7 @@ def _without_others_jobs(workers: list[WorkerState], connection: Redis) -> list[
 
 def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes]) -> WorkerState:
     text = {key.decode(): value.decode("utf-8", "replace") for key, value in data.items()}
-    beat = text.get("last_heartbeat")
+    beat, birth = text.get("last_heartbeat"), text.get("birth")
     return WorkerState(
         name=name,
         host=text.get("hostname") or None,
@@ -111,6 +112,7 @@ def _worker(name: str, data: dict[bytes, bytes], ttl: int, executions: set[bytes
         queues=ours_of(text.get("queues", "").split(",")),
         jobs=sorted(parse_composite_key(execution.decode())[0] for execution in executions),
         last_heartbeat=utcparse(beat) if beat else None,
+        started_at=utcparse(birth) if birth else None,
         types=frozenset(json.loads(text[TYPES])) if TYPES in text else None,
         expires_in=ttl,
     )

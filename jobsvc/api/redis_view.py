@@ -1,0 +1,37 @@
+"""What Redis shows of this service: its workers, or why it can't be used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis import RedisError
+from rq.suspension import is_suspended
+
+from jobsvc.config import settings
+from jobsvc.dispatch import rq_redis, rq_workers
+from jobsvc.dispatch.ownership import NamespaceTaken
+from jobsvc.dispatch.rq_workers import WorkerState
+
+
+@dataclass(frozen=True)
+class RedisView:
+    """The workers, also lost ones; none if Redis can't be used, which is then the `problem`, a sentence.
+
+    is_suspended: True while `rq suspend` keeps all workers from taking jobs.
+    """
+
+    workers: Sequence[WorkerState] = ()
+    problem: str | None = None
+    is_suspended: bool = False
+
+
+def read_redis() -> RedisView:
+    """Return what Redis shows now; takes up to 2 s if it doesn't answer."""
+    try:
+        rq_redis.probe()
+        return RedisView(rq_workers.known(), is_suspended=bool(is_suspended(rq_redis.connection())))
+    except NamespaceTaken:
+        name = settings().JOBSVC_NAMESPACE
+        return RedisView(problem=f"The namespace {name} in Redis belongs to another database, so no job is dispatched.")
+    except RedisError:
+        # The error's text may contain the address of the server.
+        return RedisView(problem="Redis is unavailable, so no job is dispatched. New jobs are still accepted.")
