@@ -81,20 +81,28 @@ def _typed(handler: Handler, describe: GetJsonSchemaHandler) -> dict[str, Any]:
 class JobRequest(BaseModel):
     """The body of POST /jobs. Durations are seconds."""
 
-    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid", use_attribute_docstrings=True)
 
     type: str = DEFAULT_TYPE
     payload: dict[str, Any] = {}
     queue: str | None = None
+    """The handler's queue if none is given."""
     delay: Delay | None = None
+    """Seconds before the first attempt; or give runAt."""
     run_at: Annotated[datetime, BeforeValidator(read_time)] | None = None
+    """Time before which no attempt starts."""
     retry: RetryPolicy | None = None
     timeout: Duration | None = None
+    """Seconds for each attempt."""
     expires_in: Duration | None = None
+    """Seconds within which the first attempt must start."""
     unique_key: Name | None = None
+    """At most one unfinished job of a type has this key."""
     tags: Annotated[list[Tag], Field(max_length=16)] = []
     webhook_url: Url | None = None
+    """Called each time the job ends."""
     concurrency_key: Name | None = None
+    """At most concurrencyLimit jobs with this key run at once."""
     concurrency_limit: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY_LIMIT)] | None = None
 
     @classmethod
