@@ -61,11 +61,15 @@ def _read_cursor(value: Any) -> UUID:
     return UUID(value)
 
 
-class ListQuery(FilterQuery):
-    """The query parameters of GET /jobs."""
+class PageQuery(Query):
+    """The query parameters of a page of jobs."""
 
     limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
     cursor: Annotated[UUID, BeforeValidator(_read_cursor, json_schema_input_type=UUID)] | None = None
+
+
+class ListQuery(FilterQuery, PageQuery):
+    """The query parameters of GET /jobs."""
 
 
 # The default is validated, too: it doesn't suit every window.

@@ -63,4 +63,4 @@ from jobsvc.jobs.unknown_types import (
     find_refused,
     sort_offers,
 )
-from jobsvc.jobs.webhooks import announce_again
+from jobsvc.jobs.webhooks import Delivery, announce_again, deliveries

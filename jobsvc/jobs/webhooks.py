@@ -1,22 +1,24 @@
 """Webhooks: the transaction that ends a job with a webhook URL also inserts the job that delivers it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Uuid, insert, update
+from sqlalchemy import Connection, Uuid, case, cast, insert, select, update
 
 import jobsvc.handlers.builtin.webhook  # noqa: F401  # the handler, by which deliveries are made
 from jobsvc import handlers
 from jobsvc.config import settings
-from jobsvc.db.engine import retrying, transaction
+from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, rows
 from jobsvc.errors import WrongState
 from jobsvc.jobs.ids import make_ids
 from jobsvc.jobs.queries import Versions, load, require_version
 from jobsvc.jobs.serialize import dump_job, show_time
-from jobsvc.masking import mask_job
+from jobsvc.masking import mask_job, mask_passwords
 from jobsvc.states import ENDED, Status
 
 AT_ONCE = 50
@@ -67,6 +69,50 @@ def announce_again(job_id: UUID, versions: Versions = None) -> UUID:
         if not made:
             raise WrongState(f"the job was {job.status}; a webhook is sent only for one that has ended")
         return made[0]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook's delivery. `about`: id of the job whose end it reports, None if its payload is malformed."""
+
+    id: UUID
+    status: str
+    event: str | None
+    about: UUID | None
+    url: str | None
+    answer: str | None
+    error: dict[str, Any] | None
+    attempts: int
+    max_attempts: int
+    created_at: datetime
+
+
+_about = Job.payload["body"]["data"]["id"].astext
+_is_id = _about.regexp_match("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+_shown = select(
+    Job.id,
+    Job.status,
+    Job.payload["body"]["type"].astext.label("event"),
+    case((_is_id, cast(_about, Uuid))).label("about"),
+    Job.payload["url"].astext.label("url"),
+    Job.result["status"].astext.label("answer"),
+    Job.error,
+    Job.attempts,
+    Job.max_attempts,
+    Job.created_at,
+)
+
+
+def deliveries(limit: int, cursor: UUID | None = None) -> tuple[list[Delivery], UUID | None]:
+    """Return a page of deliveries, newest first, and the cursor of the next page, None after the last.
+
+    Passwords in their URLs are masked.
+    """
+    wanted = _shown.where(Job.type == handlers.DELIVERY).order_by(Job.id.desc()).limit(limit + 1)
+    with statement() as connection:
+        found = connection.execute(wanted.where(Job.id < cursor) if cursor else wanted).mappings()
+        rows = [Delivery(**{**row, "url": mask_passwords(row["url"] or "")}) for row in found]
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
 def _delivery_of(job: Any) -> dict[str, Any]:
