@@ -129,6 +129,24 @@ UpOrDown = Literal["up", "down"]
 RedisState = Literal["up", "down", "taken"]
 
 
+class LinksReply(TypedDict):
+    """The paths of the service, by name."""
+
+    console: NotRequired[str]
+    jobs: str
+    jobTypes: str
+    schedules: str
+    queues: str
+    workers: str
+    stats: str
+    docs: str
+    openapi: str
+    health: str
+    readiness: str
+    metrics: str
+    dashboard: str
+
+
 class HealthReply(TypedDict):
     """The process is running."""
 

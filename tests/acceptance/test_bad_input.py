@@ -262,7 +262,7 @@ def test_only_canonical_ids_are_accepted(api: Service, method: str, path: str) -
     assert api.job(job_id.upper())["status"] == "SCHEDULED"
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/jobs/", "/jobs//attempts", "/static/x"])
+@pytest.mark.parametrize("path", ["/nope", "/jobs/", "/jobs//attempts", "/static/x"])
 def test_unknown_path_is_404(api: Service, path: str) -> None:
     refused(api.client.get(path), 404)
 

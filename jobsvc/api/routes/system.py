@@ -4,9 +4,18 @@ import threading
 import time
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
-from flask import Blueprint, Response, current_app, request, send_from_directory
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    jsonify,
+    redirect,
+    request,
+    send_from_directory,
+    url_for,
+)
 from prometheus_client.exposition import choose_encoder
 from redis import RedisError
 from sqlalchemy import select
@@ -14,7 +23,8 @@ from sqlalchemy import select
 from jobsvc.api import metrics
 from jobsvc.api.openapi import document
 from jobsvc.api.operation import Operation, Reply
-from jobsvc.api.responses import HealthReply, ReadinessReply, RedisState, UpOrDown
+from jobsvc.api.proxy import quote_prefix
+from jobsvc.api.responses import HealthReply, LinksReply, ReadinessReply, RedisState, UpOrDown
 from jobsvc.db.engine import check_writable, transaction
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_redis
@@ -53,7 +63,46 @@ START = """SwaggerUIBundle({
 });
 """
 
+CONSOLE = "ui.overview"
+"""Endpoint of the console's first page, if the console is on."""
+
+LINKS = {
+    "console": "/ui/",
+    "jobs": "/jobs",
+    "jobTypes": "/job-types",
+    "schedules": "/schedules",
+    "queues": "/queues",
+    "workers": "/workers",
+    "stats": "/stats",
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    "health": "/healthz",
+    "readiness": "/readyz",
+    "metrics": "/metrics",
+    "dashboard": "/rq/",
+}
+
 blueprint = Blueprint("system", __name__)
+
+
+@blueprint.get("/")
+@Operation(
+    "read",
+    {
+        200: Reply("The paths of the service.", LinksReply),
+        302: Reply("To the console, for a client whose Accept names text/html.", None, ("Location",)),
+    },
+)
+def get_links() -> Response:
+    """List the paths of the service. A browser is redirected to the console."""
+    has_console = CONSOLE in current_app.view_functions
+    if has_console and "text/html" in request.headers.get("Accept", ""):
+        response = cast(Response, redirect(url_for(CONSOLE)))
+    else:
+        paths = LINKS if has_console else {name: path for name, path in LINKS.items() if name != "console"}
+        response = jsonify({name: f"{quote_prefix(request.root_path)}{path}" for name, path in paths.items()})
+    response.vary.add("Accept")
+    return response
 
 
 @blueprint.get("/healthz")
