@@ -69,11 +69,13 @@ class _ShortNumber(IntegerConverter):
 def _wire(app: Flask) -> None:
     from jobsvc.api import auth, dashboard, headers, operation, problems, proxy
     from jobsvc.api.routes import events, jobs, queues, schedules, stats, system
+    from jobsvc.ui import console
 
     for part in (headers, problems, auth, dashboard, operation):
         part.init_app(app)
     for routes in (jobs, events, schedules, queues, stats, system):
         app.register_blueprint(routes.blueprint)
+    console.init_app(app)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     proxy.init_app(app)
 

@@ -126,6 +126,7 @@ class Settings(BaseSettings):
     JOBSVC_MAX_BODY_BYTES: int = Field(1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     JOBSVC_DB_CONNECTIONS: int = Field(10, ge=2, le=1000)
     JOBSVC_LOG: Literal["text", "json"] = "text"
+    JOBSVC_UI: Literal["on", "off"] = "on"
     JOBSVC_API_KEYS: CommaSeparated[Annotated[ApiKey, BeforeValidator(_api_key)]] = Field([], repr=False)
     JOBSVC_ALLOW_ANONYMOUS: bool = False
     JOBSVC_TRUST_PROXY: int = Field(0, ge=0, le=1)

@@ -79,7 +79,7 @@ def _place(rule: Rule) -> tuple[int, bool, str]:
 def served(app: Flask) -> Iterator[tuple[Rule, str, Callable[..., Any]]]:
     """Yield each rule, method and view of the API; not the dashboard, this document and its page."""
     for rule in sorted(app.url_map.iter_rules(), key=_place):
-        if not is_dashboard(rule.rule) and not rule.rule.startswith(("/docs", "/openapi.json")):
+        if not is_dashboard(rule.rule) and not rule.rule.startswith(("/docs", "/openapi.json", "/ui/")):
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}, key=_METHODS.index):
                 yield rule, method, app.view_functions[rule.endpoint]
 

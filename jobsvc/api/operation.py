@@ -68,7 +68,7 @@ def _reject_undeclared() -> None:
 
     Aborts and raises as `body` and `query` do.
     """
-    if request.endpoint is None or is_dashboard(request.path):
+    if request.endpoint is None or request.blueprint == "ui" or is_dashboard(request.path):
         return
     operation = operation_of(current_app.view_functions.get(request.endpoint))
     if request.query_string and (operation is None or operation.query is None):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, request
@@ -30,6 +31,8 @@ from jobsvc.strict_json import NotJson
 logger = logging.getLogger("jobsvc.api")
 
 RETRY_AFTER_SECONDS = 2
+
+PROBLEM = "application/problem+json"
 
 _STATUS: dict[type[JobsvcError], int] = {
     NotJson: 400,
@@ -65,7 +68,7 @@ def problem(
     if errors is not None:
         body["errors"] = [error.dump() for error in errors]
     # ASCII, so that a lone surrogate from the request can't break the response.
-    response = Response(f"{json.dumps(body, separators=(',', ':'))}\n", status, content_type="application/problem+json")
+    response = Response(f"{json.dumps(body, separators=(',', ':'))}\n", status, content_type=PROBLEM)
     response.headers.update(headers or {})
     return response
 
@@ -107,11 +110,23 @@ def _from_bug(error: Exception) -> Response:
     return problem(500, "Internal Server Error", "This is a bug in jobsvc; the log of the service has the cause.")
 
 
+# Not every RedisError: an error reply of Redis is not an outage, and a retry won't help.
+_ANSWERS: dict[type[Exception], Callable[[Any], Response]] = {
+    JobsvcError: _from_domain,
+    HTTPException: _from_http,
+    RedisConnectionError: _from_redis,
+    RedisTimeoutError: _from_redis,
+    Exception: _from_bug,
+}
+
+
+def answer_error(error: Exception) -> Response:
+    """Return the problem for any exception of a view; a redirect that was raised stays one."""
+    answer = next(_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
+    return answer(error)
+
+
 def init_app(app: Flask) -> None:
     """Register error handlers that answer every error of this app with a problem."""
-    app.register_error_handler(JobsvcError, _from_domain)
-    app.register_error_handler(HTTPException, _from_http)
-    # Not every RedisError: an error reply of Redis is not an outage, and a retry won't help.
-    for outage in (RedisConnectionError, RedisTimeoutError):
-        app.register_error_handler(outage, _from_redis)
-    app.register_error_handler(Exception, _from_bug)
+    for kind, answer in _ANSWERS.items():
+        app.register_error_handler(kind, answer)

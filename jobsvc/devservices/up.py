@@ -166,8 +166,9 @@ class Up:
 def _banner(settings: Settings, urls: dict[str, str]) -> str:
     key, hint = ("", "") if settings.is_open else (' -H "Authorization: Bearer $KEY"', "  (KEY: one that may write)")
     post = f"""curl -X POST {settings.address}/jobs{key} -H "Content-Type: application/json" -d '{{}}'{hint}"""
+    console = f"  console    {settings.address}/ui/\n" if settings.JOBSVC_UI == "on" else ""
     return (
-        f"\njobsvc is up; Ctrl-C stops all of it.\n"
+        f"\njobsvc is up; Ctrl-C stops all of it.\n{console}"
         f"  API        {settings.address}/jobs\n"
         f"  dashboard  {settings.address}/rq/\n"
         f"  Postgres   {urls['DATABASE_URL']}\n"

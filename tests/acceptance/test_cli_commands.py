@@ -21,6 +21,7 @@ COMMANDS = [
     "cancel",
     "delete",
     "enqueue",
+    "explain",
     "list",
     "pause",
     "resume",

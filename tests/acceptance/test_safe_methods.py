@@ -120,6 +120,7 @@ def test_get_head_and_options_change_nothing(service: Service) -> None:
         "page": ["1"],
         "per_page": ["50"],
         "filename": ["css/main.css"],
+        "rest": ["nope"],
     }
     asked = 0
     refused(service.client.get("/rq/requeue/jobsvc.default"), 405)

@@ -1,0 +1,76 @@
+"""Queues, job types, and workers."""
+
+import json
+
+from flask import Response, abort
+
+from jobsvc import handlers, jobs
+from jobsvc.api.responses import dump_job_type
+from jobsvc.api.validation import known_queue
+from jobsvc.config import settings
+from jobsvc.dispatch.rq_workers import WorkerState
+from jobsvc.jobs import Filter
+from jobsvc.ui import alerts, links
+from jobsvc.ui.console import HOUR, blueprint, show
+from jobsvc.ui.failures import describe
+from jobsvc.ui.overview import MINUTE, chart_values
+
+MOST_GROUPS = 10
+"""Number of groups of failures on the page of a queue or a type."""
+
+
+@blueprint.get("/queues")
+def list_queues() -> Response:
+    """Show the queues and the job types."""
+    known = [handlers.find(name) for name in handlers.names()]
+    queues = jobs.queue_counts(settings().JOBSVC_QUEUES)
+    return show("queues", "Queues and types", links.curl("/queues"), queues=queues, types=known)
+
+
+@blueprint.get("/queues/<name>")
+def show_queue(name: str) -> Response:
+    """Show a queue: its last hour, its counts, its failures, and the workers that serve it."""
+    queue = jobs.queue_counts([known_queue(name)])[0]
+    return show(
+        "queue",
+        f"Queue {name}",
+        links.curl("/stats", {"queue": name}.items()),
+        name=name,
+        queues=[queue],
+        groups=[describe(group) for group in jobs.failure_groups(queue=name).groups[:MOST_GROUPS]],
+        workers=[worker for worker in alerts.recent_redis().workers if name in worker.queues],
+        **chart_values(jobs.read_history(HOUR, MINUTE, queue=name, by=())),
+    )
+
+
+@blueprint.get("/types/<path:name>")
+def show_type(name: str) -> Response:
+    """Show a job type: its last hour, its counts, its failures, its workers, and its handler's declaration."""
+    handler = handlers.find(name)
+    counts = jobs.count_by_status(Filter(type=name))
+    if handler is None and not any(count.number for count in counts.values()):
+        abort(404, "There is no handler of this job type, and no job has it.")
+    declared = dump_job_type(handler) if handler else None
+    return show(
+        "type",
+        name,
+        links.curl("/stats", {"type": name}.items()),
+        name=name,
+        counts=counts,
+        declared=declared,
+        schema=json.dumps(declared["payloadSchema"], indent=2) if declared else "",
+        groups=[describe(group) for group in jobs.failure_groups(type=name).groups[:MOST_GROUPS]],
+        workers=[worker for worker in alerts.recent_redis().workers if _may_run(worker, name)],
+        **chart_values(jobs.read_history(HOUR, MINUTE, type_=name, by=())),
+    )
+
+
+def _may_run(worker: WorkerState, type_: str) -> bool:
+    return worker.types is None or type_ in worker.types
+
+
+@blueprint.get("/workers")
+def list_workers() -> Response:
+    """Show the workers."""
+    redis = alerts.recent_redis()
+    return show("workers", "Workers", links.curl("/workers"), redis=redis, workers=redis.workers)

@@ -1,0 +1,54 @@
+"""Schedules: the list, one with its next ticks, and a preview of the ticks of an expression."""
+
+from typing import Any
+
+from flask import Response, abort, render_template, request
+
+from jobsvc import jobs
+from jobsvc.api.responses import dump_schedule_for_caller
+from jobsvc.errors import InvalidInput, ScheduleNotFound
+from jobsvc.jobs import schedules
+from jobsvc.jobs.cron_words import describe_cron
+from jobsvc.ui import links
+from jobsvc.ui.console import blueprint, show
+
+
+@blueprint.get("/schedules")
+def list_schedules() -> Response:
+    """Show the schedules."""
+    shown = [_describe(dump_schedule_for_caller(schedule)) for schedule in schedules.every()]
+    return show("schedules", "Schedules", links.curl("/schedules"), schedules=shown)
+
+
+@blueprint.get("/schedules/<path:name>")
+def show_schedule(name: str) -> Response:
+    """Show a schedule and its next ticks."""
+    found = next((one for one in schedules.every() if one.name == name), None)
+    if found is None:
+        raise ScheduleNotFound(f"no schedule has the name {name[:100]!a}")
+    return show(
+        "schedule",
+        f"Schedule {name}",
+        links.curl(f"/schedules/{name}"),
+        schedule=_describe(dump_schedule_for_caller(found)),
+        ticks=jobs.next_ticks(found.cron, found.timezone),
+    )
+
+
+@blueprint.get("/ticks")
+def preview_ticks() -> str:
+    """Return the part of a form that shows the next ticks of the expression and the time zone that it has."""
+    cron, timezone = (request.args.get(name, "")[:200] for name in ("/cron", "/timezone"))
+    if not cron:
+        abort(404)
+    try:
+        ticks, error = jobs.next_ticks(cron, timezone or "UTC"), ""
+    except InvalidInput as invalid:
+        ticks, error = [], "; ".join(one.detail for one in invalid.problems)
+    return render_template(
+        "ui/ticks.html", ticks=ticks, timezone=timezone or "UTC", error=error, words=not error and describe_cron(cron)
+    )
+
+
+def _describe(schedule: Any) -> dict[str, Any]:
+    return {**schedule, "words": describe_cron(schedule["cron"])}

@@ -1,0 +1,208 @@
+"use strict";
+// The pages are complete without this script. It refreshes them, sends actions to the API, and reads keys.
+const REFRESH_MS = 2000;
+const find = (selector, from = document) => from.querySelector(selector);
+const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+const parse = text => { try { return JSON.parse(text); } catch { return {}; } };
+const on = (name, act) => document.addEventListener(name, act);
+
+// Theme: set before the first paint.
+const root = document.documentElement;
+if (localStorage.theme) root.dataset.theme = localStorage.theme;
+function switchTheme() {
+  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  localStorage.theme = root.dataset.theme = isDark ? "light" : "dark";
+}
+
+function notify(text, isError = false, link = "") {
+  const line = Object.assign(document.createElement("p"), {textContent: `${text} `, className: isError ? "error" : ""});
+  if (link) line.append(Object.assign(document.createElement("a"), {href: link, textContent: "Show"}));
+  find("#notices").append(line);
+  setTimeout(() => line.remove(), isError ? 12000 : 6000);
+}
+
+// Live refresh: not in a hidden tab, and not while a question is open.
+const refresh = () => htmx.trigger("#main", "refresh");
+const refreshIfSeen = () => document.hidden || find("dialog[open]") || refresh();
+setInterval(refreshIfSeen, REFRESH_MS);
+on("visibilitychange", refreshIfSeen);
+
+function showStale(text) {
+  const banner = find("#stale");
+  banner.hidden = !text;
+  banner.textContent = text && `${text} This page shows data of ${banner.dataset.since}.`;
+  document.body.classList.toggle("stale", Boolean(text));
+  if (!text) banner.dataset.since = new Date().toLocaleTimeString();
+}
+function afterRefresh() {
+  const icon = find("link[rel=icon]");
+  const wanted = Number(find("#main").dataset.failed) ? icon.dataset.alert : icon.dataset.ok;
+  if (icon.getAttribute("href") !== wanted) icon.href = wanted;
+  countTicks();
+  follow();
+}
+on("htmx:after:swap", afterRefresh);
+
+// Requests to the API have JSON bodies.
+on("htmx:before:request", event => {
+  const {request} = event.detail.ctx;
+  if (request.method === "GET") return;
+  const name = request.form && find("[data-url-name]", request.form);
+  if (name) request.action = request.action.replace("{name}", encodeURIComponent(name.value));
+  Object.assign(request.headers, {"Accept": "application/json", "Content-Type": "application/json"});
+  request.body = JSON.stringify(request.form?.dataset.json === undefined ? {} : readForm(request.form));
+});
+on("htmx:after:request", event => {
+  const {sourceElement, request, response, text} = event.detail.ctx;
+  const problem = response.status < 400 ? null : {detail: "The service answered with an error.", ...parse(text)};
+  if (sourceElement.id === "main") showStale(problem ? problem.detail : "");
+  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : finish(sourceElement, parse(text));
+});
+on("htmx:error", event => {
+  const ctx = event.detail.ctx;
+  if (ctx?.sourceElement.id === "main") showStale("The service can't be reached.");
+  else if (ctx && ctx.request.method !== "GET") notify("The service can't be reached; it may have received the request.", true);
+});
+
+// After a successful action: go to the new page, or say what was done.
+function finish(element, answer) {
+  const {go, done} = element.dataset;
+  if (go) return location.assign(go.replace("{id}", answer.jobId || answer.name));
+  const count = answer.count === undefined ? "" : `${answer.count.toLocaleString("en")} `;
+  notify(count + done, false, answer.jobId && `${document.body.dataset.ui}jobs/${answer.jobId}`);
+  refresh();
+}
+
+// An error of the API: beside the fields that its pointers name, else as a notice.
+function showProblem(element, problem) {
+  const form = element.closest("form[data-json]");
+  all("small.error", form || find("#notices")).forEach(one => one.remove());
+  all("[aria-invalid]", form || find("#notices")).forEach(one => one.removeAttribute("aria-invalid"));
+  const rest = (problem.errors || []).filter(one => !(form && showAtField(form, one)));
+  const texts = rest.map(one => `${one.pointer || one.parameter || ""} ${one.detail}`.trim());
+  if (rest.length || !problem.errors) notify(texts.join("; ") || problem.detail, true);
+  find("[aria-invalid]", form || find("#notices"))?.focus();
+}
+function showAtField(form, error) {
+  const fits = all("[name]", form).filter(one => `${error.pointer}/`.startsWith(`${one.name}/`) && one.type !== "hidden");
+  const field = fits.sort((a, b) => b.name.length - a.name.length)[0];
+  if (!field) return false;
+  field.closest("details")?.setAttribute("open", "");
+  const text = Object.assign(document.createElement("small"), {id: `e${field.name}`, className: "error", textContent: error.detail});
+  field.setAttribute("aria-invalid", "true");
+  field.setAttribute("aria-describedby", text.id);
+  field.after(text);
+  return true;
+}
+
+// A form with `data-json` is the body of its request: each field's name is the JSON pointer of its value.
+function readForm(form) {
+  const body = {};
+  for (const field of all("[name]", form)) {
+    const value = readField(field);
+    if (value === undefined) continue;
+    const path = field.name.slice(1).split("/").map(part => part.replace(/~1/g, "/").replace(/~0/g, "~"));
+    path.slice(0, -1).reduce((place, part) => place[part] ??= {}, body)[path.at(-1)] = value;
+  }
+  return body;
+}
+function readField({type, checked, value, dataset}) {
+  if (type === "checkbox") return checked;
+  if (value === "") return undefined;
+  if (dataset.kind === "number") return Number.isNaN(Number(value)) ? value : Number(value);
+  if (dataset.kind === "list") return value.split(",").map(one => one.trim()).filter(Boolean);
+  if (dataset.kind === "time") return new Date(value).toISOString();
+  if (dataset.kind === "json") { try { return JSON.parse(value); } catch { return value; } }
+  return value;
+}
+function showCommand(form) {
+  const body = JSON.stringify(readForm(form)).replaceAll("'", "'\\''");
+  find(form.dataset.command).textContent = `${form.dataset.curl} -H 'Content-Type: application/json' -d '${body}'`;
+}
+
+// Questions before an action.
+function ask(question) {
+  const dialog = find("#confirm");
+  find("#question").textContent = question;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise(resolve => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), {once: true}));
+}
+on("htmx:confirm", event => {
+  event.preventDefault();
+  const {ctx, issueRequest, dropRequest} = event.detail;
+  ask(ctx.confirm).then(isWanted => isWanted ? issueRequest() : dropRequest());
+});
+
+// Selected jobs of a list: one request for each.
+function countTicks() {
+  const number = all("[data-tick]:checked").length;
+  const bar = find("#ticked");
+  if (bar) [bar.hidden, find("b", bar).textContent] = [!number, `${number} selected`];
+}
+async function actOnTicked({textContent, dataset: {method, path, done}}) {
+  const ids = all("[data-tick]:checked").map(one => one.dataset.tick);
+  if (!await ask(`${textContent} ${ids.length} ${ids.length === 1 ? "job" : "jobs"}?`)) return;
+  const send = id => fetch(`${document.body.dataset.api}jobs/${id}${path}`, {method}).catch(() => new Response(null, {status: 503}));
+  const answers = await Promise.all(ids.map(send));
+  const refused = answers.filter(one => !one.ok);
+  const why = refused.length ? parse(await refused[0].text()).detail || "" : "";
+  notify(`${ids.length - refused.length} of ${ids.length} ${done} ${why}`, refused.length > 0);
+  all("[data-tick]:checked").forEach(one => one.checked = false);
+  refresh();
+}
+
+// The event stream of an unfinished job: each event refreshes the page at once.
+let stream = null, pending = 0;
+function follow() {
+  const url = find("[data-events]")?.dataset.events || "";
+  if ((stream?.path || "") === url) return;
+  stream?.close();
+  stream = url ? Object.assign(new EventSource(url), {path: url}) : null;
+  const soon = () => pending ||= setTimeout(() => { pending = 0; refreshIfSeen(); }, 150);
+  for (const kind of ["status", "progress", "log"]) stream?.addEventListener(kind, soon);
+}
+
+function copy(button) {
+  const area = Object.assign(document.createElement("textarea"), {value: button.dataset.copy || find("code", button.parentElement).textContent});
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy"); // navigator.clipboard needs TLS
+  area.remove();
+  button.classList.add("copied");
+  setTimeout(() => button.classList.remove("copied"), 1500);
+}
+
+on("click", event => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.copy !== undefined) copy(button);
+  if (button.dataset.themeSwitch !== undefined) switchTheme();
+  if (button.dataset.help !== undefined) find("#help").showModal();
+  if (button.dataset.path !== undefined) actOnTicked(button);
+});
+on("change", ({target}) => {
+  if (target.dataset.tickAll !== undefined) all("[data-tick]").forEach(one => one.checked = target.checked);
+  if (target.dataset.submit !== undefined) target.form.requestSubmit();
+  countTicks();
+});
+on("input", ({target}) => target.form?.dataset.command && showCommand(target.form));
+
+// Keys. `g` and a letter goes to a page.
+let isGoing = false;
+on("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
+  const keyed = isGoing ? `nav [data-key="${event.key}"]` : `:not(nav) > [data-key="${event.key}"]`;
+  isGoing = event.key === "g" && !isGoing;
+  if (event.key === "/") find(".search input").focus();
+  else if (event.key === "?") find("#help").showModal();
+  else if (/^[a-z]$/.test(event.key)) return find(keyed)?.click();
+  else return;
+  event.preventDefault();
+});
+
+on("DOMContentLoaded", () => {
+  showStale("");
+  afterRefresh();
+  all("form[data-command]").forEach(showCommand);
+});
