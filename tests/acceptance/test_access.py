@@ -43,6 +43,7 @@ def test_health_needs_no_key(guarded: Service, path: str) -> None:
     [
         ("POST", "/jobs"),
         ("GET", "/jobs/x"),
+        ("GET", "/jobs/x/explain"),
         ("DELETE", "/nope"),
         ("GET", "/rq/"),
         ("GET", "/rq/static/css/main.css"),
@@ -75,6 +76,7 @@ def test_reading_needs_a_read_key(guarded: Service, key: str) -> None:
     job_id = guarded.client.post("/jobs", headers={"X-API-Key": WRITE}).json()["jobId"]
     for headers in (bearer(key), {"X-API-Key": key}, basic(key)):
         assert guarded.client.get(f"/jobs/{job_id}", headers=headers).status_code == 200
+        assert guarded.client.get(f"/jobs/{job_id}/explain", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(("key", "status"), [(READ, 403), (WRITE, 403), (ADMIN, 200)])

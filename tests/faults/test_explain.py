@@ -253,6 +253,16 @@ def test_suspended_workers_are_none(service: Service) -> None:
     assert "rq resume" in found["next"]
 
 
+def test_killed_worker_counts_until_it_missed_its_heartbeats(service: Service) -> None:
+    process = service.worker()
+    job_id = service.post(delay=3600)
+    assert codes(service, job_id) == ["due-later"]
+    process.kill()
+    assert service.client.get("/workers").json()["workers"]
+    eventually(lambda: codes(service, job_id) == ["due-later", "no-worker"], timeout=40, pause=0.5)
+    assert service.client.get("/workers").json()["workers"], "Redis keeps the key of the worker for longer"
+
+
 def test_taken_namespace_counts_as_redis_down(service: Service) -> None:
     service.redis().set("rq:jobsvc:jobsvc:owner", "0" * 32)
     found = reason(service, service.post(), "redis-down")
