@@ -75,10 +75,11 @@ def explain_running(job: Situation) -> Explanation:
         detail += f" A cancel was requested at {show_moment(job.cancel_requested_at)}."
         following = "The attempt is stopped within 5 s; then the job is CANCELLED, unless the attempt completed before."
     if is_lease_expired:
-        detail += (
-            f" Its lease expired at {show_moment(job.lease_expires_at)}: the worker was lost, or can't reach Postgres."
-        )
-        following = f"The next sweep, within {settings().JOBSVC_SWEEP_SECONDS:g} s, ends the attempt as lost."
+        at = show_moment(job.lease_expires_at)
+        detail += f" Its lease expired at {at}: the worker was lost, or can't reach Postgres."
+        status = Status.RETRYING if job.attempts < job.max_attempts else Status.FAILED
+        status = Status.CANCELLED if job.cancel_requested_at else status
+        following = f"The next sweep ends the attempt as lost, and the job becomes {status}."
     reason = make_reason(
         "running",
         detail,

@@ -34,4 +34,4 @@ def read_redis() -> RedisView:
         return RedisView(problem=f"The namespace {name} in Redis belongs to another database, so no job is dispatched.")
     except RedisError:
         # The error's text may contain the address of the server.
-        return RedisView(problem="Redis is unavailable, so no job is dispatched. New jobs are still accepted.")
+        return RedisView(problem="Redis can't be used, so no job is dispatched. New jobs are still accepted.")

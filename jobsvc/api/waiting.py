@@ -136,7 +136,7 @@ def _behind(job: Situation, workers: Workers) -> Found:
     first = {queue: count for queue in _served_before(job.queue, workers) if (count := job.in_rq.get(queue))}
     total = min(job.before + sum(first.values()), MOST_BEFORE)
     if total:
-        detail = f"Jobs that come before this one: {_number(total)}, of them {_number(job.before)} in its own queue"
+        detail = f"Jobs that come before this one: {_number(total)}; {_number(job.before)} {_BEFORE[job.place]}"
         detail += "".join(f", {_number(count)} in {queue}, which is served first" for queue, count in first.items())
         following = "Starts after these jobs, when a slot is free."
     elif job.place is Place.IN_RQ:
@@ -155,6 +155,15 @@ def _behind(job: Situation, workers: Workers) -> Found:
         jobsOfQueuesBefore=first,
     )
     return Found(reason, following)
+
+
+_BEFORE = {
+    Place.IN_RQ: "in its own queue",
+    Place.NOT_DISPATCHED: "in its own queue, or dispatched before",
+    Place.WITHHELD: "withheld as well",
+    Place.AWAITS_HANDLER: "of its type in its own queue",
+    None: "",  # never: a waiting job has a place
+}
 
 
 def _served_before(queue: str, workers: Workers) -> list[str]:

@@ -39,8 +39,8 @@ class Situation:
     last_outcome: of the last attempt that has a row; None if none has.
     slots: number of slots of its concurrency key that are occupied: by running jobs and by others in RQ.
     running: ids of jobs of its concurrency key that run, MOST_RUNNING at most, the longest running first.
-    before: number of jobs that start before it, up to MOST_BEFORE: those of its queue if it is to be dispatched or
-        is in RQ, those withheld for the same reason, or those of its queue and type that await a handler.
+    before: number of jobs that come before it, up to MOST_BEFORE: those of its queue in RQ, with all that are to be
+        dispatched before it; those withheld for the same reason; or those of its queue and type that await a handler.
     in_rq: number of jobs in RQ, up to MOST_BEFORE each, by the name of another queue that is not paused.
     """
 
@@ -96,22 +96,20 @@ _BEFORE_IN_RQ = _count(
     "dispatched_at",
 )
 _IN_RQ = _count(f"queue = job.queue AND {IS_IN_RQ}", "dispatched_at")
-_NOT_DISPATCHED = f"""(
-    SELECT count(*) FROM (
-        SELECT queue FROM jobs WHERE {IS_TO_DISPATCH} AND {_IS_EARLIER} ORDER BY due_at DESC LIMIT :most
-    ) AS bounded WHERE bounded.queue = job.queue
-)"""  # noqa: S608
+_NOT_DISPATCHED = _count(f"{IS_TO_DISPATCH} AND {_IS_EARLIER}", "due_at")
 _OF_TYPE = _count(f"queue = job.queue AND type = job.type AND {AWAITS_HANDLER} AND {_IS_EARLIER}", "due_at")
 _OF_KEY = _count(
     f"concurrency_key = job.concurrency_key AND queue NOT IN {_PAUSED} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at"
 )
 _OF_PAUSE = _count(f"queue = job.queue AND concurrency_key IS NULL AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at")
 
+# Race: clock_timestamp(), since a job that the statement finds may have become due after its transaction began.
 _read = text(
     f"""
     WITH job AS MATERIALIZED (
-        SELECT now() AS now, id, type, queue, status, attempts, max_attempts, due_at, timeout, expires_at, worker,
-            started_at, lease_expires_at, cancel_requested_at, finished_at, error->>'type' AS error_type,
+        SELECT clock_timestamp() AS now,
+            id, type, queue, status, attempts, max_attempts, due_at, timeout, expires_at, worker, started_at,
+            lease_expires_at, cancel_requested_at, finished_at, error->>'type' AS error_type,
             concurrency_key, concurrency_limit, CASE WHEN {IS_IN_RQ} THEN dispatched_at END AS dispatched_at,
             CASE
                 WHEN {AWAITS_HANDLER} THEN '{Place.AWAITS_HANDLER}'

@@ -58,6 +58,17 @@ def test_full_key_shows_its_running_jobs_and_the_withheld_ones_before() -> None:
     assert (found.concurrency_key, found.concurrency_limit) == ("k", 1)
 
 
+def test_slots_are_those_of_other_jobs_that_can_start() -> None:
+    keyed = {"concurrency_key": "k", "concurrency_limit": 3}
+    job_id, _, other, withheld = submit(**keyed), submit(**keyed), submit(**keyed, queue="low"), submit(**keyed)
+    jobs.claim_due(10)
+    jobs.pause("low")
+    found = read(job_id)
+    assert (found.place, found.slots, found.running) == (Place.IN_RQ, 1, [])
+    assert jobs.start([other], "worker", LEASE) == []
+    assert (read(other).place, read(withheld).place, read(withheld).before) == (Place.WITHHELD, Place.WITHHELD, 0)
+
+
 def test_job_of_paused_queue_is_withheld() -> None:
     jobs.pause("low")
     submit(queue="low")
