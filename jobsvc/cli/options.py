@@ -102,6 +102,24 @@ class Moment(click.ParamType[Any]):
         return moment
 
 
+class Length(click.ParamType[Any]):
+    """A length of time such as 90s, 15m, 2h or 7d, as whole seconds from 1 to `longest`."""
+
+    name = "length"
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the seconds. Fails if it is no such length."""
+        length = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
+        found = int(length[1]) * int(timedelta(**{Moment.UNITS[length[2]]: 1}).total_seconds()) if length else 0
+        if not 1 <= found <= self.longest:
+            longest = f"{self.longest // 86400}d"
+            self.fail(f"{value!a} is not a length like 90s, 15m or 2h, and at most {longest}", param, ctx)
+        return found
+
+
 _FILTERS = {
     "statuses": click.option(
         "--status",
@@ -140,6 +158,8 @@ def filters(command: Command) -> Command:
     return _add(run, _FILTERS.values())
 
 
+of_type = click.option("--type", "type_", type=Word())
+of_queue = click.option("--queue", type=Word())
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 

@@ -18,7 +18,7 @@ from jobsvc.api.responses import JobTypeShown, WorkerShown
 from jobsvc.cli.poll import Change
 from jobsvc.db.models import Job
 from jobsvc.durations import format_age, format_duration
-from jobsvc.jobs import JobSummary, QueueState, TypeStats, current_time
+from jobsvc.jobs import JobSummary, QueueState, Series, current_time
 from jobsvc.jobs.serialize import AttemptShown, JobShown, ScheduleShown
 from jobsvc.printable import escape_controls
 from jobsvc.states import Status
@@ -179,9 +179,8 @@ def print_explanation(found: Explanation) -> None:
     screen.print(Text(f"{'next':<15}", "bold"), Text(_safe(found["next"])), soft_wrap=True)
 
 
-def print_stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minutes: int) -> None:
-    """Print the job counts per queue, and the rates and durations per type."""
-    screen = console()
+def print_queues(queues: Sequence[QueueState]) -> None:
+    """Print the job counts per queue."""
     table = _table("QUEUE", *Status, "OLDEST")
     for queue in queues:
         counts = [Text(str(queue.counts[name]), STYLES[name] if queue.counts[name] else "dim") for name in Status]
@@ -190,14 +189,20 @@ def print_stats(queues: Sequence[QueueState], types: Sequence[TypeStats], minute
             *counts,
             format_duration(queue.oldest_waiting),
         )
-    screen.print(table)
+    console().print(table)
+
+
+def print_type_stats(types: Sequence[Series]) -> None:
+    """Print the counts and durations per type."""
+    screen = console()
     screen.print()
-    table = _table("TYPE", "STARTED", "COMPLETED", "FAILED", "MEAN", "LONGEST")
-    for one in types:
-        rates = [f"{count / minutes:.4g}/min" for count in (one.started, one.completed, one.failed)]
-        lengths = ["" if length is None else f"{length:.3f}s" for length in (one.mean, one.longest)]
-        table.add_row(_cell(one.type), *rates, *lengths)
-    screen.print(table if types else f"No job started or ended in the last {minutes} min.")
+    table = _table("TYPE", "ACCEPTED", "STARTED", "COMPLETED", "FAILED", "RETRIED", "WAIT P50 / P95", "RUN P50 / P95")
+    for series in types:
+        one = series.whole
+        counts = [one.accepted, one.started, one.completed, one.failed, one.retried]
+        lengths = [f"{format_duration(it.p50)} / {format_duration(it.p95)}" for it in (one.wait, one.run)]
+        table.add_row(_cell(series.type or ""), *map(str, counts), *lengths)
+    screen.print(table if types else "No job was accepted, started or ended in this time.")
 
 
 def print_workers(found: Sequence[WorkerShown]) -> None:

@@ -11,12 +11,13 @@ import click
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
 from jobsvc.api.responses import dump_job_type, dump_queue, dump_worker
+from jobsvc.api.stats_reply import show_seconds
 from jobsvc.cli import options, poll, render
 from jobsvc.cli.options import find_job, print_json
 from jobsvc.config import settings
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_workers
-from jobsvc.jobs import Filter, JobSummary, TypeStats
+from jobsvc.jobs import Filter, JobSummary, Series
 from jobsvc.jobs.serialize import dump_attempts, dump_job, dump_schedule
 
 PAGE = 200
@@ -130,32 +131,44 @@ def _dump_change(before: JobSummary | None, job: JobSummary) -> dict[str, Any]:
 
 @click.command()
 @click.option(
-    "--minutes",
-    type=click.IntRange(1, 1440),
-    default=1,
-    metavar="N",
-    help="Length of the period that ends now.  [default: 1]",
+    "--window",
+    type=options.Length(jobs.LONGEST_SECONDS),
+    default="1h",
+    metavar="LENGTH",
+    help="Such as 15m, 2h or 7d, to now.  [default: 1h]",
 )
+@options.of_type
+@options.of_queue
 @options.as_json
-def stats(minutes: int, as_json: bool) -> None:
-    """Show job counts per queue, and rates and durations per type."""
-    served = settings().JOBSVC_QUEUES
-    queues, types = jobs.queue_states(served), jobs.type_stats(served, minutes * 60)
+def stats(window: int, type_: str | None, queue: str | None, as_json: bool) -> None:
+    """Show job counts per queue, and counts and durations per type.
+
+    The counts per type are those of GET /stats, and cover the window in whole minutes, or quarters of an hour for more
+    than two hours. Durations are estimates: the median and the 95th percentile.
+    """
+    queues = [one for one in jobs.queue_states(settings().JOBSVC_QUEUES) if queue in (None, one.name)]
+    types = jobs.read_history(window, jobs.step_unit(window), type_=type_, queue=queue, by=["type"]).series
     if as_json:
-        shown = {"queues": [*map(dump_queue, queues)], "minutes": minutes, "types": [*map(_dump_type_stats, types)]}
+        shown = {"queues": [*map(dump_queue, queues)], "window": window, "types": [*map(_dump_type_stats, types)]}
         print_json(shown)
     else:
-        render.print_stats(queues, types, minutes)
+        render.print_queues(queues)
+        render.print_type_stats(types)
 
 
-def _dump_type_stats(stats: TypeStats) -> dict[str, Any]:
+def _dump_type_stats(series: Series) -> dict[str, Any]:
+    whole = series.whole
     return {
-        "name": stats.type,
-        "started": stats.started,
-        "completed": stats.completed,
-        "failed": stats.failed,
-        "meanSeconds": stats.mean,
-        "longestSeconds": stats.longest,
+        "type": series.type,
+        "accepted": whole.accepted,
+        "started": whole.started,
+        "completed": whole.completed,
+        "failed": whole.failed,
+        "retried": whole.retried,
+        "waitP50": show_seconds(whole.wait.p50),
+        "waitP95": show_seconds(whole.wait.p95),
+        "runP50": show_seconds(whole.run.p50),
+        "runP95": show_seconds(whole.run.p95),
     }
 
 

@@ -50,7 +50,7 @@ from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.schedules import next_ticks
 from jobsvc.jobs.situation import MOST_BEFORE, Place, Situation, read_situation
 from jobsvc.jobs.start import StartedAttempt, start, undo_starts
-from jobsvc.jobs.stats import TypeStats, depths, relay_lag, type_stats
+from jobsvc.jobs.stats import depths, relay_lag
 from jobsvc.jobs.submit import NewJob, Submitted, submit, submit_each
 from jobsvc.jobs.summaries import JobSummary, SummaryPage, find, latest, page_of_summaries
 from jobsvc.jobs.time_series import Durations, History, Numbers, Series, longest_step, read_history, step_unit

@@ -374,17 +374,34 @@ def test_stats_shows_queues_and_types(tag: str) -> None:
     assert {"PENDING", "FAILED"} <= {name for name, count in queue["counts"].items() if count}
     assert queue["paused"] is False
     assert queue["oldestWaitingSeconds"] >= 90
-    [pace] = [one for one in reported["types"] if one["name"] == tag]
-    assert (pace["started"], pace["completed"], pace["failed"]) == (2, 1, 1)
-    assert pace["longestSeconds"] >= pace["meanSeconds"] > 0
+    assert reported["window"] == 3600
+    [found] = [one for one in reported["types"] if one["type"] == tag]
+    assert [found[name] for name in ("accepted", "started", "completed", "failed", "retried")] == [2, 2, 1, 1, 0]
+    assert found["waitP95"] >= found["waitP50"] > 0
+    assert found["runP95"] >= found["runP50"] > 0
     jobs.pause(QUEUE)
     try:
         assert objects(answer("stats", "--json"))[0]["queues"][0]["paused"] is True
-        text = answer("stats", "--minutes", "10")
+        text = answer("stats", "--window", "3h")
     finally:
         jobs.resume(QUEUE)
     assert re.search(rf"{QUEUE} \(paused\) .* [0-9]+ (min|h|d)", text)
-    assert re.search(rf"{tag} +0.2/min +0.1/min +0.1/min +[0-9.]+s +[0-9.]+s", text)
+    assert re.search(rf"{tag} +2 +2 +1 +1 +0 +[0-9]+ m?s / [0-9]+ .+ +[0-9]+ m?s / [0-9]+ m?s", text)
+
+
+def test_stats_are_limited_to_a_type_and_a_queue(tag: str) -> None:
+    completed_job(type=tag)
+    submit(type=tag, queue="other")
+    [reported] = objects(answer("stats", "--type", tag, "--json"))
+    assert [(one["type"], one["accepted"]) for one in reported["types"]] == [(tag, 2)]
+    [reported] = objects(answer("stats", "--type", tag, "--queue", "other", "--window", "7d", "--json"))
+    assert [queue["name"] for queue in reported["queues"]] == ["other"]
+    assert [(one["type"], one["accepted"], one["runP50"]) for one in reported["types"]] == [(tag, 1, None)]
+    assert "No job was accepted" in answer("stats", "--type", f"{tag}-none", "--window", "60s")
+    for window in ("8d", "0s", "soon", "-1h", "1h30m"):
+        ended = cli("stats", "--window", window)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "is not a length like 90s, 15m or 2h, and at most 7d" in ended.stderr
 
 
 def test_rich_is_imported_only_to_draw() -> None:

@@ -1,4 +1,4 @@
-"""Statistics for the terminal: the latest jobs, counts of queues, durations by type."""
+"""What the terminal shows: the latest jobs, and counts of jobs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.relay import Relay
-from jobsvc.jobs import Filter, stats, summaries
+from jobsvc.jobs import Filter, summaries
 from jobsvc.states import Outcome, Status
-from tests.integration.factories import outcome, sql, started, submit
+from tests.integration.factories import outcome, started, submit
 from tests.integration.jobs.test_queries import Explain, fill
 
 
@@ -54,23 +54,6 @@ def test_follower_sees_each_change_once_however_many_jobs_are_newer(monkeypatch:
     for job_id in (*newer, old.job_id, waits):
         jobs.remove(job_id)
     assert reported() == []  # though one that ended before is the newest now
-
-
-def test_type_stats_are_found_behind_a_long_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "SAMPLE", 3)
-    jobs.finish([outcome(started(type="OLD"), Outcome.COMPLETED)])
-    sql("UPDATE jobs SET started_at = now() - interval '90 s', finished_at = now() - interval '70 s'")
-    slow, quick = started(type="SLOW"), started(type="QUICK")
-    sql("UPDATE jobs SET started_at = now() - interval '5 s' WHERE id = :id", id=slow.job_id)
-    jobs.finish([outcome(slow, Outcome.COMPLETED), outcome(quick, Outcome.DISCARDED)])
-    for _ in range(4):
-        submit()
-    assert jobs.type_stats([], 60) == []
-    first, second = jobs.type_stats(["high", "default"], 60)
-    assert (second.type, second.started, second.completed, second.failed, second.mean) == ("QUICK", 1, 0, 1, None)
-    assert (first.type, first.started, first.completed, first.failed) == ("SLOW", 1, 1, 0)
-    assert first.mean == first.longest == pytest.approx(5, abs=2)
-    assert [pace.type for pace in jobs.type_stats(["default"], 80)] == ["OLD", "SLOW", "QUICK"]
 
 
 def test_count_of_matching_jobs_stops_at_its_limit() -> None:
@@ -110,13 +93,9 @@ def test_snapshot_reads_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         with transaction() as connection:
             yield SimpleNamespace(execute=execute)
 
-    monkeypatch.setattr(stats, "SAMPLE", 600)
     assert fill() > 2500
     followed = [job.id for job in jobs.latest(100)]
-    for module in (stats, summaries):
-        monkeypatch.setattr(module, "transaction", explaining)
+    monkeypatch.setattr(summaries, "transaction", explaining)
     jobs.latest(50, followed)
-    jobs.type_stats(["high", "default", "low"], 60)
-    latest, paces = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
+    [latest] = (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
     assert latest < 600  # three for an id
-    assert paces < 100
