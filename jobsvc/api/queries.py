@@ -13,8 +13,12 @@ from jobsvc.api.known_names import describe_known
 from jobsvc.api.proxy import quote_prefix
 from jobsvc.api.requests import Name, Tag, read_time
 from jobsvc.api.validation import ID, Query
+from jobsvc.db.conditions import MAX_ERROR
 from jobsvc.jobs import LONGEST_SECONDS, MINUTE, Filter, longest_step, step_unit
 from jobsvc.states import Status
+
+ErrorType = Annotated[str, Field(min_length=1, max_length=MAX_ERROR)]
+ErrorLine = Annotated[str, Field(max_length=MAX_ERROR)]
 
 
 def _read_status(value: Any) -> Any:
@@ -33,9 +37,21 @@ class FilterQuery(Query):
     created_after: Annotated[datetime, BeforeValidator(read_time)] | None = None
     created_before: Annotated[datetime, BeforeValidator(read_time)] | None = None
 
+    error_type: ErrorType | None = None
+    error: ErrorLine | None = None
+
     def filter(self) -> Filter:
         """Return the filter for these parameters."""
-        return Filter(self.status, self.type, self.queue, self.tag, self.created_after, self.created_before)
+        return Filter(
+            statuses=self.status,
+            type=self.type,
+            queue=self.queue,
+            tags=self.tag,
+            created_after=self.created_after,
+            created_before=self.created_before,
+            error_type=self.error_type,
+            error=self.error,
+        )
 
 
 class SomeJobsQuery(FilterQuery):

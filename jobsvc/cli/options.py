@@ -13,6 +13,7 @@ import click
 
 from jobsvc import jobs, strict_json
 from jobsvc.config import settings
+from jobsvc.db.conditions import MAX_ERROR
 from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
 
@@ -51,14 +52,17 @@ def find_job(given: UUID | str) -> UUID:
 
 
 class Word(click.ParamType[Any]):
-    """A name or tag as the API accepts it; never empty, since that would not filter at all."""
+    """A name or tag as the API accepts it; not empty by default, since that would not filter at all."""
 
     name = "text"
 
+    def __init__(self, least: int = 1, most: int = 255) -> None:
+        self._least, self._most = least, most
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text. Fails if the API would not accept it."""
-        if not 1 <= len(value) <= 255:
-            self.fail("must have 1 to 255 characters", param, ctx)
+        if not self._least <= len(value) <= self._most:
+            self.fail(f"must have {self._least} to {self._most} characters", param, ctx)
         try:
             value.encode()
         except UnicodeEncodeError:  # bytes that are not UTF-8 arrive as lone surrogates
@@ -137,6 +141,12 @@ _FILTERS = {
     ),
     "created_before": click.option(
         "--before", "created_before", type=Moment(), help="Created before then, e.g. --before 2030-01-31T12:00."
+    ),
+    "error_type": click.option("--error-type", type=Word(most=MAX_ERROR), help="Type of the last error."),
+    "error": click.option(
+        "--error",
+        type=Word(least=0, most=MAX_ERROR),
+        help=f"First line of the last error's message, at most {MAX_ERROR} characters; all of it.",
     ),
 }
 """The filter options by the field of `Filter` that they set."""

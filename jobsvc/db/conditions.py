@@ -18,12 +18,15 @@ AWAITS_HANDLER = f"{IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
 OCCUPIES_SLOT = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
 
+MAX_ERROR = 200
+"""Number of characters of an error's type, and of the first line of its message, by which jobs are found."""
+
 
 def first_line(message: str) -> str:
-    """Return SQL for the first line of this text, at most 200 characters: short enough for an index."""
-    return f"split_part(translate(left({message}, 200), chr(13), chr(10)), chr(10), 1)"
+    """Return SQL for the first line of this text, at most MAX_ERROR characters: short enough for an index."""
+    return f"split_part(translate(left({message}, {MAX_ERROR}), chr(13), chr(10)), chr(10), 1)"
 
 
 HAS_ERROR = "error IS NOT NULL"
-ERROR_TYPE = "left(error ->> 'type', 200)"
+ERROR_TYPE = f"left(error ->> 'type', {MAX_ERROR})"
 ERROR_LINE = first_line("error ->> 'message'")

@@ -112,6 +112,8 @@ def test_default_page_has_50_jobs(api: Service, tag: str) -> None:
         *("type=", "type=A&type=B", "type=" + "x" * 256, "type=a%00"),
         *("queue=", "queue=a&queue=b", "queue=" + "x" * 256),
         *("tag=", "tag=" + "x" * 101, "&".join(f"tag={n}" for n in range(17)), "tag=%00"),
+        *("errorType=", "errorType=a&errorType=b", "errorType=" + "x" * 201, "errorType=%00"),
+        *("error=a&error=b", "error=" + "x" * 201, "error=%00"),
         *("createdAfter=", "createdAfter=yesterday", "createdAfter=2026-01-01", "createdAfter=1764000000"),
         *(
             "createdAfter=2026-01-01T00:00:00",
@@ -128,6 +130,31 @@ def test_bad_list_parameters_are_refused(api: Service, query: str) -> None:
     name = query.partition("=")[0]
     assert all(error["parameter"] == name and error["detail"] for error in problem["errors"])
     assert f"query parameter {name}: " in problem["detail"]
+
+
+def test_jobs_are_listed_by_their_last_error(stack: Service, tag: str) -> None:
+    retry = {"max": 1, "interval": 600}
+    failed, retrying, recovered = (
+        stack.post(payload={"failAttempts": 9}, retry={"max": 0}, tags=[tag]),
+        stack.post(payload={"failAttempts": 9}, retry=retry, tags=[tag]),
+        stack.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0}, tags=[tag]),
+    )
+    stack.post(tags=[tag], delay=600)
+    stack.until(failed, "FAILED")
+    stack.until(retrying, "RETRYING")
+    stack.until(recovered, "COMPLETED")
+    line = "attempt 1 fails, as asked"
+
+    def listed(**params: Any) -> list[str]:
+        return [job["id"] for job in get(stack, tag=tag, **params)["jobs"]]
+
+    every = [recovered, retrying, failed]
+    assert (
+        listed(errorType="RuntimeError") == listed(error=line) == listed(errorType="RuntimeError", error=line) == every
+    )
+    assert listed(errorType="RuntimeError", status="RETRYING") == [retrying]
+    assert listed(errorType="RuntimeErro") == listed(error=line[:-1]) == listed(error="") == []
+    assert listed(errorType="ValueError", error=line) == []
 
 
 def test_cursor_of_a_deleted_job_is_valid(api: Service) -> None:
