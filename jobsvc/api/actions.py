@@ -46,3 +46,10 @@ def delete(job_id: UUID, versions: Versions = None) -> None:
     """Delete an ended job. Raises as `jobs.remove`."""
     jobs.remove(job_id, versions)
     relay().withdraw([job_id])
+
+
+def delete_all(which: Filter) -> Iterator[int]:
+    """Delete all matching ended jobs; yields the number of jobs in each committed batch."""
+    for batch in jobs.remove_all(which):
+        relay().withdraw(batch)
+        yield len(batch)

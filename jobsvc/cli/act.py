@@ -94,11 +94,14 @@ def cancel(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool)
 
 
 @click.command(epilog=options.ID_HELP)
-@click.argument("given", metavar="ID...", nargs=-1, required=True, type=options.JobId())
-@options.as_json
-def delete(given: Sequence[UUID | str], as_json: bool) -> None:
-    """Delete jobs that have ended, with their attempts."""
-    _act_on_each("delete", actions.delete, given, as_json)
+@options.on_jobs
+def delete(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) -> None:
+    """Delete jobs that have ended, with their attempts.
+
+    Give their ids, or at least one option: then all matching jobs that have ended are deleted.
+    """
+    action = _Action("delete", actions.delete, actions.delete_all, jobs.count_removable)
+    _act(action, given, which, yes=yes, as_json=as_json)
 
 
 def _act(action: _Action, given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) -> None:

@@ -8,18 +8,17 @@ deleted jobs are ignored in lists of ids.
 """
 
 from jobsvc.jobs import schedules
-from jobsvc.jobs.actions import (
-    cancel,
+from jobsvc.jobs.actions import cancel, remove, retry, unfinished
+from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
+from jobsvc.jobs.bulk import (
     cancel_all,
     count_cancellable,
+    count_removable,
     count_retryable,
-    remove,
-    retry,
+    remove_all,
     retry_all,
     retry_listed,
-    unfinished,
 )
-from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
 from jobsvc.jobs.changes import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
 from jobsvc.jobs.claims import (
     Dispatch,

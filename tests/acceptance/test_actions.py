@@ -215,6 +215,37 @@ def test_bulk_actions_act_on_filtered_jobs(stack: Service) -> None:
     assert stack.client.post("/jobs/cancel", params={"tag": tag}).json() == {"count": 0}
 
 
+def test_bulk_delete_removes_ended_jobs_alone(stack: Service) -> None:
+    tag = str(uuid.uuid4())
+    done, failed = stack.post(tags=[tag]), stack.post(payload={"failAttempts": 9}, retry={"max": 0}, tags=[tag])
+    stack.until(done, "COMPLETED")
+    stack.until(failed, "FAILED")
+    waits = stack.post(tags=[tag], delay=60)
+    eventually(lambda: is_in(queue(stack).finished_job_registry, done))
+    eventually(lambda: is_in(queue(stack).failed_job_registry, failed))
+    of_failed = {"tag": tag, "errorType": "RuntimeError", "error": "attempt 1 fails, as asked"}
+    assert stack.client.post("/jobs/delete", params={**of_failed, "status": "COMPLETED"}).json() == {"count": 0}
+    assert stack.client.post("/jobs/delete", params=of_failed).json() == {"count": 1}
+    assert stack.client.post("/jobs/delete", params={"tag": tag}).json() == {"count": 1}
+    for job_id in (done, failed):
+        refused(stack.client.get(f"/jobs/{job_id}"), 404)
+        refused(stack.client.get(f"/jobs/{job_id}/attempts"), 404)
+        eventually(lambda job_id=job_id: not stack.redis().keys(f"*{job_id}*"))  # type: ignore[misc]
+    assert stack.job(waits)["status"] == "SCHEDULED"
+    assert stack.client.post("/jobs/delete", params={"tag": tag}).json() == {"count": 0}
+
+
+def test_bulk_retry_of_jobs_with_an_error(stack: Service) -> None:
+    tag = str(uuid.uuid4())
+    failed = stack.post(payload={"failAttempts": 1}, retry={"max": 0}, tags=[tag])
+    stack.until(failed, "FAILED")
+    for params in ({"error": "attempt 2 fails, as asked"}, {"error": ""}, {"errorType": "Runtime"}):
+        assert stack.client.post("/jobs/retry", params={"tag": tag, **params}).json() == {"count": 0}
+    wanted = {"tag": tag, "errorType": "RuntimeError", "error": "attempt 1 fails, as asked"}
+    assert stack.client.post("/jobs/retry", params=wanted).json() == {"count": 1}
+    stack.until(failed, "COMPLETED")
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -230,12 +261,14 @@ def test_bulk_actions_act_on_filtered_jobs(stack: Service) -> None:
         "?createdAfter=",
         "?limit=5",
         "?nope=1",
+        "?errorType=",
+        "?error=" + "x" * 201,
         "?type=%00",
         "?type=" + "x" * 256,
         "?" + "&".join(["tag=x"] * 17),
     ],
 )
-@pytest.mark.parametrize("what", ["cancel", "retry"])
+@pytest.mark.parametrize("what", ["cancel", "retry", "delete"])
 def test_bad_filter_is_refused(api: Service, what: str, query: str) -> None:
     job_id = api.post(delay=60)
     refused(api.client.post(f"/jobs/{what}{query}"), 422)
@@ -243,7 +276,8 @@ def test_bad_filter_is_refused(api: Service, what: str, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/jobs/cancel?type=NOTE", "/jobs/retry?type=NOTE", "/jobs/{}/cancel", "/jobs/{}/retry"]
+    "path",
+    ["/jobs/cancel?type=NOTE", "/jobs/retry?type=NOTE", "/jobs/delete?type=NOTE", "/jobs/{}/cancel", "/jobs/{}/retry"],
 )
 def test_request_body_is_refused(api: Service, path: str) -> None:
     job_id = api.post(delay=60)
@@ -282,6 +316,7 @@ def guarded() -> Iterator[Service]:
         ("DELETE", "/jobs/{}", "admin"),
         ("POST", "/jobs/cancel?type=NOTE", "admin"),
         ("POST", "/jobs/retry?type=NOTE", "admin"),
+        ("POST", "/jobs/delete?type=NOTE", "admin"),
     ],
 )
 def test_each_action_needs_its_scope(guarded: Service, method: str, path: str, needed: str) -> None:

@@ -179,6 +179,23 @@ def test_delete_removes_ended_jobs_alone() -> None:
     assert status(waits) == "PENDING"
 
 
+def test_delete_of_matching_jobs_asks_for_confirmation() -> None:
+    tag = str(uuid.uuid4())
+    done, waits = completed_job(tags=[tag]), submit(queue=QUEUE, tags=[tag])
+    failed = failed_job(tags=[tag])
+    error = jobs.get(failed).error or {}
+    assert cli("delete", "--tag", tag).returncode == 1  # no terminal, so no answer
+    declined = cli("delete", "--tag", tag, say="n\n")
+    assert "delete 2 jobs? [y/N]" in declined.stderr
+    assert (declined.returncode, status(done)) == (1, "COMPLETED")
+    selected = ("--tag", tag, "--error-type", error["type"], "--error", error["message"])
+    assert answer("list", *selected, "--json").count(str(failed)) == 1
+    assert answer("delete", *selected, "--yes", "--json") == '{"count":1}\n'
+    assert answer("delete", "--tag", tag, "--yes") == "delete: 1 job\n"
+    assert answer("delete", "--tag", tag) == "delete: no job matches\n"
+    assert status(waits) == "PENDING"
+
+
 def test_pause_and_resume() -> None:
     assert answer("pause", QUEUE) == f"pause: {QUEUE}\n"
     try:

@@ -160,6 +160,13 @@ def retry_jobs() -> CountReply:
     return {"count": sum(actions.retry_all(query(SomeJobsQuery).filter()))}
 
 
+@blueprint.post("/jobs/delete")
+@Operation("admin", {200: Reply("The number of jobs deleted.", CountReply)}, query=SomeJobsQuery)
+def delete_jobs() -> CountReply:
+    """Delete all finished jobs that match a filter of at least one query parameter, and their attempts."""
+    return {"count": sum(actions.delete_all(query(SomeJobsQuery).filter()))}
+
+
 @blueprint.post("/jobs/<job_id>/webhook")
 @Operation(
     "write",

@@ -2,7 +2,6 @@
 holding the row."""
 
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,7 +9,6 @@ import pytest
 
 from jobsvc import jobs
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
-from jobsvc.jobs import Filter, actions
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
 from tests.integration.locking import TAKE, behind_the_lock
@@ -246,90 +244,3 @@ def test_retry_waits_for_a_delete_and_finds_nothing() -> None:
     job_id = ended(Outcome.FAILED)
     with pytest.raises(JobNotFound):
         behind_the_lock("DELETE FROM jobs WHERE id = :id", lambda: jobs.retry(job_id), id=job_id)
-
-
-def cancel_all(wanted: Filter) -> dict[UUID, Status]:
-    return {job_id: status for batch in jobs.cancel_all(wanted) for job_id, status in batch.items()}
-
-
-def retry_all(wanted: Filter) -> list[UUID]:
-    return [dispatch.job_id for batch in jobs.retry_all(wanted) for dispatch in batch]
-
-
-def test_bulk_cancel_works_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "BATCH", 3)
-    meant = [submit(tags=["a"]) for _ in range(7)]
-    running, done = started(tags=["a"]), ended(Outcome.COMPLETED, tags=["a"])
-    others = [submit(), submit(tags=["b"])]
-    sizes = [len(batch) for batch in jobs.cancel_all(Filter(tags=["a"]))]
-    assert sizes == [3, 3, 2]
-    assert {jobs.get(job_id).status for job_id in meant} == {Status.CANCELLED}
-    assert jobs.cancel_requested([running]) == {running.job_id}
-    assert jobs.get(done).status == Status.COMPLETED
-    assert {jobs.get(job_id).status for job_id in others} == {Status.PENDING}
-
-
-def test_status_filter_is_checked_again_at_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job was waiting when it was read and runs at the update, so the filter no longer matches it."""
-    job_id = submit()
-    moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(statuses=[Status.PENDING])), id=job_id)
-    assert moved == {}
-    assert jobs.get(job_id).cancel_requested_at is None
-
-
-def test_bulk_cancel_waits_for_a_start() -> None:
-    job_id, other = submit(), submit()
-    moved = behind_the_lock(TAKE, lambda: cancel_all(Filter(type="TEST_JOB")), id=job_id)
-    assert moved == {job_id: Status.PROCESSING, other: Status.CANCELLED}
-
-
-def test_bulk_actions_include_deliveries_only_by_type() -> None:
-    delivery, job_id = submit(type="WEBHOOK"), submit()
-    assert list(cancel_all(Filter(queue="default"))) == [job_id]
-    assert list(cancel_all(Filter(type="WEBHOOK"))) == [delivery]
-
-
-def test_bulk_actions_skip_jobs_made_since(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it ends, however fast jobs are posted."""
-    monkeypatch.setattr(actions, "BATCH", 1)
-    meant = {submit(), submit()}
-    moved: set[UUID] = set()
-    for batch in islice(jobs.cancel_all(Filter(queue="default")), 5):
-        moved |= set(batch)
-        submit()
-    assert moved == meant
-
-
-def test_bulk_retry_acts_on_filtered_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "BATCH", 2)
-    failed = [ended(Outcome.FAILED) for _ in range(3)]
-    cancelled, done, pending = submit(), ended(Outcome.COMPLETED), submit()
-    jobs.cancel(cancelled)
-    assert retry_all(Filter(statuses=[Status.FAILED, Status.COMPLETED])) == failed
-    assert retry_all(Filter(type="TEST_JOB")) == [cancelled]
-    assert jobs.get(done).status == Status.COMPLETED
-    assert retry_all(Filter(statuses=[Status.PENDING])) == []
-    assert jobs.get(pending).version == 0
-
-
-def test_bulk_retry_skips_taken_unique_keys() -> None:
-    first, second, taken = (ended(Outcome.FAILED, unique_key=key) for key in ("a", "a", "b"))
-    plain = ended(Outcome.FAILED)
-    submit(unique_key="b")
-    assert retry_all(Filter(type="TEST_JOB")) == [first, plain]
-    assert {jobs.get(job_id).status for job_id in (second, taken)} == {Status.FAILED}
-
-
-def test_bulk_retry_skips_a_unique_key_taken_concurrently() -> None:
-    raced, plain = ended(Outcome.FAILED, unique_key="k"), ended(Outcome.FAILED)
-    assert behind_the_lock(TAKE_KEY, lambda: retry_all(Filter(type="TEST_JOB"))) == [plain]
-    assert jobs.get(raced).status == Status.FAILED
-
-
-def test_bulk_action_commits_each_batch_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "BATCH", 1)
-    first, second = submit(), submit()
-    batches = jobs.cancel_all(Filter(queue="default"))
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert (jobs.get(first).status, jobs.get(second).status) == (Status.CANCELLED, Status.PENDING)
