@@ -35,6 +35,12 @@ class Counted:
     number: int
     is_complete: bool
 
+    def __str__(self) -> str:
+        return f"{self.number:,}{'' if self.is_complete else '+'}"
+
+    def __add__(self, other: "Counted") -> "Counted":
+        return Counted(self.number + other.number, self.is_complete and other.is_complete)
+
 
 def count_by_status(wanted: Filter) -> dict[Status, Counted]:
     """Count the jobs of each status that match the filter, except for its statuses, which are ignored.

@@ -7,7 +7,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jobsvc.db.models import Job
-from jobsvc.durations import format_age, format_duration
+from jobsvc.durations import format_age
+from jobsvc.durations import format_duration as duration
 from jobsvc.jobs import Counted, JobSummary, current_time
 from jobsvc.states import WAITING, Status
 
@@ -50,13 +51,7 @@ def took(job: Job | JobSummary) -> float | None:
 
 def total(counts: Mapping[Status, Counted], statuses: Sequence[str]) -> Counted:
     """Return the sum of the counts of these statuses."""
-    found = [counts[Status(status)] for status in statuses]
-    return Counted(sum(one.number for one in found), all(one.is_complete for one in found))
-
-
-def counted(value: Counted) -> str:
-    """Return a number, with a plus sign if there may be more."""
-    return f"{value.number:,}{'' if value.is_complete else '+'}"
+    return sum((counts[Status(status)] for status in statuses), Counted(0, is_complete=True))
 
 
 def number(value: int) -> str:
@@ -79,11 +74,4 @@ def first_line(text: str) -> str:
     return cut(text.partition("\n")[0], 160)
 
 
-FILTERS = {
-    "duration": format_duration,
-    **{
-        one.__name__: one
-        for one in (ago, counted, cut, exact, first_line, in_zone, moment, number, pretty, took, total)
-    },
-}
-"""The filters of the templates, by name."""
+FILTERS = (ago, cut, duration, exact, first_line, in_zone, moment, number, pretty, took, total)

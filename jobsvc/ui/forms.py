@@ -59,18 +59,21 @@ def _resolve(declared: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 def _field(pointer: str, schema: dict[str, Any], value: Any, is_required: bool) -> Field:
     kind, default = _kind(schema), schema.get("default")
-    text: str | bool = "" if value is None else _write(value, kind)
-    if kind == "flag":
-        text = bool(default if value is None else value)
-    hint = schema.get("description", "")
-    label = pointer.removeprefix("/payload").lstrip("/").replace("/", ".")
-    choices = tuple(schema.get("enum", ()))
     return Field(
-        pointer, label, kind, hint, text, "" if default in (None, []) else _write(default, kind), choices, is_required
+        name=pointer,
+        label=pointer.removeprefix("/payload").lstrip("/").replace("/", "."),
+        kind=kind,
+        hint=schema.get("description", ""),
+        value=bool(default if value is None else value) if kind == "flag" else _write(value, kind),
+        default=_write(default or None if kind == "list" else default, kind),
+        choices=tuple(schema.get("enum", ())),
+        is_required=is_required,
     )
 
 
 def _write(value: Any, kind: Kind) -> str:
+    if value is None:
+        return ""
     if kind == "list" and isinstance(value, list):
         return ", ".join(map(str, value))
     return value if isinstance(value, str) and kind != "json" else json.dumps(value, ensure_ascii=False)

@@ -1,35 +1,31 @@
-"""The list of jobs, with its filters, and the page of one job."""
+"""Jobs: the list with its filters, one job, groups of failures, and webhook deliveries."""
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 from uuid import UUID
 
-from flask import Response, redirect, request, url_for
-from pydantic import BeforeValidator, Field
+from flask import Response, redirect, url_for
+from pydantic import Field
 
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
-from jobsvc.api.queries import ListQuery
+from jobsvc.api.queries import ListQuery, PageQuery
 from jobsvc.api.responses import dump_job_for_caller
 from jobsvc.api.validation import query, read_id
 from jobsvc.config import settings
-from jobsvc.jobs import Filter
+from jobsvc.jobs import FailureGroup, Filter
 from jobsvc.jobs.serialize import dump_attempts
 from jobsvc.states import ENDED
-from jobsvc.ui import links
+from jobsvc.ui import charts, links
 from jobsvc.ui.console import blueprint, show
 from jobsvc.ui.timeline import MOST_ATTEMPTS, timeline
-
-
-def _read_top(value: Any) -> UUID:
-    return read_id(str(value))
 
 
 class JobsQuery(ListQuery):
     """The query parameters of the list: those of GET /jobs, `q` to search, and `top`, the newest job shown before."""
 
     q: Annotated[str, Field(max_length=200)] = ""
-    top: Annotated[UUID, BeforeValidator(_read_top, json_schema_input_type=UUID)] | None = None
+    top: UUID | None = None
 
 
 @blueprint.get("/jobs")
@@ -44,7 +40,7 @@ def list_jobs() -> Response:
     start = asked.cursor or (UUID(int=asked.top.int + 1) if asked.top else None)
     page = jobs.page_of_summaries(wanted, asked.limit, start)
     top = asked.top or (page.jobs[0].id if page.jobs and not asked.cursor else None)
-    parameters = [(name, value) for name, value in request.args.items(multi=True) if name not in ("q", "top", "cursor")]
+    parameters = [one for one in links.given() if one[0] not in ("q", "top", "cursor")]
     return show(
         "jobs",
         "Jobs",
@@ -55,7 +51,7 @@ def list_jobs() -> Response:
         refresh=links.with_query(top=top) if top else None,
         counts=jobs.count_by_status(wanted),
         statuses=asked.status,
-        chips=list(_chips(asked)),
+        chips=[one for one in parameters if one[0] not in ("status", "limit")],
         selection=[one for one in parameters if one[0] != "limit"],
         searched=asked.q,
         found=found,
@@ -63,12 +59,6 @@ def list_jobs() -> Response:
         types=handlers.names(),
         queues=settings().JOBSVC_QUEUES,
     )
-
-
-def _chips(asked: JobsQuery) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each query parameter that narrows the list, but `status`, which has tabs."""
-    names = ("type", "queue", "tag", "createdAfter", "createdBefore", "errorType", "error")
-    return ((name, value) for name, value in request.args.items(multi=True) if name in names)
 
 
 def _search(text: str, job_ids: Sequence[UUID]) -> Response | None:
@@ -102,4 +92,38 @@ def show_job(job_id: str) -> Response:
         why=explain(job.id),
         has_ended=job.status in ENDED,
         path=f"/jobs/{job.id}",
+    )
+
+
+@blueprint.get("/failures")
+def list_failures() -> Response:
+    """Show the groups of the newest failed and retrying jobs."""
+    found = jobs.failure_groups()
+    return show(
+        "failures",
+        "Failures",
+        links.curl("/jobs", (("status", "FAILED"), ("status", "RETRYING"))),
+        groups=[describe(group) for group in found.groups],
+        is_complete=found.is_complete,
+    )
+
+
+def describe(group: FailureGroup) -> dict[str, object]:
+    """Return what the template `failure_groups.html` shows of a group; `selection`: the list's parameters for it."""
+    selection = [("type", group.type), ("errorType", group.error_type), ("error", group.line)]
+    return {"group": group, "selection": selection, "spark": charts.stack({"failed": group.bins})}
+
+
+@blueprint.get("/webhooks")
+def list_webhooks() -> Response:
+    """Show a page of deliveries, newest first."""
+    asked = query(PageQuery)
+    deliveries, following = jobs.deliveries(asked.limit, asked.cursor)
+    return show(
+        "webhooks",
+        "Webhooks",
+        links.curl("/jobs", {"type": "WEBHOOK"}.items()),
+        deliveries=deliveries,
+        older=links.with_query(cursor=following) if following else None,
+        is_first=asked.cursor is None,
     )

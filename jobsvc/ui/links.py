@@ -20,21 +20,25 @@ def api(path: str, parameters: Parameters = ()) -> str:
     return f"{quote_prefix(request.root_path)}{quote(path)}{'?' if query else ''}{query}"
 
 
-def with_query(**changes: Any) -> str:
-    """Return the path of this page with other query parameters: a value replaces all of its name, None removes them.
+def here(parameters: Parameters) -> str:
+    """Return the path of this page with these query parameters."""
+    return api(request.path, parameters)
 
-    The page starts anew: the parameters that select a part of a list are dropped.
-    """
-    dropped = {*changes, "cursor", "top"}
-    kept = [(name, value) for name, value in request.args.items(multi=True) if name not in dropped]
-    kept += [(name, value) for name, value in changes.items() if value is not None]
-    return f"{quote_prefix(request.root_path)}{quote(request.path)}?{urlencode(kept, quote_via=quote, safe='')}"
+
+def with_query(**changes: Any) -> str:
+    """Return the path of this page with query parameters replaced, or removed by None; lists start at their top."""
+    kept = [one for one in given() if one[0] not in (*changes, "cursor", "top")]
+    return here([*kept, *((name, value) for name, value in changes.items() if value is not None)])
 
 
 def without(name: str, value: str) -> str:
-    """Return the path of this page without one value of a query parameter."""
-    kept = [one for one in request.args.items(multi=True) if one != (name, value) and one[0] not in ("cursor", "top")]
-    return f"{quote_prefix(request.root_path)}{quote(request.path)}?{urlencode(kept, quote_via=quote, safe='')}"
+    """Return the path of this page without one value of a query parameter; a list starts at its top."""
+    return here(one for one in given() if one != (name, value) and one[0] not in ("cursor", "top"))
+
+
+def given() -> list[tuple[str, str]]:
+    """Return the query parameters of this page, in order."""
+    return list(request.args.items(multi=True))
 
 
 def curl(path: str, parameters: Parameters = (), *, method: str = "GET", body: Any = None) -> str:

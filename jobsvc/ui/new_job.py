@@ -1,14 +1,13 @@
 """The form that posts a job: its fields come from the schemas of POST /jobs and of the handler's payload."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from flask import Response, abort
-from pydantic import Field
+from flask import Response, abort, request
 
 from jobsvc import handlers, jobs
 from jobsvc.api.requests import DEFAULT_TYPE, JobRequest
 from jobsvc.api.responses import dump_job_for_caller
-from jobsvc.api.validation import Query, query, read_id
+from jobsvc.api.validation import read_id
 from jobsvc.ui import links
 from jobsvc.ui.console import blueprint, may, show
 from jobsvc.ui.forms import fields_of, payload_fields
@@ -17,21 +16,14 @@ COPIED = ("queue", "timeout", "uniqueKey", "concurrencyKey", "tags")
 """The options of a job that its copy gets."""
 
 
-class NewJobQuery(Query):
-    """The query parameters of the form: the type, or the id of a job that is copied."""
-
-    type: Annotated[str, Field(max_length=200)] | None = None
-    like: str | None = None
-
-
 @blueprint.get("/new")
 def new_job() -> Response:
     """Show the form for a job of a type, or for a copy of another job."""
     if not may("write"):
         abort(403, "This requires a key with the scope write.")
-    asked = query(NewJobQuery)
-    like: dict[str, Any] = dict(dump_job_for_caller(jobs.get(read_id(asked.like)))) if asked.like else {}
-    type_ = asked.type or like.get("type") or DEFAULT_TYPE
+    given = request.args
+    like: dict[str, Any] = dict(dump_job_for_caller(jobs.get(read_id(given["like"])))) if "like" in given else {}
+    type_ = given.get("type") or like.get("type", DEFAULT_TYPE)
     handler = handlers.find(type_)
     if handler is None or type_ not in handlers.names():
         abort(404, f"There is no job type {type_[:100]!a} that can be posted.")

@@ -8,12 +8,11 @@ from jobsvc import handlers, jobs
 from jobsvc.api.responses import dump_job_type
 from jobsvc.api.validation import known_queue
 from jobsvc.config import settings
-from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.jobs import Filter
-from jobsvc.ui import alerts, links
+from jobsvc.ui import links
 from jobsvc.ui.console import HOUR, blueprint, show
-from jobsvc.ui.failures import describe
-from jobsvc.ui.overview import MINUTE, chart_values
+from jobsvc.ui.job_pages import describe
+from jobsvc.ui.overview import MINUTE, chart_values, recent_redis
 
 MOST_GROUPS = 10
 """Number of groups of failures on the page of a queue or a type."""
@@ -38,7 +37,7 @@ def show_queue(name: str) -> Response:
         name=name,
         queues=[queue],
         groups=[describe(group) for group in jobs.failure_groups(queue=name).groups[:MOST_GROUPS]],
-        workers=[worker for worker in alerts.recent_redis().workers if name in worker.queues],
+        workers=[worker for worker in recent_redis().workers if name in worker.queues],
         **chart_values(jobs.read_history(HOUR, MINUTE, queue=name, by=())),
     )
 
@@ -60,17 +59,13 @@ def show_type(name: str) -> Response:
         declared=declared,
         schema=json.dumps(declared["payloadSchema"], indent=2) if declared else "",
         groups=[describe(group) for group in jobs.failure_groups(type=name).groups[:MOST_GROUPS]],
-        workers=[worker for worker in alerts.recent_redis().workers if _may_run(worker, name)],
+        workers=[worker for worker in recent_redis().workers if worker.types is None or name in worker.types],
         **chart_values(jobs.read_history(HOUR, MINUTE, type_=name, by=())),
     )
-
-
-def _may_run(worker: WorkerState, type_: str) -> bool:
-    return worker.types is None or type_ in worker.types
 
 
 @blueprint.get("/workers")
 def list_workers() -> Response:
     """Show the workers."""
-    redis = alerts.recent_redis()
+    redis = recent_redis()
     return show("workers", "Workers", links.curl("/workers"), redis=redis, workers=redis.workers)

@@ -6,7 +6,7 @@ from flask import Response, abort, render_template, request
 
 from jobsvc import jobs
 from jobsvc.api.responses import dump_schedule_for_caller
-from jobsvc.errors import InvalidInput, ScheduleNotFound
+from jobsvc.errors import InvalidInput
 from jobsvc.jobs import schedules
 from jobsvc.jobs.cron_words import describe_cron
 from jobsvc.ui import links
@@ -23,9 +23,9 @@ def list_schedules() -> Response:
 @blueprint.get("/schedules/<path:name>")
 def show_schedule(name: str) -> Response:
     """Show a schedule and its next ticks."""
-    found = next((one for one in schedules.every() if one.name == name), None)
+    found = {one.name: one for one in schedules.every()}.get(name)
     if found is None:
-        raise ScheduleNotFound(f"no schedule has the name {name[:100]!a}")
+        abort(404, f"No schedule has the name {name[:100]!a}.")
     return show(
         "schedule",
         f"Schedule {name}",
@@ -38,16 +38,12 @@ def show_schedule(name: str) -> Response:
 @blueprint.get("/ticks")
 def preview_ticks() -> str:
     """Return the part of a form that shows the next ticks of the expression and the time zone that it has."""
-    cron, timezone = (request.args.get(name, "")[:200] for name in ("/cron", "/timezone"))
-    if not cron:
-        abort(404)
+    cron, timezone = request.args.get("/cron", ""), request.args.get("/timezone") or "UTC"
     try:
-        ticks, error = jobs.next_ticks(cron, timezone or "UTC"), ""
+        ticks = jobs.next_ticks(cron, timezone)
+        return render_template("ui/ticks.html", ticks=ticks, timezone=timezone, words=describe_cron(cron), error="")
     except InvalidInput as invalid:
-        ticks, error = [], "; ".join(one.detail for one in invalid.problems)
-    return render_template(
-        "ui/ticks.html", ticks=ticks, timezone=timezone or "UTC", error=error, words=not error and describe_cron(cron)
-    )
+        return render_template("ui/ticks.html", error="; ".join(one.detail for one in invalid.problems))
 
 
 def _describe(schedule: Any) -> dict[str, Any]:

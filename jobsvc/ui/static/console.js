@@ -4,6 +4,7 @@ const REFRESH_MS = 2000;
 const find = (selector, from = document) => from.querySelector(selector);
 const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 const parse = text => { try { return JSON.parse(text); } catch { return {}; } };
+const make = (name, properties) => Object.assign(document.createElement(name), properties);
 const on = (name, act) => document.addEventListener(name, act);
 
 // Theme: set before the first paint.
@@ -15,8 +16,8 @@ function switchTheme() {
 }
 
 function notify(text, isError = false, link = "") {
-  const line = Object.assign(document.createElement("p"), {textContent: `${text} `, className: isError ? "error" : ""});
-  if (link) line.append(Object.assign(document.createElement("a"), {href: link, textContent: "Show"}));
+  const line = make("p", {textContent: `${text} `, className: isError ? "error" : ""});
+  if (link) line.append(make("a", {href: link, textContent: "Show"}));
   find("#notices").append(line);
   setTimeout(() => line.remove(), isError ? 12000 : 6000);
 }
@@ -27,12 +28,11 @@ const refreshIfSeen = () => document.hidden || find("dialog[open]") || refresh()
 setInterval(refreshIfSeen, REFRESH_MS);
 on("visibilitychange", refreshIfSeen);
 
+let readAt = "";
 function showStale(text) {
-  const banner = find("#stale");
-  banner.hidden = !text;
-  banner.textContent = text && `${text} This page shows data of ${banner.dataset.since}.`;
+  if (!text) readAt = new Date().toLocaleTimeString();
+  Object.assign(find("#stale"), {hidden: !text, textContent: `${text} This page shows data of ${readAt}.`});
   document.body.classList.toggle("stale", Boolean(text));
-  if (!text) banner.dataset.since = new Date().toLocaleTimeString();
 }
 function afterRefresh() {
   const icon = find("link[rel=icon]");
@@ -66,32 +66,29 @@ on("htmx:error", event => {
 
 // After a successful action: go to the new page, or say what was done.
 function finish(element, answer) {
-  const {go, done} = element.dataset;
-  if (go) return location.assign(go.replace("{id}", answer.jobId || answer.name));
-  const count = answer.count === undefined ? "" : `${answer.count.toLocaleString("en")} `;
-  notify(count + done, false, answer.jobId && `${document.body.dataset.ui}jobs/${answer.jobId}`);
+  const {go, done} = element.dataset, {jobId, name, count} = answer;
+  if (go) return location.assign(go.replace("{id}", jobId || name));
+  notify(`${count?.toLocaleString("en") ?? ""} ${done}`, false, jobId && `${document.body.dataset.ui}jobs/${jobId}`);
   refresh();
 }
 
 // An error of the API: beside the fields that its pointers name, else as a notice.
 function showProblem(element, problem) {
   const form = element.closest("form[data-json]");
-  all("small.error", form || find("#notices")).forEach(one => one.remove());
-  all("[aria-invalid]", form || find("#notices")).forEach(one => one.removeAttribute("aria-invalid"));
+  all("form small.error").forEach(one => one.remove());
+  all("form [aria-invalid]").forEach(one => one.removeAttribute("aria-invalid"));
   const rest = (problem.errors || []).filter(one => !(form && showAtField(form, one)));
   const texts = rest.map(one => `${one.pointer || one.parameter || ""} ${one.detail}`.trim());
   if (rest.length || !problem.errors) notify(texts.join("; ") || problem.detail, true);
-  find("[aria-invalid]", form || find("#notices"))?.focus();
+  find("form [aria-invalid]")?.focus();
 }
 function showAtField(form, error) {
   const fits = all("[name]", form).filter(one => `${error.pointer}/`.startsWith(`${one.name}/`) && one.type !== "hidden");
   const field = fits.sort((a, b) => b.name.length - a.name.length)[0];
   if (!field) return false;
   field.closest("details")?.setAttribute("open", "");
-  const text = Object.assign(document.createElement("small"), {id: `e${field.name}`, className: "error", textContent: error.detail});
-  field.setAttribute("aria-invalid", "true");
-  field.setAttribute("aria-describedby", text.id);
-  field.after(text);
+  Object.assign(field, {ariaInvalid: "true", ariaDescription: error.detail});
+  field.after(make("small", {className: "error", textContent: error.detail}));
   return true;
 }
 
@@ -122,11 +119,10 @@ function showCommand(form) {
 
 // Questions before an action.
 function ask(question) {
-  const dialog = find("#confirm");
+  const dialog = Object.assign(find("#confirm"), {returnValue: "no"});
   find("#question").textContent = question;
-  dialog.returnValue = "no";
   dialog.showModal();
-  return new Promise(resolve => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), {once: true}));
+  return new Promise(resolve => dialog.onclose = () => resolve(dialog.returnValue === "yes"));
 }
 on("htmx:confirm", event => {
   event.preventDefault();
@@ -136,16 +132,14 @@ on("htmx:confirm", event => {
 
 // Selected jobs of a list: one request for each.
 function countTicks() {
-  const number = all("[data-tick]:checked").length;
-  const bar = find("#ticked");
+  const number = all("[data-tick]:checked").length, bar = find("#ticked");
   if (bar) [bar.hidden, find("b", bar).textContent] = [!number, `${number} selected`];
 }
 async function actOnTicked({textContent, dataset: {method, path, done}}) {
   const ids = all("[data-tick]:checked").map(one => one.dataset.tick);
   if (!await ask(`${textContent} ${ids.length} ${ids.length === 1 ? "job" : "jobs"}?`)) return;
   const send = id => fetch(`${document.body.dataset.api}jobs/${id}${path}`, {method}).catch(() => new Response(null, {status: 503}));
-  const answers = await Promise.all(ids.map(send));
-  const refused = answers.filter(one => !one.ok);
+  const refused = (await Promise.all(ids.map(send))).filter(one => !one.ok);
   const why = refused.length ? parse(await refused[0].text()).detail || "" : "";
   notify(`${ids.length - refused.length} of ${ids.length} ${done} ${why}`, refused.length > 0);
   all("[data-tick]:checked").forEach(one => one.checked = false);
@@ -164,7 +158,7 @@ function follow() {
 }
 
 function copy(button) {
-  const area = Object.assign(document.createElement("textarea"), {value: button.dataset.copy || find("code", button.parentElement).textContent});
+  const area = make("textarea", {value: button.dataset.copy || find("code", button.parentElement).textContent});
   document.body.append(area);
   area.select();
   document.execCommand("copy"); // navigator.clipboard needs TLS
@@ -176,10 +170,11 @@ function copy(button) {
 on("click", event => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.copy !== undefined) copy(button);
-  if (button.dataset.themeSwitch !== undefined) switchTheme();
-  if (button.dataset.help !== undefined) find("#help").showModal();
-  if (button.dataset.path !== undefined) actOnTicked(button);
+  const {copy: text, themeSwitch, help, path} = button.dataset;
+  if (text !== undefined) copy(button);
+  if (themeSwitch !== undefined) switchTheme();
+  if (help !== undefined) find("#help").showModal();
+  if (path !== undefined) actOnTicked(button);
 });
 on("change", ({target}) => {
   if (target.dataset.tickAll !== undefined) all("[data-tick]").forEach(one => one.checked = target.checked);
