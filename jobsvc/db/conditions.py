@@ -3,6 +3,7 @@
 from jobsvc.states import WAITING
 
 IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
+IS_INDEXED_BY_STATUS = "status IN ('SCHEDULED', 'RETRYING', 'FAILED', 'CANCELLED')"
 IS_DISPATCHED = f"{IS_WAITING} AND dispatched_at >= due_at"
 IS_RUNNING = "status = 'PROCESSING'"
 IS_UNFINISHED = f"({IS_RUNNING} OR {IS_WAITING})"

@@ -1,4 +1,4 @@
-"""Indexes for lists and counts of SCHEDULED and RETRYING jobs, and of jobs with an error."""
+"""Indexes for lists and counts by status, and of jobs with an error."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,15 +11,20 @@ depends_on = None
 TYPE = "left(error ->> 'type', 200)"
 LINE = "split_part(translate(left(error ->> 'message', 200), chr(13), chr(10)), chr(10), 1)"
 ERRORS = {"jobs_error_type": [TYPE], "jobs_error_line": [LINE], "jobs_error": [TYPE, LINE]}
+ENDED = ("FAILED", "CANCELLED")
 
 
 def upgrade() -> None:
-    for status in ("SCHEDULED", "RETRYING"):
-        op.create_index(f"jobs_{status.lower()}", "jobs", ["id"], postgresql_where=sa.text(f"status = '{status}'"))
+    by_status = sa.text("status IN ('SCHEDULED', 'RETRYING', 'FAILED', 'CANCELLED')")
+    op.create_index("jobs_status", "jobs", ["status", "id"], postgresql_where=by_status)
     for name, columns in ERRORS.items():
         op.create_index(name, "jobs", [*map(sa.text, columns), "id"], postgresql_where=sa.text("error IS NOT NULL"))
+    for status in ENDED:
+        op.drop_index(f"jobs_{status.lower()}", "jobs")
 
 
 def downgrade() -> None:
-    for name in (*ERRORS, "jobs_retrying", "jobs_scheduled"):
+    for status in ENDED:
+        op.create_index(f"jobs_{status.lower()}", "jobs", ["id"], postgresql_where=sa.text(f"status = '{status}'"))
+    for name in (*ERRORS, "jobs_status"):
         op.drop_index(name, "jobs")
