@@ -32,6 +32,17 @@ def test_downgrade_and_upgrade_restore_the_schema() -> None:
     assert "No new upgrade operations detected" in flask_db("check")
 
 
+def test_totals_survive_a_downgrade_of_the_history() -> None:
+    insert = "INSERT INTO tallies (event, type, queue, number, minute) VALUES ('accepted', 'T', 'q', 5, {})"
+    for minute in ("now()", "null"):
+        sql(insert.format(minute))
+    flask_db("downgrade", "0007")
+    assert sql("SELECT sum(number) FROM tallies") == [(10,)]
+    assert sql("SELECT to_regclass('counter_history')") == [(None,)]
+    flask_db("upgrade")
+    assert sql("SELECT sum(number) FROM tallies WHERE minute IS NULL") == [(10,)]
+
+
 def test_offline_sql_is_generated() -> None:
     assert "CREATE TABLE jobs" in flask_db("upgrade", "--sql")
 
