@@ -1,15 +1,21 @@
 """The history of the counters: no count is lost or counted twice while rows are merged, moved and deleted."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobsvc import jobs
+from jobsvc.db.engine import engine
 from jobsvc.jobs import Numbers
 from jobsvc.states import Outcome
 from tests.integration.factories import LEASE, lapse, make_due, new, outcome, sql, started, submit
+from tests.integration.locking import waits_for_a_lock
+from tests.support.service import eventually
 
 HOUR = 3600
 
@@ -236,6 +242,29 @@ def test_no_count_is_lost_or_doubled_while_many_count_merge_and_read() -> None:
     jobs.compact_history()
     check()
     assert seen[-1] == (160, 160)
+
+
+@pytest.mark.parametrize(
+    ("table", "work"), [("tallies", lambda: jobs.fold_counters(at=0)), ("counter_history", jobs.compact_history)]
+)
+def test_rows_that_another_process_merges_are_left_to_it(table: str, work: Callable[[], int]) -> None:
+    jobs.submit([new(type=name) for name in "AB"])
+    if table == "counter_history":
+        for _ in range(2):
+            fold()
+            jobs.submit([new(type=name) for name in "AB"])
+        fold()
+        age(minutes=5)
+    with ThreadPoolExecutor(1) as pool, engine().begin() as other:
+        other.execute(text(f"SELECT FROM {table} WHERE type = 'A' FOR UPDATE"))
+        found = pool.submit(work)
+        assert eventually(lambda: found.done() or waits_for_a_lock())
+        was_waiting = not found.done()
+        other.rollback()
+        assert not was_waiting
+        assert found.result() > 0
+    assert work() > 0
+    assert numbers(type_="A") == numbers(type_="B")
 
 
 @pytest.mark.parametrize(
