@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, Integer, Row, Text, cast, column, func, literal_column, select, true, union_all
+from sqlalchemy import CTE, Double, Integer, Row, Text, cast, column, func, literal_column, select, true, union_all
 from sqlalchemy.orm import aliased
 
 from jobsvc.db.conditions import first_line
@@ -115,8 +115,8 @@ def _failed(newest: CTE, size: int, which: Filter) -> CTE:
 def _groups(failed: CTE) -> CTE:
     """Count the failures of each group, in all and in each bin."""
     since = select(func.min(failed.c.seen)).scalar_subquery()
-    age = func.extract("epoch", failed.c.seen - since)
-    period = func.greatest(func.extract("epoch", now() - since), 1)
+    age = cast(func.extract("epoch", failed.c.seen - since), Double)
+    period = func.greatest(cast(func.extract("epoch", now() - since), Double), 1)
     bin_ = func.least(cast(func.floor(BINS * age / period), Integer), BINS - 1).label("bin")
     key = (failed.c.type, failed.c.error_type, failed.c.line)
     in_bin = (

@@ -10,7 +10,7 @@ from jobsvc.errors import JobNotFound
 from jobsvc.jobs import AttemptResult, Failure, Filter, bulk
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import sql, started, submit
-from tests.integration.jobs.test_actions import AGAIN, TAKE_KEY, ended
+from tests.integration.jobs.test_actions import AGAIN, CANCEL, TAKE_KEY, ended
 from tests.integration.locking import TAKE, behind_the_lock
 
 
@@ -137,6 +137,12 @@ def test_bulk_delete_keeps_to_the_statuses_of_the_filter() -> None:
 def test_bulk_delete_waits_for_a_retry_and_leaves_the_job() -> None:
     raced, other = ended(Outcome.FAILED), ended(Outcome.FAILED)
     assert behind_the_lock(AGAIN, lambda: remove_all(Filter(type="TEST_JOB")), id=raced) == [other]
+    assert is_there(raced)
+
+
+def test_bulk_delete_checks_the_status_of_the_filter_again_at_the_write() -> None:
+    raced = ended(Outcome.FAILED)
+    assert behind_the_lock(CANCEL, lambda: remove_all(Filter([Status.FAILED])), id=raced) == []
     assert is_there(raced)
 
 

@@ -82,10 +82,14 @@ def test_failure_is_seen_when_its_attempt_ended() -> None:
     assert group.last_seen - group.first_seen > timedelta(hours=12)
 
 
-def test_one_failure_just_now_has_a_bin() -> None:
+def test_failure_of_this_moment_is_in_a_bin() -> None:
     fail()
     [group] = jobs.failure_groups().groups
     assert sum(group.bins) == 1
+    fail()
+    sql("UPDATE jobs SET finished_at = now() + interval '1 s' WHERE id = :id", id=fail())  # a clock that was set back
+    [group] = jobs.failure_groups().groups
+    assert (sum(group.bins), group.count) == (3, 3)
 
 
 def test_groups_of_a_type_and_a_queue() -> None:
