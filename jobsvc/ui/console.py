@@ -69,7 +69,8 @@ def _show_error(error: Exception) -> Response:
     """Answer a browser with a page; any other client gets the problem document of the API."""
     problem = answer_error(error)
     problem.vary.add("Accept")
-    if "text/html" not in request.headers.get("Accept", "") or problem.mimetype != PROBLEM:
+    wanted = request.accept_mimetypes.best_match([PROBLEM, "text/html"], PROBLEM)
+    if wanted == PROBLEM or problem.mimetype != PROBLEM:
         return problem
     found = problem.get_json(force=True)
     page = show("error", found["title"], curl(request.path), status=problem.status_code, problem=found, alerts=[])

@@ -46,10 +46,11 @@ on("htmx:after:swap", afterRefresh);
 // Requests to the API have JSON bodies.
 on("htmx:before:request", event => {
   const {request} = event.detail.ctx;
+  request.headers.Accept = "application/problem+json, text/html;q=0.9"; // a page, or why there is none
   if (request.method === "GET") return;
   const name = request.form && find("[data-url-name]", request.form);
   if (name) request.action = request.action.replace("{name}", encodeURIComponent(name.value));
-  Object.assign(request.headers, {"Accept": "application/json", "Content-Type": "application/json"});
+  request.headers["Content-Type"] = "application/json";
   request.body = JSON.stringify(request.form?.dataset.json === undefined ? {} : readForm(request.form));
 });
 on("htmx:after:request", event => {
