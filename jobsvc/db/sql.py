@@ -3,9 +3,29 @@
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, ColumnElement, Double, TableValuedAlias, bindparam, cast, column, func, literal_column
+from sqlalchemy import (
+    TIMESTAMP,
+    ColumnElement,
+    Double,
+    TableValuedAlias,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
+
+read_in_index_order = text(
+    "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true), "
+    "set_config('work_mem', '32MB', true), set_config('jit', 'off', true)"
+)
+"""For the first statement of a transaction with bounded reads (LIMIT in the order of an index).
+
+Else Postgres reads and sorts all rows of a range if it expects that they are not many more than the limit.
+"""
 
 
 def rows(name: str, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> TableValuedAlias:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 from jobsvc.db.conditions import IS_DISPATCHED, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
-from jobsvc.db.sql import now
+from jobsvc.db.sql import now, read_in_index_order
 from jobsvc.jobs.filters import Filter, has_status
 from jobsvc.states import Status
 
@@ -50,6 +50,7 @@ def count_by_status(wanted: Filter) -> dict[Status, Counted]:
     """
     parts = _parts(wanted)
     with transaction() as connection:
+        connection.execute(read_in_index_order)
         found = connection.execute(union_all(*(_count_part(name, part, wanted) for name, part in parts.items()))).all()
     return {status: _best(found, status, parts) for status in Status}
 
@@ -135,4 +136,5 @@ def count_newer(wanted: Filter, than: UUID, at_most: int = 100) -> int:
     job = aliased(Job, after.subquery())
     newer = select(job.id).where(*wanted.conditions(job)).limit(at_most).subquery()
     with transaction() as connection:
+        connection.execute(read_in_index_order)
         return connection.scalar(select(func.count()).select_from(newer)) or 0

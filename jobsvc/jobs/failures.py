@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from jobsvc.db.conditions import first_line
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
-from jobsvc.db.sql import now
+from jobsvc.db.sql import now, read_in_index_order
 from jobsvc.jobs.filters import Filter, has_status
 from jobsvc.states import Status
 
@@ -80,6 +80,7 @@ def failure_groups(
     found = select(func.count()).select_from(groups).scalar_subquery()
     one = select(total.label("total"), since.label("since"), found.label("found")).subquery()
     with transaction() as connection:
+        connection.execute(read_in_index_order)
         rows = connection.execute(select(one, shown).outerjoin_from(one, shown, true())).all()
     return FailureGroups(
         groups=[_group(row) for row in rows if row.type is not None],

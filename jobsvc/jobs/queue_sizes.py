@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, func, literal, select, text, union_all
+from sqlalchemy import Row, Select, cast, func, literal, null, select, text, union_all
 
 from jobsvc.db.conditions import IS_DISPATCHED, IS_WITHHELD
 from jobsvc.db.engine import transaction
-from jobsvc.db.models import Job
-from jobsvc.db.sql import now, seconds_since
+from jobsvc.db.models import Job, Moment
+from jobsvc.db.sql import now, read_in_index_order, seconds_since
 from jobsvc.jobs import counts
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.counts import Counted, bounded, count, in_rq, to_dispatch
@@ -37,6 +37,7 @@ class QueueCounts:
 def queue_counts(served: Sequence[str]) -> list[QueueCounts]:
     """Return the state of the queues `served`, in order, then of other queues in which jobs wait or run."""
     with transaction() as connection:
+        connection.execute(read_in_index_order)
         dispatched = {name for name in connection.scalars(_dispatched_queues()) if name}
         parts = [part for queue in {*served, *dispatched} for part in _parts_of(queue)]
         parts += [_by_queue(_TO_DISPATCH, to_dispatch())]
@@ -59,7 +60,8 @@ def _parts_of(queue: str) -> list[Select[Any]]:
     """Return the parts of one queue: its jobs in RQ, the longest due withheld one, and the ended ones by status."""
     of_queue = Job.queue.between(queue, queue)
     withheld = bounded(of_queue, text(f"concurrency_key IS NULL AND {IS_WITHHELD}")).order_by(Job.queue, Job.due_at)
-    columns: tuple[Any, ...] = (Job.queue, Job.status, Job.due_at)
+    # Only columns of the index: no row of the table is read. An ended job is not due.
+    columns: tuple[Any, ...] = (Job.queue, Job.status, cast(null(), Moment).label("due_at"))
     ended = select(*columns).where(of_queue, Job.finished_at.is_not(None))
     ended = ended.order_by(Job.queue, Job.status).limit(counts.MAX_COUNTED + 1)
     return [

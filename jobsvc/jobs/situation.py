@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, text
 
 from jobsvc.db.conditions import AWAITS_HANDLER, IS_IN_RQ, IS_RUNNING, IS_TO_DISPATCH, IS_WITHHELD
 from jobsvc.db.engine import transaction
+from jobsvc.db.sql import read_in_index_order
 from jobsvc.errors import JobNotFound
 from jobsvc.states import Outcome, Status
 
@@ -150,19 +151,13 @@ _read = text(
 ).bindparams(bindparam("id", type_=Uuid), bindparam("queues", type_=ARRAY(Text)), bindparam("most", type_=Integer))
 
 
-# Else Postgres may read all that wait and sort them, if it expects fewer than MOST_BEFORE. Ends with the transaction.
-_use_order_of_indexes = text(
-    "SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)"
-)
-
-
 def read_situation(job_id: UUID, queues: Sequence[str]) -> Situation:
     """Return where the job is, and what it waits for, as of one moment.
 
     queues: names of the queues whose jobs in RQ are counted. Raises JobNotFound and StoreUnavailable.
     """
     with transaction() as connection:
-        connection.execute(_use_order_of_indexes)
+        connection.execute(read_in_index_order)
         found = connection.execute(_read, {"id": job_id, "queues": list(queues), "most": MOST_BEFORE}).one_or_none()
     if found is None:
         raise JobNotFound(f"no job has the id {job_id}")

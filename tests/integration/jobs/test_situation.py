@@ -124,7 +124,7 @@ def rows_read(job_id: UUID) -> int:
     """Return how many rows Postgres read to describe this job."""
     asked = {"id": job_id, "queues": list(QUEUES), "most": MOST_BEFORE}
     with transaction() as connection:
-        connection.execute(situation._use_order_of_indexes)
+        connection.execute(situation.read_in_index_order)
         [top] = connection.scalar(Explain(situation._read), asked)  # type: ignore[arg-type]
 
     def read_by(plan: dict[str, float]) -> float:
