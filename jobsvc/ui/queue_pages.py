@@ -14,8 +14,8 @@ from jobsvc.ui.console import HOUR, blueprint, show
 from jobsvc.ui.job_pages import describe
 from jobsvc.ui.overview import MINUTE, chart_values, recent_redis
 
-MOST_GROUPS = 10
-"""Number of groups of failures on the page of a queue or a type."""
+SAMPLE = 1000
+"""Number of the newest failures of all jobs in which those of a queue or a type are found, for a quick page."""
 
 
 @blueprint.get("/queues")
@@ -36,7 +36,7 @@ def show_queue(name: str) -> Response:
         links.curl("/stats", {"queue": name}.items()),
         name=name,
         queues=[queue],
-        groups=[describe(group) for group in jobs.failure_groups(queue=name).groups[:MOST_GROUPS]],
+        groups=[describe(group) for group in jobs.failure_groups(queue=name, sample=SAMPLE).groups],
         workers=[worker for worker in recent_redis().workers if name in worker.queues],
         **chart_values(jobs.read_history(HOUR, MINUTE, queue=name, by=())),
     )
@@ -58,7 +58,7 @@ def show_type(name: str) -> Response:
         counts=counts,
         declared=declared,
         schema=json.dumps(declared["payloadSchema"], indent=2) if declared else "",
-        groups=[describe(group) for group in jobs.failure_groups(type=name).groups[:MOST_GROUPS]],
+        groups=[describe(group) for group in jobs.failure_groups(type=name, sample=SAMPLE).groups],
         workers=[worker for worker in recent_redis().workers if worker.types is None or name in worker.types],
         **chart_values(jobs.read_history(HOUR, MINUTE, type_=name, by=())),
     )
