@@ -7,9 +7,12 @@ DOCS_READY := .venv-docs/.installed
 # Postgres and Redis: those of DATABASE_URL and REDIS_URL (set, or in .env), else embedded ones.
 SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
 MIGRATE = $(BIN)/flask --app wsgi db upgrade
+# The version of htmx, the script library of the console. A test has the checksum of its file.
+HTMX = 4.0.1
+STATIC = jobsvc/ui/static
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test test-infra chaos bench docs lint format clean help
+.PHONY: up run worker services services-down migrate demo test test-infra chaos bench shots docs vendor lint format clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
@@ -44,8 +47,20 @@ chaos: $(READY)  ## kill at random under load; JOBS=5000 RUNS=1 SEED=n
 bench: $(BENCH_READY)  ## compare with peers; ROUNDS=3 QUICK=1 ONLY=drain OUT=folder
 	@bench/.venv/bin/python -m bench --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
+shots: $(READY)  ## take the screenshots of the console in docs/images/; needs Chromium
+	@$(BIN)/python -m tests.shots
+
 docs: $(DOCS_READY)  ## build the documents as a site in site/, check links
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+vendor:  ## renew htmx in jobsvc/ui/static/; needs npm
+	@command -v npm >/dev/null || { echo "vendor: npm is missing" >&2; exit 1; }
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+		npm pack --silent --pack-destination "$$folder" htmx.org@$(HTMX) >/dev/null && \
+		tar -xzf "$$folder"/htmx.org-$(HTMX).tgz -C "$$folder" && \
+		install -m 644 "$$folder/package/dist/htmx.min.js" $(STATIC)/htmx.min.js && \
+		install -m 644 "$$folder/package/LICENSE" $(STATIC)/htmx.LICENSE
+	@sha256sum $(STATIC)/htmx.min.js
 
 lint: $(READY)  ## check style, types and import layers
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
