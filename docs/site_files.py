@@ -17,6 +17,9 @@ DECISIONS = DOCS / "decisions"
 LINK = re.compile(r"(?<=\]\()[^)\s#]+")
 """The target of a Markdown link or image, without its anchor."""
 
+HTML_LINK = re.compile(r'(?<=\ssrc=")[^"]+|(?<=\ssrcset=")[^"]+')
+"""The file of a picture in HTML."""
+
 
 def on_config(config: Any) -> None:
     """Put the decision records into the navigation."""
@@ -31,7 +34,8 @@ def on_files(files: Files, config: Any) -> None:
         files.append(_file(path, config))
     while sources:
         source = sources.pop()
-        for link in LINK.findall(source.read_text()):
+        text = source.read_text()
+        for link in (*LINK.findall(text), *HTML_LINK.findall(text)):
             path = (source.parent / link).resolve()
             if path.is_file() and path.is_relative_to(ROOT) and files.get_file_from_path(_uri(path)) is None:
                 files.append(_file(path, config))
@@ -42,9 +46,8 @@ def on_files(files: Files, config: Any) -> None:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite the links of a page to the paths that their targets have in the site."""
     folder = Path(page.file.abs_src_path).parent
-    here = os.path.dirname(page.file.src_uri)
 
-    def rewrite(link: re.Match[str]) -> str:
+    def rewrite(link: re.Match[str], here: str) -> str:
         path = (folder / link[0]).resolve()
         if path == DECISIONS:
             path = DECISIONS / "README.md"
@@ -52,7 +55,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return link[0]
         return os.path.relpath(_uri(path), here or ".")
 
-    return LINK.sub(rewrite, markdown)
+    # MkDocs turns the paths of Markdown links into those of pages, and does not change HTML.
+    text = HTML_LINK.sub(lambda link: rewrite(link, page.file.url), markdown)
+    return LINK.sub(lambda link: rewrite(link, os.path.dirname(page.file.src_uri)), text)
 
 
 def _file(path: Path, config: Any) -> File:
