@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench import growth, jobsvc_stacks, report
+from bench import console, growth, jobsvc_stacks, report
 from bench.competitors import Competitors
 from bench.environment import BenchError, Environment
 from bench.goals import GOALS
@@ -15,7 +15,7 @@ from bench.peers import store
 from bench.results import Results
 from bench.workloads import Workloads
 
-SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth")
+SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth", "console")
 HERE = Path(__file__).parent
 BUSY = 0.5
 
@@ -23,7 +23,7 @@ BUSY = 0.5
 def arguments() -> argparse.Namespace:
     """Parse the arguments: what to measure, how long, and the output folder."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="of every measurement but growth (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of every measurement but growth and console (3)")
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement (5)")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}, comma-separated")
     parser.add_argument("--quick", action="store_true", help="one short round, peers untuned, little growth")
@@ -50,7 +50,7 @@ def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
         jobsvc_stacks.make_tables(environment)
         environment.make("peers", lambda: environment.sql(store.TABLE))
         chosen_competitors = Competitors.untuned()
-        if chosen.only != ["growth"] and not chosen.quick:
+        if not set(chosen.only) <= {"growth", "console"} and not chosen.quick:
             print("what suits the peers", flush=True)
             chosen_competitors = Competitors.tuned(environment, min(chosen.seconds, 3))
         results.notes.append(chosen_competitors.described())
@@ -59,6 +59,8 @@ def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
             print(section, flush=True)
             if section == "growth":
                 grow(environment, results, chosen)
+            elif section == "console":
+                console.measure(environment, results, console.QUICK if chosen.quick else console.WHOLE)
             else:
                 getattr(workloads, section)()
         return [*describe(environment), f"load average before the run: {busy:.1f}"]

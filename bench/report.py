@@ -105,6 +105,17 @@ TABLES = (
         ),
     ),
     Table(
+        "console",
+        "Pages of the console",
+        "The service alone, a million jobs in the table, the requests as a client sees them, one at a time.",
+        (
+            Column("console.p50", "p50 ms", 1),
+            Column("console.p95", "p95 ms", 1),
+            Column("console.bytes", "bytes"),
+            Column("console.gzipped", "gzipped"),
+        ),
+    ),
+    Table(
         "memory",
         "Memory of the workers after many jobs",
         "The service alone, MB.",
