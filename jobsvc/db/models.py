@@ -124,7 +124,13 @@ class Job(Base):
         _index("jobs_awaiting_handler", "queue", "type", "due_at", where=conditions.AWAITS_HANDLER),
         _index("jobs_ended", "queue", "status", where="finished_at IS NOT NULL"),
         # Indexes for the list. A successful job without tags writes to none of them (decision 0007).
-        _index("jobs_status", "status", "id", where=conditions.IS_INDEXED_BY_STATUS),
+        _index(
+            "jobs_status",
+            "status",
+            "id",
+            where=conditions.IS_INDEXED_BY_STATUS,
+            postgresql_include=["type", "queue"],  # counts by type and queue read no rows of the table
+        ),
         _index("jobs_error_type", _error_type, "id", where=conditions.HAS_ERROR),
         _index("jobs_error_line", _error_line, "id", where=conditions.HAS_ERROR),
         _index("jobs_error", _error_type, _error_line, "id", where=conditions.HAS_ERROR),

@@ -36,7 +36,7 @@ from jobsvc.jobs.cleanup import LOWEST, expire, prune
 from jobsvc.jobs.counter_history import LONGEST_SECONDS, MINUTE, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.counts import MAX_COUNTED, Counted, count_by_status, count_newer
-from jobsvc.jobs.failures import FailureGroup, FailureGroups, failure_groups
+from jobsvc.jobs.failures import FailureGroup, FailureGroups, failure_groups, recent_failure_groups
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once

@@ -14,6 +14,7 @@ from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, read_in_index_order
 from jobsvc.jobs.filters import Filter, has_status
+from jobsvc.jobs.stats import reused_if_slow
 from jobsvc.states import Status
 
 SAMPLE = 10_000
@@ -88,6 +89,13 @@ def failure_groups(
         groups_found=rows[0].found,
         is_complete=rows[0].total <= sample,
     )
+
+
+SLOW_SECONDS = 0.05
+"""Duration above which groups are used again; open pages ask for them every 2 s."""
+
+recent_failure_groups = reused_if_slow(failure_groups, SLOW_SECONDS)
+"""Group all failures. With many of them the groups may be some seconds old."""
 
 
 def _newest(size: int) -> CTE:

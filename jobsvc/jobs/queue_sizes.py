@@ -34,17 +34,17 @@ class QueueCounts:
     oldest_waiting: float | None
 
 
-def queue_counts(served: Sequence[str]) -> list[QueueCounts]:
-    """Return the state of the queues `served`, in order, then of other queues in which jobs wait or run."""
+def queue_counts(served: Sequence[str], has_others: bool = True) -> list[QueueCounts]:
+    """Return the state of the queues `served`, in order; with `has_others` then of others in which jobs wait or run."""
     with transaction() as connection:
         connection.execute(read_in_index_order)
-        dispatched = {name for name in connection.scalars(_dispatched_queues()) if name}
+        dispatched = {name for name in connection.scalars(_dispatched_queues()) if name} if has_others else set()
         parts = [part for queue in {*served, *dispatched} for part in _parts_of(queue)]
         parts += [_by_queue(_TO_DISPATCH, to_dispatch())]
         parts += [_by_queue(status, bounded(has_status(status)).order_by(Job.id.desc())) for status in BY_ID]
         found = connection.execute(union_all(*parts)).all()
         are_paused = set(connection.scalars(paused))
-    others = sorted({row.queue for row in found} - set(served))
+    others = sorted({row.queue for row in found} - set(served)) if has_others else []
     return [_state(name, found, is_paused=name in are_paused) for name in [*served, *others]]
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row, func, select, text, union_all
 
@@ -16,25 +16,40 @@ SLOW_SECONDS = 0.25
 CACHED_RATIO = 20
 """The result of a count slower than SLOW_SECONDS is used again for CACHED_RATIO times the duration of the count."""
 
+Result = TypeVar("Result")
+
 
 def cached_if_slow(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
-    """Cache the rows of a slow count query (see SLOW_SECONDS). One thread at a time runs the query."""
-    lock = threading.Lock()
-    cached_until = 0.0
-    rows: Sequence[Row[Any]] = ()
+    """Cache the rows of a count query if it is slow. One thread at a time runs the query."""
 
     def read() -> Sequence[Row[Any]]:
-        nonlocal cached_until, rows
-        with lock:
-            if time.monotonic() >= cached_until:
-                with transaction() as connection:
-                    started_at = time.monotonic()
-                    rows = connection.execute(count()).all()
-                    took = time.monotonic() - started_at
-                cached_until = time.monotonic() + (CACHED_RATIO * took if took > SLOW_SECONDS else 0)
-            return rows
+        with transaction() as connection:
+            return connection.execute(count()).all()
 
-    return read
+    return reused_if_slow(read)
+
+
+def reused_if_slow(read: Callable[[], Result], slow_seconds: float | None = None) -> Callable[[], Result]:
+    """Use the result of a slow function again (see SLOW_SECONDS). One thread at a time calls the function.
+
+    slow_seconds: instead of SLOW_SECONDS.
+    """
+    lock = threading.Lock()
+    used_until = 0.0
+    result: Result
+
+    def reuse() -> Result:
+        nonlocal used_until, result
+        with lock:
+            if time.monotonic() >= used_until:
+                started_at = time.monotonic()
+                result = read()
+                took = time.monotonic() - started_at
+                is_slow = took > (SLOW_SECONDS if slow_seconds is None else slow_seconds)
+                used_until = time.monotonic() + (CACHED_RATIO * took if is_slow else 0)
+            return result
+
+    return reuse
 
 
 @cached_if_slow

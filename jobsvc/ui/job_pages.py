@@ -98,7 +98,7 @@ def show_job(job_id: str) -> Response:
 @blueprint.get("/failures")
 def list_failures() -> Response:
     """Show the groups of the newest failed and retrying jobs."""
-    found = jobs.failure_groups()
+    found = jobs.recent_failure_groups()
     return show(
         "failures",
         "Failures",

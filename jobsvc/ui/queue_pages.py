@@ -29,7 +29,7 @@ def list_queues() -> Response:
 @blueprint.get("/queues/<name>")
 def show_queue(name: str) -> Response:
     """Show a queue: its last hour, its counts, its failures, and the workers that serve it."""
-    queue = jobs.queue_counts([known_queue(name)])[0]
+    queue = jobs.queue_counts([known_queue(name)], has_others=False)[0]
     return show(
         "queue",
         f"Queue {name}",

@@ -16,7 +16,9 @@ ENDED = ("FAILED", "CANCELLED")
 
 def upgrade() -> None:
     by_status = sa.text("status IN ('SCHEDULED', 'RETRYING', 'FAILED', 'CANCELLED')")
-    op.create_index("jobs_status", "jobs", ["status", "id"], postgresql_where=by_status)
+    op.create_index(
+        "jobs_status", "jobs", ["status", "id"], postgresql_where=by_status, postgresql_include=["type", "queue"]
+    )
     for name, columns in ERRORS.items():
         op.create_index(name, "jobs", [*map(sa.text, columns), "id"], postgresql_where=sa.text("error IS NOT NULL"))
     for status in ENDED:
