@@ -1,7 +1,7 @@
 """Form fields for a JSON Schema: what it describes simply becomes a field, all else a box of JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jobsvc.strict_json import escape
@@ -27,6 +27,7 @@ class Field(NamedTuple):
 
 def payload_fields(schema: dict[str, Any], payload: dict[str, Any] | None) -> list[Field]:
     """Return the fields for a payload of this schema, filled with `payload` if it is given."""
+    schema = {**schema, **_resolve(schema, schema)}
     fields = list(fields_of(schema, "/payload", payload or {}))
     if fields and set(payload or ()) <= set(schema["properties"]):
         return fields
@@ -41,7 +42,8 @@ def fields_of(schema: dict[str, Any], pointer: str, given: Any, root: Any = None
         place = _resolve(declared, root)
         at = f"{pointer}/{escape(name)}"
         value = given.get(name) if isinstance(given, dict) else None
-        if place.get("properties") and depth < MAX_DEPTH:
+        is_part = isinstance(value or {}, dict) and set(value or ()) <= set(place.get("properties", ()))
+        if place.get("properties") and depth < MAX_DEPTH and is_part:
             yield from fields_of(place, at, value, root, depth + 1)
         else:
             yield _field(at, {**place, **declared}, value, name in schema.get("required", ()))
@@ -58,17 +60,28 @@ def _resolve(declared: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field(pointer: str, schema: dict[str, Any], value: Any, is_required: bool) -> Field:
-    kind, default = _kind(schema), schema.get("default")
+    kind, default, choices = _kind(schema), schema.get("default"), tuple(schema.get("enum", ()))
+    value = None if value == default else value
+    kind = kind if value is None or _is_kept(kind, value, choices) else "json"
     return Field(
         name=pointer,
-        label=pointer.removeprefix("/payload").lstrip("/").replace("/", "."),
+        label=pointer.removeprefix("/payload").lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~"),
         kind=kind,
         hint=schema.get("description", ""),
         value=bool(default if value is None else value) if kind == "flag" else _write(value, kind),
         default=_write(default or None if kind == "list" else default, kind),
-        choices=tuple(schema.get("enum", ())),
+        choices=choices,
         is_required=is_required,
     )
+
+
+def _is_kept(kind: Kind, value: Any, choices: Sequence[str]) -> bool:
+    """Return True if a field of this kind can show a value so that the form sends the same one."""
+    if kind == "list":
+        return isinstance(value, list) and [one.strip() or None for one in _write(value, kind).split(",")] == value
+    if kind in ("number", "flag"):
+        return isinstance(value, int | float) and isinstance(value, bool) == (kind == "flag")
+    return value in choices or (kind == "string" and isinstance(value, str) and value.splitlines() == [value])
 
 
 def _write(value: Any, kind: Kind) -> str:
@@ -83,7 +96,7 @@ def _kind(schema: dict[str, Any]) -> Kind:
     match schema:
         case {"enum": [*values]} if all(isinstance(value, str) for value in values):
             return "choice"
-        case {"type": "boolean"}:
+        case {"type": "boolean"} if schema.get("default", False) is not None:
             return "flag"
         case {"type": "integer" | "number"}:
             return "number"

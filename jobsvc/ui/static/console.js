@@ -105,7 +105,7 @@ function readForm(form) {
   return body;
 }
 function readField({type, checked, value, dataset}) {
-  if (type === "checkbox") return checked;
+  if (type === "checkbox") return String(checked) === dataset.default ? undefined : checked;
   if (value === "") return undefined;
   if (dataset.kind === "number") return Number.isNaN(Number(value)) ? value : Number(value);
   if (dataset.kind === "list") return value.split(",").map(one => one.trim()).filter(Boolean);
