@@ -22,7 +22,7 @@ def stack(series: Mapping[str, Sequence[int]]) -> Chart:
     for at, column in enumerate(columns):
         y = float(HEIGHT)
         for name, value in zip(series, column, strict=True):
-            height = max(value / highest * HEIGHT, 1.0) if value else 0.0  # one job among thousands is still seen
+            height = 1 + value / highest * (HEIGHT - len(series)) if value else 0  # one among thousands is still seen
             y -= height
             paths[name] += f"M{at * step:.1f} {y:.1f}h{step * 0.8:.1f}v{height:.1f}h-{step * 0.8:.1f}z" if value else ""
     return Chart(paths, highest or None)
