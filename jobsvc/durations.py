@@ -7,7 +7,7 @@ def format_duration(seconds: float | None) -> str:
     """Return a duration in its two largest units, such as `2 h 5 min`; a dash for None."""
     if seconds is None:
         return "—"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{max(round(seconds * 1000), 0)} ms"
     if seconds < 10:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
