@@ -87,7 +87,7 @@ def show_job(job_id: str) -> Response:
         links.curl(f"/jobs/{job.id}"),
         job=job,
         shown=dump_job_for_caller(job),
-        attempts=attempts[:-MOST_ATTEMPTS:-1],
+        attempts=attempts[: -MOST_ATTEMPTS - 1 : -1],
         timeline=timeline(job, attempts),
         why=explain(job.id),
         has_ended=job.status in ENDED,

@@ -60,5 +60,5 @@ def _plan(job: Job) -> Iterator[Moment]:
         intervals = [format_duration(seconds) for seconds in job.retry_intervals[-left:]]
         more = f", … ({left} in all)" if left > MOST_RETRIES else ""
         yield Moment(None, f"If that fails: again after {', '.join(intervals[:MOST_RETRIES])}{more}")
-    if job.expires_at:
+    if job.expires_at and job.status in WAITING:
         yield Moment(job.expires_at, "Expires unless it has started")
