@@ -37,7 +37,7 @@ def without(name: str, value: str) -> str:
 
 
 def given() -> list[tuple[str, str]]:
-    """Return the query parameters of this page, in order."""
+    """Return the query parameters of this page; the values of each one are in order."""
     return list(request.args.items(multi=True))
 
 
