@@ -1,5 +1,6 @@
 """Files have the sizes and the form that a reader can rely on."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -14,11 +15,22 @@ MAX_README_LINES = 120
 MAX_README_WORDS = 900
 MAX_LINE = 120
 
+MAX_CONSOLE_LINES = 1400
+MAX_FIRST_VISIT_BYTES = 40_000
+"""Maximum size of the console's files that a browser loads once, compressed."""
+
 HEADINGS = ["Context", "Decision", "Consequences", "Alternatives", "Measurements"]
 """The headings of a decision record, in order; one without figures leaves out the last."""
 
 MODULES = sorted(ROOT.glob("jobsvc/**/*.py"))
 RECORDS = sorted(ROOT.glob("docs/decisions/[0-9]*.md"))
+CONSOLE = [
+    *ROOT.glob("jobsvc/ui/**/*.py"),
+    *ROOT.glob("jobsvc/ui/**/*.html"),
+    *ROOT.glob("jobsvc/ui/**/*.css"),
+    *ROOT.glob("jobsvc/ui/**/*.js"),
+]
+FIRST_VISIT = ("console.css", "console.js", "htmx.min.js", "icon.svg")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 _CODE_BLOCK = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
@@ -60,6 +72,19 @@ def test_readme_is_one_page() -> None:
     lines, words = text.count("\n"), len(text.split())
     assert lines <= MAX_README_LINES
     assert words <= MAX_README_WORDS
+
+
+def test_console_is_small() -> None:
+    own = [path for path in CONSOLE if path.name != "htmx.min.js"]
+    assert {path.suffix for path in own} == {".py", ".html", ".css", ".js"}
+    lines = sum(path.read_text().count("\n") for path in own)
+    assert lines <= MAX_CONSOLE_LINES
+
+
+def test_first_visit_of_the_console_loads_little() -> None:
+    static = ROOT / "jobsvc/ui/static"
+    size = sum(len(gzip.compress((static / name).read_bytes())) for name in FIRST_VISIT)
+    assert size <= MAX_FIRST_VISIT_BYTES
 
 
 def test_long_line_is_found() -> None:
