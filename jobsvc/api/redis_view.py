@@ -1,5 +1,7 @@
 """What Redis shows of this service: its workers, or why it can't be used."""
 
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,9 @@ from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis, rq_workers
 from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.dispatch.rq_workers import WorkerState
+
+CHECK_SECONDS = 1.0
+"""Seconds for which the view of Redis is used again: without an answer a check takes up to 2 s."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,16 @@ def read_redis() -> RedisView:
     except RedisError:
         # The error's text may contain the address of the server.
         return RedisView(problem="Redis can't be used, so no job is dispatched. New jobs are still accepted.")
+
+
+_lock = threading.Lock()
+_view, _until = RedisView(), 0.0
+
+
+def recent_redis() -> RedisView:
+    """Return what Redis showed at most CHECK_SECONDS ago."""
+    global _view, _until
+    with _lock:
+        if time.monotonic() >= _until:
+            _view, _until = read_redis(), time.monotonic() + CHECK_SECONDS
+        return _view

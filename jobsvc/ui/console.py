@@ -19,7 +19,7 @@ POLICY = (
     "base-uri 'none'; frame-ancestors 'none'"
 )
 
-HOUR = 3600
+HOUR, MINUTE = 3600, 60
 
 blueprint = Blueprint(
     "ui", __name__, url_prefix="/ui", template_folder="templates", static_folder="static", static_url_path="/static"
@@ -37,7 +37,7 @@ def init_app(app: Flask) -> None:
 
 def show(template: str, title: str, command: str, *, status: int = 200, **values: Any) -> Response:
     """Return a page. command: the curl command that reads the same from the API. Raises StoreUnavailable."""
-    last_hour = jobs.read_history(HOUR, HOUR, by=()).series if status == 200 else ()
+    last_hour = jobs.read_history(HOUR, MINUTE, by=()).series if status == 200 else ()
     failed = sum(series.whole.failed for series in last_hour)
     html = render_template(f"ui/{template}.html", title=title, curl=command, failed=failed, **values)
     response = Response(html, status, content_type="text/html; charset=utf-8")

@@ -10,6 +10,7 @@ from jobsvc.db.models import Job
 from jobsvc.durations import format_age
 from jobsvc.durations import format_duration as duration
 from jobsvc.jobs import Counted, JobSummary, current_time
+from jobsvc.jobs.cron_words import describe_cron
 from jobsvc.states import WAITING, Status
 
 MAX_TEXT = 20_000
@@ -74,4 +75,4 @@ def first_line(text: str) -> str:
     return cut(text.partition("\n")[0], 160)
 
 
-FILTERS = (ago, cut, duration, exact, first_line, in_zone, moment, number, pretty, took, total)
+FILTERS = (ago, cut, describe_cron, duration, exact, first_line, in_zone, moment, number, pretty, took, total)

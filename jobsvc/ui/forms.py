@@ -1,7 +1,7 @@
 """Form fields for a JSON Schema: what it describes simply becomes a field, all else a box of JSON."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from jobsvc.strict_json import escape
@@ -9,7 +9,7 @@ from jobsvc.strict_json import escape
 MAX_DEPTH = 3
 """Depth of nested objects that become fields; deeper ones are a box of JSON."""
 
-Kind = Literal["string", "number", "choice", "flag", "time", "list", "json"]
+Kind = Literal["text", "number", "choice", "flag", "time", "list", "json"]
 
 
 class Field(NamedTuple):
@@ -19,20 +19,18 @@ class Field(NamedTuple):
     label: str
     kind: Kind
     hint: str
-    value: str | bool
+    value: str
     default: str
     choices: tuple[str, ...]
     is_required: bool
 
 
 def payload_fields(schema: dict[str, Any], payload: dict[str, Any] | None) -> list[Field]:
-    """Return the fields for a payload of this schema, filled with `payload` if it is given."""
+    """Return the fields for a payload of this schema; one box of JSON for a payload that is given."""
     schema = {**schema, **_resolve(schema, schema)}
-    fields = list(fields_of(schema, "/payload", payload or {}))
-    if fields and set(payload or ()) <= set(schema["properties"]):
-        return fields
+    fields = list(fields_of(schema, "/payload", {})) if payload is None else []
     value = json.dumps(payload, indent=2, ensure_ascii=False) if payload else ""
-    return [Field("/payload", "payload", "json", "A JSON object.", value, "{}", (), is_required=False)]
+    return fields or [Field("/payload", "payload", "json", "A JSON object.", value, "{}", (), is_required=False)]
 
 
 def fields_of(schema: dict[str, Any], pointer: str, given: Any, root: Any = None, depth: int = 0) -> Iterator[Field]:
@@ -42,8 +40,7 @@ def fields_of(schema: dict[str, Any], pointer: str, given: Any, root: Any = None
         place = _resolve(declared, root)
         at = f"{pointer}/{escape(name)}"
         value = given.get(name) if isinstance(given, dict) else None
-        is_part = isinstance(value or {}, dict) and set(value or ()) <= set(place.get("properties", ()))
-        if place.get("properties") and depth < MAX_DEPTH and is_part:
+        if place.get("properties") and depth < MAX_DEPTH:
             yield from fields_of(place, at, value, root, depth + 1)
         else:
             yield _field(at, {**place, **declared}, value, name in schema.get("required", ()))
@@ -60,35 +57,22 @@ def _resolve(declared: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field(pointer: str, schema: dict[str, Any], value: Any, is_required: bool) -> Field:
-    kind, default, choices = _kind(schema), schema.get("default"), tuple(schema.get("enum", ()))
-    value = None if value == default else value
-    kind = kind if value is None or _is_kept(kind, value, choices) else "json"
+    kind = _kind(schema)
     return Field(
         name=pointer,
         label=pointer.removeprefix("/payload").lstrip("/").replace("/", ".").replace("~1", "/").replace("~0", "~"),
         kind=kind,
         hint=schema.get("description", ""),
-        value=bool(default if value is None else value) if kind == "flag" else _write(value, kind),
-        default=_write(default or None if kind == "list" else default, kind),
-        choices=choices,
+        value=_write(value, kind),
+        default=_write(schema.get("default") or None if kind == "list" else schema.get("default"), kind),
+        choices={"flag": ("true", "false"), "choice": tuple(schema.get("enum", ()))}.get(kind, ()),
         is_required=is_required,
     )
-
-
-def _is_kept(kind: Kind, value: Any, choices: Sequence[str]) -> bool:
-    """Return True if a field of this kind can show a value so that the form sends the same one."""
-    if kind == "list":
-        return isinstance(value, list) and [one.strip() or None for one in _write(value, kind).split(",")] == value
-    if kind in ("number", "flag"):
-        return isinstance(value, int | float) and isinstance(value, bool) == (kind == "flag")
-    return value in choices or (kind == "string" and isinstance(value, str) and value.splitlines() == [value])
 
 
 def _write(value: Any, kind: Kind) -> str:
     if value is None:
         return ""
-    if kind == "list" and isinstance(value, list):
-        return ", ".join(map(str, value))
     return value if isinstance(value, str) and kind != "json" else json.dumps(value, ensure_ascii=False)
 
 
@@ -96,14 +80,14 @@ def _kind(schema: dict[str, Any]) -> Kind:
     match schema:
         case {"enum": [*values]} if all(isinstance(value, str) for value in values):
             return "choice"
-        case {"type": "boolean"} if schema.get("default", False) is not None:
+        case {"type": "boolean"}:
             return "flag"
         case {"type": "integer" | "number"}:
             return "number"
         case {"type": "string", "format": "date-time"}:
             return "time"
         case {"type": "string"}:
-            return "string"
+            return "text"
         case {"type": "array", "items": {"type": "string"}}:
             return "list"
         case _:

@@ -1,21 +1,22 @@
 """Jobs: the list with its filters, one job, groups of failures, and webhook deliveries."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import Response, redirect, url_for
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
 from jobsvc.api.queries import ListQuery, PageQuery
+from jobsvc.api.requests import Tag
 from jobsvc.api.responses import dump_job_for_caller
 from jobsvc.api.validation import query, read_id
 from jobsvc.config import settings
-from jobsvc.jobs import FailureGroup, Filter
+from jobsvc.jobs import Counted, FailureGroups, Filter
 from jobsvc.jobs.serialize import dump_attempts
-from jobsvc.states import ENDED
+from jobsvc.states import ENDED, Status
 from jobsvc.ui import charts, links
 from jobsvc.ui.console import blueprint, show
 from jobsvc.ui.timeline import MOST_ATTEMPTS, timeline
@@ -26,6 +27,7 @@ class JobsQuery(ListQuery):
 
     q: Annotated[str, Field(max_length=200)] = ""
     top: UUID | None = None
+    tag: Annotated[list[Tag], BeforeValidator(lambda tags: [*filter(None, tags)]), Field(max_length=16)] = []
 
 
 @blueprint.get("/jobs")
@@ -37,7 +39,7 @@ def list_jobs() -> Response:
         return target
     wanted = asked.filter()
     # The page of a refresh starts below the id that follows `top`.
-    start = asked.cursor or (UUID(int=asked.top.int + 1) if asked.top else None)
+    start = asked.cursor or (UUID(int=(asked.top.int + 1) % 2**128) if asked.top else None)
     page = jobs.page_of_summaries(wanted, asked.limit, start)
     top = asked.top or (page.jobs[0].id if page.jobs and not asked.cursor else None)
     parameters = [one for one in links.given() if one[0] not in ("q", "top", "cursor")]
@@ -103,15 +105,20 @@ def list_failures() -> Response:
         "failures",
         "Failures",
         links.curl("/jobs", (("status", "FAILED"), ("status", "RETRYING"))),
-        groups=[describe(group) for group in found.groups],
+        groups=describe(found),
         is_complete=found.is_complete,
     )
 
 
-def describe(group: FailureGroup) -> dict[str, object]:
-    """Return what the template `failure_groups.html` shows of a group; `selection`: the list's parameters for it."""
-    selection = [("type", group.type), ("errorType", group.error_type), ("error", group.line)]
-    return {"group": group, "selection": selection, "spark": charts.stack({"failed": group.bins})}
+def describe(found: FailureGroups, **only: str) -> list[dict[str, Any]]:
+    """Return what the template `failure_groups.html` shows. only: the queue, if the groups are of one."""
+    rows = []
+    for group in found.groups:
+        selection = [*only.items(), ("type", group.type), ("errorType", group.error_type), ("error", group.line)]
+        failed = Counted(group.statuses[Status.FAILED], found.is_complete)
+        spark = charts.stack({"failed": group.bins})
+        rows.append({"group": group, "selection": selection, "failed_jobs": failed, "spark": spark})
+    return rows
 
 
 @blueprint.get("/webhooks")

@@ -6,14 +6,11 @@ from flask import Response, abort, request
 
 from jobsvc import handlers, jobs
 from jobsvc.api.requests import DEFAULT_TYPE, JobRequest
-from jobsvc.api.responses import dump_job_for_caller
 from jobsvc.api.validation import read_id
+from jobsvc.db.models import Job
 from jobsvc.ui import links
 from jobsvc.ui.console import blueprint, may, show
 from jobsvc.ui.forms import fields_of, payload_fields
-
-COPIED = ("queue", "timeout", "uniqueKey", "concurrencyKey", "tags")
-"""The options of a job that its copy gets."""
 
 
 @blueprint.get("/new")
@@ -22,8 +19,8 @@ def new_job() -> Response:
     if not may("write"):
         abort(403, "This requires a key with the scope write.")
     given = request.args
-    like: dict[str, Any] = dict(dump_job_for_caller(jobs.get(read_id(given["like"])))) if "like" in given else {}
-    type_ = given.get("type") or like.get("type", DEFAULT_TYPE)
+    like = jobs.get(read_id(given["like"])) if "like" in given else None
+    type_ = given.get("type") or (like.type if like else DEFAULT_TYPE)
     handler = handlers.find(type_)
     if handler is None or type_ not in handlers.names():
         abort(404, f"There is no job type {type_[:100]!a} that can be posted.")
@@ -36,7 +33,21 @@ def new_job() -> Response:
         type=type_,
         types=handlers.names(),
         description=handler.description,
-        fields=payload_fields(handler.payload_schema(), like.get("payload")),
-        options=fields_of({**schema, "properties": options}, "", {name: like.get(name) for name in COPIED}),
+        fields=payload_fields(handler.payload_schema(), like.payload if like else None),
+        options=fields_of({**schema, "properties": options}, "", _options(like) if like else {}),
+        is_copy=like is not None,
         post=links.curl("/jobs", method="POST"),
     )
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """Return the options that a copy of the job gets: all but its time and its unique key."""
+    return {
+        "queue": job.queue,
+        "retry": {"max": len(job.retry_intervals), "interval": job.retry_intervals or None},
+        "timeout": job.timeout,
+        "tags": job.tags,
+        "concurrencyKey": job.concurrency_key,
+        "concurrencyLimit": job.concurrency_limit,
+        "webhookUrl": job.webhook_url,
+    }

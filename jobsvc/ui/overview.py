@@ -1,39 +1,20 @@
 """The overview: what needs attention, the last hour, queues, types and workers."""
 
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
 
 from jobsvc import jobs
-from jobsvc.api.redis_view import RedisView, read_redis
+from jobsvc.api.redis_view import RedisView, recent_redis
 from jobsvc.config import settings
 from jobsvc.durations import format_duration
 from jobsvc.jobs import History, QueueCounts
 from jobsvc.ui import charts, links
-from jobsvc.ui.console import HOUR, blueprint, show
-
-MINUTE = 60
-
-CHECK_SECONDS = 1.0
-"""Seconds for which the view of Redis is used again: without an answer a check takes up to 2 s."""
+from jobsvc.ui.console import HOUR, MINUTE, blueprint, show
 
 LONG_WAIT_SECONDS = 60.0
 """How long a job of a queue may have been due before the console warns."""
-
-_lock = threading.Lock()
-_view, _until = RedisView(), 0.0
-
-
-def recent_redis() -> RedisView:
-    """Return what Redis showed at most CHECK_SECONDS ago."""
-    global _view, _until
-    with _lock:
-        if time.monotonic() >= _until:
-            _view, _until = read_redis(), time.monotonic() + CHECK_SECONDS
-        return _view
 
 
 @blueprint.get("/")
@@ -47,7 +28,7 @@ def overview() -> Response:
         links.curl("/stats", {"window": 3600, "step": 60}.items()),
         alerts=find_alerts(redis, queues),
         queues=queues,
-        types=jobs.read_history(HOUR, HOUR, by=["type"]).series,
+        types=jobs.read_history(HOUR, MINUTE, by=["type"]).series,
         redis=redis,
         is_empty=not any(counted.number for queue in queues for counted in queue.counts.values()),
         test_job=links.curl("/jobs", method="POST", body={}),

@@ -5,14 +5,15 @@ import json
 from flask import Response, abort
 
 from jobsvc import handlers, jobs
+from jobsvc.api.redis_view import recent_redis
 from jobsvc.api.responses import dump_job_type
 from jobsvc.api.validation import known_queue
 from jobsvc.config import settings
 from jobsvc.jobs import Filter
 from jobsvc.ui import links
-from jobsvc.ui.console import HOUR, blueprint, show
+from jobsvc.ui.console import HOUR, MINUTE, blueprint, show
 from jobsvc.ui.job_pages import describe
-from jobsvc.ui.overview import MINUTE, chart_values, recent_redis
+from jobsvc.ui.overview import chart_values
 
 SAMPLE = 1000
 """Number of the newest failures of all jobs in which those of a queue or a type are found, for a quick page."""
@@ -36,7 +37,7 @@ def show_queue(name: str) -> Response:
         links.curl("/stats", {"queue": name}.items()),
         name=name,
         queues=[queue],
-        groups=[describe(group) for group in jobs.failure_groups(queue=name, sample=SAMPLE).groups],
+        groups=describe(jobs.failure_groups(queue=name, sample=SAMPLE), queue=name),
         workers=[worker for worker in recent_redis().workers if name in worker.queues],
         **chart_values(jobs.read_history(HOUR, MINUTE, queue=name, by=())),
     )
@@ -46,7 +47,7 @@ def show_queue(name: str) -> Response:
 def show_type(name: str) -> Response:
     """Show a job type: its last hour, its counts, its failures, its workers, and its handler's declaration."""
     handler = handlers.find(name)
-    counts = jobs.count_by_status(Filter(type=name))
+    counts = {} if "\0" in name else jobs.count_by_status(Filter(type=name))
     if handler is None and not any(count.number for count in counts.values()):
         abort(404, "There is no handler of this job type, and no job has it.")
     declared = dump_job_type(handler) if handler else None
@@ -58,7 +59,7 @@ def show_type(name: str) -> Response:
         counts=counts,
         declared=declared,
         schema=json.dumps(declared["payloadSchema"], indent=2) if declared else "",
-        groups=[describe(group) for group in jobs.failure_groups(type=name, sample=SAMPLE).groups],
+        groups=describe(jobs.failure_groups(type=name, sample=SAMPLE)),
         workers=[worker for worker in recent_redis().workers if worker.types is None or name in worker.types],
         **chart_values(jobs.read_history(HOUR, MINUTE, type_=name, by=())),
     )

@@ -1,14 +1,11 @@
 """Schedules: the list, one with its next ticks, and a preview of the ticks of an expression."""
 
-from typing import Any
-
 from flask import Response, abort, render_template, request
 
 from jobsvc import jobs
 from jobsvc.api.responses import dump_schedule_for_caller
 from jobsvc.errors import InvalidInput
 from jobsvc.jobs import schedules
-from jobsvc.jobs.cron_words import describe_cron
 from jobsvc.ui import links
 from jobsvc.ui.console import blueprint, show
 
@@ -16,7 +13,7 @@ from jobsvc.ui.console import blueprint, show
 @blueprint.get("/schedules")
 def list_schedules() -> Response:
     """Show the schedules."""
-    shown = [_describe(dump_schedule_for_caller(schedule)) for schedule in schedules.every()]
+    shown = [dump_schedule_for_caller(schedule) for schedule in schedules.every()]
     return show("schedules", "Schedules", links.curl("/schedules"), schedules=shown)
 
 
@@ -30,7 +27,7 @@ def show_schedule(name: str) -> Response:
         "schedule",
         f"Schedule {name}",
         links.curl(f"/schedules/{name}"),
-        schedule=_describe(dump_schedule_for_caller(found)),
+        schedule=dump_schedule_for_caller(found),
         ticks=jobs.next_ticks(found.cron, found.timezone),
     )
 
@@ -41,10 +38,6 @@ def preview_ticks() -> str:
     cron, timezone = request.args.get("/cron", ""), request.args.get("/timezone") or "UTC"
     try:
         ticks = jobs.next_ticks(cron, timezone)
-        return render_template("ui/ticks.html", ticks=ticks, timezone=timezone, words=describe_cron(cron), error="")
+        return render_template("ui/ticks.html", ticks=ticks, timezone=timezone, cron=cron)
     except InvalidInput as invalid:
         return render_template("ui/ticks.html", error="; ".join(one.detail for one in invalid.problems))
-
-
-def _describe(schedule: Any) -> dict[str, Any]:
-    return {**schedule, "words": describe_cron(schedule["cron"])}

@@ -26,7 +26,7 @@ function notify(text, isError = false, link = "") {
 const refresh = () => htmx.trigger("#main", "refresh");
 const refreshIfSeen = () => document.hidden || find("dialog[open]") || refresh();
 setInterval(refreshIfSeen, REFRESH_MS);
-on("visibilitychange", refreshIfSeen);
+on("visibilitychange", () => { refreshIfSeen(); follow(); });
 
 let readAt = "";
 function showStale(text) {
@@ -45,19 +45,24 @@ on("htmx:after:swap", afterRefresh);
 
 // Requests to the API have JSON bodies.
 on("htmx:before:request", event => {
-  const {request} = event.detail.ctx;
+  const {request, sourceElement: element} = event.detail.ctx;
   request.headers.Accept = "application/problem+json, text/html;q=0.9"; // a page, or why there is none
   if (request.method === "GET") return;
   const name = request.form && find("[data-url-name]", request.form);
   if (name) request.action = request.action.replace("{name}", encodeURIComponent(name.value));
   request.headers["Content-Type"] = "application/json";
-  request.body = JSON.stringify(request.form?.dataset.json === undefined ? {} : readForm(request.form));
+  try {
+    request.body = request.form?.dataset.json === undefined ? "{}" : readForm(request.form);
+  } catch (problem) {
+    event.preventDefault();
+    showProblem(element, problem);
+  }
 });
 on("htmx:after:request", event => {
   const {sourceElement, request, response, text} = event.detail.ctx;
   const problem = response.status < 400 ? null : {detail: "The service answered with an error.", ...parse(text)};
   if (sourceElement.id === "main") showStale(problem ? problem.detail : "");
-  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : finish(sourceElement, parse(text));
+  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : finish(sourceElement, response.status, parse(text));
 });
 on("htmx:error", event => {
   const ctx = event.detail.ctx;
@@ -66,10 +71,13 @@ on("htmx:error", event => {
 });
 
 // After a successful action: go to the new page, or say what was done.
-function finish(element, answer) {
+function finish(element, status, answer) {
   const {go, done} = element.dataset, {jobId, name, count} = answer;
+  if (status === 200 && jobId) sessionStorage.notice = "No job was made: this unfinished one has the uniqueKey.";
+  if (go) element.inert = true; // a second click would act again
   if (go) return location.assign(go.replace("{id}", jobId || name));
-  notify(`${count?.toLocaleString("en") ?? ""} ${done}`, false, jobId && `${document.body.dataset.ui}jobs/${jobId}`);
+  all(".edit").forEach(one => one.open = false); // so that it shows the new values
+  notify(`${count?.toLocaleString("en") ?? ""} ${count === 1 ? done.replace("jobs", "job") : done}`, false, jobId && `${document.body.dataset.ui}jobs/${jobId}`);
   refresh();
 }
 
@@ -94,6 +102,7 @@ function showAtField(form, error) {
 }
 
 // A form with `data-json` is the body of its request: each field's name is the JSON pointer of its value.
+// Numbers and JSON stay text, since JavaScript would round large numbers.
 function readForm(form) {
   const body = {};
   for (const field of all("[name]", form)) {
@@ -102,33 +111,41 @@ function readForm(form) {
     const path = field.name.slice(1).split("/").map(part => part.replace(/~1/g, "/").replace(/~0/g, "~"));
     path.slice(0, -1).reduce((place, part) => place[part] ??= {}, body)[path.at(-1)] = value;
   }
-  return body;
+  return write(body);
 }
-function readField({type, checked, value, dataset}) {
-  if (type === "checkbox") return String(checked) === dataset.default ? undefined : checked;
+function write(place) {
+  if (typeof place === "string") return place;
+  return `{${Object.entries(place).map(([name, value]) => `${JSON.stringify(name)}:${write(value)}`).join()}}`;
+}
+const isJson = text => { try { JSON.parse(text); return true; } catch { return false; } };
+function readField({name, type, checked, value, dataset: {kind}}) {
+  if (type === "checkbox") return String(checked);
   if (value === "") return undefined;
-  if (dataset.kind === "number") return Number.isNaN(Number(value)) ? value : Number(value);
-  if (dataset.kind === "list") return value.split(",").map(one => one.trim()).filter(Boolean);
-  if (dataset.kind === "time") return new Date(value).toISOString();
-  if (dataset.kind === "json") { try { return JSON.parse(value); } catch { return value; } }
-  return value;
+  if (kind === "time") return JSON.stringify(new Date(value));
+  if (kind === "list" && value[0] !== "[") return JSON.stringify(value.split(",").map(one => one.trim()).filter(Boolean));
+  if (["json", "list", "number"].includes(kind) && isJson(value)) return value;
+  if (kind === "json" || kind === "list") throw {errors: [{pointer: name, detail: "This is not JSON."}]};
+  return JSON.stringify(value); // a wrong number, too: the API says what is wrong
 }
 function showCommand(form) {
-  const body = JSON.stringify(readForm(form)).replaceAll("'", "'\\''");
-  find(form.dataset.command).textContent = `${form.dataset.curl} -H 'Content-Type: application/json' -d '${body}'`;
+  try {
+    const body = readForm(form).replaceAll("'", "'\\''");
+    find(form.dataset.command).textContent = `${form.dataset.curl} -H 'Content-Type: application/json' -d '${body}'`;
+  } catch {} // a half-typed value
 }
 
 // Questions before an action.
-function ask(question) {
+function ask(question, button) {
   const dialog = Object.assign(find("#confirm"), {returnValue: "no"});
   find("#question").textContent = question;
+  Object.assign(find("#yes"), {textContent: button.textContent, className: button.className});
   dialog.showModal();
   return new Promise(resolve => dialog.onclose = () => resolve(dialog.returnValue === "yes"));
 }
 on("htmx:confirm", event => {
   event.preventDefault();
   const {ctx, issueRequest, dropRequest} = event.detail;
-  ask(ctx.confirm).then(isWanted => isWanted ? issueRequest() : dropRequest());
+  ask(ctx.confirm, ctx.sourceElement).then(isWanted => isWanted ? issueRequest() : dropRequest());
 });
 
 // Selected jobs of a list: one request for each.
@@ -136,21 +153,22 @@ function countTicks() {
   const number = all("[data-tick]:checked").length, bar = find("#ticked");
   if (bar) [bar.hidden, find("b", bar).textContent] = [!number, `${number} selected`];
 }
-async function actOnTicked({textContent, dataset: {method, path, done}}) {
+async function actOnTicked(button) {
+  const {textContent, dataset: {method, path, done}} = button;
   const ids = all("[data-tick]:checked").map(one => one.dataset.tick);
-  if (!await ask(`${textContent} ${ids.length} ${ids.length === 1 ? "job" : "jobs"}?`)) return;
+  if (!await ask(`${textContent} ${ids.length} ${ids.length === 1 ? "job" : "jobs"}?`, button)) return;
   const send = id => fetch(`${document.body.dataset.api}jobs/${id}${path}`, {method}).catch(() => new Response(null, {status: 503}));
   const refused = (await Promise.all(ids.map(send))).filter(one => !one.ok);
   const why = refused.length ? parse(await refused[0].text()).detail || "" : "";
   notify(`${ids.length - refused.length} of ${ids.length} ${done} ${why}`, refused.length > 0);
-  all("[data-tick]:checked").forEach(one => one.checked = false);
+  all("[data-tick]:checked, [data-tick-all]").forEach(one => one.checked = false);
   refresh();
 }
 
-// The event stream of an unfinished job: each event refreshes the page at once.
+// The event stream of an unfinished job: each event refreshes the page. Browsers have few connections for hidden tabs.
 let stream = null, pending = 0;
 function follow() {
-  const url = find("[data-events]")?.dataset.events || "";
+  const url = !document.hidden && find("[data-events]")?.dataset.events || "";
   if ((stream?.path || "") === url) return;
   stream?.close();
   stream = url ? Object.assign(new EventSource(url), {path: url}) : null;
@@ -200,5 +218,7 @@ on("keydown", event => {
 on("DOMContentLoaded", () => {
   showStale("");
   afterRefresh();
+  if (sessionStorage.notice) notify(sessionStorage.notice);
+  sessionStorage.removeItem("notice");
   all("form[data-command]").forEach(showCommand);
 });
