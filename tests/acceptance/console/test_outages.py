@@ -91,6 +91,17 @@ def test_no_page_leaks_anything_while_postgres_is_unavailable(ground: Ground, co
         ground.postgres.start()
 
 
+def test_unknown_page_is_404_while_postgres_is_unavailable(ground: Ground, console: Service) -> None:
+    ground.postgres.stop()
+    try:
+        for path in ("nope", "queues/nope", "new?type=nope", "jobs/x"):
+            refused(console.client.get(f"/ui/{path}"), 404)
+            page = console.client.get(f"/ui/{path}", headers=HTML)
+            assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8"), path
+    finally:
+        ground.postgres.start()
+
+
 def test_stopped_service_is_said_so(ground: Ground, visitor: Visitor) -> None:
     visitor.expected += ["net::ERR", "htmx", "Failed to fetch"]
     page = visitor.open("/ui/jobs")
