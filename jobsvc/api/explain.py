@@ -5,7 +5,7 @@ from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.api.explanation import Explanation, make_reason, show_moment
-from jobsvc.api.redis_view import read_redis
+from jobsvc.api.redis_view import recent_redis
 from jobsvc.api.waiting import Workers, explain_waiting
 from jobsvc.config import settings
 from jobsvc.jobs import Situation
@@ -24,7 +24,7 @@ def explain(job_id: UUID) -> Explanation:
 
 
 def _read_workers(queue: str) -> Workers:
-    redis = read_redis()
+    redis = recent_redis()
     serving = [worker for worker in redis.workers if queue in worker.queues and not worker.is_lost]
     return Workers(serving, redis.problem, redis.is_suspended)
 

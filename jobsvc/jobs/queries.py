@@ -79,15 +79,15 @@ def find_by_id_end(end: str) -> UUID:
             raise JobNotFound(f"several jobs have ids that end in {end}, such as {' and '.join(map(str, several))}")
 
 
-def history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
+def history(job_id: UUID, most: int = MAX_ATTEMPTS) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
     """Return the job, its newest attempts by start time, and the lines stored while attempts ran, by fence.
 
-    Only attempts that have rows (see Attempt). At most MAX_ATTEMPTS, fewer if their text reaches MAX_BYTES, at
+    Only attempts that have rows (see Attempt). At most `most`, fewer if their text reaches MAX_BYTES, at
     least one. Raises JobNotFound.
     """
     with transaction() as connection:
         job = load(connection, job_id)
-        oldest = connection.scalar(_oldest_to_read(job_id)) or 0
+        oldest = connection.scalar(_oldest_to_read(job_id, most)) or 0
         attempts: Sequence[Any] = connection.execute(
             select(Attempt).where(Attempt.job_id == job_id, Attempt.fence >= oldest).order_by(Attempt.fence)
         ).all()
@@ -100,7 +100,7 @@ def history(job_id: UUID) -> tuple[Job, list[Attempt], dict[int, list[Lines]]]:
         for fence, last, some in stored:
             lines.setdefault(fence, []).append(Lines(last, some))
         is_last_without_row = job.started_at is not None and all(one.fence != job.fence for one in attempts)
-        return job, list(attempts[1:] if is_last_without_row and len(attempts) == MAX_ATTEMPTS else attempts), lines
+        return job, list(attempts[1:] if is_last_without_row and len(attempts) == most else attempts), lines
 
 
 def _bytes(text: SQLColumnExpression[Any]) -> ColumnElement[int]:
@@ -109,14 +109,14 @@ def _bytes(text: SQLColumnExpression[Any]) -> ColumnElement[int]:
     return func.coalesce(func.octet_length(cast(func.to_json(text), Text)) + 2 * beyond_ascii, 0)
 
 
-def _oldest_to_read(job_id: UUID) -> Any:
+def _oldest_to_read(job_id: UUID, most: int) -> Any:
     """Select the fence of the oldest attempt to read. Postgres adds up sizes, so that no text is read in vain."""
     texts = (Attempt.error_message, Attempt.traceback, cast(Attempt.logs, Text))
     newest = (
         select(Attempt.fence, sum(map(_bytes, texts), start=literal(ATTEMPT_BYTES)).label("size"))
         .where(Attempt.job_id == job_id)
         .order_by(Attempt.fence.desc())
-        .limit(MAX_ATTEMPTS)
+        .limit(most)
         .cte("newest")
     )
     oldest = select(func.coalesce(func.min(newest.c.fence), 0)).scalar_subquery()

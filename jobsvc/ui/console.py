@@ -56,7 +56,7 @@ def may(scope: Scope) -> bool:
 
 @blueprint.app_context_processor
 def _helpers() -> dict[str, Callable[..., Any]]:
-    return {one.__name__: one for one in (may, current_time, api, here, given, with_query, without)}
+    return {one.__name__: one for one in (may, settings, current_time, api, here, given, with_query, without)}
 
 
 @blueprint.record_once

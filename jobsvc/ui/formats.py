@@ -44,8 +44,9 @@ def in_zone(at: datetime, timezone: str) -> str:
 
 
 def took(job: Job | JobSummary) -> float | None:
-    """Return the seconds of a job's last attempt, up to now if it is running; None if there was none."""
-    if job.started_at is None or job.status in WAITING:
+    """Return the seconds of a job's last attempt, up to now if it is running; None if that is not known."""
+    # A job may be cancelled long after its last attempt.
+    if job.started_at is None or job.status in (*WAITING, Status.CANCELLED):
         return None
     return max(((job.finished_at or current_time()) - job.started_at).total_seconds(), 0.0)
 

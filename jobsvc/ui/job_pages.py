@@ -81,7 +81,7 @@ def _to(location: str) -> Response:
 @blueprint.get("/jobs/<job_id>")
 def show_job(job_id: str) -> Response:
     """Show a job, its attempts, and why it is where it is."""
-    job, ended, lines = jobs.history(read_id(job_id))
+    job, ended, lines = jobs.history(read_id(job_id), MOST_ATTEMPTS + 1)
     attempts = dump_attempts(job, ended, lines)
     return show(
         "job",
@@ -92,6 +92,7 @@ def show_job(job_id: str) -> Response:
         attempts=attempts[: -MOST_ATTEMPTS - 1 : -1],
         timeline=timeline(job, attempts),
         why=explain(job.id),
+        has_more=len(attempts) > MOST_ATTEMPTS,
         has_ended=job.status in ENDED,
         path=f"/jobs/{job.id}",
     )

@@ -30,7 +30,9 @@ def list_queues() -> Response:
 @blueprint.get("/queues/<name>")
 def show_queue(name: str) -> Response:
     """Show a queue: its last hour, its counts, its failures, and the workers that serve it."""
-    queue = jobs.queue_counts([known_queue(name)], has_others=False)[0]
+    queue = jobs.queue_counts([name if "\0" not in name else known_queue(name)], has_others=False)[0]
+    if not any(count.number for count in queue.counts.values()):
+        known_queue(name)
     return show(
         "queue",
         f"Queue {name}",

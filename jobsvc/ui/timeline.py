@@ -30,7 +30,7 @@ def timeline(job: Job, attempts: Sequence[AttemptShown]) -> Iterator[Moment]:
     if job.run_at:
         yield Moment(job.run_at, "Requested start")
     if len(attempts) > MOST_ATTEMPTS:
-        yield Moment(None, f"… {len(attempts) - MOST_ATTEMPTS} earlier attempts")
+        yield Moment(None, "… earlier attempts")
     yield from map(_attempt, attempts[-MOST_ATTEMPTS:])
     if job.cancel_requested_at and job.status == Status.PROCESSING:
         yield Moment(job.cancel_requested_at, "Cancel requested")

@@ -9,10 +9,11 @@ const on = (name, act) => document.addEventListener(name, act);
 
 // Theme: set before the first paint.
 const root = document.documentElement;
-if (localStorage.theme) root.dataset.theme = localStorage.theme;
+const stored = (() => { try { return localStorage; } catch { return {}; } })(); // without cookies there is none
+if (stored.theme) root.dataset.theme = stored.theme;
 function switchTheme() {
   const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  localStorage.theme = root.dataset.theme = isDark ? "light" : "dark";
+  stored.theme = root.dataset.theme = isDark ? "light" : "dark";
 }
 
 function notify(text, isError = false, link = "") {
@@ -73,7 +74,7 @@ on("htmx:error", event => {
 // After a successful action: go to the new page, or say what was done.
 function finish(element, status, answer) {
   const {go, done} = element.dataset, {jobId, name, count} = answer;
-  if (status === 200 && jobId) sessionStorage.notice = "No job was made: this unfinished one has the uniqueKey.";
+  if (status === 200 && jobId) stored.notice = "No job was made: this unfinished one has the uniqueKey.";
   if (go) element.inert = true; // a second click would act again
   if (go) return location.assign(go.replace("{id}", jobId || name));
   all(".edit").forEach(one => one.open = false); // so that it shows the new values
@@ -85,7 +86,7 @@ function finish(element, status, answer) {
 function showProblem(element, problem) {
   const form = element.closest("form[data-json]");
   all("form small.error").forEach(one => one.remove());
-  all("form [aria-invalid]").forEach(one => one.removeAttribute("aria-invalid"));
+  all("form [aria-invalid]").forEach(one => Object.assign(one, {ariaInvalid: null, ariaDescription: null}));
   const rest = (problem.errors || []).filter(one => !(form && showAtField(form, one)));
   const texts = rest.map(one => `${one.pointer || one.parameter || ""} ${one.detail}`.trim());
   if (rest.length || !problem.errors) notify(texts.join("; ") || problem.detail, true);
@@ -182,6 +183,7 @@ function copy(button) {
   area.select();
   document.execCommand("copy"); // navigator.clipboard needs TLS
   area.remove();
+  notify("Copied.");
   button.classList.add("copied");
   setTimeout(() => button.classList.remove("copied"), 1500);
 }
@@ -197,14 +199,17 @@ on("click", event => {
 });
 on("change", ({target}) => {
   if (target.dataset.tickAll !== undefined) all("[data-tick]").forEach(one => one.checked = target.checked);
-  if (target.dataset.submit !== undefined) target.form.requestSubmit();
+  if (target.dataset.submit !== undefined && !isByKeys) target.form.requestSubmit();
   countTicks();
 });
 on("input", ({target}) => target.form?.dataset.command && showCommand(target.form));
 
-// Keys. `g` and a letter goes to a page.
-let isGoing = false;
+// Keys. `g` and a letter goes to a page. A list that is changed by keys is not sent at once: each key changes it.
+let isGoing = false, isByKeys = false;
+on("pointerdown", () => isByKeys = false);
+on("submit", event => event.target.dataset.json !== undefined && event.preventDefault()); // also before htmx is there
 on("keydown", event => {
+  isByKeys = true;
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
   const keyed = isGoing ? `nav [data-key="${event.key}"]` : `:not(nav) > [data-key="${event.key}"]`;
   isGoing = event.key === "g" && !isGoing;
@@ -218,7 +223,7 @@ on("keydown", event => {
 on("DOMContentLoaded", () => {
   showStale("");
   afterRefresh();
-  if (sessionStorage.notice) notify(sessionStorage.notice);
-  sessionStorage.removeItem("notice");
+  if (stored.notice) notify(stored.notice);
+  delete stored.notice;
   all("form[data-command]").forEach(showCommand);
 });

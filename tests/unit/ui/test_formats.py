@@ -56,7 +56,8 @@ def test_time_in_a_zone_is_what_its_clock_shows() -> None:
     [
         (Status.COMPLETED, NOON + timedelta(seconds=2), 2),
         (Status.FAILED, NOON, 0),
-        (Status.CANCELLED, NOON - timedelta(seconds=1), 0),
+        (Status.COMPLETED, NOON - timedelta(seconds=1), 0),
+        (Status.CANCELLED, NOON + timedelta(seconds=9), None),
         (Status.RETRYING, None, None),
         (Status.PENDING, None, None),
     ],

@@ -105,9 +105,8 @@ def test_attempts_have_their_outcome_and_how_long_they_took() -> None:
 @pytest.mark.parametrize("number", [MOST_ATTEMPTS, MOST_ATTEMPTS + 1, 3 * MOST_ATTEMPTS])
 def test_only_the_newest_attempts_are_shown(number: int) -> None:
     shown = texts(job(Status.FAILED, number, finished_at=at(99)), *map(attempt, range(1, number + 1)))
-    earlier = number - MOST_ATTEMPTS
     assert len([text for text in shown if text.startswith("Attempt")]) == MOST_ATTEMPTS
-    assert (f"… {earlier} earlier attempts" in shown) == (earlier > 0)
+    assert ("… earlier attempts" in shown) == (number > MOST_ATTEMPTS)
     assert shown[-2].startswith(f"Attempt {number} failed")
 
 
