@@ -18,6 +18,16 @@ window.pwned = () => console.error("pwned");
 """
 """Runs before each page's own scripts: what a page's policy refuses, and a script of a job, is an error."""
 
+TOO_WIDE = """
+() => {
+  const root = document.documentElement;
+  if (root.scrollWidth <= root.clientWidth) return [];
+  const wide = [...document.querySelectorAll("body *")].filter(one =>
+    one.getBoundingClientRect().right > root.clientWidth && !one.closest(".table, pre"));
+  return [`${root.scrollWidth - root.clientWidth} px`, ...wide.slice(-3).map(one => one.outerHTML.slice(0, 160))];
+}
+"""
+
 BLOCKING = ("serious", "critical")
 """The impacts of axe-core's rules that fail a test."""
 
@@ -107,6 +117,6 @@ def inaccessible(page: Page) -> list[str]:
     ]
 
 
-def overflow(page: Page) -> int:
-    """Return by how many pixels a page is wider than its window."""
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+def too_wide(page: Page) -> list[str]:
+    """Return the elements that reach beyond the window's edge, if the page can be scrolled sideways."""
+    return [str(one) for one in page.evaluate(TOO_WIDE)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from tests.acceptance.console.conftest import HANDLERS
+from tests.acceptance.console.conftest import HANDLERS, WEBHOOKS
 from tests.support.browser import Visitor
 from tests.support.http import basic, bearer, refused
 from tests.support.service import Service, serving
@@ -26,8 +26,7 @@ PAGES = ("", "jobs", "jobs?status=FAILED", "failures", "queues", "queues/default
 @pytest.fixture(scope="module")
 def console(apart: dict[str, str]) -> Iterator[Service]:
     keys = f"eye:read:{READ},hand:write:{WRITE},boss:admin:{ADMIN}"
-    secret = {"JOBSVC_WEBHOOK_SECRETS": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD1Zq2YfQ="}
-    env = {**apart, **HANDLERS, **secret, "JOBSVC_API_KEYS": keys}
+    env = {**apart, **HANDLERS, **WEBHOOKS, "JOBSVC_API_KEYS": keys}
     service = Service(env, key=ADMIN)
     service.worker()
     body = {"cron": "0 8 * * *", "job": {"type": "HTTP_REQUEST", "payload": request()}}
