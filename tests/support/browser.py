@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
 WATCH = """
 document.addEventListener("securitypolicyviolation", event =>
@@ -105,6 +105,12 @@ class Visitor:
     def close(self) -> None:
         for context in self._contexts:
             context.close()
+
+
+def confirm(page: Page, is_wanted: bool = True) -> None:
+    """Answer the question that the page asks before an action."""
+    page.locator("#yes" if is_wanted else "#confirm [value=no]").click()
+    expect(page.locator("#confirm")).to_be_hidden()
 
 
 def inaccessible(page: Page) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.acceptance.console.conftest import HANDLERS, WEBHOOKS
-from tests.support.browser import Visitor
+from tests.support.browser import Visitor, confirm
 from tests.support.http import basic, bearer, refused
 from tests.support.service import Service, serving
 
@@ -101,7 +101,7 @@ def test_browser_uses_the_key_of_the_console_for_the_api(console: Service, visit
     page.get_by_role("button", name="Retry", exact=True).click()
     expect(page.locator(".title .status")).to_have_text("COMPLETED")
     page.get_by_role("button", name="Delete").click()
-    page.locator("#confirm").get_by_role("button", name="Yes").click()
+    confirm(page)
     page.wait_for_url("**/ui/jobs")
     assert console.client.get(f"/jobs/{job_id}").status_code == 404
 

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.acceptance.console.conftest import HANDLERS
 from tests.acceptance.console.test_http import HTML, LEAKS, PAGES
 from tests.faults.conftest import Ground
-from tests.support.browser import Visitor
+from tests.support.browser import Visitor, confirm
 from tests.support.http import refused
 from tests.support.service import Service
 
@@ -62,7 +62,7 @@ def test_stopped_postgres_greys_the_last_data_and_then_goes_on(
         expect(page.locator("#stale")).to_contain_text("shows data of")
         expect(page.locator("body.stale main")).to_contain_text("SCHEDULED")
         page.get_by_role("button", name="Cancel", exact=True).click()
-        page.locator("#confirm").get_by_role("button", name="Yes").click()
+        confirm(page)
         expect(page.locator("#notices .error")).to_be_visible()
         fresh = visitor.open("/ui/jobs")
         expect(fresh.locator("main h1")).to_be_visible()
@@ -72,7 +72,7 @@ def test_stopped_postgres_greys_the_last_data_and_then_goes_on(
     expect(page.locator("body.stale")).to_have_count(0)
     expect(fresh.locator(f"#job-{job_id}")).to_be_visible(timeout=30_000)
     page.get_by_role("button", name="Cancel", exact=True).click()
-    page.locator("#confirm").get_by_role("button", name="Yes").click()
+    confirm(page)
     expect(page.locator(".title .status")).to_have_text("CANCELLED")
 
 

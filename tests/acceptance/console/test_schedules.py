@@ -2,7 +2,7 @@
 
 from playwright.sync_api import expect
 
-from tests.support.browser import Visitor
+from tests.support.browser import Visitor, confirm
 from tests.support.service import Service
 
 
@@ -27,6 +27,6 @@ def test_schedule_is_made_edited_run_and_deleted(console: Service, visitor: Visi
     page.get_by_role("button", name="Switch off").click()
     expect(page.locator("main")).to_contain_text("off")
     page.get_by_role("button", name="Delete").click()
-    page.locator("#confirm").get_by_role("button", name="Yes").click()
+    confirm(page)
     page.wait_for_url("**/ui/schedules")
     assert console.client.get("/schedules").json()["schedules"] == []
