@@ -1,4 +1,4 @@
-"""The links and buttons of a group of failures name its jobs, whatever their error says."""
+"""The links and buttons of a group of failures name its jobs, also if their error is an odd text."""
 
 import html
 import re
