@@ -1,11 +1,12 @@
 """Explains why a job is where it is, for the API, the commands and the console."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.api.explanation import Explanation, make_reason, show_moment
-from jobsvc.api.redis_view import recent_redis
+from jobsvc.api.redis_view import RedisView, read_redis
 from jobsvc.api.waiting import Workers, explain_waiting
 from jobsvc.config import settings
 from jobsvc.jobs import Situation
@@ -13,18 +14,17 @@ from jobsvc.jobs.serialize import show_time
 from jobsvc.states import ENDED, WAITING, Outcome, Status
 
 
-def explain(job_id: UUID) -> Explanation:
+def explain(job_id: UUID, view: Callable[[], RedisView] = read_redis) -> Explanation:
     """Return why the job is where it is, and what happens next.
 
-    Asks Redis only about a waiting job. Raises JobNotFound and StoreUnavailable.
+    Asks Redis, by `view`, only about a waiting job. Raises JobNotFound and StoreUnavailable.
     """
     situation = jobs.read_situation(job_id, settings().JOBSVC_QUEUES)
-    workers = _read_workers(situation.queue) if situation.status in WAITING else Workers()
+    workers = _find_workers(view(), situation.queue) if situation.status in WAITING else Workers()
     return explain_situation(situation, workers)
 
 
-def _read_workers(queue: str) -> Workers:
-    redis = recent_redis()
+def _find_workers(redis: RedisView, queue: str) -> Workers:
     serving = [worker for worker in redis.workers if queue in worker.queues and not worker.is_lost]
     return Workers(serving, redis.problem, redis.is_suspended)
 

@@ -36,6 +36,8 @@ class Counted:
     is_complete: bool
 
     def __str__(self) -> str:
+        if not self.number and not self.is_complete:
+            return "?"
         return f"{self.number:,}{'' if self.is_complete else '+'}"
 
     def __add__(self, other: "Counted") -> "Counted":

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
 from jobsvc.api.queries import ListQuery, PageQuery
+from jobsvc.api.redis_view import recent_redis
 from jobsvc.api.requests import Tag
 from jobsvc.api.responses import dump_job_for_caller
 from jobsvc.api.validation import query, read_id
@@ -91,7 +92,7 @@ def show_job(job_id: str) -> Response:
         shown=dump_job_for_caller(job),
         attempts=attempts[: -MOST_ATTEMPTS - 1 : -1],
         timeline=timeline(job, attempts),
-        why=explain(job.id),
+        why=explain(job.id, recent_redis),
         has_more=len(attempts) > MOST_ATTEMPTS,
         has_ended=job.status in ENDED,
         path=f"/jobs/{job.id}",

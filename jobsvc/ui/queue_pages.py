@@ -50,7 +50,7 @@ def show_type(name: str) -> Response:
     """Show a job type: its last hour, its counts, its failures, its workers, and its handler's declaration."""
     handler = handlers.find(name)
     counts = {} if "\0" in name else jobs.count_by_status(Filter(type=name))
-    if handler is None and not any(count.number for count in counts.values()):
+    if handler is None and not any(count.number or not count.is_complete for count in counts.values()):
         abort(404, "There is no handler of this job type, and no job has it.")
     declared = dump_job_type(handler) if handler else None
     return show(

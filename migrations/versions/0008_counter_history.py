@@ -23,7 +23,13 @@ def _histogram(name: str, comment: str) -> tuple[sa.Column, sa.Column]:
     )
 
 
+def _lock_jobs() -> None:
+    # Every counting statement locks jobs before tallies: the same order here (deadlock).
+    op.execute("LOCK TABLE jobs IN SHARE MODE")
+
+
 def upgrade() -> None:
+    _lock_jobs()
     comment = "start of the minute; null: the row is in counter_history, or has no time"
     op.add_column("tallies", sa.Column("minute", postgresql.TIMESTAMP(timezone=True), comment=comment))
     op.create_table(
@@ -46,5 +52,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _lock_jobs()
     op.drop_table("counter_history")
     op.drop_column("tallies", "minute")

@@ -25,8 +25,9 @@ function notify(text, isError = false, link = "") {
 
 // Live refresh: not in a hidden tab, and not while a question is open.
 const refresh = () => htmx.trigger("#main", "refresh");
-const refreshIfSeen = () => document.hidden || find("dialog[open]") || refresh();
-setInterval(refreshIfSeen, REFRESH_MS);
+// Groups of failures change their order: none moves under the pointer.
+const refreshIfSeen = () => document.hidden || find("dialog[open], .groups tr:hover") || refresh();
+const timer = setInterval(refreshIfSeen, REFRESH_MS);
 on("visibilitychange", () => { refreshIfSeen(); follow(); });
 
 let readAt = "";
@@ -50,6 +51,7 @@ on("htmx:before:request", event => {
   request.headers.Accept = "application/problem+json, text/html;q=0.9"; // a page, or why there is none
   if (request.method === "GET") return;
   const name = request.form && find("[data-url-name]", request.form);
+  if (name && !name.reportValidity()) return event.preventDefault();
   if (name) request.action = request.action.replace("{name}", encodeURIComponent(name.value));
   request.headers["Content-Type"] = "application/json";
   try {
@@ -62,6 +64,7 @@ on("htmx:before:request", event => {
 on("htmx:after:request", event => {
   const {sourceElement, request, response, text} = event.detail.ctx;
   const problem = response.status < 400 ? null : {detail: "The service answered with an error.", ...parse(text)};
+  if (sourceElement.id === "main" && [401, 403].includes(response.status)) clearInterval(timer); // each would ask for a key
   if (sourceElement.id === "main") showStale(problem ? problem.detail : "");
   else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : finish(sourceElement, response.status, parse(text));
 });
