@@ -53,7 +53,7 @@ def snoozed() -> UUID:
     return ended(Outcome.SNOOZED, delay=60.0)
 
 
-def handed_back() -> UUID:
+def returned() -> UUID:
     return ended(Outcome.HANDED_BACK)
 
 
@@ -92,7 +92,7 @@ PAGES: dict[Callable[[], UUID], tuple[Status, set[str], str]] = {
     stopping: (Status.PROCESSING, {"cancel"}, "Cancel requested"),
     retrying: (Status.RETRYING, {"cancel"}, "retry-backoff"),
     snoozed: (Status.SCHEDULED, {"cancel"}, "snoozed"),
-    handed_back: (Status.PENDING, {"cancel"}, "handed-back"),
+    returned: (Status.PENDING, {"cancel"}, "handed-back"),
     completed: (Status.COMPLETED, {"webhook", ""}, "Ended: COMPLETED"),
     failed: (Status.FAILED, {"retry", "webhook", ""}, "Ended: FAILED"),
     lost: (Status.FAILED, {"retry", ""}, "lost"),
