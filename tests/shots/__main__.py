@@ -41,7 +41,7 @@ def take(browser: Browser, scene: Scene, theme: str, out: Path) -> None:
     visitor = Visitor(browser, scene.url)
     page = visitor.context(color_scheme=theme, device_scale_factor=1.5).new_page()
     for name, path, shown, height in (
-        ("overview", "", "CHARGE_CARD", 1010),
+        ("overview", "", "CHARGE_CARD", 1060),
         ("job", f"jobs/{scene.imported}", "62 %", 830),
         ("failures", "failures", "CardDeclined", 440),
     ):
