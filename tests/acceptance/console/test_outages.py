@@ -94,7 +94,7 @@ def test_no_page_leaks_anything_while_postgres_is_unavailable(ground: Ground, co
 def test_unknown_page_is_404_while_postgres_is_unavailable(ground: Ground, console: Service) -> None:
     ground.postgres.stop()
     try:
-        for path in ("nope", "queues/nope", "new?type=nope", "jobs/x"):
+        for path in ("nope", "new?type=nope", "jobs/x"):
             refused(console.client.get(f"/ui/{path}"), 404)
             page = console.client.get(f"/ui/{path}", headers=HTML)
             assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8"), path
