@@ -24,8 +24,9 @@ def _histogram(name: str, comment: str) -> tuple[sa.Column, sa.Column]:
 
 
 def _lock_jobs() -> None:
-    # Every counting statement locks jobs before tallies: the same order here (deadlock).
-    op.execute("LOCK TABLE jobs IN SHARE MODE")
+    # Deadlock: counting statements lock jobs before tallies, so the same order here; and a lock must not grow stronger
+    # while others hold a weaker one, so it is the one that 0009 needs to drop an index.
+    op.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
 
 
 def upgrade() -> None:
