@@ -37,8 +37,8 @@ def without(name: str, value: str) -> str:
 
 
 def given() -> list[tuple[str, str]]:
-    """Return the query parameters of this page; the values of each one are in order."""
-    return list(request.args.items(multi=True))
+    """Return the query parameters of this page, without empty fields of forms; an empty `error` is one to find."""
+    return [(name, value) for name, value in request.args.items(multi=True) if value or name == "error"]
 
 
 def curl(path: str, parameters: Parameters = (), *, method: str = "GET", body: Any = None) -> str:

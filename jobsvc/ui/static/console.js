@@ -126,9 +126,9 @@ function readField({name, type, checked, value, dataset: {kind}}) {
   if (type === "checkbox") return String(checked);
   if (value === "") return undefined;
   if (kind === "time") return JSON.stringify(new Date(value));
-  if (kind === "list" && value[0] !== "[") return JSON.stringify(value.split(",").map(one => one.trim()).filter(Boolean));
+  if (kind === "list" && !(value[0] === "[" && isJson(value))) return JSON.stringify(value.split(",").map(one => one.trim()).filter(Boolean));
   if (["json", "list", "number"].includes(kind) && isJson(value)) return value;
-  if (kind === "json" || kind === "list") throw {errors: [{pointer: name, detail: "This is not JSON."}]};
+  if (kind === "json") throw {errors: [{pointer: name, detail: "This is not JSON."}]};
   return JSON.stringify(value); // a wrong number, too: the API says what is wrong
 }
 function showCommand(form) {
