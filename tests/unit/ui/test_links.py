@@ -72,11 +72,11 @@ def test_names_and_values_come_back_from_a_link(name: str) -> None:
 def test_repeated_parameters_are_kept() -> None:
     with page("/ui/jobs?tag=b&tag=a&status=FAILED&status=&cursor=c&top=t"):
         assert links.given()[:3] == [("tag", "b"), ("tag", "a"), ("status", "FAILED")]
-        assert links.with_query() == "/ui/jobs?tag=b&tag=a&status=FAILED&status="
+        assert links.with_query() == "/ui/jobs?tag=b&tag=a&status=FAILED"
         assert links.with_query(status=None) == "/ui/jobs?tag=b&tag=a"
-        assert links.with_query(tag="c d") == "/ui/jobs?status=FAILED&status=&tag=c%20d"
-        assert links.with_query(cursor="n").endswith("&status=&cursor=n")
-        assert links.without("tag", "b") == "/ui/jobs?tag=a&status=FAILED&status="
+        assert links.with_query(tag="c d") == "/ui/jobs?status=FAILED&tag=c%20d"
+        assert links.with_query(cursor="n").endswith("&status=FAILED&cursor=n")
+        assert links.without("tag", "b") == "/ui/jobs?tag=a&status=FAILED"
         assert links.without("tag", "nope") == links.with_query()
 
 
