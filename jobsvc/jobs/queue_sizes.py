@@ -2,9 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Select, cast, func, literal, null, select, text, union_all
+from sqlalchemy import (
+    ARRAY,
+    CompoundSelect,
+    Row,
+    Select,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    text,
+    true,
+    union_all,
+)
 
 from jobsvc.db.conditions import IS_DISPATCHED, IS_WITHHELD
 from jobsvc.db.engine import transaction
@@ -39,10 +56,7 @@ def queue_counts(served: Sequence[str], has_others: bool = True) -> list[QueueCo
     with transaction() as connection:
         connection.execute(read_in_index_order)
         dispatched = {name for name in connection.scalars(_dispatched_queues()) if name} if has_others else set()
-        parts = [part for queue in {*served, *dispatched} for part in _parts_of(queue)]
-        parts += [_by_queue(_TO_DISPATCH, to_dispatch())]
-        parts += [_by_queue(status, bounded(has_status(status)).order_by(Job.id.desc())) for status in BY_ID]
-        found = connection.execute(union_all(*parts)).all()
+        found = connection.execute(_count_all(counts.MAX_COUNTED), {"queues": list({*served, *dispatched})}).all()
         are_paused = set(connection.scalars(paused))
     others = sorted({row.queue for row in found} - set(served)) if has_others else []
     return [_state(name, found, is_paused=name in are_paused) for name in [*served, *others]]
@@ -56,23 +70,43 @@ def _dispatched_queues() -> Select[Any]:
     return select(names.union_all(select(after).where(names.c.queue.is_not(None))).c.queue)
 
 
-def _parts_of(queue: str) -> list[Select[Any]]:
+@lru_cache  # building it takes longer than Postgres takes to execute it
+def _count_all(most: int) -> CompoundSelect[Any]:
+    """Select the counts of all parts, each up to `most`; the parameter `queues` has the names of the queues."""
+    names = func.unnest(bindparam("queues", type_=ARRAY(Text))).table_valued("name", name="names").render_derived()
+    parts = [_of_each(names, part, rows) for part, rows in _parts_of(names.c.name, most).items()]
+    parts += [_by_queue(_TO_DISPATCH, to_dispatch())]
+    parts += [_by_queue(status, bounded(has_status(status)).order_by(Job.id.desc())) for status in BY_ID]
+    return union_all(*parts)
+
+
+def _parts_of(queue: Any, most: int) -> dict[str, Select[Any]]:
     """Return the parts of one queue: its jobs in RQ, the longest due withheld one, and the ended ones by status."""
     of_queue = Job.queue.between(queue, queue)
     withheld = bounded(of_queue, text(f"concurrency_key IS NULL AND {IS_WITHHELD}")).order_by(Job.queue, Job.due_at)
     # Only columns of the index: no row of the table is read. An ended job is not due.
     columns: tuple[Any, ...] = (Job.queue, Job.status, cast(null(), Moment).label("due_at"))
     ended = select(*columns).where(of_queue, Job.finished_at.is_not(None))
-    ended = ended.order_by(Job.queue, Job.status).limit(counts.MAX_COUNTED + 1)
-    return [
-        _by_queue(_IN_RQ, in_rq(queue)),
-        _by_queue(_WITHHELD, withheld.limit(1)),
-        *(_by_queue(status, ended.where(Job.status == status)) for status in ENDED),
-    ]
+    ended = ended.order_by(Job.queue, Job.status).limit(most + 1)
+    return {
+        _IN_RQ: in_rq(queue),
+        _WITHHELD: withheld.limit(1),
+        **{status: ended.where(Job.status == status) for status in ENDED},
+    }
+
+
+def _of_each(names: TableValuedAlias, name: str, part: Select[Any]) -> Select[Any]:
+    """Count the jobs of a part for each queue in `names`."""
+    rows = part.correlate(names).lateral()
+    return _counted(name, rows.c).select_from(names.join(rows, true()))
 
 
 def _by_queue(name: str, part: Select[Any]) -> Select[Any]:
-    job = part.subquery().c
+    """Count the jobs of a part by queue."""
+    return _counted(name, part.subquery().c)
+
+
+def _counted(name: str, job: Any) -> Select[Any]:
     waited = seconds_since(func.min(job.due_at).filter(job.due_at <= now())).label("waited")
     numbers = (func.count().label("jobs"), waited)
     return select(literal(name).label("part"), job.queue, job.status, *numbers).group_by(job.queue, job.status)
