@@ -77,7 +77,7 @@ def test_odd_text_is_searched_for(api: Service, text: str) -> None:
     assert "<script>" not in reply.text
 
 
-@pytest.mark.parametrize("top", ["0" * 32, "f" * 32, str(uuid4())])
+@pytest.mark.parametrize("top", ["0" * 32, "f" * 32, "8869a3cd-e921-42bd-98f0-61b42f4c4396"])
 def test_any_id_may_be_the_top_of_a_list(api: Service, top: str) -> None:
     api.post(delay=3600)
     reply = api.client.get(f"/ui/jobs?top={top}&limit=1", headers=HTML)
