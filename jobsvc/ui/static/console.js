@@ -76,9 +76,10 @@ on("htmx:error", event => {
 
 // After a successful action: go to the new page, or say what was done.
 function finish(element, status, answer) {
-  const {go, done} = element.dataset, {jobId, name, count} = answer;
-  if (status === 200 && jobId) stored.notice = "No job was made: this unfinished one has the uniqueKey.";
+  const {go} = element.dataset, {jobId, name, count} = answer, isOld = status === 200 && jobId;
+  const done = isOld ? "No job was made: an unfinished one has the uniqueKey." : element.dataset.done;
   if (go) element.inert = true; // a second click would act again
+  if (go && isOld) stored.notice = done;
   if (go) return location.assign(go.replace("{id}", jobId || name));
   all(".edit").forEach(one => one.open = false); // so that it shows the new values
   notify(`${count?.toLocaleString("en") ?? ""} ${count === 1 ? done.replace("jobs", "job") : done}`, false, jobId && `${document.body.dataset.ui}jobs/${jobId}`);
