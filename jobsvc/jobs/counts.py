@@ -25,7 +25,7 @@ MAX_COUNTED = 10_000
 COUNTED_BY_ID = (Status.SCHEDULED, Status.RETRYING, Status.PROCESSING, Status.FAILED, Status.CANCELLED)
 """The statuses that have a partial index on the id."""
 
-_NEWEST, _IN_RQ, _TO_DISPATCH = "newest", "in RQ", "to dispatch"
+_NEWEST, _TAGGED, _IN_RQ, _TO_DISPATCH = "newest", "tagged", "in RQ", "to dispatch"
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,13 @@ def count_by_status(wanted: Filter) -> dict[Status, Counted]:
     """Count the jobs of each status that match the filter, except for its statuses, which are ignored.
 
     If a status has more than MAX_COUNTED jobs, only its newest ones are searched. For COMPLETED, and for many PENDING
-    jobs, the newest jobs of all statuses are searched; with an error in the filter, the newest jobs with that error.
+    jobs, the newest jobs of all statuses are searched; with an error in the filter, the newest jobs with that error;
+    with tags, any jobs with these.
     """
     parts = _parts(wanted)
     with transaction() as connection:
-        connection.execute(read_in_index_order)
+        if set(parts) != {_TAGGED}:
+            connection.execute(read_in_index_order)
         found = connection.execute(union_all(*(_count_part(name, part, wanted) for name, part in parts.items()))).all()
     return {status: _best(found, status, parts) for status in Status}
 
@@ -62,6 +64,8 @@ def _parts(wanted: Filter) -> dict[str, Select[Any]]:
     newest = bounded(*wanted.id_range(), *wanted.error_conditions()).order_by(Job.id.desc())
     if wanted.error_conditions():
         return {_NEWEST: newest}
+    if wanted.tags:
+        return {_TAGGED: bounded(*wanted.id_range(), Job.tags.contains(list(wanted.tags)))}
     return {
         _NEWEST: newest,
         _IN_RQ: in_rq(wanted.queue),
@@ -108,7 +112,7 @@ def _count_part(name: str, part: Select[Any], wanted: Filter) -> Select[Any]:
 
 def _best(found: Sequence[Row[Any]], status: Status, parts: Iterable[str]) -> Counted:
     """Return the best count of a status: an exact one if a part has all of its jobs."""
-    sources: list[tuple[str, ...]] = [(_NEWEST,)]
+    sources: list[tuple[str, ...]] = [(_NEWEST,), (_TAGGED,)]
     if status == Status.PENDING:
         sources.append((_IN_RQ, _TO_DISPATCH))
     elif status in COUNTED_BY_ID:

@@ -71,8 +71,10 @@ class SummaryPage:
 
 def page_of_summaries(wanted: Filter, limit: int, cursor: UUID | None = None) -> SummaryPage:
     """Return up to `limit` matching jobs with ids less than the cursor, in the order of `jobs.page`."""
+    # The ids first: an index that has the columns of the filter decides without reading rows that do not match.
+    ids = newest_first(select(Job.id), wanted, cursor).limit(limit + 1)
     with transaction() as connection:
-        found = connection.execute(newest_first(_summaries(), wanted, cursor).limit(limit + 1)).mappings()
+        found = connection.execute(_summaries().where(Job.id.in_(ids)).order_by(Job.id.desc())).mappings()
         jobs = [JobSummary(**row) for row in found]
     return SummaryPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 

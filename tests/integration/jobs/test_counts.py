@@ -77,6 +77,18 @@ def test_status_with_few_jobs_is_complete_among_many_others(monkeypatch: pytest.
     }
 
 
+def test_few_jobs_with_a_tag_are_counted_exactly_however_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "MAX_COUNTED", 2)
+    submit(tags=["old"])
+    jobs.finish([outcome(started(tags=["old"]), Outcome.COMPLETED)])
+    for _ in range(5):
+        jobs.finish([outcome(started(), Outcome.COMPLETED)])
+    found = jobs.count_by_status(Filter(tags=["old"]))
+    assert (found[Status.PENDING], found[Status.COMPLETED]) == (Counted(1, True), Counted(1, True))
+    submit(tags=["old"])
+    assert not jobs.count_by_status(Filter(tags=["old"]))[Status.PENDING].is_complete
+
+
 def test_webhook_deliveries_are_counted_only_by_type() -> None:
     submit()
     submit(type="WEBHOOK")
