@@ -106,9 +106,9 @@ def _interpret(started: StartedAttempt, deadline: Deadline, error: BaseException
     Which exception decides:
     1. If the deadline fired while the handler ran (timeout, cancel, shutdown), that is the outcome, even if the handler
        raised something else. A handler that swallows it and returns has completed, except after a cancel.
-    2. Otherwise a Discard, Snooze or RetryIn counts wherever it is in `error`: in a group, as a cause, or as a context
-       that `raise … from` has not suppressed. Of several the outermost one counts, which was raised last; at the same
-       depth Discard comes before Snooze, and Snooze before RetryIn.
+    2. Otherwise a Discard, Snooze or RetryAfter counts wherever it is in `error`: in a group, as a cause, or as a
+       context that `raise … from` has not suppressed. Of several the outermost one counts, which was raised last; at
+       the same depth Discard comes before Snooze, and Snooze before RetryAfter.
     3. Otherwise the attempt has failed with `error`.
     """
     deadline.pause()
@@ -141,9 +141,9 @@ def _interpret(started: StartedAttempt, deadline: Deadline, error: BaseException
 
 
 def _control(error: BaseException) -> tuple[BaseException, float | None] | None:
-    """Return the Discard, Snooze or RetryIn that counts (see `_interpret`) and its seconds, or None."""
+    """Return the Discard, Snooze or RetryAfter that counts (see `_interpret`) and its seconds, or None."""
     for level in exceptions.levels(error, with_suppressed=False):
-        for kind in (handlers.Discard, handlers.Snooze, handlers.RetryIn):
+        for kind in (handlers.Discard, handlers.Snooze, handlers.RetryAfter):
             for one in level:
                 if exceptions.is_a(one, kind):
                     seconds = None if kind is handlers.Discard else _seconds(one)
@@ -161,7 +161,7 @@ def _name_reason(error: BaseException, reason: BaseException) -> None:
 
 
 def _seconds(error: BaseException) -> float | None:
-    """Return the seconds of a Snooze or RetryIn; None if a subclass has set an invalid value."""
+    """Return the seconds of a Snooze or RetryAfter; None if a subclass has set an invalid value."""
     try:
         seconds = float(error.seconds)  # type: ignore[attr-defined]
     except Exception:

@@ -32,12 +32,12 @@ class Snooze(Exception):
         super().__init__(f"again in {self.seconds:g} s")
 
 
-class RetryIn(Exception):
+class RetryAfter(Exception):
     """Raise it in a handler to fail the attempt; the next starts in `seconds` instead of the retry interval."""
 
-    def __init__(self, seconds: float, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, seconds: float, message: str | None = None) -> None:
         self.seconds = _not_negative(seconds)
+        super().__init__(f"again in {self.seconds:g} s" if message is None else message)
 
 
 def _not_negative(seconds: float) -> float:

@@ -9,7 +9,7 @@ import urllib3.connection
 
 from jobsvc.config import settings
 from jobsvc.handlers import ssrf
-from jobsvc.handlers.context import Discard, RetryIn
+from jobsvc.handlers.context import Discard, RetryAfter
 from jobsvc.masking import mask_passwords
 from jobsvc.servers import pgclock
 
@@ -111,11 +111,11 @@ def send(url: ssrf.Url, method: str, headers: dict[str, str], body: bytes | None
 
 
 def wait_if_asked(response: urllib3.BaseHTTPResponse) -> None:
-    """Raise RetryIn if the response is 429 or 503 and has a valid Retry-After."""
+    """Raise RetryAfter if the response is 429 or 503 and has a valid Retry-After."""
     if response.status in (429, 503):
         seconds = _retry_after(response.headers.get("retry-after"), response.headers.get("date"))
         if seconds is not None:
-            raise RetryIn(seconds, f"the answer was {response.status}, to be tried again in {seconds:g} s")
+            raise RetryAfter(seconds, f"the answer was {response.status}, to be tried again in {seconds:g} s")
 
 
 def _retry_after(value: str | None, date: str | None = None) -> float | None:

@@ -152,6 +152,20 @@ def test_snoozed_job_runs_again_and_counts_no_attempt(stack: Service) -> None:
     assert [attempt["number"] for attempt in attempts] == [1, 1, 1]
 
 
+def test_handler_says_when_its_failed_attempt_is_retried(stack: Service) -> None:
+    waits = stack.until(stack.post("RETRY_AFTER", {"seconds": 3600}, retry={"max": 1, "interval": 0}), "RETRYING")
+    wait = datetime.fromisoformat(waits["nextAttemptAt"]) - datetime.fromisoformat(waits["startedAt"])
+    assert 3600 <= wait.total_seconds() < 3660
+    assert (waits["attempts"], waits["error"]) == (
+        1,
+        {"type": "RetryAfter", "message": "again in 3600 s", "attempt": 1},
+    )
+    again = stack.post("RETRY_AFTER", {"seconds": 0}, retry={"max": 1, "interval": 3600})
+    job = stack.until(again, "COMPLETED")
+    assert (job["attempts"], job["result"]) == (2, "served")
+    assert stack.until(stack.post("RETRY_AFTER", {"seconds": 0}, retry={"max": 0}), "FAILED")["attempts"] == 1
+
+
 def test_progress_is_shown(stack: Service) -> None:
     job_id = stack.post(payload={"durationMs": 1200, "steps": 4})
     seen = stack.until(job_id, "PROCESSING")

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from pydantic import BaseModel
 
-from jobsvc import Context, Discard, Snooze, handler
+from jobsvc import Context, Discard, RetryAfter, Snooze, handler
 
 
 class Note(BaseModel):
@@ -53,6 +53,13 @@ def snooze(payload: dict[str, Any], ctx: Context) -> str:
     if ctx.fence <= payload["times"]:
         raise Snooze(payload.get("seconds", 0.5))
     return "awake"
+
+
+@handler("RETRY_AFTER")
+def retry_after(payload: dict[str, Any], ctx: Context) -> str:
+    if ctx.attempt == 1:
+        raise RetryAfter(payload["seconds"])
+    return "served"
 
 
 @handler("RETURN")

@@ -38,7 +38,7 @@ from jobsvc.execution.exceptions import MAX_TYPE
 from jobsvc.execution.interruptions import AttemptTimeout, Cancelled, WorkerShutdown
 from jobsvc.execution.result_json import MAX_RESULT
 from jobsvc.execution.thread_deadline import ThreadDeadline
-from jobsvc.handlers import Context, Discard, RetryIn, Snooze, handler, registry
+from jobsvc.handlers import Context, Discard, RetryAfter, Snooze, handler, registry
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt
 from jobsvc.states import Outcome
 
@@ -592,7 +592,7 @@ def test_interruption_is_shown_with_its_place_in_the_code(kind: type[Deadline]) 
     assert "in busy" in found.traceback
 
 
-# --- Discard, Snooze and RetryIn
+# --- Discard, Snooze and RetryAfter
 
 
 def chained(error: BaseException) -> Function:
@@ -678,8 +678,8 @@ def test_wrapped_control_exceptions_are_honoured(wrap: Callable[[Exception], Fun
     assert (found.type, found.message) == ("Missing", "missing")
     end = run(wrap(Snooze(7)), kind)
     assert (end.outcome, end.delay, end.failure) == (Outcome.SNOOZED, 7.0, None)
-    end = run(wrap(RetryIn(9, "later")), kind)
-    assert (failure(end).type, failure(end).message, end.delay) == ("RetryIn", "later", 9.0)
+    end = run(wrap(RetryAfter(9, "later")), kind)
+    assert (failure(end).type, failure(end).message, end.delay) == ("RetryAfter", "later", 9.0)
 
 
 def test_suppressed_control_exception_is_ignored() -> None:
@@ -697,7 +697,7 @@ def test_suppressed_control_exception_is_ignored() -> None:
     [
         (Snooze(5), Discard("x"), Outcome.DISCARDED),
         (Discard("x"), Snooze(5), Outcome.SNOOZED),
-        (Discard("x"), RetryIn(5, "x"), Outcome.FAILED),
+        (Discard("x"), RetryAfter(5, "x"), Outcome.FAILED),
     ],
 )
 def test_last_raised_control_exception_wins(inner: Exception, outer: Exception, outcome: Outcome) -> None:
@@ -711,8 +711,8 @@ def test_last_raised_control_exception_wins(inner: Exception, outer: Exception, 
 
 
 def test_in_a_group_discard_wins_over_snooze_over_retry_in() -> None:
-    assert run(raising(ExceptionGroup("", [RetryIn(1, ""), Snooze(1), Discard()]))).outcome == Outcome.DISCARDED
-    assert run(raising(ExceptionGroup("", [RetryIn(1, ""), Snooze(1)]))).outcome == Outcome.SNOOZED
+    assert run(raising(ExceptionGroup("", [RetryAfter(1, ""), Snooze(1), Discard()]))).outcome == Outcome.DISCARDED
+    assert run(raising(ExceptionGroup("", [RetryAfter(1, ""), Snooze(1)]))).outcome == Outcome.SNOOZED
 
 
 class Bare(Snooze):

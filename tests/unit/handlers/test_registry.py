@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
-from jobsvc.handlers import RetryIn, find, load, names, registry
+from jobsvc.handlers import RetryAfter, find, load, names, registry
 from jobsvc.handlers.context import MAX_LINE, MAX_PROGRESS
 from jobsvc.handlers.retry_policy import DEFAULT_RETRY, RetryPolicy
 
@@ -137,7 +137,7 @@ def test_intervals_are_computed(given: dict[str, Any], base: dict[str, Any] | No
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**9, 10**400, pytest.param(10**5000, id="huge")])
 def test_invalid_interval_is_refused(seconds: float) -> None:
-    for raise_it in (lambda: Snooze(seconds), lambda: RetryIn(seconds, "")):
+    for raise_it in (lambda: Snooze(seconds), lambda: RetryAfter(seconds, "")):
         with pytest.raises(ValueError, match="a job can wait"):
             raise_it()
 
