@@ -12,6 +12,7 @@ from jobsvc.api.clients import MAX_WRONG_KEYS, WINDOW_SECONDS, WrongKeys, client
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.operation import operation_of
 from jobsvc.api.problems import problem
+from jobsvc.api.scopes import includes
 from jobsvc.api.sites import FROM_BROWSER, SAFE_METHODS, is_forwarded, is_from_own_page, is_local, own_origin
 from jobsvc.config import ApiKey, Scope, settings
 
@@ -19,8 +20,6 @@ logger = logging.getLogger("jobsvc.api")
 
 CHALLENGES = ('Basic realm="jobsvc", charset="UTF-8"', "Bearer")
 """The WWW-Authenticate challenges of every 401 response (RFC 9110 §11.6.1)."""
-
-_LADDER: tuple[Scope, ...] = ("read", "write", "admin")
 
 
 def _scope_needed() -> Scope | None:
@@ -86,7 +85,7 @@ def _check() -> Response | None:
     owner = _owner(key) if key else None
     if owner is None:
         return _refuse_key() if key else _unauthorized("Send a key: Authorization: Bearer …, or X-API-Key: …")
-    if _LADDER.index(owner.scope) < _LADDER.index(needed):
+    if not includes(owner.scope, needed):
         return problem(
             403, "Forbidden", f"This requires a key with the scope {needed}; the given key has {owner.scope}."
         )

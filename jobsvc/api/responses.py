@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, NotRequired, cast
 
-from flask import g
 from typing_extensions import TypedDict
 
+from jobsvc.api.scopes import has_scope
 from jobsvc.config import settings
 from jobsvc.db.models import Job, Schedule
 from jobsvc.dispatch.rq_workers import WorkerState
@@ -220,7 +220,7 @@ def dump_worker(worker: WorkerState) -> WorkerShown:
 
 def sees_secrets() -> bool:
     """Return True if the caller may see secrets: it has a write or admin key, or there are no keys."""
-    return settings().is_open or g.get("scope") in ("write", "admin")
+    return has_scope("write")
 
 
 def dump_job_for_caller(job: Job) -> JobShown:

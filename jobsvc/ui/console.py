@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Flask, Response, abort, g, render_template, request
+from flask import Blueprint, Flask, Response, abort, render_template, request
 
 from jobsvc import jobs
 from jobsvc.api.problems import PROBLEM, answer_error
-from jobsvc.config import Scope, settings
+from jobsvc.api.scopes import has_scope
+from jobsvc.config import settings
 from jobsvc.jobs import current_time
 from jobsvc.ui import formats
 from jobsvc.ui.links import api, curl, given, here, with_query, without
@@ -48,15 +49,9 @@ def show(template: str, title: str, command: str, *, status: int = 200, **values
     return response
 
 
-def may(scope: Scope) -> bool:
-    """Return True if the caller's key has this scope, or no key is needed."""
-    ladder = ("read", "write", "admin")
-    return settings().is_open or ladder.index(g.get("scope", "read")) >= ladder.index(scope)
-
-
 @blueprint.app_context_processor
 def _helpers() -> dict[str, Callable[..., Any]]:
-    return {one.__name__: one for one in (may, settings, current_time, api, here, given, with_query, without)}
+    return {one.__name__: one for one in (has_scope, settings, current_time, api, here, given, with_query, without)}
 
 
 @blueprint.record_once

@@ -6,17 +6,18 @@ from flask import Response, abort, request
 
 from jobsvc import handlers, jobs
 from jobsvc.api.requests import DEFAULT_TYPE, JobRequest
+from jobsvc.api.scopes import has_scope
 from jobsvc.api.validation import read_id
 from jobsvc.db.models import Job
 from jobsvc.ui import links
-from jobsvc.ui.console import blueprint, may, show
+from jobsvc.ui.console import blueprint, show
 from jobsvc.ui.forms import fields_of, payload_fields
 
 
 @blueprint.get("/new")
 def new_job() -> Response:
     """Show the form for a job of a type, or for a copy of another job."""
-    if not may("write"):
+    if not has_scope("write"):
         abort(403, "This requires a key with the scope write.")
     given = request.args
     like = jobs.get(read_id(given["like"])) if "like" in given else None
