@@ -1,7 +1,5 @@
 """What Redis shows of this service: its workers, or why it can't be used."""
 
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis, rq_workers
 from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.dispatch.rq_workers import WorkerState
+from jobsvc.reuse import reused
 
 CHECK_SECONDS = 1.0
 """Seconds for which the view of Redis is used again: without an answer a check takes up to 2 s."""
@@ -42,14 +41,5 @@ def read_redis() -> RedisView:
         return RedisView(problem="Redis can't be used, so no job is dispatched. New jobs are still accepted.")
 
 
-_lock = threading.Lock()
-_view, _until = RedisView(), 0.0
-
-
-def recent_redis() -> RedisView:
-    """Return what Redis showed at most CHECK_SECONDS ago."""
-    global _view, _until
-    with _lock:
-        if time.monotonic() >= _until:
-            _view, _until = read_redis(), time.monotonic() + CHECK_SECONDS
-        return _view
+recent_redis = reused(read_redis, lambda _: CHECK_SECONDS)
+"""Return what Redis showed at most CHECK_SECONDS ago."""

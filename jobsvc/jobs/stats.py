@@ -1,9 +1,7 @@
 """Gauges: queue depths, and the lag of the relay. All queries use indexes."""
 
-import threading
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Executable, Row, func, select, text, union_all
 
@@ -11,12 +9,11 @@ from jobsvc.db.conditions import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds_since
+from jobsvc.reuse import Result, reused
 
 SLOW_SECONDS = 0.25
 CACHED_RATIO = 20
 """The result of a count slower than SLOW_SECONDS is used again for CACHED_RATIO times the duration of the count."""
-
-Result = TypeVar("Result")
 
 
 def cached_if_slow(count: Callable[[], Executable]) -> Callable[[], Sequence[Row[Any]]]:
@@ -30,26 +27,13 @@ def cached_if_slow(count: Callable[[], Executable]) -> Callable[[], Sequence[Row
 
 
 def reused_if_slow(read: Callable[[], Result], slow_seconds: float | None = None) -> Callable[[], Result]:
-    """Use the result of a slow function again (see SLOW_SECONDS). One thread at a time calls the function.
+    """Use the result of a slow function again (see SLOW_SECONDS). slow_seconds: instead of SLOW_SECONDS."""
 
-    slow_seconds: instead of SLOW_SECONDS.
-    """
-    lock = threading.Lock()
-    used_until = 0.0
-    result: Result
+    def seconds(took: float) -> float:
+        is_slow = took > (SLOW_SECONDS if slow_seconds is None else slow_seconds)
+        return CACHED_RATIO * took if is_slow else 0.0
 
-    def reuse() -> Result:
-        nonlocal used_until, result
-        with lock:
-            if time.monotonic() >= used_until:
-                started_at = time.monotonic()
-                result = read()
-                took = time.monotonic() - started_at
-                is_slow = took > (SLOW_SECONDS if slow_seconds is None else slow_seconds)
-                used_until = time.monotonic() + (CACHED_RATIO * took if is_slow else 0)
-            return result
-
-    return reuse
+    return reused(read, seconds)
 
 
 @cached_if_slow
