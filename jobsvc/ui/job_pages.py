@@ -37,7 +37,7 @@ def list_jobs() -> Response:
     asked = query(JobsQuery)
     found = jobs.find(asked.q) if asked.q else ()
     if asked.q and (target := _search(asked.q.strip(), found)):
-        return target
+        return redirect(target)  # type: ignore[return-value]  # of Flask's own class
     wanted = asked.filter()
     # The page of a refresh starts below the id that follows `top`.
     start = asked.cursor or (UUID(int=(asked.top.int + 1) % 2**128) if asked.top else None)
@@ -64,19 +64,15 @@ def list_jobs() -> Response:
     )
 
 
-def _search(text: str, job_ids: Sequence[UUID]) -> Response | None:
-    """Return a redirect to what the text of the search box names: a job, a type, or a tag; None if that is unclear."""
+def _search(text: str, job_ids: Sequence[UUID]) -> str | None:
+    """Return the URL of what the text of the search box names: a job, a type, or a tag; None if that is unclear."""
     if len(job_ids) == 1:
-        return _to(url_for("ui.show_job", job_id=job_ids[0]))
+        return url_for("ui.show_job", job_id=job_ids[0])
     if text in handlers.types():
-        return _to(url_for("ui.list_jobs", type=text))
+        return url_for("ui.list_jobs", type=text)
     if not job_ids and jobs.page_of_summaries(Filter(tags=[text]), 1).jobs:
-        return _to(url_for("ui.list_jobs", tag=text))
+        return url_for("ui.list_jobs", tag=text)
     return None
-
-
-def _to(location: str) -> Response:
-    return redirect(location)  # type: ignore[return-value]  # Flask's own class
 
 
 @blueprint.get("/jobs/<job_id>")

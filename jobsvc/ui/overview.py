@@ -22,6 +22,7 @@ def overview() -> Response:
     """Show the state of the service."""
     redis = recent_redis()
     queues = jobs.queue_counts(settings().JOBSVC_QUEUES)
+    charted = chart_values(jobs.read_history(HOUR, MINUTE, by=()))
     return show(
         "overview",
         "Overview",
@@ -32,7 +33,8 @@ def overview() -> Response:
         redis=redis,
         is_empty=not any(counted.number for queue in queues for counted in queue.counts.values()),
         test_job=links.curl("/jobs", method="POST", body={}),
-        **chart_values(jobs.read_history(HOUR, MINUTE, by=())),
+        failed=charted["totals"]["failed"],
+        **charted,
     )
 
 
