@@ -52,6 +52,13 @@ def show(
     return response
 
 
+@blueprint.before_request
+def _refuse_nul() -> None:
+    """Abort with 404 for a name that Postgres can't hold."""
+    if "\0" in request.path:
+        abort(404)
+
+
 @blueprint.app_context_processor
 def _helpers() -> dict[str, Callable[..., Any]]:
     return {one.__name__: one for one in (has_scope, settings, current_time, api, here, given, with_query, without)}

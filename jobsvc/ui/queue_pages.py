@@ -30,7 +30,7 @@ def list_queues() -> Response:
 @blueprint.get("/queues/<name>")
 def show_queue(name: str) -> Response:
     """Show a queue: its last hour, its counts, its failures, and the workers that serve it."""
-    queue = jobs.queue_counts([name if "\0" not in name else known_queue(name)], has_others=False)[0]
+    queue = jobs.queue_counts([name], has_others=False)[0]
     if not any(count.number for count in queue.counts.values()):
         known_queue(name)
     return show(
@@ -49,7 +49,7 @@ def show_queue(name: str) -> Response:
 def show_type(name: str) -> Response:
     """Show a job type: its last hour, its counts, its failures, its workers, and its handler's declaration."""
     handler = handlers.find(name)
-    counts = {} if "\0" in name else jobs.count_by_status(Filter(type=name))
+    counts = jobs.count_by_status(Filter(type=name))
     if handler is None and not any(count.number or not count.is_complete for count in counts.values()):
         abort(404, "There is no handler of this job type, and no job has it.")
     declared = dump_job_type(handler) if handler else None
