@@ -1,13 +1,14 @@
 """Explains why a job is where it is, for the API, the commands and the console."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 from jobsvc import jobs
 from jobsvc.api.explanation import Explanation, make_reason, show_moment
 from jobsvc.api.redis_view import RedisView, read_redis
-from jobsvc.api.waiting import Workers, explain_waiting
+from jobsvc.api.waiting import explain_waiting
 from jobsvc.config import settings
 from jobsvc.jobs import Situation
 from jobsvc.jobs.serialize import show_time
@@ -20,20 +21,20 @@ def explain(job_id: UUID, view: Callable[[], RedisView] = read_redis) -> Explana
     Asks Redis, by `view`, only about a waiting job. Raises JobNotFound and StoreUnavailable.
     """
     situation = jobs.read_situation(job_id, settings().JOBSVC_QUEUES)
-    workers = _find_workers(view(), situation.queue) if situation.status in WAITING else Workers()
-    return explain_situation(situation, workers)
+    redis = _serving(view(), situation.queue) if situation.status in WAITING else RedisView()
+    return explain_situation(situation, redis)
 
 
-def _find_workers(redis: RedisView, queue: str) -> Workers:
-    serving = [worker for worker in redis.workers if queue in worker.queues and not worker.is_lost]
-    return Workers(serving, redis.problem, redis.is_suspended)
+def _serving(redis: RedisView, queue: str) -> RedisView:
+    """Return the view with only the workers that live and serve this queue."""
+    return replace(redis, workers=[one for one in redis.workers if queue in one.queues and not one.is_lost])
 
 
-def explain_situation(job: Situation, workers: Workers) -> Explanation:
-    """Explain a job in any status; `workers` matters only if it waits."""
+def explain_situation(job: Situation, redis: RedisView) -> Explanation:
+    """Explain a job in any status; `redis`, as for `explain_waiting`, matters only if it waits."""
     if job.status in ENDED:
         return explain_ended(job)
-    return explain_running(job) if job.status == Status.PROCESSING else explain_waiting(job, workers)
+    return explain_running(job) if job.status == Status.PROCESSING else explain_waiting(job, redis)
 
 
 def explain_ended(job: Situation) -> Explanation:

@@ -1,27 +1,14 @@
 """Explains why a job waits, from what Postgres and Redis show."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
 from jobsvc.api.explanation import Explanation, Reason, make_reason, show_moment
+from jobsvc.api.redis_view import RedisView
 from jobsvc.config import settings
-from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.jobs import MOST_BEFORE, Place, Situation
 from jobsvc.states import Outcome, Status
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The live workers of the job's queue; none if Redis can't be used, which is then the `problem`.
-
-    is_suspended: True while `rq suspend` keeps all workers from taking jobs.
-    """
-
-    serving: Sequence[WorkerState] = ()
-    problem: str | None = None
-    is_suspended: bool = False
 
 
 class Found(NamedTuple):
@@ -31,9 +18,12 @@ class Found(NamedTuple):
     next: str
 
 
-def explain_waiting(job: Situation, workers: Workers) -> Explanation:
-    """Explain a waiting job: every reason that holds, the most important first, and what happens next."""
-    found = [one for find in _FINDERS if (one := find(job, workers))] or [_behind(job, workers)]
+def explain_waiting(job: Situation, redis: RedisView) -> Explanation:
+    """Explain a waiting job: every reason that holds, the most important first, and what happens next.
+
+    redis: with only those workers that live and serve the job's queue.
+    """
+    found = [one for find in _FINDERS if (one := find(job, redis))] or [_behind(job, redis)]
     return {"status": job.status, "reasons": [one.reason for one in found], "next": _next(job, found)}
 
 
@@ -49,7 +39,7 @@ def _next(job: Situation, found: Sequence[Found]) -> str:
     return following + (f" Fails if it has not started by {expires_at}." if expires_at and not has_started else "")
 
 
-def _later(job: Situation, workers: Workers) -> Found | None:
+def _later(job: Situation, redis: RedisView) -> Found | None:
     if job.is_due:
         return None
     at = show_moment(job.due_at)
@@ -63,13 +53,13 @@ def _later(job: Situation, workers: Workers) -> Found | None:
     return Found(make_reason("due-later", f"The job is due at {at}.", at=at), following)
 
 
-def _redis_down(job: Situation, workers: Workers) -> Found | None:
-    if workers.problem is None:
+def _redis_down(job: Situation, redis: RedisView) -> Found | None:
+    if redis.problem is None:
         return None
-    return Found(make_reason("redis-down", workers.problem), "Starts after Redis can be used again.")
+    return Found(make_reason("redis-down", redis.problem), "Starts after Redis can be used again.")
 
 
-def _queue_paused(job: Situation, workers: Workers) -> Found | None:
+def _queue_paused(job: Situation, redis: RedisView) -> Found | None:
     if job.queue_paused_at is None:
         return None
     at = show_moment(job.queue_paused_at)
@@ -79,21 +69,21 @@ def _queue_paused(job: Situation, workers: Workers) -> Found | None:
     return Found(reason, f"Starts after the queue {job.queue} is resumed: POST /queues/{job.queue}/resume.")
 
 
-def _no_worker(job: Situation, workers: Workers) -> Found | None:
-    if workers.problem or (workers.serving and not workers.is_suspended):
+def _no_worker(job: Situation, redis: RedisView) -> Found | None:
+    if redis.problem or (redis.workers and not redis.is_suspended):
         return None
-    if workers.is_suspended:
+    if redis.is_suspended:
         detail = "All workers are suspended: `rq suspend` keeps them from taking jobs until `rq resume`."
         return Found(make_reason("no-worker", detail, queue=job.queue), "Starts after `rq resume`.")
     reason = make_reason("no-worker", f"No live worker serves the queue {job.queue}.", queue=job.queue)
     return Found(reason, f"Starts when a worker serves the queue {job.queue}.")
 
 
-def _no_handler(job: Situation, workers: Workers) -> Found | None:
-    known = [worker.types for worker in workers.serving if worker.types is not None]
-    may_be_known = len(known) < len(workers.serving)  # a stock worker does not publish its types
+def _no_handler(job: Situation, redis: RedisView) -> Found | None:
+    known = [worker.types for worker in redis.workers if worker.types is not None]
+    may_be_known = len(known) < len(redis.workers)  # a stock worker does not publish its types
     is_refused = job.place is Place.AWAITS_HANDLER
-    if not workers.serving or any(job.type in types for types in known) or (may_be_known and not is_refused):
+    if not redis.workers or any(job.type in types for types in known) or (may_be_known and not is_refused):
         return None
     detail = f"No live worker of the queue {job.queue} has a handler for the type {job.type}."
     if may_be_known:
@@ -103,7 +93,7 @@ def _no_handler(job: Situation, workers: Workers) -> Found | None:
     return Found(reason, "Starts within 10 s of when a worker that has a handler for its type has a free slot.")
 
 
-def _concurrency_key(job: Situation, workers: Workers) -> Found | None:
+def _concurrency_key(job: Situation, redis: RedisView) -> Found | None:
     if job.concurrency_key is None or not job.is_due:
         return None
     limit = job.concurrency_limit or 1
@@ -125,15 +115,15 @@ def _concurrency_key(job: Situation, workers: Workers) -> Found | None:
     return Found(reason, "Starts when the key has a free slot, and no job with the key has been due longer.")
 
 
-def _others_before(job: Situation, workers: Workers) -> Found | None:
+def _others_before(job: Situation, redis: RedisView) -> Found | None:
     """Return the reason `behind` if jobs come before it; without any it holds only if no other reason does."""
-    found = _behind(job, workers)
+    found = _behind(job, redis)
     is_to_run_in_turn = job.is_due and job.place in (Place.IN_RQ, Place.NOT_DISPATCHED)
     return found if is_to_run_in_turn and found.reason["jobs"] else None
 
 
-def _behind(job: Situation, workers: Workers) -> Found:
-    first = {queue: count for queue in _served_before(job.queue, workers) if (count := job.in_rq.get(queue))}
+def _behind(job: Situation, redis: RedisView) -> Found:
+    first = {queue: count for queue in _served_before(job.queue, redis) if (count := job.in_rq.get(queue))}
     total = min(job.before + sum(first.values()), MOST_BEFORE)
     if total:
         detail = f"Jobs that come before this one: {_number(total)}; {_number(job.before)} {_BEFORE[job.place]}"
@@ -166,14 +156,14 @@ _BEFORE = {
 }
 
 
-def _served_before(queue: str, workers: Workers) -> list[str]:
+def _served_before(queue: str, redis: RedisView) -> list[str]:
     """Return the queues that all workers of this queue serve before it; as configured if there are no workers."""
-    lists: list[Sequence[str]] = [worker.queues for worker in workers.serving] or [settings().JOBSVC_QUEUES]
+    lists: list[Sequence[str]] = [worker.queues for worker in redis.workers] or [settings().JOBSVC_QUEUES]
     first, *others = [list(takewhile(lambda name: name != queue, names)) for names in lists]
     return [name for name in first if all(name in names for names in others)]
 
 
-_FINDERS: tuple[Callable[[Situation, Workers], Found | None], ...] = (
+_FINDERS: tuple[Callable[[Situation, RedisView], Found | None], ...] = (
     _later,
     _redis_down,
     _queue_paused,

@@ -8,7 +8,7 @@ import pytest
 
 from jobsvc.api.explain import explain_situation
 from jobsvc.api.explanation import Explanation, ReasonCode
-from jobsvc.api.waiting import Workers
+from jobsvc.api.redis_view import RedisView
 from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.jobs import MOST_BEFORE, Place, Situation
 from jobsvc.states import WAITING, Outcome, Status
@@ -45,14 +45,14 @@ def worker(*queues: str, types: set[str] | None = frozenset({"MAIL"}), expires_i
     return WorkerState("w", None, None, "idle", list(queues or ("high", "default")), [], None, known, expires_in)
 
 
-ONE = Workers([worker()])
+ONE = RedisView([worker()])
 
 
-def explained(workers: Workers = ONE, **facts: Any) -> Explanation:
+def explained(workers: RedisView = ONE, **facts: Any) -> Explanation:
     return explain_situation(situation(**facts), workers)
 
 
-def codes(workers: Workers = ONE, **facts: Any) -> list[str]:
+def codes(workers: RedisView = ONE, **facts: Any) -> list[str]:
     return [reason["code"] for reason in explained(workers, **facts)["reasons"]]
 
 
@@ -70,13 +70,13 @@ def test_all_reasons_come_in_order_of_importance() -> None:
         "slots": 1,
         "before": 3,
     }
-    assert codes(Workers(), **everything) == ["queue-paused", "no-worker", "concurrency-key", "behind"]
-    unknown = Workers([worker(types={"OTHER"})])
+    assert codes(RedisView(), **everything) == ["queue-paused", "no-worker", "concurrency-key", "behind"]
+    unknown = RedisView([worker(types={"OTHER"})])
     assert codes(unknown, **everything) == ["queue-paused", "no-handler", "concurrency-key", "behind"]
     later = {**everything, "due_at": NOW + HOUR, "place": Place.NOT_DISPATCHED, "before": 0}
-    assert codes(Workers(problem="Down."), **later) == ["due-later", "redis-down", "queue-paused"]
-    assert explained(Workers(), **everything)["next"] == "Starts once none of these reasons holds any more."
-    assert "13:00:00.000Z at the earliest" in explained(Workers(), **later)["next"]
+    assert codes(RedisView(problem="Down."), **later) == ["due-later", "redis-down", "queue-paused"]
+    assert explained(RedisView(), **everything)["next"] == "Starts once none of these reasons holds any more."
+    assert "13:00:00.000Z at the earliest" in explained(RedisView(), **later)["next"]
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_later_job_waits_for_a_time_of_its_kind(status: Status, outcome: Outcome
 @pytest.mark.parametrize("place", Place)
 @pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize("hours", [-1, 1])
-@pytest.mark.parametrize("workers", [ONE, Workers(), Workers([worker(types=None)]), Workers(problem="Down.")])
+@pytest.mark.parametrize("workers", [ONE, RedisView(), RedisView([worker(types=None)]), RedisView(problem="Down.")])
 def test_waiting_job_always_has_a_reason_and_a_next(
-    status: Status, place: Place, key: str | None, hours: int, workers: Workers
+    status: Status, place: Place, key: str | None, hours: int, workers: RedisView
 ) -> None:
     limit = 1 if key else None
     due_at = NOW + hours * HOUR
@@ -118,9 +118,9 @@ def test_jobs_of_queues_that_every_worker_serves_first_come_before() -> None:
     [found] = explained(before=2, in_rq=in_rq)["reasons"]
     assert (found["jobs"], found["jobsOfQueuesBefore"]) == (22, {"high": 20})
     assert found["detail"].endswith(": 22; 2 in its own queue, 20 in high, which is served first.")
-    both = Workers([worker(), worker("default", "high")])
+    both = RedisView([worker(), worker("default", "high")])
     assert explained(both, before=2, in_rq=in_rq)["reasons"][0]["jobs"] == 2
-    low_first = Workers([worker("low", "high", "default")])
+    low_first = RedisView([worker("low", "high", "default")])
     assert explained(low_first, before=2, in_rq=in_rq)["reasons"][0]["jobs"] == 52
 
 
@@ -132,12 +132,12 @@ def test_numbers_stop_at_their_limit() -> None:
 
 def test_handler_is_missing_only_if_no_live_worker_may_know_the_type() -> None:
     ignorant, stock = worker(types={"OTHER"}), worker(types=None)
-    assert codes(Workers([ignorant])) == ["no-handler"]
-    assert codes(Workers([ignorant, worker()])) == ["behind"]
-    assert codes(Workers([ignorant, stock])) == ["behind"]
-    assert codes(Workers([ignorant, stock]), place=Place.AWAITS_HANDLER) == ["no-handler"]
-    assert codes(Workers([worker()]), place=Place.AWAITS_HANDLER) == ["behind"]
-    assert codes(Workers(), place=Place.AWAITS_HANDLER) == ["no-worker"]
+    assert codes(RedisView([ignorant])) == ["no-handler"]
+    assert codes(RedisView([ignorant, worker()])) == ["behind"]
+    assert codes(RedisView([ignorant, stock])) == ["behind"]
+    assert codes(RedisView([ignorant, stock]), place=Place.AWAITS_HANDLER) == ["no-handler"]
+    assert codes(RedisView([worker()]), place=Place.AWAITS_HANDLER) == ["behind"]
+    assert codes(RedisView(), place=Place.AWAITS_HANDLER) == ["no-worker"]
 
 
 def test_key_is_full_or_the_job_is_withheld_for_it() -> None:
@@ -157,7 +157,7 @@ def test_expiry_is_part_of_what_happens_next() -> None:
 
 
 def test_suspended_workers_serve_nothing() -> None:
-    assert codes(Workers([worker()], is_suspended=True)) == ["no-worker"]
+    assert codes(RedisView([worker()], is_suspended=True)) == ["no-worker"]
 
 
 RUNS: dict[str, Any] = {
