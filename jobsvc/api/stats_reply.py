@@ -1,8 +1,10 @@
 """Response body of GET /stats."""
 
+from typing import cast
+
 from typing_extensions import TypedDict
 
-from jobsvc.jobs import History, Series
+from jobsvc.jobs import History, Numbers, Series
 from jobsvc.jobs.serialize import Time, show_time
 
 
@@ -39,21 +41,26 @@ def dump_history(history: History) -> StatsReply:
 
 
 def _dump_series(series: Series) -> SeriesShown:
+    steps = [dump_numbers(step) for step in series.steps]
+    columns = {name: [step[name] for step in steps] for name in steps[0]}
+    return cast(SeriesShown, {"type": series.type, "queue": series.queue, **columns})
+
+
+def dump_numbers(numbers: Numbers) -> dict[str, float | None]:
+    """Return the counts of a period, and its percentiles in seconds, as in GET /stats."""
     return {
-        "type": series.type,
-        "queue": series.queue,
-        "accepted": [step.accepted for step in series.steps],
-        "started": [step.started for step in series.steps],
-        "completed": [step.completed for step in series.steps],
-        "failed": [step.failed for step in series.steps],
-        "retried": [step.retried for step in series.steps],
-        "waitP50": [show_seconds(step.wait.p50) for step in series.steps],
-        "waitP95": [show_seconds(step.wait.p95) for step in series.steps],
-        "runP50": [show_seconds(step.run.p50) for step in series.steps],
-        "runP95": [show_seconds(step.run.p95) for step in series.steps],
+        "accepted": numbers.accepted,
+        "started": numbers.started,
+        "completed": numbers.completed,
+        "failed": numbers.failed,
+        "retried": numbers.retried,
+        "waitP50": _show_seconds(numbers.wait.p50),
+        "waitP95": _show_seconds(numbers.wait.p95),
+        "runP50": _show_seconds(numbers.run.p50),
+        "runP95": _show_seconds(numbers.run.p95),
     }
 
 
-def show_seconds(length: float | None) -> float | None:
+def _show_seconds(length: float | None) -> float | None:
     """Return the duration rounded to microseconds."""
     return None if length is None else round(length, 6)

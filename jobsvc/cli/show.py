@@ -11,13 +11,13 @@ import click
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
 from jobsvc.api.responses import dump_job_type, dump_queue, dump_worker
-from jobsvc.api.stats_reply import show_seconds
+from jobsvc.api.stats_reply import dump_numbers
 from jobsvc.cli import options, poll, render
 from jobsvc.cli.options import find_job, print_json
 from jobsvc.config import settings
 from jobsvc.db.models import Job
 from jobsvc.dispatch import rq_workers
-from jobsvc.jobs import Filter, JobSummary, Series
+from jobsvc.jobs import Filter, JobSummary
 from jobsvc.jobs.serialize import dump_attempts, dump_job, dump_schedule
 
 PAGE = 200
@@ -149,27 +149,11 @@ def stats(window: int, type_: str | None, queue: str | None, as_json: bool) -> N
     queues = [one for one in jobs.queue_states(settings().JOBSVC_QUEUES) if queue in (None, one.name)]
     types = jobs.read_history(window, jobs.step_unit(window), type_=type_, queue=queue, by=["type"]).series
     if as_json:
-        shown = {"queues": [*map(dump_queue, queues)], "window": window, "types": [*map(_dump_type_stats, types)]}
-        print_json(shown)
+        shown = [{"type": one.type, **dump_numbers(one.whole)} for one in types]
+        print_json({"queues": [*map(dump_queue, queues)], "window": window, "types": shown})
     else:
         render.print_queues(queues)
         render.print_type_stats(types)
-
-
-def _dump_type_stats(series: Series) -> dict[str, Any]:
-    whole = series.whole
-    return {
-        "type": series.type,
-        "accepted": whole.accepted,
-        "started": whole.started,
-        "completed": whole.completed,
-        "failed": whole.failed,
-        "retried": whole.retried,
-        "waitP50": show_seconds(whole.wait.p50),
-        "waitP95": show_seconds(whole.wait.p95),
-        "runP50": show_seconds(whole.run.p50),
-        "runP95": show_seconds(whole.run.p95),
-    }
 
 
 @click.command()
