@@ -11,7 +11,6 @@ list, Requeue All, Delete on a job's page and in a list, Empty and Compact; each
 import contextlib
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote
 
@@ -31,7 +30,7 @@ from rq.serializers import JSONSerializer
 
 from tests.support.browser import chromium
 from tests.support.http import refused
-from tests.support.service import Service, eventually, serving
+from tests.support.service import Service, eventually, page_server
 
 MARK = "<b data-from=job>"
 SCRIPTS = MARK + (
@@ -91,22 +90,8 @@ def visit(page: Page, url: str, rendered: str) -> str:
 @pytest.fixture(scope="module")
 def page_of_scripts() -> Iterator[str]:
     """The URL of a server that answers with scripts."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = SCRIPTS.encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    with serving(server):
-        yield f"http://127.0.0.1:{server.server_port}/"
+    with page_server(SCRIPTS) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -215,22 +200,10 @@ def test_every_page_has_a_strict_policy(service: Service) -> None:
 
 
 def test_other_sites_may_link_to_pages_but_not_frame_them(service: Service, page: Page) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = f"<a href='{service.url}/rq/'>go</a><iframe src='{service.url}/rq/'></iframe>".encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.2", 0), Handler)
-    with serving(server):
+    links = f"<a href='{service.url}/rq/'>go</a><iframe src='{service.url}/rq/'></iframe>"
+    with page_server(links, "127.0.0.2") as url:
         browser_page = page.context.browser.new_page()  # type: ignore[union-attr]
-        browser_page.goto(f"http://127.0.0.2:{server.server_port}/", wait_until="networkidle")
+        browser_page.goto(url, wait_until="networkidle")
         [frame] = browser_page.frames[1:]
         assert frame.locator("#queues").count() == 0
         browser_page.locator("a").click()

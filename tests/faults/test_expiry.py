@@ -21,8 +21,7 @@ def shared(apart: dict[str, str]) -> Iterator[Service]:
 @pytest.fixture
 def service(shared: Service) -> Iterator[Service]:
     yield shared
-    for process in shared.processes[1:]:
-        process.kill()
+    shared.kill_workers()
     shared.sql("DELETE FROM jobs")
 
 

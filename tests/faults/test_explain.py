@@ -31,9 +31,7 @@ def shared(apart: dict[str, str]) -> Iterator[Service]:
 def service(shared: Service) -> Iterator[Service]:
     """A service without a worker, a job or a paused queue."""
     yield shared
-    for process in shared.processes[1:]:
-        process.kill()
-    shared.processes[1:] = []
+    shared.kill_workers()
     shared.redis().flushdb()
     shared.sql("DELETE FROM jobs")
     shared.sql("DELETE FROM queues")

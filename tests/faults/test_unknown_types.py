@@ -25,9 +25,7 @@ def shared(apart: dict[str, str]) -> Iterator[Service]:
 @pytest.fixture
 def service(shared: Service) -> Iterator[Service]:
     yield shared
-    for process in shared.processes[1:]:
-        process.kill()
-    shared.processes[1:] = []
+    shared.kill_workers()
     shared.redis().flushdb()
     shared.sql("DELETE FROM jobs")
 

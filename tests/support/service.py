@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Any, TypeVar
@@ -39,6 +40,29 @@ def serving(server: BaseServer) -> Iterator[None]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextlib.contextmanager
+def page_server(page: str, host: str = "127.0.0.1") -> Iterator[str]:
+    """A server that answers every GET and POST with this page, within the block; its URL, with a slash at its end."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = page.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((host, 0), Handler)
+    with serving(server):
+        yield f"http://{host}:{server.server_port}/"
 
 
 def eventually(check: Callable[[], T], timeout: float = 15, pause: float = 0.02) -> T:
@@ -243,6 +267,12 @@ class Service:
             return eventually(check, timeout)
         except AssertionError:
             raise AssertionError(f"not {statuses} within {timeout} s but {seen}") from None
+
+    def kill_workers(self) -> None:
+        """Kill all processes but the API."""
+        for process in self.processes[1:]:
+            process.kill()
+        self.processes[1:] = []
 
     def close(self) -> None:
         for process in self.processes:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from tests.acceptance.console.conftest import HANDLERS, WEBHOOKS
 from tests.support.browser import Visitor, confirm
 from tests.support.http import basic, bearer, refused
-from tests.support.service import Service, serving
+from tests.support.service import Service, page_server
 
 READ, WRITE, ADMIN = "k-reader-7", "k-writer-7", "k-boss-7"
 SECRET = "s3cret-value"
@@ -139,22 +138,8 @@ def other_site(console: Service, failed: str) -> Iterator[str]:
     """The URL of a page of another site, whose form posts a retry to the service."""
     form = f"<form method=post action='{console.url}/jobs/{failed}/retry'><button>win</button></form>"
     frame = f"<iframe src='{console.url}/ui/'></iframe>"
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = f"<!doctype html><title>other</title>{form}{frame}".encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.2", 0), Handler)
-    with serving(server):
-        yield f"http://127.0.0.2:{server.server_port}/"
+    with page_server(f"<!doctype html><title>other</title>{form}{frame}", "127.0.0.2") as url:
+        yield url
 
 
 def test_form_of_another_site_is_403_and_it_frames_no_page(
