@@ -255,6 +255,8 @@ def test_killed_worker_counts_until_it_missed_its_heartbeats(service: Service) -
     process = service.worker()
     job_id = service.post(delay=3600)
     assert codes(service, job_id) == ["due-later"]
+    [key] = service.redis().keys("rq:worker:*")
+    eventually(lambda: service.redis().hexists(key, "types") and service.redis().ttl(key) <= 90)  # its first heartbeat
     process.kill()
     assert service.client.get("/workers").json()["workers"]
     eventually(lambda: codes(service, job_id) == ["due-later", "no-worker"], timeout=40, pause=0.5)
