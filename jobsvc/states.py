@@ -9,6 +9,7 @@ class Status(StrEnum):
     PENDING = "PENDING"  # waits for a worker
     SCHEDULED = "SCHEDULED"  # submitted for a later time, or snoozed by its handler
     RETRYING = "RETRYING"  # an attempt failed, the next starts at due_at
+    BLOCKED = "BLOCKED"  # jobs that it depends on have not ended
     PROCESSING = "PROCESSING"  # an attempt runs, under a lease
     COMPLETED = "COMPLETED"  # its handler returned
     FAILED = "FAILED"  # no attempt is left, or it was discarded, or it expired
@@ -16,18 +17,21 @@ class Status(StrEnum):
 
 
 MOVES: dict[Status, frozenset[Status]] = {
-    **dict.fromkeys(
-        (Status.PENDING, Status.SCHEDULED, Status.RETRYING),
-        frozenset({Status.PROCESSING, Status.CANCELLED, Status.FAILED}),
-    ),
-    Status.PROCESSING: frozenset(Status) - {Status.PROCESSING},
+    Status.PENDING: frozenset({Status.SCHEDULED, Status.PROCESSING, Status.CANCELLED, Status.FAILED}),
+    Status.SCHEDULED: frozenset({Status.PENDING, Status.PROCESSING, Status.CANCELLED, Status.FAILED}),
+    Status.RETRYING: frozenset({Status.PROCESSING, Status.CANCELLED, Status.FAILED}),
+    Status.BLOCKED: frozenset({Status.PENDING, Status.SCHEDULED, Status.CANCELLED, Status.FAILED}),
+    Status.PROCESSING: frozenset(Status) - {Status.PROCESSING, Status.BLOCKED},
     Status.COMPLETED: frozenset(),
-    **dict.fromkeys((Status.FAILED, Status.CANCELLED), frozenset({Status.PENDING})),
+    **dict.fromkeys((Status.FAILED, Status.CANCELLED), frozenset({Status.PENDING, Status.BLOCKED})),
 }
 """The allowed transitions of a job."""
 
-WAITING = tuple(status for status in Status if Status.PROCESSING in MOVES[status])
+STARTABLE = tuple(status for status in Status if Status.PROCESSING in MOVES[status])
 """The statuses from which a worker may start a job."""
+
+WAITING = (*STARTABLE, Status.BLOCKED)
+"""The statuses of a job that has not started, or waits for its next attempt."""
 
 ENDED = tuple(status for status in Status if status not in (*WAITING, Status.PROCESSING))
 """The final statuses of a job, unless it is retried by hand."""

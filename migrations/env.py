@@ -9,7 +9,12 @@ from flask import current_app
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from jobsvc.db import counter_tables  # noqa: F401  # part of Base.metadata
+from jobsvc.db import (  # noqa: F401  # parts of Base.metadata
+    counter_tables,
+    dependency_models,
+    idempotency_models,
+    rate_models,
+)
 from jobsvc.db.engine import engine
 from jobsvc.db.models import Base
 from jobsvc.db.poolmode import REFUSED, pools_by_statement

@@ -1,21 +1,26 @@
 """Conditions of partial indexes, and expressions of others, in the words that a query must use to match them."""
 
-from jobsvc.states import WAITING
+from jobsvc.states import STARTABLE, WAITING
 
 IS_WAITING = f"status IN ({', '.join(repr(status.value) for status in WAITING)})"
-IS_INDEXED_BY_STATUS = "status IN ('SCHEDULED', 'RETRYING', 'FAILED', 'CANCELLED')"
-IS_DISPATCHED = f"{IS_WAITING} AND dispatched_at >= due_at"
+IS_STARTABLE = f"status IN ({', '.join(repr(status.value) for status in STARTABLE)})"
+IS_INDEXED_BY_STATUS = "status IN ('SCHEDULED', 'RETRYING', 'BLOCKED', 'FAILED', 'CANCELLED')"
+IS_DISPATCHED = f"{IS_STARTABLE} AND dispatched_at >= due_at"
+IS_BLOCKED = "status = 'BLOCKED'"
 IS_RUNNING = "status = 'PROCESSING'"
 IS_UNFINISHED = f"({IS_RUNNING} OR {IS_WAITING})"
 HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND {IS_UNFINISHED}"
 HAS_CONCURRENCY_KEY = "concurrency_key IS NOT NULL"
-IS_TO_DISPATCH = f"{IS_WAITING} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
+HAS_RATE_KEY = "rate_key IS NOT NULL"
+HAS_NO_KEY = "concurrency_key IS NULL AND rate_key IS NULL"
+IS_TO_DISPATCH = f"{IS_STARTABLE} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
 AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
 """`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""
 
 IS_IN_RQ = f"{IS_DISPATCHED} AND dispatched_at < '{AWAITS_HANDLER_AT}'"
-IS_WITHHELD = f"{IS_WAITING} AND dispatched_at = 'infinity'"
-AWAITS_HANDLER = f"{IS_WAITING} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
+IS_WITHHELD = f"{IS_STARTABLE} AND dispatched_at = 'infinity'"
+IS_WITHHELD_BY_PAUSE = f"{HAS_NO_KEY} AND {IS_WITHHELD}"
+AWAITS_HANDLER = f"{IS_STARTABLE} AND dispatched_at = '{AWAITS_HANDLER_AT}'"
 OCCUPIES_SLOT = f"({IS_RUNNING} OR ({IS_IN_RQ}))"
 """Jobs that count against the limit of their concurrency key when another job is to be dispatched."""
 

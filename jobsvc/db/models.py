@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    Uuid,
     func,
     text,
 )
@@ -52,6 +53,7 @@ class Base(DeclarativeBase):
         str: Text,
         datetime: Moment,
         list[str]: ARRAY(Text),
+        list[UUID]: ARRAY(Uuid),
         dict[str, Any]: JSONB,
     }
 
@@ -71,6 +73,13 @@ class Job(Base):
     unique_key: Mapped[str | None] = mapped_column(comment="unique among the unfinished jobs of a type")
     concurrency_key: Mapped[str | None] = mapped_column(comment="at most concurrency_limit such jobs run at once")
     concurrency_limit: Mapped[int | None]
+    rate_key: Mapped[str | None] = mapped_column(comment="at most rate_limit such jobs start in any rate_per seconds")
+    rate_limit: Mapped[int | None]
+    rate_per: Mapped[float | None] = mapped_column(Double)
+    depends_on: Mapped[list[UUID] | None] = mapped_column(comment="jobs that must end before it starts; null if none")
+    on_dependency_failure: Mapped[str | None] = mapped_column(comment="cancel or run; null if it depends on none")
+    open_dependencies: Mapped[int | None] = mapped_column(comment="of a BLOCKED job: dependencies that have not ended")
+    has_dependents: Mapped[bool | None] = mapped_column(comment="true once a job depends on it; else null")
     traceparent: Mapped[str | None] = mapped_column(comment="W3C Trace Context of the request that created the job")
 
     run_at: Mapped[datetime | None] = mapped_column(comment="earliest start that the client requested")
@@ -115,12 +124,21 @@ class Job(Base):
             where=f"{conditions.HAS_CONCURRENCY_KEY} AND {conditions.OCCUPIES_SLOT}",
         ),
         _index(
-            "jobs_held_by_key",
+            "jobs_withheld_by_key",
             "concurrency_key",
+            "rate_key",
             "due_at",
             where=f"{conditions.HAS_CONCURRENCY_KEY} AND {conditions.IS_WITHHELD}",
         ),
-        _index("jobs_held_by_pause", "queue", "due_at", where=f"concurrency_key IS NULL AND {conditions.IS_WITHHELD}"),
+        _index("jobs_rate_key", "rate_key", where=f"{conditions.HAS_RATE_KEY} AND {conditions.IS_IN_RQ}"),
+        _index(
+            "jobs_withheld_by_rate",
+            "rate_key",
+            "concurrency_key",
+            "due_at",
+            where=f"{conditions.HAS_RATE_KEY} AND {conditions.IS_WITHHELD}",
+        ),
+        _index("jobs_withheld_by_pause", "queue", "due_at", where=conditions.IS_WITHHELD_BY_PAUSE),
         _index("jobs_awaiting_handler", "queue", "type", "due_at", where=conditions.AWAITS_HANDLER),
         _index("jobs_ended", "queue", "status", where="finished_at IS NOT NULL"),
         # Indexes for the list. A successful job without tags writes to none of them (decision 0007).
@@ -219,17 +237,3 @@ class Schedule(Base):
     last_job_id: Mapped[UUID | None] = mapped_column(comment="job of the last run, or one with its unique key")
 
     __table_args__ = (_index("schedules_due", "next_run_at", where="enabled"),)
-
-
-class IdempotencyKey(Base):
-    """An Idempotency-Key with the stored reply, so that a repeated request creates no jobs."""
-
-    __tablename__ = "idempotency_keys"
-
-    owner: Mapped[str] = mapped_column(primary_key=True, comment="name of the API key; empty without authentication")
-    key: Mapped[str] = mapped_column(primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(comment="hash of method, path and JSON body")
-    reply: Mapped[dict[str, Any]] = mapped_column(comment="stored reply")
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    __table_args__ = (Index("idempotency_keys_age", "created_at"),)

@@ -9,7 +9,7 @@ from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.result_json import UnserializableResult
 from jobsvc.jobs import AttemptResult, Failure, JobTransition, StartedAttempt
 from jobsvc.servers.outages import OutageTracker
-from jobsvc.states import WAITING, Outcome, Status
+from jobsvc.states import STARTABLE, Outcome, Status
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -81,7 +81,7 @@ def log_results(finished: Sequence[tuple[StartedAttempt, AttemptResult, JobTrans
         with logs.AttemptFields(str(started.job_id), started.type, started.attempt):
             if transition is None:
                 logger.warning("%s, but the job was no longer this worker's", name)
-            elif transition.status in WAITING:
+            elif transition.status in STARTABLE:
                 logger.info("%s, again at %s%s", name, transition.due_at.isoformat(" ", "milliseconds"), reason)
             else:
                 logger.info("%s%s", name, reason)

@@ -19,7 +19,7 @@ from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, MOVES, WAITING, Status
 
 CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[status])
-RETRYABLE = tuple(status for status in Status if MOVES[status] == {Status.PENDING})
+RETRYABLE = tuple(status for status in ENDED if MOVES[status])
 
 
 @retrying

@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, BigInteger, Connection, bindparam, func, literal_c
 from jobsvc.db.conditions import AWAITS_HANDLER_AT
 from jobsvc.db.models import Job, Moment, Queue
 from jobsvc.db.sql import lock_number, now
-from jobsvc.states import WAITING, Status
+from jobsvc.states import STARTABLE, Status
 
 WITHHELD = literal_column("'infinity'::timestamptz", Moment)
 NO_HANDLER = literal_column(f"'{AWAITS_HANDLER_AT}'::timestamptz", Moment)
@@ -24,7 +24,7 @@ MAX_CONCURRENCY_LIMIT = 1000
 """Largest concurrency limit of a key."""
 
 may_start = (
-    Job.status.in_(WAITING),
+    Job.status.in_(STARTABLE),
     Job.due_at <= now(),
     Job.expires_at.is_(None) | (Job.expires_at > now()),
 )

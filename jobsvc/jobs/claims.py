@@ -12,12 +12,12 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Connection, Row, Select, Text, Uuid, bindparam, case, func, null, select, text, update
 
-from jobsvc.db.conditions import IS_IN_RQ, IS_RUNNING, IS_WITHHELD
+from jobsvc.db.conditions import IS_IN_RQ, IS_RUNNING, IS_WITHHELD, IS_WITHHELD_BY_PAUSE
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_until
 from jobsvc.jobs.admission import WITHHELD, paused
-from jobsvc.states import WAITING, Status
+from jobsvc.states import STARTABLE, Status
 
 
 class Dispatch(NamedTuple):
@@ -38,7 +38,7 @@ class Dispatch(NamedTuple):
     traceparent: str | None = None
 
 
-_waits = Job.status.in_(WAITING)
+_waits = Job.status.in_(STARTABLE)
 _is_dispatched = Job.dispatched_at >= Job.due_at
 _is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_at)
 
@@ -62,7 +62,7 @@ def claim_due(limit: int) -> list[Dispatch]:
 @retrying
 def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that were withheld while this queue was paused; none if it still is."""
-    withheld = select(Job.id).where(text(IS_WITHHELD), Job.concurrency_key.is_(None), Job.queue == queue)
+    withheld = select(Job.id).where(text(IS_WITHHELD_BY_PAUSE), Job.queue == queue)
     with transaction() as connection:
         return claim(connection, withheld.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit))
 

@@ -22,7 +22,7 @@ from jobsvc.states import Status
 MAX_COUNTED = 10_000
 """Largest number that a count returns, and the number of rows that it reads of each part of the table."""
 
-COUNTED_BY_ID = (Status.SCHEDULED, Status.RETRYING, Status.PROCESSING, Status.FAILED, Status.CANCELLED)
+COUNTED_BY_ID = tuple(status for status in Status if status not in (Status.PENDING, Status.COMPLETED))
 """The statuses that have a partial index on the id."""
 
 _NEWEST, _TAGGED, _IN_RQ, _TO_DISPATCH = "newest", "tagged", "in RQ", "to dispatch"

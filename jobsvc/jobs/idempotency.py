@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from jobsvc.db.engine import retrying, transaction
-from jobsvc.db.models import IdempotencyKey
+from jobsvc.db.idempotency_models import IdempotencyKey
 from jobsvc.db.sql import lock_number, now
 from jobsvc.errors import KeyInProgress, KeyReused
 from jobsvc.jobs.submit import NewJob, Submitted, store

@@ -23,7 +23,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from jobsvc.db.conditions import IS_DISPATCHED, IS_WITHHELD
+from jobsvc.db.conditions import IS_DISPATCHED, IS_WITHHELD_BY_PAUSE
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job, Moment
 from jobsvc.db.sql import now, read_in_index_order, seconds_since
@@ -34,7 +34,7 @@ from jobsvc.jobs.filters import has_status
 from jobsvc.states import ENDED, Status
 
 _IN_RQ, _TO_DISPATCH, _WITHHELD = "in RQ", "to dispatch", "withheld"
-BY_ID = (Status.SCHEDULED, Status.RETRYING, Status.PROCESSING)
+BY_ID = (Status.SCHEDULED, Status.RETRYING, Status.BLOCKED, Status.PROCESSING)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _count_all(most: int) -> CompoundSelect[Any]:
 def _parts_of(queue: Any, most: int) -> dict[str, Select[Any]]:
     """Return the parts of one queue: its jobs in RQ, the longest due withheld one, and the ended ones by status."""
     of_queue = Job.queue.between(queue, queue)
-    withheld = bounded(of_queue, text(f"concurrency_key IS NULL AND {IS_WITHHELD}")).order_by(Job.queue, Job.due_at)
+    withheld = bounded(of_queue, text(IS_WITHHELD_BY_PAUSE)).order_by(Job.queue, Job.due_at)
     # Only columns of the index: no row of the table is read. An ended job is not due.
     columns: tuple[Any, ...] = (Job.queue, Job.status, cast(null(), Moment).label("due_at"))
     ended = select(*columns).where(of_queue, Job.finished_at.is_not(None))

@@ -9,7 +9,15 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, text
 
-from jobsvc.db.conditions import AWAITS_HANDLER, IS_IN_RQ, IS_RUNNING, IS_TO_DISPATCH, IS_WITHHELD
+from jobsvc.db.conditions import (
+    AWAITS_HANDLER,
+    HAS_NO_KEY,
+    IS_IN_RQ,
+    IS_RUNNING,
+    IS_TO_DISPATCH,
+    IS_WITHHELD,
+    IS_WITHHELD_BY_PAUSE,
+)
 from jobsvc.db.engine import transaction
 from jobsvc.db.sql import read_in_index_order
 from jobsvc.errors import JobNotFound
@@ -66,6 +74,7 @@ class Situation:
     queue_paused_at: datetime | None
     concurrency_key: str | None
     concurrency_limit: int | None
+    rate_key: str | None
     slots: int
     running: Sequence[UUID]
     before: int
@@ -102,7 +111,7 @@ _OF_TYPE = _count(f"queue = job.queue AND type = job.type AND {AWAITS_HANDLER} A
 _OF_KEY = _count(
     f"concurrency_key = job.concurrency_key AND queue NOT IN {_PAUSED} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at"
 )
-_OF_PAUSE = _count(f"queue = job.queue AND concurrency_key IS NULL AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at")
+_OF_PAUSE = _count(f"queue = job.queue AND {IS_WITHHELD_BY_PAUSE} AND {_IS_EARLIER}", "due_at")
 
 # Race: clock_timestamp(), since a job that the statement finds may have become due after its transaction began.
 _read = text(
@@ -111,7 +120,7 @@ _read = text(
         SELECT clock_timestamp() AS now,
             id, type, queue, status, attempts, max_attempts, due_at, timeout, expires_at, worker, started_at,
             lease_expires_at, cancel_requested_at, finished_at, error->>'type' AS error_type,
-            concurrency_key, concurrency_limit, CASE WHEN {IS_IN_RQ} THEN dispatched_at END AS dispatched_at,
+            concurrency_key, concurrency_limit, rate_key, CASE WHEN {IS_IN_RQ} THEN dispatched_at END AS dispatched_at,
             CASE
                 WHEN {AWAITS_HANDLER} THEN '{Place.AWAITS_HANDLER}'
                 WHEN {IS_WITHHELD} THEN '{Place.WITHHELD}'
@@ -136,7 +145,7 @@ _read = text(
             WHEN place = '{Place.IN_RQ}' THEN {_BEFORE_IN_RQ}
             WHEN place = '{Place.NOT_DISPATCHED}' THEN {_IN_RQ} + {_NOT_DISPATCHED}
             WHEN place = '{Place.AWAITS_HANDLER}' THEN {_OF_TYPE}
-            WHEN place = '{Place.WITHHELD}' AND concurrency_key IS NULL THEN {_OF_PAUSE}
+            WHEN place = '{Place.WITHHELD}' AND {HAS_NO_KEY} THEN {_OF_PAUSE}
             WHEN place = '{Place.WITHHELD}' THEN {_OF_KEY}
             ELSE 0
         END AS before,

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Executable, Row, func, select, text, union_all
 
-from jobsvc.db.conditions import IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
+from jobsvc.db.conditions import IS_BLOCKED, IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds_since
@@ -43,8 +43,8 @@ def depths() -> Executable:
     A queue and status may have several rows: each part is read from its own partial index.
     """
     parts = []
-    for condition in (IS_RUNNING, IS_TO_DISPATCH, IS_DISPATCHED):
-        is_due = Job.due_at <= now() if condition != IS_RUNNING else text("false")
+    for condition in (IS_RUNNING, IS_BLOCKED, IS_TO_DISPATCH, IS_DISPATCHED):
+        is_due = Job.due_at <= now() if condition in (IS_TO_DISPATCH, IS_DISPATCHED) else text("false")
         waited = seconds_since(func.min(Job.due_at).filter(is_due))
         part = select(Job.queue, Job.status, func.count().label("jobs"), waited.label("waited"))
         parts.append(part.where(text(condition)).group_by(Job.queue, Job.status))

@@ -1,15 +1,16 @@
 """The transitions between statuses, compared with the contract's table."""
 
-from jobsvc.states import MOVES, WAITING, Status
+from jobsvc.states import MOVES, STARTABLE, WAITING, Status
 
 CONTRACT = {
-    "PENDING": "PROCESSING CANCELLED FAILED",
-    "SCHEDULED": "PROCESSING CANCELLED FAILED",
+    "PENDING": "SCHEDULED PROCESSING CANCELLED FAILED",
+    "SCHEDULED": "PENDING PROCESSING CANCELLED FAILED",
+    "BLOCKED": "PENDING SCHEDULED CANCELLED FAILED",
     "RETRYING": "PROCESSING CANCELLED FAILED",
     "PROCESSING": "COMPLETED FAILED CANCELLED RETRYING SCHEDULED PENDING",
     "COMPLETED": "",
-    "FAILED": "PENDING",
-    "CANCELLED": "PENDING",
+    "FAILED": "PENDING BLOCKED",
+    "CANCELLED": "PENDING BLOCKED",
 }
 
 
@@ -20,4 +21,5 @@ def test_transitions_match_the_contract() -> None:
 
 
 def test_waiting_states_are_those_that_can_start() -> None:
-    assert {str(status) for status in WAITING} == {"PENDING", "SCHEDULED", "RETRYING"}
+    assert {str(status) for status in STARTABLE} == {"PENDING", "SCHEDULED", "RETRYING"}
+    assert set(WAITING) - set(STARTABLE) == {Status.BLOCKED}

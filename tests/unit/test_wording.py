@@ -44,7 +44,7 @@ ALLOWED = {
     r"look[-_ ]?ups?": "a standard term",
     r"kill[-_]horse|work[-_ ]horse|horse_pid|_horse_": "names of RQ",
     r"handed[-_]back": "a published name: the outcome of an attempt, and a label of a metric",
-    r"\btallies\b|jobs_held_by_(key|pause)": "the names of a table and of indexes",
+    r"\btallies\b": "the name of a table",
     r"(?-i:\b410 Gone\b|\bGONE\b)": "the name of an HTTP status",
     r"(lock|lease)\w* (is |are )?(still )?held|held \w+ (lock|lease)": "locks and leases are held",
 }

@@ -143,7 +143,7 @@ def test_sweep_queries_use_their_indexes() -> None:
         event.remove(engine(), "before_cursor_execute", explain)
     indexes = [
         *("jobs_to_dispatch", "jobs_in_rq", "jobs_to_dispatch", "jobs_to_expire", "jobs_running"),
-        *("jobs_held_by_pause", "jobs_held_by_key", "jobs_held_by_key", "jobs_in_rq"),
+        *("jobs_withheld_by_pause", "jobs_withheld_by_key", "jobs_withheld_by_key", "jobs_in_rq"),
     ]
     for plan, index in zip(plans, indexes, strict=True):
         assert index in plan

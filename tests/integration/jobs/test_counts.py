@@ -72,7 +72,7 @@ def test_status_with_few_jobs_is_complete_among_many_others(monkeypatch: pytest.
         jobs.finish([outcome(started(), Outcome.COMPLETED)])
     assert jobs.count_by_status(Filter()) == {
         **dict.fromkeys((Status.PENDING, Status.SCHEDULED, Status.RETRYING, Status.FAILED), Counted(1, True)),
-        **dict.fromkeys((Status.PROCESSING, Status.CANCELLED), Counted(0, True)),
+        **dict.fromkeys((Status.BLOCKED, Status.PROCESSING, Status.CANCELLED), Counted(0, True)),
         Status.COMPLETED: Counted(5, False),
     }
 

@@ -151,7 +151,7 @@ def test_queues_show_counts_and_ages() -> None:
     high, default, low = jobs.queue_states(HIGH)
     assert [queue.name for queue in (high, default, low)] == HIGH
     expected = {"PENDING": 1, "SCHEDULED": 1, "RETRYING": 1, "PROCESSING": 1, "COMPLETED": 1, "FAILED": 1}
-    assert default.counts == {**expected, "CANCELLED": 0}
+    assert default.counts == {**expected, "BLOCKED": 0, "CANCELLED": 0}
     assert default.oldest_waiting == pytest.approx(10, abs=2)
     assert (high.is_paused, high.counts[Status.PENDING]) == (True, 1)
     assert high.oldest_waiting == pytest.approx(0, abs=2)
