@@ -4,7 +4,7 @@ import re
 from itertools import count
 from typing import Any
 
-from jobsvc.api import requests, responses, stats_reply
+from jobsvc.api import job_types_reply, requests, responses, schedule_requests, stats_reply
 from jobsvc.jobs import serialize
 
 JOBS = {"JobRequest": "", "ScheduledJob": "Scheduled"}
@@ -21,7 +21,7 @@ NAMES = {
 
 _OWN = {
     kind.__name__
-    for module in (requests, responses, serialize, stats_reply)
+    for module in (job_types_reply, requests, responses, schedule_requests, serialize, stats_reply)
     for kind in vars(module).values()
     if isinstance(kind, type) and kind.__module__ == module.__name__
 }

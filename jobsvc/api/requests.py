@@ -1,4 +1,4 @@
-"""Models of request bodies: jobs, batches and schedules."""
+"""Models of request bodies: jobs and batches. For schedules see `schedule_requests`."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,8 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -30,8 +28,7 @@ from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.http_client import MAX_URL
 from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.handlers.ssrf import public_url
-from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, NewJob, cron, current_time
-from jobsvc.jobs.schedules import NewSchedule
+from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, NewJob, current_time
 
 MAX_NAME = 255
 """Maximum length of a name or key that a client chooses, such as uniqueKey, and of a cron expression."""
@@ -164,6 +161,13 @@ class JobRequest(BaseModel):
             raise PydanticCustomError("payload", "the payload doesn't fit the type", {INNER: found}) from None
         return self
 
+    def backoff_policy(self) -> RetryPolicy | None:
+        """Return the retry policy with all defaults if its intervals are drawn for each job, else None."""
+        handler = handlers.find(self.type)
+        assert handler is not None
+        policy = self.retry.over(handler.retry) if self.retry else handler.retry
+        return policy if policy.backoff else None
+
     def resolve(self) -> NewJob:
         """Return the job to store, with its handler's defaults."""
         handler = handlers.find(self.type)
@@ -173,7 +177,7 @@ class JobRequest(BaseModel):
             queue=self.queue or handler.queue or settings().default_queue,
             payload=self.payload,
             timeout=self.timeout if self.timeout is not None else handler.timeout,
-            retry_intervals=self.retry.over(handler.retry).intervals() if self.retry else handler.retry_intervals,
+            retry_intervals=self.retry.over(handler.retry).intervals() if self.retry else handler.retry_intervals(),
             delay=self.delay,
             run_at=self.run_at,
             expires_in=self.expires_in,
@@ -191,51 +195,3 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
-
-
-def _no_fixed_start(run_at: Any) -> None:
-    if run_at is not None:
-        raise ValueError("is not allowed in a schedule: each tick starts a job; use delay to start it later")
-
-
-class ScheduledJob(JobRequest):
-    """The job of a schedule: the body of POST /jobs without `runAt`, since each tick starts a job."""
-
-    run_at: Annotated[None, BeforeValidator(_no_fixed_start)] = None
-    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _keep_what_was_given(
-        cls, given: dict[str, Any], validate: ModelWrapValidatorHandler["ScheduledJob"]
-    ) -> "ScheduledJob":
-        job = validate(given)
-        job._given = given
-        return job
-
-
-class ScheduleRequest(BaseModel):
-    """The body of PUT /schedules/:name."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    cron: Annotated[str, Field(max_length=MAX_NAME, json_schema_extra={"format": "cron"})]
-    timezone: Annotated[str, Field(json_schema_extra={"format": "time-zone"})] = "UTC"
-    enabled: bool = True
-    job: ScheduledJob
-
-    @field_validator("cron")
-    @classmethod
-    def _ticks(cls, expression: str) -> str:
-        cron.check(expression)
-        return expression
-
-    @field_validator("timezone")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        cron.check_timezone(name)
-        return name
-
-    def resolve(self, name: str) -> NewSchedule:
-        """Return the schedule to store."""
-        return NewSchedule(name, self.cron, self.timezone, self.enabled, self.job._given, self.job.resolve())

@@ -1,14 +1,12 @@
 """Response bodies of the views, and how to make them; jobs and schedules as the caller may see them."""
 
-from typing import Any, Literal, NotRequired, cast
+from typing import Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
 from jobsvc.api.scopes import has_scope
-from jobsvc.config import settings
 from jobsvc.db.models import Job, Schedule
 from jobsvc.dispatch.rq_workers import WorkerState
-from jobsvc.handlers import Handler
 from jobsvc.jobs import QueueState
 from jobsvc.jobs.serialize import (
     AttemptShown,
@@ -18,7 +16,6 @@ from jobsvc.jobs.serialize import (
     Uuid,
     dump_job,
     dump_schedule,
-    show_number,
     show_time,
 )
 from jobsvc.masking import mask_job
@@ -54,36 +51,6 @@ class CountReply(TypedDict):
     """The number of jobs that were changed."""
 
     count: int
-
-
-class RetryShown(TypedDict):
-    """The number of retries, and the seconds before each; the last interval is repeated."""
-
-    max: int | None
-    interval: list[float]
-
-
-class DefaultsShown(TypedDict):
-    """The defaults of a job type."""
-
-    queue: str
-    timeout: float
-    retry: RetryShown
-
-
-class JobTypeShown(TypedDict):
-    """A job type; `payloadSchema` is a JSON Schema (2020-12)."""
-
-    name: str
-    description: str | None
-    payloadSchema: dict[str, Any]
-    defaults: DefaultsShown
-
-
-class JobTypesReply(TypedDict):
-    """The job types."""
-
-    jobTypes: list[JobTypeShown]
 
 
 class QueueShown(TypedDict):
@@ -178,21 +145,6 @@ class ProblemReply(TypedDict):
     detail: str
     instance: str
     errors: NotRequired[list[ProblemShown]]
-
-
-def dump_job_type(handler: Handler) -> JobTypeShown:
-    """Return a job type as in GET /job-types."""
-    retry = handler.retry
-    return {
-        "name": handler.name,
-        "description": handler.description,
-        "payloadSchema": handler.payload_schema(),
-        "defaults": {
-            "queue": handler.queue or settings().default_queue,
-            "timeout": show_number(handler.timeout),
-            "retry": {"max": retry.max, "interval": [show_number(seconds) for seconds in retry.interval or []]},
-        },
-    }
 
 
 def dump_queue(queue: QueueState) -> QueueShown:

@@ -17,6 +17,8 @@ from jobsvc.db.conditions import MAX_ERROR
 from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
 
+RETRY_HELP = 'E.g. {"max": 3, "interval": [1, 5]}, or {"backoff": {"initial": 1}} for intervals that grow.'
+
 ID_HELP = f"An ID is a job's whole id, or its last 8 characters if the job is among the newest {jobs.MOST_SEARCHED:,}."
 
 _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
@@ -199,7 +201,7 @@ _FIELDS = {
     "queue": click.option("--queue"),
     "delay": click.option("--delay", type=Json(), metavar="SECONDS", help="Start it that much later."),
     "runAt": click.option("--run-at", "runAt", metavar="TIME", help="Start it then, e.g. 2030-01-31T12:00:00Z."),
-    "retry": click.option("--retry", type=Json(), metavar="JSON", help='E.g. {"max": 3, "interval": [1, 5]}.'),
+    "retry": click.option("--retry", type=Json(), metavar="JSON", help=RETRY_HELP),
     "timeout": click.option("--timeout", type=Json(), metavar="SECONDS", help="Time limit of one attempt."),
     "expiresIn": click.option("--expires-in", "expiresIn", type=Json(), metavar="SECONDS", help="Latest first start."),
     "uniqueKey": click.option("--unique-key", "uniqueKey", help="At most one unfinished job of the type has it."),

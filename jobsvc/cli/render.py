@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobsvc.api.explanation import Explanation
-from jobsvc.api.responses import JobTypeShown, WorkerShown
+from jobsvc.api.job_types_reply import JobTypeShown
+from jobsvc.api.responses import WorkerShown
 from jobsvc.cli.poll import Change
 from jobsvc.db.models import Job
 from jobsvc.durations import format_age, format_duration

@@ -10,7 +10,8 @@ import click
 
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
-from jobsvc.api.responses import dump_job_type, dump_queue, dump_worker
+from jobsvc.api.job_types_reply import dump_job_type
+from jobsvc.api.responses import dump_queue, dump_worker
 from jobsvc.api.stats_reply import dump_numbers
 from jobsvc.cli import options, poll, render
 from jobsvc.cli.options import find_job, print_json

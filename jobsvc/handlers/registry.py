@@ -42,9 +42,12 @@ class Handler:
         return inspect.getdoc(self.function)
 
     @cached_property
-    def retry_intervals(self) -> list[float]:
-        """The default retry intervals of this handler's jobs, in seconds, one for each retry."""
+    def _fixed_intervals(self) -> list[float]:
         return self.retry.intervals()
+
+    def retry_intervals(self) -> list[float]:
+        """Return the retry intervals (seconds) of a new job that gives none; a backoff draws them for each call."""
+        return self._fixed_intervals if self.retry.backoff is None else self.retry.intervals()
 
     def payload_schema(self) -> dict[str, Any]:
         """Return the payload's JSON Schema (2020-12); any object, if the annotation has no schema."""
@@ -81,7 +84,8 @@ def handler(
     """Register a function as the handler of the job type `name`.
 
     The function takes the payload, validated by its annotation, and optionally a Context.
-    `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list}.
+    `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list},
+    or {"max": n, "backoff": {"initial": seconds}} (see Backoff).
     An `isolated` handler runs in its own process, forked for each attempt.
 
     Raises HandlerError if the name is taken or a default is invalid.

@@ -14,6 +14,7 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Schedule
 from jobsvc.db.sql import now, seconds_until
 from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
+from jobsvc.handlers.retry_policy import RetryPolicy
 from jobsvc.jobs import cron
 from jobsvc.jobs.claims import Dispatch
 from jobsvc.jobs.ids import current_time
@@ -29,6 +30,7 @@ RETRY_SECONDS = 60
 class NewSchedule:
     """A schedule as requested by a client. `job`: the body as given. `new_job`: the job with all defaults.
 
+    retry: the job's retry policy, if its intervals must be drawn for each job.
     The cron expression and the time zone have passed the checks of `jobs.cron`.
     """
 
@@ -38,6 +40,21 @@ class NewSchedule:
     enabled: bool
     job: dict[str, Any]
     new_job: NewJob
+    retry: RetryPolicy | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the schedule's columns as given by the client."""
+        new_job = {field: value for field, value in self.new_job._asdict().items() if value is not None}
+        if self.retry:
+            new_job["retry"] = self.retry.model_dump()
+        return {
+            "name": self.name,
+            "cron": self.cron,
+            "timezone": self.timezone,
+            "enabled": self.enabled,
+            "job": self.job,
+            "new_job": new_job,
+        }
 
 
 @retrying
@@ -46,7 +63,7 @@ def put(new: NewSchedule) -> tuple[Schedule, bool]:
 
     Its next tick is the first after now, but if cron and time zone don't change, a tick that is due still fires.
     """
-    given = {**vars(new), "new_job": new.new_job._asdict()}
+    given = new.as_row()
     with transaction() as connection:
         moment = _now(connection)
         given["next_run_at"] = cron.next_tick(new.cron, new.timezone, moment) if new.enabled else None
@@ -116,7 +133,7 @@ def run(name: str) -> Submitted:
         schedule = session.get(Schedule, name, with_for_update=True)
         if schedule is None:
             raise _not_found(name)
-        [job] = store(connection, [NewJob(**schedule.new_job)])
+        [job] = store(connection, [_new_job(schedule)])
         schedule.last_run_at, schedule.last_job_id = _now(connection), job.job_id
         session.flush()
         return job
@@ -150,7 +167,7 @@ def tick(limit: int) -> list[Dispatch]:
 def _advance(schedule: Schedule, moment: datetime) -> NewJob | None:
     """Set the schedule's next tick; returns the job to submit now, or None if the schedule can't be evaluated."""
     try:
-        job = NewJob(**schedule.new_job)
+        job = _new_job(schedule)
         schedule.next_run_at = cron.next_tick(schedule.cron, schedule.timezone, moment)
         return job
     except Exception:
@@ -158,6 +175,14 @@ def _advance(schedule: Schedule, moment: datetime) -> NewJob | None:
         logger.exception("the schedule %s can't tick; tried again in %d s", schedule.name, RETRY_SECONDS)
         schedule.next_run_at = moment + timedelta(seconds=RETRY_SECONDS)
         return None
+
+
+def _new_job(schedule: Schedule) -> NewJob:
+    """Return the job to submit. Raises an exception if another version has stored what this one can't read."""
+    fields = dict(schedule.new_job)
+    if retry := fields.pop("retry", None):
+        fields["retry_intervals"] = RetryPolicy.model_validate(retry).intervals()
+    return NewJob(**fields)
 
 
 def seconds_to_next() -> float | None:

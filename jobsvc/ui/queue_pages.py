@@ -5,8 +5,8 @@ import json
 from flask import Response, abort
 
 from jobsvc import handlers, jobs
+from jobsvc.api.job_types_reply import dump_job_type
 from jobsvc.api.redis_view import recent_redis
-from jobsvc.api.responses import dump_job_type
 from jobsvc.api.validation import known_queue
 from jobsvc.config import settings
 from jobsvc.jobs import Filter

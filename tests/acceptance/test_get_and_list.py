@@ -221,6 +221,8 @@ def test_job_types_are_listed_with_their_schemas(api: Service) -> None:
     assert test_job["payloadSchema"]["properties"]["durationMs"]["maximum"] == 86_400_000
     assert test_job["defaults"] == {"queue": "default", "timeout": 180, "retry": {"max": 3, "interval": [1, 5, 25]}}
     assert types["SUM"]["defaults"] == {"queue": "high", "timeout": 9, "retry": {"max": 1, "interval": [2]}}
+    backoff = {"initial": 0.5, "factor": 3, "max": 60, "jitter": 0.1}
+    assert types["BACKOFF"]["defaults"]["retry"] == {"max": 4, "backoff": backoff}
     assert '"timeout":180,' in api.client.get("/job-types").text  # not 180.0
     assert types["SUM"]["description"] is None
     assert types["SUM"]["payloadSchema"]["required"] == ["numbers"]

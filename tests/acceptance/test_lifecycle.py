@@ -62,6 +62,25 @@ def test_failed_attempts_are_retried_at_the_given_intervals(stack: Service) -> N
     assert 1.5 <= gaps[1] < 4.5
 
 
+def test_backoff_is_drawn_for_each_job_and_kept_at_a_retry_by_hand(stack: Service) -> None:
+    ids = [stack.post("BACKOFF", {"fails": 1}) for _ in range(2)]
+    first, second = (stack.until(job_id, "COMPLETED") for job_id in ids)
+    assert first["retryIntervals"] != second["retryIntervals"]
+    assert [0.9 <= one / (0.5 * 3**n) <= 1.1 for n, one in enumerate(first["retryIntervals"])] == [True] * 4
+    failed, retried = stack.attempts(ids[0])
+    gap = seconds(failed["finishedAt"], retried["startedAt"])
+    assert first["retryIntervals"][0] - 0.01 <= gap < first["retryIntervals"][0] + 3
+
+    job_id = stack.post("BACKOFF", delay=3600, retry={"max": 2})
+    drawn = stack.job(job_id)["retryIntervals"]
+    assert len(drawn) == 2
+    stack.client.post(f"/jobs/{job_id}/cancel")
+    again = stack.client.post(f"/jobs/{job_id}/retry").json()
+    assert (again["retryIntervals"], again["maxAttempts"]) == (drawn, 3)
+    fixed = stack.post("BACKOFF", delay=3600, retry={"interval": 7})
+    assert stack.job(fixed)["retryIntervals"] == [7, 7, 7, 7]
+
+
 def test_job_that_always_fails_records_every_attempt(stack: Service) -> None:
     job_id = stack.post(payload={"failAttempts": 99}, retry={"max": 2, "interval": 0.1})
     job = stack.until(job_id, "FAILED")

@@ -12,7 +12,8 @@ from urllib.parse import urljoin
 
 import pytest
 
-from jobsvc.api.responses import AttemptsReply, JobPage, JobTypesReply
+from jobsvc.api.job_types_reply import JobTypesReply
+from jobsvc.api.responses import AttemptsReply, JobPage
 from jobsvc.jobs.serialize import AttemptShown, ErrorShown, JobShown, LineShown, ProgressShown
 from tests.acceptance.test_access import CHALLENGES
 from tests.support.browser import chromium

@@ -99,7 +99,12 @@ def test_problem_may_concern_the_whole_query(service: Service) -> None:
         ({"unique_key": "x"}, "/unique_key", ["did you mean 'uniqueKey'"]),
         ({"TYPE": "TEST_JOB"}, "/TYPE", ["did you mean 'type'"]),
         ({"zzz": 1, "queue": "default"}, "/zzz", ["known fields: type, payload, queue"]),
-        ({"retry": {"maximum": 1}}, "/retry/maximum", ["max", "interval", "did you mean"]),
+        ({"retry": {"maximum": 1}}, "/retry/maximum", ["max", "interval", "backoff", "did you mean"]),
+        (
+            {"retry": {"backoff": {"initial": 1, "factr": 2}}},
+            "/retry/backoff/factr",
+            ["jitter", "did you mean 'factor'"],
+        ),
         ({"payload": {"duration": 5}}, "/payload/duration", ["steps", "did you mean 'durationMs'"]),
         (
             {"type": "HTTP_REQUEST", "payload": {"url": "https://example.com", "header": {}}},

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import zlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ def fetch(service: Service, job_id: str) -> Job:
     return Job.fetch(job_id, connection=service.redis(), serializer=JSONSerializer)
 
 
+def seconds_between(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
 def is_in(registry: BaseRegistry, job_id: str) -> bool:
     return job_id in registry.get_job_ids()
 
@@ -42,6 +48,20 @@ def test_retries_wait_in_the_scheduled_registry_with_rqs_own_retry(stack: Servic
     assert (rq_job.retry_intervals or [])[1:] == [50, 60, 60]
     shown = stack.client.get("/rq/0/data/jobs/jobsvc.default/scheduled/50/asc/1.json").json()
     assert job_id in [job["id"] for job in shown["jobs"]]
+
+
+def test_retry_of_a_backoff_has_the_drawn_intervals(stack: Service) -> None:
+    retry = {"max": 3, "backoff": {"initial": 100, "jitter": 0.5}}
+    job_id = stack.post(payload={"failAttempts": 9}, retry=retry)
+    waiting = stack.until(job_id, "RETRYING")
+    drawn = waiting["retryIntervals"]
+    assert [50 <= seconds / 2**number <= 150 for number, seconds in enumerate(drawn)] == [True] * 3
+    [attempt] = stack.attempts(job_id)
+    assert abs(seconds_between(attempt["finishedAt"], waiting["nextAttemptAt"]) - drawn[0]) < 0.01
+    eventually(lambda: is_in(queue(stack).scheduled_job_registry, job_id))
+    rq_job = fetch(stack, job_id)
+    assert rq_job.retries_left == 2
+    assert (rq_job.retry_intervals or [])[1:] == [math.ceil(seconds) for seconds in drawn[1:]]
 
 
 def test_a_delayed_job_waits_in_the_scheduled_registry(stack: Service) -> None:

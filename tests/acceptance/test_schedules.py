@@ -86,6 +86,28 @@ def test_job_of_a_tick_runs(stack: Service) -> None:
         stack.client.delete("/schedules/ticks")
 
 
+@pytest.mark.parametrize(
+    "job",
+    [{"retry": {"max": 3, "backoff": {"initial": 1}}}, {"type": "BACKOFF"}, {"type": "BACKOFF", "retry": {"max": 3}}],
+    ids=["given", "the handler's", "the handler's, with another maximum"],
+)
+def test_backoff_is_drawn_for_each_job_of_a_schedule(api: Service, url: str, job: dict[str, Any]) -> None:
+    assert api.client.put(url, json={"cron": "@yearly", "job": {"delay": 3600, **job}}).status_code == 201
+    drawn = []
+    for _ in range(3):
+        drawn.append(api.job(api.client.post(f"{url}/run").json()["jobId"])["retryIntervals"])
+        before = api.client.get(url).json()["lastJobId"]
+        sql("UPDATE schedules SET next_run_at = now()")
+        ticked = eventually(lambda: (now := api.client.get(url).json()["lastJobId"]) != before and now)  # noqa: B023
+        drawn.append(api.job(ticked)["retryIntervals"])
+    initial, factor = (0.5, 3) if "type" in job else (1, 2)
+    for intervals in drawn:
+        assert len(intervals) == (4 if job == {"type": "BACKOFF"} else 3)
+        for number, seconds in enumerate(intervals):
+            assert 0.9 <= seconds / (initial * factor**number) <= 1.1
+    assert len({tuple(intervals) for intervals in drawn}) == len(drawn)
+
+
 def wrong(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**NIGHTLY, **changes}.items() if value is not ...}
 
@@ -116,6 +138,8 @@ def wrong(**changes: Any) -> dict[str, Any]:
         (wrong(job={"type": "NOPE"}), "/job/type", "known types"),
         (wrong(job={"queue": "nope"}), "/job/queue", "known queues"),
         (wrong(job={"delay": "5"}), "/job/delay", "number"),
+        (wrong(job={"retry": {"backoff": {"initial": 0}}}), "/job/retry/backoff/initial", "greater than or equal"),
+        (wrong(job={"retry": {"backoff": {"initial": 1}, "interval": 1}}), "/job/retry", "not both"),
         (wrong(job={"nope": 1}), "/job/nope", "not permitted"),
         (wrong(job={"payload": {"durationMs": "1"}}), "/job/payload/durationMs", "integer"),
         (wrong(job={"payload": {"result": "a\x00b"}}), "/job/payload/result", "U+0000"),

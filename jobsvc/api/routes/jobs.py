@@ -10,6 +10,7 @@ from jobsvc.api import actions, prefer_wait
 from jobsvc.api.etag import expected_versions, polled
 from jobsvc.api.explain import explain
 from jobsvc.api.explanation import Explanation
+from jobsvc.api.job_types_reply import JobTypesReply, dump_job_type
 from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
 from jobsvc.api.requests import BatchRequest, JobRequest
@@ -19,9 +20,7 @@ from jobsvc.api.responses import (
     JobIdReply,
     JobIdsReply,
     JobPage,
-    JobTypesReply,
     dump_job_for_caller,
-    dump_job_type,
 )
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
 from jobsvc.api.validation import body, query, read_id

@@ -6,8 +6,8 @@ from typing import Any
 from flask import Blueprint, url_for
 
 from jobsvc.api.operation import Operation, Reply
-from jobsvc.api.requests import ScheduleRequest
 from jobsvc.api.responses import JobIdReply, SchedulesReply, dump_schedule_for_caller
+from jobsvc.api.schedule_requests import ScheduleRequest
 from jobsvc.api.submit import job_reply, relay
 from jobsvc.api.validation import body
 from jobsvc.config import NAME

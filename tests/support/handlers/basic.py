@@ -43,6 +43,12 @@ def sum_up(payload: Sum) -> int:
     return sum(payload.numbers)
 
 
+@handler("BACKOFF", retry={"max": 4, "backoff": {"initial": 0.5, "factor": 3, "max": 60}})
+def back_off(payload: dict[str, Any], ctx: Context) -> None:
+    if ctx.attempt <= payload.get("fails", 0):
+        raise RuntimeError("fails, as asked")
+
+
 @handler("DISCARD")
 def discard(payload: dict[str, Any]) -> None:
     raise Discard("not worth another try")

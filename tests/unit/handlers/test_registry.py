@@ -12,7 +12,7 @@ from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
 from jobsvc.handlers import RetryAfter, find, load, names, registry
 from jobsvc.handlers.context import MAX_LINE, MAX_PROGRESS
-from jobsvc.handlers.retry_policy import DEFAULT_RETRY, RetryPolicy
+from jobsvc.handlers.retry_policy import DEFAULT_RETRY, YEAR, Backoff, RetryPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,16 @@ def test_payloads_are_strict_json() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"timeout": 0}, {"timeout": "x"}, {"retry": {"max": -1}}, {"retry": {"interval": "x"}}, {"retry": {"often": 1}}],
+    [
+        {"timeout": 0},
+        {"timeout": "x"},
+        {"retry": {"max": -1}},
+        {"retry": {"interval": "x"}},
+        {"retry": {"often": 1}},
+        {"retry": {"backoff": {}}},
+        {"retry": {"backoff": {"initial": float("nan")}}},
+        {"retry": {"backoff": {"initial": 1}, "interval": 1}},
+    ],
 )
 def test_invalid_default_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(HandlerError, match=r"^UNIT: "):
@@ -133,6 +142,54 @@ def test_unserved_queue_is_refused() -> None:
 def test_intervals_are_computed(given: dict[str, Any], base: dict[str, Any] | None, expected: list[float]) -> None:
     policy = RetryPolicy.model_validate(given)
     assert policy.over(RetryPolicy.model_validate(base or {}).over(DEFAULT_RETRY)).intervals() == expected
+
+
+EXACT = {"initial": 2, "factor": 3, "max": 50, "jitter": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "base", "expected"),
+    [
+        ({"backoff": EXACT}, None, [2, 6, 18]),
+        ({"backoff": EXACT, "max": 5}, None, [2, 6, 18, 50, 50]),
+        ({"backoff": EXACT, "max": 0}, None, []),
+        ({"backoff": EXACT}, {"max": 1, "interval": 7}, [2]),
+        ({"backoff": EXACT}, {"max": 2, "backoff": {"initial": 1}}, [2, 6]),
+        ({"max": 4}, {"max": 2, "backoff": EXACT}, [2, 6, 18, 50]),
+        ({}, {"max": 2, "backoff": EXACT}, [2, 6]),
+        ({"interval": 4}, {"max": 2, "backoff": EXACT}, [4, 4]),
+        ({"interval": [4, 5, 6]}, {"max": 2, "backoff": EXACT}, [4, 5, 6]),
+        ({"backoff": {"initial": 1, "jitter": 0}, "max": 14}, None, [2**n for n in range(12)] + [3600, 3600]),
+        ({"backoff": {"initial": 9000, "jitter": 0}, "max": 2}, None, [3600, 3600]),
+        (
+            {"backoff": {"initial": 1, "factor": 100, "max": YEAR, "jitter": 0}, "max": 5},
+            None,
+            [1, 100, 1e4, 1e6, YEAR],
+        ),
+        ({"backoff": {"initial": 1, "max": 0}, "max": 2}, None, [0, 0]),
+        ({"backoff": {"initial": YEAR, "factor": 100, "max": 5, "jitter": 0}, "max": 100}, None, [5] * 100),
+    ],
+)
+def test_backoff_grows_up_to_its_maximum(given: dict[str, Any], base: Any, expected: list[float]) -> None:
+    policy = RetryPolicy.model_validate(given)
+    assert policy.over(RetryPolicy.model_validate(base or {}).over(DEFAULT_RETRY)).intervals() == expected
+
+
+@pytest.mark.parametrize(("jitter", "low", "high"), [(0.1, 0.9, 1.1), (1, 0, 2)])
+def test_jitter_spreads_the_intervals_over_its_range(jitter: float, low: float, high: float) -> None:
+    backoff = Backoff(initial=10, factor=1, jitter=jitter)
+    drawn = backoff.draw(1000)
+    assert 10 * low <= min(drawn) < 10 * (low + 0.02)
+    assert 10 * (high - 0.02) < max(drawn) <= 10 * high
+    assert len(set(drawn)) > 990
+    assert max(Backoff(initial=YEAR, max=YEAR, jitter=1).draw(100)) == YEAR
+
+
+def test_backoff_of_a_handler_is_drawn_for_each_job() -> None:
+    handler("UNIT", retry={"max": 4, "backoff": {"initial": 1}})(lambda payload: None)
+    found = find("UNIT")
+    assert found is not None
+    assert found.retry_intervals() != found.retry_intervals()
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 10**9, 10**400, pytest.param(10**5000, id="huge")])
