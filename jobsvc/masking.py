@@ -37,6 +37,18 @@ def mask_result(type_: str, result: Any) -> Any:
     return _mask_headers(result) if type_ in MASKED_TYPES and isinstance(result, dict) else result
 
 
+def may_find_secrets(part: Any) -> bool:
+    """Return True if a search for payloads that contain this JSON could tell what is masked in them."""
+    match part:
+        case str():
+            return mask_passwords(part) != part
+        case dict():
+            return "headers" in part or any(map(may_find_secrets, part.values()))
+        case list():
+            return any(map(may_find_secrets, part))
+    return False
+
+
 def mask_job(job: Any) -> Any:
     """Return a copy of a job's JSON, or of a body of POST /jobs, without secrets in its payload and result."""
     if not isinstance(job, dict) or job.get("type") not in MASKED_TYPES:

@@ -7,7 +7,7 @@ from jobsvc import jobs
 from jobsvc.api.submit import relay
 from jobsvc.db.models import Job
 from jobsvc.dispatch.duties import Duty
-from jobsvc.jobs import Filter, Versions
+from jobsvc.jobs import Filter, Versions, Walk
 from jobsvc.states import Status
 
 
@@ -20,9 +20,9 @@ def cancel(job_id: UUID, versions: Versions = None) -> Job:
     return job
 
 
-def cancel_all(which: Filter) -> Iterator[int]:
+def cancel_all(which: Filter, walk: Walk | None = None) -> Iterator[int]:
     """Cancel all matching jobs; yields the number of jobs in each committed batch."""
-    for batch in jobs.cancel_all(which):
+    for batch in jobs.cancel_all(which, walk):
         relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
         yield len(batch)
     relay().notify(Duty.DUE)
@@ -35,9 +35,9 @@ def retry(job_id: UUID, versions: Versions = None) -> Job:
     return job
 
 
-def retry_all(which: Filter) -> Iterator[int]:
+def retry_all(which: Filter, walk: Walk | None = None) -> Iterator[int]:
     """Retry all matching jobs; yields the number of jobs in each committed batch."""
-    for batch in jobs.retry_all(which):
+    for batch in jobs.retry_all(which, walk):
         relay().dispatch(batch)
         yield len(batch)
 
@@ -48,8 +48,8 @@ def delete(job_id: UUID, versions: Versions = None) -> None:
     relay().withdraw([job_id])
 
 
-def delete_all(which: Filter) -> Iterator[int]:
+def delete_all(which: Filter, walk: Walk | None = None) -> Iterator[int]:
     """Delete all matching ended jobs; yields the number of jobs in each committed batch."""
-    for batch in jobs.remove_all(which):
+    for batch in jobs.remove_all(which, walk):
         relay().withdraw(batch)
         yield len(batch)

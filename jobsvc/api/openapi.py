@@ -185,7 +185,9 @@ def _query(operation: Operation, refs: dict[Any, Any], components: dict[str, Any
         model = refs[operation.query]
         model = components[model["$ref"].rpartition("/")[2]]
         for name, schema in model["properties"].items():
-            yield {"name": name, "in": "query", "schema": _sendable(schema)}
+            sent = {"schema": _sendable(schema)}
+            is_json = sent["schema"].get("type") == "object"
+            yield {"name": name, "in": "query", **({"content": {"application/json": sent}} if is_json else sent)}
 
 
 def _sendable(schema: dict[str, Any]) -> dict[str, Any]:

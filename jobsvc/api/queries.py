@@ -6,19 +6,42 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from flask import request
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from flask import abort, request
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from jobsvc import strict_json
 from jobsvc.api.known_names import describe_known
 from jobsvc.api.proxy import quote_prefix
 from jobsvc.api.requests import Name, Tag, read_time
+from jobsvc.api.scopes import has_scope
 from jobsvc.api.validation import ID, Query
 from jobsvc.db.conditions import MAX_ERROR
-from jobsvc.jobs import LONGEST_SECONDS, MINUTE, Filter, longest_step, step_unit
+from jobsvc.jobs import LONGEST_SECONDS, MINUTE, Filter, Walk, longest_step, step_unit
+from jobsvc.masking import may_find_secrets
 from jobsvc.states import Status
 
 ErrorType = Annotated[str, Field(min_length=1, max_length=MAX_ERROR)]
 ErrorLine = Annotated[str, Field(max_length=MAX_ERROR)]
+
+MAX_PAYLOAD = 4096
+"""Maximum length in characters of a payload that is searched for."""
+
+
+def _read_payload(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) > MAX_PAYLOAD:
+        raise ValueError(f"must be a JSON object of at most {MAX_PAYLOAD:,} characters")
+    try:
+        payload = strict_json.parse(value.encode())
+    except strict_json.NotJson as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise ValueError("must be a JSON object")
+    for problem in strict_json.unstorable(payload):
+        raise ValueError(f"{problem.pointer} {problem.detail}".strip())
+    return payload
+
+
+Payload = Annotated[dict[str, Any], BeforeValidator(_read_payload), WithJsonSchema({"type": "object"})]
 
 
 def _read_status(value: Any) -> Any:
@@ -39,9 +62,12 @@ class FilterQuery(Query):
 
     error_type: ErrorType | None = None
     error: ErrorLine | None = None
+    payload: Payload | None = None
 
     def filter(self) -> Filter:
-        """Return the filter for these parameters."""
+        """Return the filter for these parameters. Aborts with 403 if the caller could find out secrets by it."""
+        if self.payload is not None and not has_scope("write") and may_find_secrets(self.payload):
+            abort(403, "A search for headers, or for a URL with a password, requires a key with the scope write.")
         return Filter(
             statuses=self.status,
             type=self.type,
@@ -51,17 +77,8 @@ class FilterQuery(Query):
             created_before=self.created_before,
             error_type=self.error_type,
             error=self.error,
+            payload=self.payload,
         )
-
-
-class SomeJobsQuery(FilterQuery):
-    """At least one query parameter is required, so that all jobs are not selected by mistake."""
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> "SomeJobsQuery":
-        if not self.model_fields_set:
-            raise ValueError("give at least one query parameter that selects jobs")
-        return self
 
 
 def _read_count(value: Any) -> Any:
@@ -71,17 +88,39 @@ def _read_count(value: Any) -> Any:
 
 
 def _read_cursor(value: Any) -> UUID:
-    """Return the id that a cursor is: the last job's id of the page before, but opaque to clients."""
+    """Return the id that a cursor is: of the last job checked before, but opaque to clients."""
     if not isinstance(value, str) or not ID.fullmatch(value):
         raise ValueError("is not a cursor of this list")
     return UUID(value)
+
+
+Cursor = Annotated[UUID, BeforeValidator(_read_cursor, json_schema_input_type=UUID)]
+
+
+class BulkQuery(FilterQuery):
+    """The query parameters that select jobs for an action; at least one, so that all are not selected by mistake."""
+
+    cursor: Cursor | None = None
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> "BulkQuery":
+        if not self.model_fields_set - {"payload", "cursor"}:
+            also = " besides payload" if self.payload is not None else ""
+            raise ValueError(f"give at least one query parameter{also} that selects jobs")
+        if self.cursor and self.payload is None:
+            raise ValueError("a cursor is given only together with payload")
+        return self
+
+    def walk(self) -> Walk:
+        """Return the walk of a search for the payload, from the cursor on."""
+        return Walk(self.cursor)
 
 
 class PageQuery(Query):
     """The query parameters of a page of jobs."""
 
     limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
-    cursor: Annotated[UUID, BeforeValidator(_read_cursor, json_schema_input_type=UUID)] | None = None
+    cursor: Cursor | None = None
 
 
 class ListQuery(FilterQuery, PageQuery):

@@ -1,5 +1,6 @@
 """Response bodies of the views, and how to make them; jobs and schedules as the caller may see them."""
 
+from collections.abc import Iterable
 from typing import Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
@@ -7,7 +8,7 @@ from typing_extensions import TypedDict
 from jobsvc.api.scopes import has_scope
 from jobsvc.db.models import Job, Schedule
 from jobsvc.dispatch.rq_workers import WorkerState
-from jobsvc.jobs import QueueState
+from jobsvc.jobs import QueueState, Walk
 from jobsvc.jobs.serialize import (
     AttemptShown,
     JobShown,
@@ -48,9 +49,10 @@ class AttemptsReply(TypedDict):
 
 
 class CountReply(TypedDict):
-    """The number of jobs that were changed."""
+    """The number of jobs that were changed; `nextCursor` if the search for a payload is to go on from there."""
 
     count: int
+    nextCursor: NotRequired[str]
 
 
 class QueueShown(TypedDict):
@@ -145,6 +147,12 @@ class ProblemReply(TypedDict):
     detail: str
     instance: str
     errors: NotRequired[list[ProblemShown]]
+
+
+def dump_count(counts: Iterable[int], walk: Walk) -> CountReply:
+    """Return the sum of the counts, which make the walk, and where it ended."""
+    total = sum(counts)
+    return {"count": total, "nextCursor": str(walk.next)} if walk.next else {"count": total}
 
 
 def dump_queue(queue: QueueState) -> QueueShown:

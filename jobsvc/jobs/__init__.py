@@ -11,6 +11,8 @@ from jobsvc.jobs import schedules
 from jobsvc.jobs.actions import cancel, remove, retry, unfinished
 from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
 from jobsvc.jobs.bulk import (
+    MAX_WALK,
+    Walk,
     cancel_all,
     count_cancellable,
     count_removable,

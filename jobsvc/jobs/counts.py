@@ -16,14 +16,12 @@ from jobsvc.db.conditions import IS_DISPATCHED, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, read_in_index_order
-from jobsvc.jobs.filters import Filter, has_status
+from jobsvc.jobs.filters import HAS_INDEX_BY_ID, Filter, has_status
+from jobsvc.jobs.payload_search import count_found, portions
 from jobsvc.states import Status
 
 MAX_COUNTED = 10_000
 """Largest number that a count returns, and the number of rows that it reads of each part of the table."""
-
-COUNTED_BY_ID = tuple(status for status in Status if status not in (Status.PENDING, Status.COMPLETED))
-"""The statuses that have a partial index on the id."""
 
 _NEWEST, _TAGGED, _IN_RQ, _TO_DISPATCH = "newest", "tagged", "in RQ", "to dispatch"
 
@@ -49,8 +47,11 @@ def count_by_status(wanted: Filter) -> dict[Status, Counted]:
 
     If a status has more than MAX_COUNTED jobs, only its newest ones are searched. For COMPLETED, and for many PENDING
     jobs, the newest jobs of all statuses are searched; with an error in the filter, the newest jobs with that error;
-    with tags, any jobs with these.
+    with tags, any jobs with these; with a payload, the newest portion of the jobs in which it is searched.
     """
+    if wanted.payload is not None:
+        numbers, is_complete = count_found(replace(wanted, statuses=()))
+        return {status: count(numbers.get(status, 0), is_complete) for status in Status}
     parts = _parts(wanted)
     with transaction() as connection:
         if set(parts) != {_TAGGED}:
@@ -70,7 +71,7 @@ def _parts(wanted: Filter) -> dict[str, Select[Any]]:
         _NEWEST: newest,
         _IN_RQ: in_rq(wanted.queue),
         _TO_DISPATCH: to_dispatch(),
-        **{status: newest.where(has_status(status)) for status in COUNTED_BY_ID},
+        **{status: newest.where(has_status(status)) for status in HAS_INDEX_BY_ID},
     }
 
 
@@ -115,7 +116,7 @@ def _best(found: Sequence[Row[Any]], status: Status, parts: Iterable[str]) -> Co
     sources: list[tuple[str, ...]] = [(_NEWEST,), (_TAGGED,)]
     if status == Status.PENDING:
         sources.append((_IN_RQ, _TO_DISPATCH))
-    elif status in COUNTED_BY_ID:
+    elif status in HAS_INDEX_BY_ID:
         sources.append((status,))
     counts = [
         count(
@@ -136,8 +137,10 @@ def count(number: int, is_complete: bool) -> Counted:
 def count_newer(wanted: Filter, than: UUID, at_most: int = 100) -> int:
     """Return how many matching jobs have a greater id than this one, up to `at_most`.
 
-    Searches the MAX_COUNTED jobs after it.
+    Searches the MAX_COUNTED jobs after it; for a payload, the first portion of jobs after it.
     """
+    if wanted.payload is not None:
+        return min(len(next(portions(wanted, than)).ids), at_most)
     after = bounded(Job.id > than).add_columns(Job.error).order_by(Job.id)
     job = aliased(Job, after.subquery())
     newer = select(job.id).where(*wanted.conditions(job)).limit(at_most).subquery()

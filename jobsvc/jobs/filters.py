@@ -20,12 +20,17 @@ Ids follow Postgres' clock within milliseconds. Versions before 0.2 used their h
 """
 
 
+HAS_INDEX_BY_ID = tuple(status for status in Status if status not in (Status.PENDING, Status.COMPLETED))
+"""The statuses that have a partial index on the id."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """Conditions on jobs, all of which must hold; an empty filter matches all but webhook deliveries.
 
     `statuses`: any of them; `tags`: all of them; `created_after` ≤ creation < `created_before`.
-    `error`: first line of the error's message, at most 200 characters.
+    `error`: first line of the error's message, at most 200 characters. `payload`: contained in the job's payload, as by
+    Postgres' `@>`; it has no index, see `payload_search`.
     """
 
     statuses: Sequence[Status] = ()
@@ -36,6 +41,7 @@ class Filter:
     created_before: datetime | None = None
     error_type: str | None = None
     error: str | None = None
+    payload: dict[str, Any] | None = None
 
     def conditions(self, job: Any = Job) -> list[ColumnElement[bool]]:
         """Return this filter as SQL conditions, to be joined by AND.
@@ -54,6 +60,8 @@ class Filter:
             wanted.append(job.created_at >= self.created_after)
         if self.created_before:
             wanted.append(job.created_at < self.created_before)
+        if self.payload is not None:
+            wanted.append(job.payload.contains(self.payload))
         return [*wanted, *self.id_range(job), *self.error_conditions()]
 
     def id_range(self, job: Any = Job) -> list[ColumnElement[bool]]:

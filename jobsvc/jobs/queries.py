@@ -27,6 +27,7 @@ from jobsvc.db.models import Attempt, AttemptLines, Job
 from jobsvc.errors import JobNotFound, VersionMismatch
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.log_lines import Lines
+from jobsvc.jobs.payload_search import COMPRESSION, find_newest
 from jobsvc.jobs.serialize import dump_job
 
 MAX_ATTEMPTS = 1000
@@ -40,9 +41,6 @@ ATTEMPT_BYTES = 300
 
 PORTION_BYTES = 4 * 1024 * 1024
 """Approximate size (bytes) of the portions in which jobs are read, to limit memory."""
-
-COMPRESSION = 100
-"""Assumed compression ratio of values that Postgres has compressed. pglz reaches 90 with repeated text."""
 
 MOST_SEARCHED = 100_000
 """Number of newest jobs among which `ids_ending` searches: less than 0.1 s."""
@@ -176,7 +174,8 @@ class Page:
 def page(which: Filter, limit: int, below: UUID | None = None, dump: Callable[[Job], Any] = dump_job) -> Page:
     """Return up to `limit` matching jobs with ids less than `below`, by descending id: newest first.
 
-    `dump` makes a job's JSON value. The page ends early once its JSON takes MAX_BYTES.
+    `dump` makes a job's JSON value. The page ends early once its JSON takes MAX_BYTES, or once a portion of the jobs
+    has been searched for a payload: then it may be empty without being the last one.
     Ids start with their time and never change, so that paging by `Page.next` shows each job once, however
     many are added between two pages. A job committed late, with an older id, may be missed but shifts no other.
     """
@@ -184,8 +183,8 @@ def page(which: Filter, limit: int, below: UUID | None = None, dump: Callable[[J
     texts: list[str] = []
     size = 0
     with transaction() as connection:
-        found = connection.execute(keys(which, below).limit(limit + 1)).all()
-        for ids in _portions(found[:limit]):
+        found, following = _sizes(connection, which, limit, below)
+        for ids in _portions(found):
             portion: Any = connection.execute(select(Job).where(Job.id.in_(ids)).order_by(Job.id.desc()))
             for job in portion:
                 text = json.dumps(dump(job), separators=(",", ":"))  # ASCII, so a character is a byte
@@ -193,18 +192,36 @@ def page(which: Filter, limit: int, below: UUID | None = None, dump: Callable[[J
                 texts.append(text)
                 size += len(text)
                 if size >= MAX_BYTES:
-                    return Page(jobs, texts, job.id if job.id != found[-1].id else None)
-    return Page(jobs, texts, found[limit - 1].id if len(found) > limit else None)
+                    return Page(jobs, texts, job.id if job.id != found[-1].id else following)
+    return Page(jobs, texts, following)
+
+
+def _sizes(
+    connection: Connection, which: Filter, limit: int, below: UUID | None
+) -> tuple[Sequence[Row[Any]], UUID | None]:
+    """Return the id and size of each job of a page, and the id below which the next page starts."""
+    if which.payload is None:
+        found = connection.execute(keys(which, below).limit(limit + 1)).all()
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+    portion = find_newest(connection, which, limit, below)
+    return connection.execute(_keys.where(Job.id.in_(portion.ids)).order_by(Job.id.desc())).all(), portion.next
 
 
 def keys(which: Filter, below: UUID | None) -> Select[Any]:
     """Select the ids of matching jobs less than `below`, descending, and the size of each in Postgres (bytes)."""
+    return newest_first(_keys, which, below)
+
+
+def _select_keys() -> Select[Any]:
     size = func.pg_column_size(Job.payload) + func.coalesce(func.pg_column_size(Job.result), 0)
     # Neither function reads TOASTed values, as octet_length(payload::text) would.
     compressed = or_(
         func.pg_column_compression(Job.payload).is_not(None), func.pg_column_compression(Job.result).is_not(None)
     )
-    return newest_first(select(Job.id, size.label("bytes"), compressed.label("is_compressed")), which, below)
+    return select(Job.id, size.label("bytes"), compressed.label("is_compressed"))
+
+
+_keys = _select_keys()
 
 
 def newest_first(wanted: Select[Any], which: Filter, below: UUID | None) -> Select[Any]:

@@ -13,6 +13,7 @@ from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.handlers import DELIVERY
 from jobsvc.jobs.filters import Filter
+from jobsvc.jobs.payload_search import find_newest
 from jobsvc.jobs.queries import ids_ending, newest_first
 from jobsvc.states import Status
 
@@ -72,11 +73,15 @@ class SummaryPage:
 def page_of_summaries(wanted: Filter, limit: int, cursor: UUID | None = None) -> SummaryPage:
     """Return up to `limit` matching jobs with ids less than the cursor, in the order of `jobs.page`."""
     # The ids first: an index that has the columns of the filter decides without reading rows that do not match.
-    ids = newest_first(select(Job.id), wanted, cursor).limit(limit + 1)
+    ids: Any = newest_first(select(Job.id), wanted, cursor).limit(limit + 1)
+    following = None
     with transaction() as connection:
+        if wanted.payload is not None:
+            portion = find_newest(connection, wanted, limit, cursor)
+            ids, following = portion.ids, portion.next
         found = connection.execute(_summaries().where(Job.id.in_(ids)).order_by(Job.id.desc())).mappings()
         jobs = [JobSummary(**row) for row in found]
-    return SummaryPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+    return SummaryPage(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else following)
 
 
 def find(text: str) -> Sequence[UUID]:

@@ -12,7 +12,7 @@ from jobsvc.api.explain import explain
 from jobsvc.api.explanation import Explanation
 from jobsvc.api.job_types_reply import JobTypesReply, dump_job_type
 from jobsvc.api.operation import Operation, Reply
-from jobsvc.api.queries import ListQuery, SomeJobsQuery, link_to_next
+from jobsvc.api.queries import BulkQuery, ListQuery, link_to_next
 from jobsvc.api.requests import BatchRequest, JobRequest
 from jobsvc.api.responses import (
     AttemptsReply,
@@ -20,6 +20,7 @@ from jobsvc.api.responses import (
     JobIdReply,
     JobIdsReply,
     JobPage,
+    dump_count,
     dump_job_for_caller,
 )
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
@@ -146,24 +147,30 @@ def delete_job(job_id: UUID) -> tuple[str, int]:
 
 
 @blueprint.post("/jobs/cancel")
-@Operation("admin", {200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=SomeJobsQuery)
+@Operation("admin", {200: Reply("The number of jobs cancelled, or to be stopped.", CountReply)}, query=BulkQuery)
 def cancel_jobs() -> CountReply:
     """Cancel all jobs that match a filter of at least one query parameter."""
-    return {"count": sum(actions.cancel_all(query(SomeJobsQuery).filter()))}
+    asked = query(BulkQuery)
+    walk = asked.walk()
+    return dump_count(actions.cancel_all(asked.filter(), walk), walk)
 
 
 @blueprint.post("/jobs/retry")
-@Operation("admin", {200: Reply("The number of jobs retried.", CountReply)}, query=SomeJobsQuery)
+@Operation("admin", {200: Reply("The number of jobs retried.", CountReply)}, query=BulkQuery)
 def retry_jobs() -> CountReply:
     """Retry all failed and cancelled jobs that match a filter of at least one query parameter."""
-    return {"count": sum(actions.retry_all(query(SomeJobsQuery).filter()))}
+    asked = query(BulkQuery)
+    walk = asked.walk()
+    return dump_count(actions.retry_all(asked.filter(), walk), walk)
 
 
 @blueprint.post("/jobs/delete")
-@Operation("admin", {200: Reply("The number of jobs deleted.", CountReply)}, query=SomeJobsQuery)
+@Operation("admin", {200: Reply("The number of jobs deleted.", CountReply)}, query=BulkQuery)
 def delete_jobs() -> CountReply:
     """Delete all finished jobs that match a filter of at least one query parameter, and their attempts."""
-    return {"count": sum(actions.delete_all(query(SomeJobsQuery).filter()))}
+    asked = query(BulkQuery)
+    walk = asked.walk()
+    return dump_count(actions.delete_all(asked.filter(), walk), walk)
 
 
 @blueprint.post("/jobs/<job_id>/webhook")
