@@ -38,7 +38,7 @@ def mask_result(type_: str, result: Any) -> Any:
 
 
 def may_find_secrets(part: Any) -> bool:
-    """Return True if a search for payloads that contain this JSON could tell what is masked in them."""
+    """Return True if a search for payloads that contain this JSON could find out what is masked in them."""
     match part:
         case str():
             return mask_passwords(part) != part
