@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bench import console, growth, jobsvc_stacks, report
+from bench import console, growth, jobsvc_stacks, rate, report, sleepers, sql_enqueue, workflow
 from bench.competitors import Competitors
 from bench.environment import BenchError, Environment
 from bench.goals import GOALS
@@ -15,7 +15,11 @@ from bench.peers import store
 from bench.results import Results
 from bench.workloads import Workloads
 
-SECTIONS = ("drain", "sleep", "accept", "batch", "start", "growth", "console")
+COMPARED = ("drain", "sleep", "accept", "batch", "start")
+ALONE = ("workflow", "rate", "sql", "async", "growth", "console")
+"""Sections of the service alone, without its peers."""
+
+SECTIONS = (*COMPARED, *ALONE)
 HERE = Path(__file__).parent
 BUSY = 0.5
 
@@ -50,29 +54,40 @@ def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
         jobsvc_stacks.make_tables(environment)
         environment.make("peers", lambda: environment.sql(store.TABLE))
         chosen_competitors = Competitors.untuned()
-        if not set(chosen.only) <= {"growth", "console"} and not chosen.quick:
+        if not set(chosen.only) <= set(ALONE) and not chosen.quick:
             print("what suits the peers", flush=True)
             chosen_competitors = Competitors.tuned(environment, min(chosen.seconds, 3))
         results.notes.append(chosen_competitors.described())
         workloads = Workloads(environment, results, chosen_competitors, chosen.seconds, chosen.rounds)
         for section in chosen.only:
             print(section, flush=True)
-            if section == "growth":
-                grow(environment, results, chosen)
-            elif section == "console":
-                console.measure(environment, results, console.QUICK if chosen.quick else console.WHOLE)
-            else:
+            if section in COMPARED:
                 getattr(workloads, section)()
+            else:
+                measure_alone(section, environment, results, chosen)
         return [*describe(environment), f"load average before the run: {busy:.1f}"]
 
 
-def grow(environment: Environment, results: Results, chosen: argparse.Namespace) -> None:
-    """The growth of the service; what was measured before is not lost over it."""
+def measure_alone(section: str, environment: Environment, results: Results, chosen: argparse.Namespace) -> None:
+    """Run a section of ALONE; what was measured before is not lost over it."""
+    quick, rounds = chosen.quick, chosen.rounds
     try:
-        growth.measure(environment, results, chosen.seconds, growth.QUICK if chosen.quick else growth.WHOLE)
+        match section:
+            case "workflow":
+                workflow.measure(environment, results, rounds, workflow.QUICK if quick else workflow.WHOLE)
+            case "rate":
+                rate.measure(environment, results, rounds, rate.QUICK if quick else rate.WHOLE)
+            case "sql":
+                sql_enqueue.measure(environment, results, rounds, chosen.seconds)
+            case "async":
+                sleepers.measure(environment, results, rounds, sleepers.QUICK if quick else sleepers.WHOLE)
+            case "growth":
+                growth.measure(environment, results, chosen.seconds, growth.QUICK if quick else growth.WHOLE)
+            case "console":
+                console.measure(environment, results, console.QUICK if quick else console.WHOLE)
     except BenchError as error:
         print(f"  broken: {error}", flush=True)
-        results.notes.append("growth: broken before its end")
+        results.notes.append(f"{section}: broken before its end")
 
 
 def main() -> None:

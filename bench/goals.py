@@ -61,6 +61,7 @@ GOALS = [
     _against("POST /jobs/batch, jobs/s, against one INSERT + addBulk", "batch.rate", competitors.EXPRESS, 1.2),
     _figure("POST to the handler's start, idle, p50", "start.p50", 5, "ms"),
     _figure("… p99", "start.p99", 15, "ms"),
+    _figure("rate-limited drain against its ideal, the worst of the limits", "rate.worst", 0.9, "×", at_most=False),
     _figure("drain with many waiting against few", "growth.waiting", 0.9, "×", at_most=False),
     _figure("a page of the list, many rows against few, the slowest of the kinds", "growth.list", 2, "×"),
     _figure("get, many rows against few", "growth.get", 2, "×"),

@@ -91,6 +91,41 @@ TABLES = (
         "All tables with their indexes, and Redis' memory, by the number of jobs.",
         (Column("drain.redis_bytes", "bytes in Redis"), Column("drain.postgres_bytes", "bytes in Postgres")),
     ),
+    Table(
+        "workflow",
+        "A workflow of many jobs",
+        "The service alone. All jobs are posted, then the workers start; the time of their start is left out.",
+        (
+            Column("workflow.rate", "jobs/s, first POST to last end"),
+            Column("workflow.posted", "jobs/s, posted"),
+            Column("workflow.drained", "jobs/s, run"),
+            Column("workflow.transactions", "transactions for 1,000 jobs"),
+        ),
+    ),
+    Table(
+        "rate",
+        "Jobs under a rate limit",
+        "The service alone. All jobs wait; at the ideal rate, a limit's number of them starts every second.",
+        (Column("rate.rate", "jobs/s", 1), Column("rate.share", "of the ideal", 3), Column("rate.most", "most in 1 s")),
+    ),
+    Table(
+        "sql",
+        "Enqueue in SQL, and by HTTP",
+        "The service alone, 20 connections for single jobs and 4 for 1,000 at once. No worker runs.",
+        (Column("sql.rate", "jobs/s"), Column("sql.queued_rate", "jobs/s until all are in Redis")),
+    ),
+    Table(
+        "async",
+        "Async handlers that sleep for 1 s",
+        "One worker, `JOBSVC_CONCURRENCY=1000`.",
+        (
+            Column("async.seconds", "s", 2),
+            Column("async.share", "of the ideal rate", 2),
+            Column("async.at_once", "at once"),
+            Column("async.pss", "memory MB (PSS, all)"),
+            Column("async.largest", "largest (RSS)"),
+        ),
+    ),
     Table("waiting", "Drain while many jobs wait", "The service alone.", (Column("growth.waiting_rate", "jobs/s"),)),
     Table(
         "rows",

@@ -1,12 +1,17 @@
 """The benchmark's own arithmetic, and its load generator against a server that answers in pieces."""
 
+import json
+import os
 import socket
 import threading
+from collections import Counter
+from typing import Any
 
 import pytest
 
-from bench import load
+from bench import load, rate, sleepers, sql_enqueue, workflow
 from bench.competitors import EXPRESS, JOBSVC
+from bench.environment import BenchError
 from bench.goals import GOALS
 from bench.results import Results
 
@@ -62,3 +67,67 @@ def test_load_counts_complete_202_responses_only(pieces: list[bytes], refused: b
         else:
             assert len(load.post(listener.getsockname()[1], "/jobs", b"{}", connections=1, number=3).times) == 3
         server.join()
+
+
+def test_batches_are_posted_in_requests_of_a_thousand() -> None:
+    numbers: list[int] = []
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as wire:
+            while wire.readline():
+                length = 0
+                while (line := wire.readline().strip()) != b"":
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name.lower() == b"content-length" else length
+                jobs = json.loads(wire.read(length))["jobs"]
+                numbers.append(len(jobs))
+                body = json.dumps({"jobIds": [job["tags"][0] for job in jobs]}).encode()
+                connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    names = [str(number) for number in range(2500)]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=answer, args=(listener,))
+        server.start()
+        client = load.Client(listener.getsockname()[1])
+        assert load.post_all(client, [{"tags": [name]} for name in names]) == names
+        client.socket.close()
+        server.join()
+    assert numbers == [1000, 1000, 500]
+
+
+def test_workflow_fans_out_twice() -> None:
+    posted: list[dict[str, Any]] = []
+
+    def post(jobs: list[dict[str, Any]]) -> list[str]:
+        posted.extend(jobs)
+        return [str(number) for number in range(len(posted) - len(jobs), len(posted))]
+
+    workflow.fan_out(10_000, post)
+    dependents = Counter(name for job in posted for name in job.get("dependsOn", []))
+    assert len(posted) == 10_000
+    assert dependents.pop("root") == 100
+    assert set(dependents) == {str(number) for number in range(1, 101)}
+    assert set(dependents.values()) == {98, 99}
+
+
+def test_rate_is_compared_with_the_limit() -> None:
+    ideal = [float(second) for second in range(11) for _ in range(100)]
+    assert rate.share_of_ideal(ideal, 100, 1) == 1
+    assert rate.share_of_ideal([2 * time for time in ideal], 100, 1) == 0.5
+    assert rate.most_within(ideal, 1) == 100
+    assert rate.most_within([*ideal, 3.5], 1) == 101
+
+
+def test_sleepers_that_run_at_once_are_counted() -> None:
+    assert sleepers.most_at_once([(0, 2), (1, 3), (2, 4), (2.5, 5)]) == 3
+    assert sleepers.ideal_seconds(1000) == 1
+    assert sleepers.ideal_seconds(1001) == 2
+
+
+def test_statements_of_all_connections_are_counted() -> None:
+    url = os.environ["DATABASE_URL"]
+    statement = sql_enqueue.Statement("SELECT count(*) FROM pg_stat_activity", 1, 3)
+    assert sql_enqueue.execute(url, statement, 0.1) >= 3
+    with pytest.raises(BenchError):
+        sql_enqueue.execute(url, sql_enqueue.Statement("SELECT 1 / 0", 1, 2), 0.1)
