@@ -12,7 +12,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
-from jobsvc.handlers.context import Context
+from jobsvc.handlers.context import Context, Discard
 from jobsvc.handlers.retry_policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 from jobsvc.printable import describe_exception
 from jobsvc.processes.forks import Boundary
@@ -20,7 +20,14 @@ from jobsvc.processes.forks import Boundary
 DELIVERY = "WEBHOOK"
 """The type of the jobs that deliver webhooks; the service creates them itself."""
 
+MAX_PROBLEMS = 20
+"""Maximum number of problems in the message of InvalidPayload."""
+
 _boundary = Boundary()
+
+
+class InvalidPayload(Discard):
+    """The stored payload doesn't fit the handler's schema: the job was enqueued in SQL, or by another version."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,22 @@ class Handler:
         return self.payload.validate_json(to_json(payload), strict=True)
 
     def __call__(self, payload: dict[str, Any], context: Context) -> Any:
-        """Run the handler; returns and raises what it does."""
+        """Run the handler; returns and raises what it does. Raises InvalidPayload."""
         with _boundary:
-            arguments = (self.parse(payload), context) if self.takes_context else (self.parse(payload),)
-            return self.function(*arguments)
+            parsed = self._parse_stored(payload)
+            return self.function(parsed, context) if self.takes_context else self.function(parsed)
+
+    def _parse_stored(self, payload: dict[str, Any]) -> Any:
+        try:
+            return self.parse(payload)
+        except ValidationError as error:
+            raise InvalidPayload(_describe(error)) from None
+
+
+def _describe(error: ValidationError) -> str:
+    """Return pydantic's problems with their JSON pointers, without the values."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_PROBLEMS]
+    return "; ".join(f"{''.join(f'/{part}' for part in one['loc'])}: {one['msg']}" for one in found)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
