@@ -40,11 +40,12 @@ def create_app(waiters: int = WAITERS, has_commands: bool = True) -> Flask:
         bootstrap()
         logs.set_up()
         _wire(app)
-        if has_commands and not COMMANDS & set(sys.argv[1:]):
+        is_command = has_commands and bool(COMMANDS & set(sys.argv[1:]))
+        if has_commands and not is_command:
             from jobsvc.dispatch.server_check import check_servers
 
             check_servers()
-        _start(app, waiters)
+        _start(app, waiters, listens=not is_command)
         if has_commands:
             from jobsvc.api import threadcheck
 
@@ -90,9 +91,9 @@ def _add_commands(app: Flask) -> None:
     Migrate(app, Base, directory=str(MIGRATIONS))
 
 
-def _start(app: Flask, waiters: int) -> None:
+def _start(app: Flask, waiters: int, listens: bool) -> None:
     from jobsvc.api.job_watcher import JobWatcher
     from jobsvc.dispatch.relay import Relay
 
-    app.extensions["relay"] = Relay().start()
+    app.extensions["relay"] = Relay(listens).start()
     app.extensions["job_watcher"] = JobWatcher(waiters).start()

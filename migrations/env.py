@@ -13,6 +13,7 @@ from jobsvc.db import (  # noqa: F401  # parts of Base.metadata
     counter_tables,
     dependency_models,
     idempotency_models,
+    job_type_models,
     rate_models,
 )
 from jobsvc.db.engine import engine

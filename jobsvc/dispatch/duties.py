@@ -128,6 +128,7 @@ class Duties:
                 self.request(Duty.DUE)  # for their webhook deliveries, and the retries of lost attempts
             counts.append(jobs.delete_old_keys(BATCH))
             jobs.fold_counters()
+            jobs.ensure_registered()
             if self._redis_answers():
                 with self._redis.on("move"):
                     self._old_names.step()

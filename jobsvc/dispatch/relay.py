@@ -13,15 +13,20 @@ from uuid import UUID
 
 from jobsvc.config import settings
 from jobsvc.dispatch.duties import Duties, Duty
+from jobsvc.dispatch.listener import Listener
 from jobsvc.jobs import Dispatch
 
 logger = logging.getLogger("jobsvc.relay")
 
 
 class Relay:
-    """The relay of one process. The methods that return at once may be called from any thread."""
+    """The relay of one process. The methods that return at once may be called from any thread.
 
-    def __init__(self) -> None:
+    listens: if False, jobs enqueued in SQL are found by sweeps only.
+    """
+
+    def __init__(self, listens: bool = True) -> None:
+        self._listens = listens
         self._reset()
 
     def _reset(self) -> None:
@@ -69,10 +74,14 @@ class Relay:
 
     def run(self) -> None:
         """Run the duties until stopped, each first after an interval: a process that ends soon never sweeps."""
+        listener = Listener(lambda: self.notify(Duty.DUE))
+        if self._listens:
+            listener.start()
         next_at = dict.fromkeys(Duty, time.monotonic() + settings().JOBSVC_SWEEP_SECONDS)
         while True:
             self._wakeup.clear()
             if self._is_stopped:
+                listener.stop()
                 return
             for duty in Duty:
                 self._apply_requests(next_at)

@@ -1,20 +1,24 @@
 """Checks at start that jobsvc can use this Postgres and this Redis."""
 
+from contextlib import suppress
+
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from jobsvc import jobs
 from jobsvc.db.engine import disconnect, engine
 from jobsvc.db.poolmode import REFUSED, pools_by_statement
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.dispatch.rq_redis import ClusterRefused
-from jobsvc.errors import WrongServer
+from jobsvc.errors import StoreUnavailable, WrongServer
 from jobsvc.processes.refusal import refuse_start
 
 
 def check_servers() -> None:
     """Exit with one line on stderr if a server is unsuitable; doesn't wait for one that is unavailable.
 
+    Registers this process' job types in Postgres.
     An unavailable server is checked when it is first used; if unsuitable, it stays unavailable and the log says why.
     """
     try:
@@ -25,6 +29,9 @@ def check_servers() -> None:
     except SQLAlchemyError:
         if pools_by_statement():
             refuse_start(REFUSED)
+    else:
+        with suppress(StoreUnavailable):  # a relay's sweep registers them later
+            jobs.ensure_registered()
     try:
         rq_redis.probe()
     except (ClusterRefused, NamespaceTaken) as error:

@@ -70,6 +70,8 @@ def run(job_id: str) -> Any:
         else:
             handle_refused([UUID(job_id)], rq_job.connection)
         return None
+    with contextlib.suppress(StoreUnavailable):  # if the worker started while Postgres was unavailable
+        jobs.ensure_registered()
     # Fork: RQ ignores SIGINT here, since its worker handles it; a process forked by the handler gets the defaults.
     forks.be_main_process()
     forks.guard(
