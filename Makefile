@@ -12,7 +12,7 @@ HTMX = 4.0.1
 STATIC = jobsvc/ui/static
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test test-infra chaos bench shots docs vendor lint format clean help
+.PHONY: up run worker services services-down migrate demo test test-infra properties chaos bench shots docs vendor lint format clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
@@ -40,6 +40,9 @@ test: $(READY)  ## run the tests, against real servers
 
 test-infra: $(READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra
+
+properties: $(READY)  ## run 10,000 random steps of the state machine; STEPS=n SEED=n
+	@STEPS=$(or $(STEPS),10000) $(BIN)/pytest -q tests/properties $(if $(SEED),--hypothesis-seed $(SEED))
 
 chaos: $(READY)  ## kill at random under load; JOBS=5000 RUNS=1 SEED=n
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))
