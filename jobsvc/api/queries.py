@@ -27,7 +27,8 @@ MAX_PAYLOAD = 4096
 """Maximum length in characters of a payload that is searched for."""
 
 
-def _read_payload(value: Any) -> Any:
+def read_payload(value: Any) -> dict[str, Any]:
+    """Return a payload to search for, from its JSON. Raises ValueError."""
     if not isinstance(value, str) or len(value) > MAX_PAYLOAD:
         raise ValueError(f"must be a JSON object of at most {MAX_PAYLOAD:,} characters")
     try:
@@ -38,16 +39,26 @@ def _read_payload(value: Any) -> Any:
         raise ValueError("must be a JSON object")
     for problem in strict_json.unstorable(payload):
         raise ValueError(f"{problem.pointer} {problem.detail}".strip())
-    return payload
+    found: dict[str, Any] = payload
+    return found
 
 
-Payload = Annotated[dict[str, Any], BeforeValidator(_read_payload), WithJsonSchema({"type": "object"})]
+Payload = Annotated[dict[str, Any], BeforeValidator(read_payload), WithJsonSchema({"type": "object"})]
 
 
 def _read_status(value: Any) -> Any:
     if isinstance(value, str) and value not in [*Status]:
         raise ValueError(f"there is no status {value[:100]!a}; {describe_known('statuses', value, Status)}")
     return value
+
+
+def _read_id(value: Any) -> UUID:
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise ValueError("is not the id of a job")
+    return UUID(value)
+
+
+JobId = Annotated[UUID, BeforeValidator(_read_id, json_schema_input_type=UUID)]
 
 
 class FilterQuery(Query):
@@ -63,6 +74,7 @@ class FilterQuery(Query):
     error_type: ErrorType | None = None
     error: ErrorLine | None = None
     payload: Payload | None = None
+    depends_on: JobId | None = None
 
     def filter(self) -> Filter:
         """Return the filter for these parameters. Aborts with 403 if the caller could find out secrets by it."""
@@ -78,6 +90,7 @@ class FilterQuery(Query):
             error_type=self.error_type,
             error=self.error,
             payload=self.payload,
+            depends_on=self.depends_on,
         )
 
 

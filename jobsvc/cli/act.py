@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -108,6 +109,8 @@ def _act(action: _Action, given: Sequence[UUID | str], which: Filter, yes: bool,
     """Run the action on the given jobs or on all that match, and print the number of changed jobs."""
     if bool(given) == (which != Filter()):
         raise click.UsageError("give either ids or at least one option that selects jobs")
+    if not given and replace(which, payload=None) == Filter():
+        raise click.UsageError("give another option that selects jobs besides --payload")
     if given:
         _act_on_each(action.verb, action.one, given, as_json)
     else:

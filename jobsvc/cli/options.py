@@ -12,6 +12,7 @@ from uuid import UUID
 import click
 
 from jobsvc import jobs, strict_json
+from jobsvc.api.queries import read_payload
 from jobsvc.config import settings
 from jobsvc.db.conditions import MAX_ERROR
 from jobsvc.jobs import Filter, current_time
@@ -88,6 +89,19 @@ class Json(click.ParamType[Any]):
             self.fail(f"is not JSON: {error}", param, ctx)
 
 
+class PayloadPart(click.ParamType[Any]):
+    """A JSON object that payloads contain, as in the query of GET /jobs."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Return the object. Fails if the API would not accept it."""
+        try:
+            return read_payload(os.fsencode(value).decode())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Moment(click.ParamType[Any]):
     """A time, or an age such as 90s, 15m, 2h or 7d."""
 
@@ -150,6 +164,10 @@ _FILTERS = {
         type=Word(least=0, most=MAX_ERROR),
         help=f"First line of the last error's message, at most {MAX_ERROR} characters; all of it.",
     ),
+    "payload": click.option(
+        "--payload", type=PayloadPart(), metavar="JSON", help='Payloads that contain it, e.g. {"to": "a@example.com"}.'
+    ),
+    "depends_on": click.option("--depends-on", type=JobId(), metavar="ID", help="Jobs that depend on this one."),
 }
 """The filter options by the field of `Filter` that they set."""
 
@@ -165,7 +183,9 @@ def filters(command: Command) -> Command:
 
     @wraps(command)
     def run(**given: Any) -> Any:
-        return command(which=Filter(**{field: given.pop(field) for field in _FILTERS}), **given)
+        chosen = {field: given.pop(field) for field in _FILTERS}
+        chosen["depends_on"] = chosen["depends_on"] and find_job(chosen["depends_on"])
+        return command(which=Filter(**chosen), **given)
 
     return _add(run, _FILTERS.values())
 

@@ -41,6 +41,7 @@ from jobsvc.jobs.counts import MAX_COUNTED, Counted, count_by_status, count_newe
 from jobsvc.jobs.failures import FailureGroup, FailureGroups, failure_groups, recent_failure_groups
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
+from jobsvc.jobs.graph import Graph, Neighbour, read_graph
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew

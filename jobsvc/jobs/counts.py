@@ -46,8 +46,8 @@ def count_by_status(wanted: Filter) -> dict[Status, Counted]:
     """Count the jobs of each status that match the filter, except for its statuses, which are ignored.
 
     If a status has more than MAX_COUNTED jobs, only its newest ones are searched. For COMPLETED, and for many PENDING
-    jobs, the newest jobs of all statuses are searched; with an error in the filter, the newest jobs with that error;
-    with tags, any jobs with these; with a payload, the newest portion of the jobs in which it is searched.
+    jobs, the newest jobs of all statuses are searched; with a dependency or an error in the filter, the newest jobs
+    with that; with tags, any jobs with these; with a payload, the newest portion of the jobs in which it is searched.
     """
     if wanted.payload is not None:
         numbers, is_complete = count_found(replace(wanted, statuses=()))
@@ -63,6 +63,8 @@ def count_by_status(wanted: Filter) -> dict[Status, Counted]:
 def _parts(wanted: Filter) -> dict[str, Select[Any]]:
     """Return the rows of each part of the table that is searched, by name."""
     newest = bounded(*wanted.id_range(), *wanted.error_conditions()).order_by(Job.id.desc())
+    if conditions := wanted.dependency_conditions():
+        return {_NEWEST: bounded(*wanted.id_range(), *conditions).add_columns(Job.error).order_by(Job.id.desc())}
     if wanted.error_conditions():
         return {_NEWEST: newest}
     if wanted.tags:
@@ -105,8 +107,9 @@ def to_dispatch() -> Select[Any]:
 def _count_part(name: str, part: Select[Any], wanted: Filter) -> Select[Any]:
     """Select the number of rows of a part, and of those that match the filter, by status."""
     job = aliased(Job, part.subquery())
-    # The part has only rows with the wanted error.
-    matches = replace(wanted, statuses=(), error_type=None, error=None).conditions(job)
+    # The part has only rows with the wanted dependency, else only rows with the wanted error.
+    rest = replace(wanted, statuses=(), depends_on=None)
+    matches = (rest if wanted.depends_on else replace(rest, error_type=None, error=None)).conditions(job)
     numbers: tuple[Any, ...] = (func.count().label("rows"), func.count().filter(*matches).label("matching"))
     return select(literal(name).label("part"), job.status, *numbers).group_by(job.status)
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, literal_column, or_
+from sqlalchemy import ColumnElement, Text, literal_column, or_, select
 
 from jobsvc.db.conditions import ERROR_LINE, ERROR_TYPE, HAS_ERROR
+from jobsvc.db.dependency_models import Dependency
 from jobsvc.db.models import Job
 from jobsvc.handlers import DELIVERY
 from jobsvc.jobs.ids import first_id
@@ -30,7 +32,7 @@ class Filter:
 
     `statuses`: any of them; `tags`: all of them; `created_after` ≤ creation < `created_before`.
     `error`: first line of the error's message, at most 200 characters. `payload`: contained in the job's payload, as by
-    Postgres' `@>`; it has no index, see `payload_search`.
+    Postgres' `@>`; it has no index, see `payload_search`. `depends_on`: among the job's dependencies.
     """
 
     statuses: Sequence[Status] = ()
@@ -42,6 +44,7 @@ class Filter:
     error_type: str | None = None
     error: str | None = None
     payload: dict[str, Any] | None = None
+    depends_on: UUID | None = None
 
     def conditions(self, job: Any = Job) -> list[ColumnElement[bool]]:
         """Return this filter as SQL conditions, to be joined by AND.
@@ -62,7 +65,7 @@ class Filter:
             wanted.append(job.created_at < self.created_before)
         if self.payload is not None:
             wanted.append(job.payload.contains(self.payload))
-        return [*wanted, *self.id_range(job), *self.error_conditions()]
+        return [*wanted, *self.id_range(job), *self.error_conditions(), *self.dependency_conditions(job)]
 
     def id_range(self, job: Any = Job) -> list[ColumnElement[bool]]:
         """Return conditions on the id which hold for all jobs that were created at the wanted times."""
@@ -72,6 +75,13 @@ class Filter:
         if self.created_before:
             bounds.append(job.id < first_id((self.created_before + ID_MARGIN).timestamp()))
         return bounds
+
+    def dependency_conditions(self, job: Any = Job) -> list[ColumnElement[bool]]:
+        """Return the condition on the job's dependencies; their primary key has the dependents in the order of ids."""
+        if self.depends_on is None:
+            return []
+        dependents = select(Dependency.dependent_id).where(Dependency.dependency_id == self.depends_on)
+        return [job.id.in_(dependents)]
 
     def error_conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions on the error, in the words of their indexes."""

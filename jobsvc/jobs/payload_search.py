@@ -1,8 +1,8 @@
 """Finds jobs by what their payloads contain, without an index of payloads: so a plain job pays nothing for it.
 
 Jobs are searched in portions, in the order of their ids. A portion reads a bounded number of rows through an index:
-those with the wanted error, tags or statuses if there is an index of these by id, else all jobs. Payloads are read only
-in rows that match the rest of the filter.
+those with the wanted dependency, error, tags or statuses if there is an index of these by id, else all jobs. Payloads
+are read only in rows that match the rest of the filter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ def _checked(wanted: Filter, start: UUID | None, is_newest_first: bool) -> CTE:
     """Select the rows of a portion that starts beyond this id: id, status, `matches`, and `is_end` for the last one."""
     rows = _rows(wanted, start, is_newest_first)
     job = aliased(Job, rows)
-    fits = and_(*replace(wanted, payload=None).conditions(job))
+    fits = and_(*replace(wanted, payload=None, depends_on=None).conditions(job))
     # pg_column_size and pg_column_compression don't read TOASTed values.
     ratio = case((func.pg_column_compression(rows.c.payload).is_not(None), COMPRESSION), else_=1)
     weight = case((fits, cast(func.pg_column_size(rows.c.payload) * ratio, BigInteger)), else_=0).label("weight")
@@ -138,7 +138,7 @@ def _rows(wanted: Filter, start: UUID | None, is_newest_first: bool) -> Any:
         .order_by(order)
         .limit(MAX_ROWS)
     )
-    if conditions := wanted.error_conditions():
+    if conditions := wanted.dependency_conditions() or wanted.error_conditions():
         return all_rows.where(*conditions).subquery("portion")
     if wanted.tags:
         return all_rows.where(Job.tags.contains(list(wanted.tags))).subquery("portion")

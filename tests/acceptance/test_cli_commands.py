@@ -234,3 +234,25 @@ def test_without_redis_or_workers_errors_and_empty_lists_are_one_line(clean: Non
     assert answer("workers") == "No worker is registered in Redis.\n"
     assert answer("schedules") == "There are no schedules.\n"
     assert answer("workers", "--json") == ""
+
+
+def test_jobs_are_selected_by_payload_and_dependency() -> None:
+    tag = str(uuid.uuid4())
+    first = submit(queue=QUEUE, payload={"to": "a", "n": 1}, tags=[tag])
+    second = submit(queue=QUEUE, payload={"to": "b", "n": 1}, tags=[tag])
+    sql("INSERT INTO dependencies VALUES (:first, :second, false)", first=first, second=second)
+    chosen = (["--payload", '{"n": 1}', "--tag", tag], ["--payload", '{"to": "a"}'], ["--depends-on", str(first)[-8:]])
+    listed = in_turn(*(["list", "--json", *options] for options in chosen), ["list", "--depends-on", "00000000"])
+    assert [[job["id"] for job in objects(out)] for _, out, _ in listed] == [
+        [str(second), str(first)],
+        [str(first)],
+        [str(second)],
+        [],
+    ]
+    assert [code for code, _, _ in listed] == [0, 0, 0, 1]
+    assert answer("cancel", "--payload", '{"to": "b"}', "--tag", tag, "--yes") == "cancel: 1 job\n"
+    asked = cli("cancel", "--payload", '{"n": 1}', "--tag", tag, say="y\n")
+    assert (asked.returncode, asked.stdout) == (0, "cancel: 1 job\n")
+    assert "cancel 1 job? [y/N]" in asked.stderr
+    assert answer("delete", "--depends-on", str(first), "--yes", "--json") == '{"count":1}\n'
+    assert status(first) == "CANCELLED"

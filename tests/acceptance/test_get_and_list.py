@@ -113,6 +113,8 @@ def test_default_page_has_50_jobs(api: Service, tag: str) -> None:
         *("queue=", "queue=a&queue=b", "queue=" + "x" * 256),
         *("tag=", "tag=" + "x" * 101, "&".join(f"tag={n}" for n in range(17)), "tag=%00"),
         *("errorType=", "errorType=a&errorType=b", "errorType=" + "x" * 201, "errorType=%00"),
+        *("dependsOn=", "dependsOn=x", f"dependsOn={NO_JOBS_CURSOR}0", f"dependsOn=urn:uuid:{NO_JOBS_CURSOR}"),
+        f"dependsOn={NO_JOBS_CURSOR}&dependsOn={NO_JOBS_CURSOR}",
         *("error=a&error=b", "error=" + "x" * 201, "error=%00"),
         *("createdAfter=", "createdAfter=yesterday", "createdAfter=2026-01-01", "createdAfter=1764000000"),
         *(
