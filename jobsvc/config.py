@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     PORT: int = Field(3000, ge=1, le=65535)
     JOBSVC_HANDLERS: CommaSeparated[Annotated[str, BeforeValidator(_module)]] = []
     JOBSVC_QUEUES: CommaSeparated[QueueName] = Field(["high", "default", "low"], min_length=1)
-    JOBSVC_CONCURRENCY: int = Field(1, ge=1, le=128)
+    JOBSVC_CONCURRENCY: int = Field(1, ge=1, le=1000)
     JOBSVC_WORKERS: int = Field(2, ge=1, le=512)
     JOBSVC_LEASE_SECONDS: float = Field(15, ge=1, le=3600)
     JOBSVC_SWEEP_SECONDS: float = Field(2, gt=0, le=60)

@@ -19,7 +19,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
-from jobsvc import jobs
+from jobsvc import handlers, jobs
 from jobsvc.dispatch.rq_names import to_rq
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
@@ -101,7 +101,7 @@ def handle_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
     refused: list[jobs.Refused] = []
     with contextlib.suppress(StoreUnavailable):
         refused = jobs.find_refused(job_ids)
-    for type_ in {one.type for one in refused} - _logged_types:
+    for type_ in {one.type for one in refused} - _logged_types - handlers.types():  # else refused for want of a thread
         _logged_types.add(type_)
         logger.warning("there is no handler of the type %s here; its jobs wait for a worker that has one", type_)
     if keys := {one.concurrency_key for one in refused if one.concurrency_key}:

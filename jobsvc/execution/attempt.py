@@ -1,15 +1,18 @@
 """One attempt of a job: runs the handler under its deadline and returns a result that can be stored."""
 
 import logging
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from typing import Any
 
 from jobsvc import handlers, logs, tracing
 from jobsvc.execution import exceptions
+from jobsvc.execution.async_deadline import AsyncDeadline
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.description import UNKNOWN_TYPE, Description
 from jobsvc.execution.interruptions import Cancelled, WorkerShutdown
+from jobsvc.execution.leftovers import Leftovers
 from jobsvc.execution.result_json import storable
 from jobsvc.handlers.retry_policy import YEAR
 from jobsvc.jobs import AttemptResult, Failure, StartedAttempt, completed, returned_uncounted
@@ -34,7 +37,34 @@ UNKNOWN_TYPE_SECONDS = 1.0
 def attempt(started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> AttemptResult:
     """Run the handler in this thread and return the result. Never raises."""
     job_id = str(started.job_id)
-    context = handlers.Context(
+    context = _context(job_id, started, deadline, log)
+    with logs.AttemptFields(job_id, started.type, started.attempt), _span(job_id, started), log:
+        try:
+            result = _run(started, deadline, context)
+        except BaseException as error:  # the deadline fired before it was paused, or memory ran out
+            result = _interpret_safely(started, deadline, error)
+        deadline.close()
+        return with_progress_and_logs(result, deadline, log)
+
+
+async def attempt_async(
+    started: StartedAttempt, deadline: AsyncDeadline, log: AttemptLog, leftovers: Leftovers
+) -> AttemptResult:
+    """Run an async handler in this task and return the result, once `leftovers` are ended. Never raises."""
+    job_id = str(started.job_id)
+    context = _context(job_id, started, deadline, log)
+    with logs.AttemptFields(job_id, started.type, started.attempt), _span(job_id, started), log:
+        try:
+            result = await _run_async(started, deadline, context)
+        except BaseException as error:  # memory ran out
+            result = _interpret_safely(started, deadline, error)
+        deadline.close()
+        await leftovers.end()
+        return with_progress_and_logs(result, deadline, log)
+
+
+def _context(job_id: str, started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> handlers.Context:
+    return handlers.Context(
         job_id=job_id,
         attempt=started.attempt,
         max_attempts=started.max_attempts,
@@ -44,20 +74,10 @@ def attempt(started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> Att
         is_cancelled=deadline.check_cancelled,
         traceparent=started.traceparent,
     )
-    with (
-        logs.AttemptFields(job_id, started.type, started.attempt),
-        tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id),
-        log,
-    ):
-        try:
-            result = _run(started, deadline, context)
-        except BaseException as error:  # the deadline fired before it was paused, or memory ran out
-            try:
-                result = _interpret(started, deadline, error)
-            except BaseException:
-                result = AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
-        deadline.close()
-        return with_progress_and_logs(result, deadline, log)
+
+
+def _span(job_id: str, started: StartedAttempt) -> AbstractContextManager[Any]:
+    return tracing.span("run", "CONSUMER", started.traceparent, type=started.type, job=job_id)
 
 
 def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context) -> AttemptResult:
@@ -73,6 +93,26 @@ def _run(started: StartedAttempt, deadline: Deadline, context: handlers.Context)
         deadline.pause()
     except BaseException as error:
         return _interpret(started, deadline, error)
+    return _returned(started, deadline, value)
+
+
+async def _run_async(started: StartedAttempt, deadline: AsyncDeadline, context: handlers.Context) -> AttemptResult:
+    try:
+        deadline.start()
+        handler = handlers.find(started.type)
+        assert handler is not None
+        try:
+            value = storable(await handler.call_async(started.payload, context))
+        finally:
+            deadline.raise_if_late()
+        deadline.pause()
+    except BaseException as error:
+        return _interpret(started, deadline, error)
+    return _returned(started, deadline, value)
+
+
+def _returned(started: StartedAttempt, deadline: Deadline, value: Any) -> AttemptResult:
+    """Return the result of an attempt whose handler returned a value."""
     if deadline.handler_saw_cancel or (deadline.has_fired and isinstance(deadline.reason, Cancelled)):
         return AttemptResult(started.job_id, started.fence, Outcome.CANCELLED)
     return completed(started.job_id, started.fence, value)
@@ -98,6 +138,13 @@ def failed(started: StartedAttempt, reason: BaseException) -> AttemptResult:
     texts = Description()
     texts.describe(reason, reason, OWN_MODULES)
     return _result(started, reason, texts, delay=None, has_fired=True)
+
+
+def _interpret_safely(started: StartedAttempt, deadline: Deadline, error: BaseException) -> AttemptResult:
+    try:
+        return _interpret(started, deadline, error)
+    except BaseException:
+        return AttemptResult(started.job_id, started.fence, Outcome.FAILED, failure=UNEXPLAINED)
 
 
 def _interpret(started: StartedAttempt, deadline: Deadline, error: BaseException) -> AttemptResult:

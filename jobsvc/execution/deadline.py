@@ -38,7 +38,7 @@ class Deadline:
 
     def start(self) -> None:
         """Start the timeout; once it has passed, the reason is raised in the handler."""
-        self.reason_at = time.monotonic() + self._timeout
+        self.reason_at = min(self.reason_at, time.monotonic() + self._timeout)  # a cancel may have come before
         self._begin()
 
     def _begin(self) -> None:
@@ -81,6 +81,11 @@ class Deadline:
     def fires_at(self) -> float:
         """Return when (monotonic seconds) to raise something; infinity for never."""
         return min(self._limit, math.inf if self.is_over else self.reason_at)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Return True if the reason is due, whether it could be raised or not."""
+        return self.reason_at <= time.monotonic()
 
     def stop(self, reason: BaseException, left: float) -> None:
         """Raise `reason` in the handler in `left` seconds, unless its deadline is earlier. From any thread."""

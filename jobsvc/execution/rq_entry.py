@@ -18,12 +18,13 @@ from jobsvc.db.engine import disconnect
 from jobsvc.dispatch import ownership
 from jobsvc.dispatch.enqueue import dispatch_withheld, handle_refused
 from jobsvc.errors import StoreUnavailable
-from jobsvc.execution.attempt import attempt, failed, with_progress_and_logs
+from jobsvc.execution.attempt import attempt, attempt_async, failed, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
+from jobsvc.execution.attempt_loop import AttemptLoop
 from jobsvc.execution.deadline import on_alarm
 from jobsvc.execution.results import ResultWriter, Stored, log_results
-from jobsvc.execution.watchdog import StandaloneDeadline
-from jobsvc.jobs import AttemptResult, JobTransition
+from jobsvc.execution.watchdog import StandaloneAsyncDeadline, StandaloneDeadline
+from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt
 from jobsvc.processes import forks
 from jobsvc.servers.outages import OutageTracker
 from jobsvc.states import Outcome, Status
@@ -78,13 +79,7 @@ def run(job_id: str) -> Any:
         {signal.SIGALRM: (on_alarm, signal.SIG_DFL), signal.SIGINT: (signal.SIG_IGN, signal.default_int_handler)}
     )
     try:
-        log = AttemptLog()
-        deadline = StandaloneDeadline(
-            started[0],
-            log,
-            abandon=lambda reason: _store(with_progress_and_logs(failed(started[0], reason), deadline, log)),
-        )
-        result, transition = _store(attempt(started[0], deadline, log))
+        result, transition = _store(_attempt(started[0]))
         log_results([(started[0], result, transition)])
         if transition and transition.concurrency_key:
             dispatch_withheld({transition.concurrency_key}, rq_job.connection)
@@ -98,6 +93,27 @@ def run(job_id: str) -> Any:
         return result.result
     plan_retries(rq_job, transition)
     raise AttemptFailed(failure_text(result))
+
+
+def _attempt(started: StartedAttempt) -> AttemptResult:
+    """Run the attempt here, on an event loop of its own if its handler is async."""
+    log = AttemptLog()
+
+    def abandon(reason: BaseException) -> None:
+        _store(with_progress_and_logs(failed(started, reason), deadline, log))
+
+    deadline: StandaloneDeadline | StandaloneAsyncDeadline
+    handler = handlers.find(started.type)
+    if handler is None or not handler.is_async:
+        deadline = StandaloneDeadline(started, log, abandon)
+        return attempt(started, deadline, log)
+    loop = AttemptLoop()
+    deadline = task_deadline = StandaloneAsyncDeadline(started, log, abandon)
+
+    async def run() -> AttemptResult:
+        return await attempt_async(started, task_deadline, log, loop.track(started))
+
+    return loop.run(run())
 
 
 def _store(result: AttemptResult) -> Stored:

@@ -49,26 +49,8 @@ class ThreadDeadline(Deadline):
         self._arm()
 
     def limited(self, seconds: float, work: Callable[[], None]) -> None:
-        """As in Deadline, but in a thread of its own, which is abandoned if it hangs in C code."""
-        failures: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                work()
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=copy_context().run, args=(run,), name="limited", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if thread.is_alive():
-            self.is_limit_reached = True
-            _throw(thread.ident or 0, LimitReached)
-            thread.join(LAST_SECONDS)
-        if thread.is_alive():
-            raise LimitReached("the time is up")
-        if failures:
-            raise failures.pop()
+        """As in Deadline, but in a thread of its own."""
+        limited_in_thread(self, seconds, work)
 
     def _arm(self) -> None:
         _timer.add(self)
@@ -79,6 +61,29 @@ class ThreadDeadline(Deadline):
             if self.fires_at <= time.monotonic():
                 self._has_thrown = True
                 _throw(self._thread, type(self._take_reason()))
+
+
+def limited_in_thread(deadline: Deadline, seconds: float, work: Callable[[], None]) -> None:
+    """Do what `Deadline.limited` does in a thread of its own, which is abandoned if it hangs in C code."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="limited", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        deadline.is_limit_reached = True
+        _throw(thread.ident or 0, LimitReached)
+        thread.join(LAST_SECONDS)
+    if thread.is_alive():
+        raise LimitReached("the time is up")
+    if failures:
+        raise failures.pop()
 
 
 def _throw(thread: int, error: type[BaseException]) -> None:

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 from jobsvc import jobs
+from jobsvc.execution.async_deadline import AsyncDeadline
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.interruptions import CANCEL_GRACE_SECONDS, CANCEL_NOTICE_SECONDS
@@ -28,8 +29,8 @@ RETRY_SECONDS = 0.5
 """Pause before a failed write of a report is retried."""
 
 
-class StandaloneDeadline(Deadline):
-    """Deadline that also supervises its attempt, for a process in which nothing else does.
+class _Supervising(Deadline):
+    """A deadline, of one kind or the other, that also supervises its attempt.
 
     A thread renews the lease and stores reports. If the handler doesn't stop, because it swallows the exception or
     hangs in a C call, the thread calls `abandon` with the reason and kills this process with its group.
@@ -128,3 +129,16 @@ class StandaloneDeadline(Deadline):
             else:
                 is_stored = False
         return is_stored
+
+
+class StandaloneDeadline(_Supervising):
+    """Deadline for a process in which nothing else supervises the attempt."""
+
+
+class StandaloneAsyncDeadline(_Supervising, AsyncDeadline):
+    """The same for an async handler."""
+
+    def start(self) -> None:
+        """Start the deadline and the supervising thread; stop RQ's timer, which would interrupt the loop itself."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        super().start()

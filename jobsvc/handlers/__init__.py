@@ -2,4 +2,4 @@
 
 from jobsvc.handlers.context import Context, Discard, RetryAfter, Snooze
 from jobsvc.handlers.loading import load
-from jobsvc.handlers.registry import DELIVERY, Handler, find, handler, names, types
+from jobsvc.handlers.registry import DELIVERY, Handler, find, handler, loop_types, names, types

@@ -4,7 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,7 +32,7 @@ class InvalidPayload(Discard):
 
 @dataclass(frozen=True)
 class Handler:
-    """A registered handler and its defaults. `queue` is None if it names none."""
+    """A registered handler and its defaults. `queue` is None if it names none; `is_async`: call it by `call_async`."""
 
     name: str
     function: Callable[..., Any]
@@ -42,6 +42,12 @@ class Handler:
     timeout: float
     retry: RetryPolicy
     isolated: bool
+    is_async: bool
+
+    @property
+    def shares_loop(self) -> bool:
+        """True if its attempts need neither a thread nor a process of their own."""
+        return self.is_async and not self.isolated
 
     @property
     def description(self) -> str | None:
@@ -71,14 +77,19 @@ class Handler:
     def __call__(self, payload: dict[str, Any], context: Context) -> Any:
         """Run the handler; returns and raises what it does. Raises InvalidPayload."""
         with _boundary:
-            parsed = self._parse_stored(payload)
-            return self.function(parsed, context) if self.takes_context else self.function(parsed)
+            return self.function(*self._arguments(payload, context))
 
-    def _parse_stored(self, payload: dict[str, Any]) -> Any:
+    async def call_async(self, payload: dict[str, Any], context: Context) -> Any:
+        """Run an async handler; returns and raises as a call does."""
+        with _boundary:
+            return await self.function(*self._arguments(payload, context))
+
+    def _arguments(self, payload: dict[str, Any], context: Context) -> tuple[Any, ...]:
         try:
-            return self.parse(payload)
+            parsed = self.parse(payload)
         except ValidationError as error:
             raise InvalidPayload(_describe(error)) from None
+        return (parsed, context) if self.takes_context else (parsed,)
 
 
 def _describe(error: ValidationError) -> str:
@@ -100,7 +111,7 @@ def handler(
     retry: dict[str, Any] | RetryPolicy = DEFAULT_RETRY,
     isolated: bool = False,
 ) -> Callable[[F], F]:
-    """Register a function as the handler of the job type `name`.
+    """Register a function, which may be `async def`, as the handler of the job type `name`.
 
     The function takes the payload, validated by its annotation, and optionally a Context.
     `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list},
@@ -119,7 +130,8 @@ def handler(
         if name in _handlers:
             raise HandlerError(f"{name}: there are two handlers of this name")
         try:
-            payload, takes_context = _signature(function)
+            code = _code_of(function)
+            payload, takes_context = _signature(function, code)
             _handlers[name] = Handler(
                 name=name,
                 function=function,
@@ -129,6 +141,7 @@ def handler(
                 timeout=TypeAdapter(Duration).validate_python(timeout),
                 retry=RetryPolicy.model_validate(retry).over(DEFAULT_RETRY),
                 isolated=isolated,
+                is_async=inspect.iscoroutinefunction(code),
             )
         except ValidationError as error:
             option = "retry" if error.title == RetryPolicy.__name__ else "timeout"
@@ -141,15 +154,28 @@ def handler(
     return register
 
 
-def _signature(function: Callable[..., Any]) -> tuple[Any, bool]:
+def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function whose code runs: that of a `partial`, or the `__call__` of another object."""
+    while isinstance(function, partial):
+        function = function.func
+    is_callable_object = not inspect.isroutine(function) and not inspect.isclass(function)
+    return type(function).__call__ if is_callable_object else function
+
+
+def _signature(function: Callable[..., Any], code: Callable[..., Any]) -> tuple[Any, bool]:
     """Return the payload's annotation, dict[str, Any] if it has none, and True if the function takes a context."""
-    if inspect.iscoroutinefunction(function):
-        raise TypeError("an async function can't be a handler; wrap it with asyncio.run")
-    parameters = list(inspect.signature(function).parameters)
+    if inspect.isasyncgenfunction(code):
+        raise TypeError("an async generator can't be a handler; return the result instead of yielding values")
+    parameters = [one.name for one in inspect.signature(function).parameters.values() if not _is_option(one)]
     if len(parameters) not in (1, 2):
         raise TypeError("a handler takes the payload and, if it wants it, the context")
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = typing.get_type_hints(code, include_extras=True)
     return hints.get(parameters[0], dict[str, Any]), len(parameters) == 2
+
+
+def _is_option(parameter: inspect.Parameter) -> bool:
+    """Return True if a call needs no such argument, as of those that a `partial` has set by name."""
+    return parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
 
 
 def every() -> Collection[Handler]:
@@ -165,6 +191,11 @@ def find(name: str) -> Handler | None:
 def types() -> frozenset[str]:
     """Return all job types that this process can run, including DELIVERY."""
     return frozenset(_handlers)
+
+
+def loop_types() -> frozenset[str]:
+    """Return the types among `types` whose jobs share an event loop."""
+    return frozenset(name for name, one in _handlers.items() if one.shares_loop)
 
 
 def names() -> list[str]:

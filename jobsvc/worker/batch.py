@@ -21,14 +21,15 @@ from jobsvc.jobs import AttemptResult, StartedAttempt, completed, returned_uncou
 from jobsvc.processes.timetable import STORE_SECONDS
 from jobsvc.servers.outages import OutageTracker
 from jobsvc.worker import messages
-from jobsvc.worker.child import SLOTS, ChildProcess
+from jobsvc.worker.child import MIN_SLOTS, ChildProcess
 from jobsvc.worker.child_pool import ChildPool
 from jobsvc.worker.completer import FLUSH_SECONDS, Completer
 from jobsvc.worker.prefetch import Prefetch
 from jobsvc.worker.reports import Reports
 from jobsvc.worker.rq_queue import RQQueue
 from jobsvc.worker.running import FinishedAttempt, Phase, Requests, RunningJob, apply_all, checked_messages
-from jobsvc.worker.supervisor import check_all, result_of_exit
+from jobsvc.worker.supervisor import CHECK_SECONDS, check_all, result_of_exit
+from jobsvc.worker.thread_limit import ThreadLimit
 from jobsvc.worker.unconfirmed_starts import UnconfirmedStarts
 
 logger = logging.getLogger("jobsvc.worker")
@@ -36,24 +37,22 @@ logger = logging.getLogger("jobsvc.worker")
 CRASH_PAUSE_SECONDS = 0.5
 """Pause before the next start, and so the next fork, after a child process died before it ran a job."""
 
-CHECK_SECONDS = 0.05
-"""Seconds between checks on running jobs (timeout, cancel, shutdown)."""
-
 
 class BatchRunner:
     """Runs the jobs of one worker, by slot. Main thread only, except for the renewal of leases."""
 
-    def __init__(self, queue: RQQueue, worker: str, threads: int) -> None:
+    def __init__(self, queue: RQQueue, worker: str, concurrency: int) -> None:
         self.running: dict[int, RunningJob] = {}
-        self.children = ChildPool(threads)
-        self._queue, self._threads = queue, threads
-        self._free = list(range(SLOTS))
+        self._queue, self._concurrency = queue, concurrency
+        self._free = list(range(max(2 * concurrency, MIN_SLOTS)))
+        self.children = ChildPool(concurrency, len(self._free))
+        self._limit = ThreadLimit(concurrency, self.running)
         self._requests = Requests()
-        self._prefetch = Prefetch(threads)
+        self._prefetch = Prefetch(concurrency)
         self._next_take = self._next_check = self._paused_until = 0.0
         self._stop_at = math.inf
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
-        self._starts = UnconfirmedStarts(postgres, worker, handlers.types)
+        self._starts = UnconfirmedStarts(postgres, worker, self._limit.types)
         self._completer = Completer(postgres, queue.show_finished)
         self._reports = Reports()
         self._keeper: Thread | None = None
@@ -108,10 +107,10 @@ class BatchRunner:
     def _wait(self) -> None:
         """Wait for a message from a child process, until the next step is due."""
         due_at = min(self._next_check, self._completer.due_at(is_idle=not self.running), self._reports.due_at())
-        if not self._is_stopping and len(self.running) < self._threads:
+        if not self._is_stopping and len(self.running) < self._concurrency:
             due_at = min(due_at, self._take_at)
         seconds = due_at - time.monotonic()
-        if len(self.running) > self._threads:  # a child with waiting jobs doesn't wake us up for each result
+        if len(self.running) > self._concurrency:  # a child with waiting jobs doesn't wake us up for each result
             seconds = min(seconds, FLUSH_SECONDS)
         self.children.wait(seconds, FLUSH_SECONDS)
 
@@ -128,9 +127,10 @@ class BatchRunner:
         room = self._prefetch.room(len(self.running))
         if not room:
             return
+        most = self._limit.room(min(room, len(self._free)))
         job_ids: list[str] = []
         with suppress(RedisError):
-            job_ids = self._queue.take(min(room, len(self._free)), free=max(self._threads - len(self.running), 0))
+            job_ids = self._queue.take(most, self._concurrency - len(self.running), self._limit.types())
         self._next_take = time.monotonic() + (1 if job_ids else 3) * FLUSH_SECONDS  # empty queues are polled less often
         if job_ids:
             self._start(job_ids)
@@ -161,9 +161,9 @@ class BatchRunner:
         for one, since in started:
             handler = handlers.find(one.type)
             is_isolated = handler is not None and handler.isolated
-            is_too_much = is_isolated and sum(job.child.is_for_one for job in self.running.values()) >= self._threads
+            is_too_much = is_isolated and not self._limit.may_fork
             child = self.children.for_one() if is_isolated and not is_too_much else self.children.for_many()
-            job = RunningJob(one, self._free.pop(), child, since, self._requests)
+            job = RunningJob(one, self._free.pop(), child, since, self._requests, handler=handler)
             self.running[job.slot] = job
             if is_too_much:
                 self._return_unstarted(job)
@@ -203,7 +203,7 @@ class BatchRunner:
 
     def _handle_child_exit(self, child: ChildProcess) -> None:
         """Finish the jobs of a child process that has died; give those that were waiting to another one."""
-        unstarted: list[tuple[StartedAttempt, float]] = []
+        unstarted = []
         for job in [job for job in self.running.values() if job.child is child]:
             if job.update_phase() is Phase.WAITING and child.has_called and not (self._is_stopping or self._is_paused):
                 del self.running[job.slot]
@@ -217,8 +217,7 @@ class BatchRunner:
         self._give(unstarted)
 
     def _finish(self, job: RunningJob, result: AttemptResult, seconds: float = 0.0) -> None:
-        if seconds:
-            self._prefetch.after_attempt(seconds)
+        self._prefetch.after_attempt(seconds)
         del self.running[job.slot]
         job.move(Phase.FINISHED)
         self._completer.add(FinishedAttempt(job, self._reports.complete(job, result), seconds))

@@ -22,8 +22,8 @@ from jobsvc.worker.messages import Command, Completed, Garbage, Message, ReturnU
 
 logger = logging.getLogger("jobsvc.worker")
 
-SLOTS = 512
-"""Maximum jobs in flight per worker. Parent and child refer to a job by its slot number."""
+MIN_SLOTS = 512
+"""Maximum jobs in flight per worker if it runs few at once. Parent and child refer to a job by its slot number."""
 
 STUCK_CHECKS = 5
 """Checks without a new start before a busy child counts as stuck; not seconds: a loaded machine stalls both."""
@@ -44,7 +44,7 @@ os.register_at_fork(after_in_child=_hang_up)
 
 
 class ChildProcess:
-    """A forked process that runs jobs on its main thread, or on several others.
+    """A forked process that runs jobs one at a time, or several at once.
 
     With `is_for_one` it runs a single job. `spawn` makes one.
     """
@@ -62,17 +62,20 @@ class ChildProcess:
         self._is_ended = self._is_reaped = False
 
     @classmethod
-    def spawn(cls, threads: int, is_for_one: bool = False) -> "ChildProcess":
-        """Fork a child process with so many threads for handlers. It detects this process' death itself."""
+    def spawn(cls, concurrency: int, slots: int, is_for_one: bool = False) -> "ChildProcess":
+        """Fork a child process that runs `concurrency` jobs at once. It detects this process' death itself.
+
+        slots: how many numbers of slots there are.
+        """
         here, there = Channel.pair()
-        shared = memoryview(mmap.mmap(-1, 2 * 8 * SLOTS)).cast("d")
-        called_at, took = shared[:SLOTS], shared[SLOTS:]
+        shared = memoryview(mmap.mmap(-1, 2 * 8 * slots)).cast("d")
+        called_at, took = shared[:slots], shared[slots:]
         # Race: signals wait until the child process has its own signal handlers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             if (pid := os.fork()) == 0:
                 here.close()
-                _run_child(there, called_at, took, threads)
+                _run_child(there, called_at, took, concurrency)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(OSError):
@@ -189,12 +192,14 @@ class ChildProcess:
         self.end()
 
 
-def _run_child(channel: Channel, called_at: "memoryview[float]", took: "memoryview[float]", threads: int) -> NoReturn:
+def _run_child(
+    channel: Channel, called_at: "memoryview[float]", took: "memoryview[float]", concurrency: int
+) -> NoReturn:
     # This process must never return into the worker's code.
     try:
         from jobsvc.worker.child_main import ChildMain
 
-        ChildMain(channel, called_at, took, threads).run()
+        ChildMain(channel, called_at, took, concurrency).run()
     except BaseException:
         traceback.print_exc()
     finally:

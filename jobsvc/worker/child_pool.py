@@ -9,8 +9,8 @@ from jobsvc.worker.child import ChildProcess
 class ChildPool:
     """Child processes, forked on demand. Main thread only, except for `kill`."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, concurrency: int, slots: int) -> None:
+        self._concurrency, self._slots = concurrency, slots
         self._children: list[ChildProcess] = []
         self._selector = selectors.DefaultSelector()
 
@@ -20,11 +20,11 @@ class ChildPool:
     def for_many(self) -> ChildProcess:
         """Return the shared child process; fork a new one if that is closing or retired."""
         usable = (child for child in self._children if not child.is_for_one and child.is_usable)
-        return next(usable, None) or self._add(ChildProcess.spawn(self._threads))
+        return next(usable, None) or self._add(ChildProcess.spawn(self._concurrency, self._slots))
 
     def for_one(self) -> ChildProcess:
         """Fork a child process for a single job."""
-        return self._add(ChildProcess.spawn(threads=1, is_for_one=True))
+        return self._add(ChildProcess.spawn(1, self._slots, is_for_one=True))
 
     def _add(self, child: ChildProcess) -> ChildProcess:
         self._children.append(child)

@@ -16,8 +16,8 @@ LONG_SECONDS = 1.0
 class Prefetch:
     """Estimate of how many jobs to take, from the durations of the last attempts."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
         self._seconds_each = LONG_SECONDS  # moving average
         self._extra = 0
 
@@ -28,16 +28,17 @@ class Prefetch:
 
     def room(self, running: int) -> int:
         """Return up to how many jobs to take; 0 while more than half may run, so that the next ones come as a batch."""
-        most = self._threads + int(self._threads * AHEAD_SECONDS / self._seconds_each) + self._extra
-        return 0 if running > max(self._threads - 1, most // 2) else most - running
+        most = self._concurrency + int(self._concurrency * AHEAD_SECONDS / self._seconds_each) + self._extra
+        return 0 if running > max(self._concurrency - 1, most // 2) else most - running
 
     def after_take(self, taken: int, started: int) -> None:
         """Take note that of so many jobs so many were started."""
         self._extra = min(2 * self._extra + 8, MOST_REFUSED) if taken and not started else 0
 
     def after_attempt(self, seconds: float) -> None:
-        """Take note of an attempt's duration."""
-        self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
+        """Take note of an attempt's duration, 0 if its handler was not called or did not end."""
+        if seconds:
+            self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
 
     def after_return(self) -> None:
         """Assume long attempts, since a job could not start soon; so it isn't prefetched again."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -103,27 +103,28 @@ class RQQueue:
                 pass  # raised again by calls that need Redis
         return not self._is_namespace_taken
 
-    def take(self, most: int, free: int) -> list[str]:
+    def take(self, most: int, free: int, types: Collection[str]) -> list[str]:
         """Take up to `free` ids, or `most` if MANY wait in a queue, in queue order; none while suspended.
 
-        Within a queue, jobs that other workers refused come first, since they have been due longest.
+        Within a queue, jobs of these types that other workers refused come first, since they have been due longest.
         """
         if self.is_one_by_one or self.is_foreign_next or self._worker._stop_requested or is_suspended(self._connection):
             return []
         if not self.may_take():
             return []
         taken: list[str] = []
+        free = min(max(free, 0), most)
         queues = PausableQueue.served(self._worker._ordered_queues)
         with self._connection.pipeline(transaction=False) as pipeline:
             for queue in queues:
                 pipeline.llen(queue.key)
             lengths: list[int] = pipeline.execute()
-        withheld = self._withheld.count(ours_of(queue.name for queue in queues))
+        withheld = self._withheld.count(ours_of(queue.name for queue in queues), types)
         for queue, length in zip(queues, lengths, strict=True):
             name = from_rq(queue.name) or ""
             room = (most if length + withheld.get(name, 0) >= MANY else free) - len(taken)
             if withheld and room > 0:
-                claimed = self._withheld.claim(name, room)
+                claimed = self._withheld.claim(name, room, types)
                 taken += claimed
                 room -= len(claimed)
             if length and room > 0:
@@ -141,12 +142,13 @@ class RQQueue:
         if not self.may_take():
             return []
         names = ours_of(queue.name for queue in PausableQueue.served(self._worker._ordered_queues))
-        withheld = self._withheld.count(names)
+        types = handlers.types()
+        withheld = self._withheld.count(names, types)
         if not withheld or is_suspended(self._connection):
             return []
         taken: list[str] = []
         for name in names:
-            taken += self._withheld.claim(name, most - len(taken))
+            taken += self._withheld.claim(name, most - len(taken), types)
         return taken
 
     def give_back(self, job_ids: Iterable[str]) -> None:
@@ -204,7 +206,7 @@ class WithheldJobs:
         self._waiting: dict[str, int] = {}
         self._next_check = 0.0
 
-    def count(self, queues: Sequence[str]) -> dict[str, int]:
+    def count(self, queues: Sequence[str], types: Collection[str]) -> dict[str, int]:
         """Return how many wait in each queue, up to MOST_WITHHELD; queries Postgres at most once in WITHHELD_SECONDS.
 
         Empty while Postgres is unavailable.
@@ -213,17 +215,17 @@ class WithheldJobs:
             self._next_check = time.monotonic() + WITHHELD_SECONDS
             self._waiting = {}
             with suppress(StoreUnavailable):
-                self._waiting = jobs.count_awaiting(queues, handlers.types(), MOST_WITHHELD)
+                self._waiting = jobs.count_awaiting(queues, types, MOST_WITHHELD)
         return self._waiting
 
-    def claim(self, queue: str, most: int) -> list[str]:
+    def claim(self, queue: str, most: int, types: Collection[str]) -> list[str]:
         """Claim up to `most` of them, the longest due first; the caller must start them next."""
         wanted = min(most, self._waiting.get(queue, 0))
         if wanted <= 0:
             return []
         claimed: list[str] = []
         with suppress(StoreUnavailable):
-            claimed = [str(job_id) for job_id in jobs.claim_awaiting([queue], handlers.types(), wanted)]
+            claimed = [str(job_id) for job_id in jobs.claim_awaiting([queue], types, wanted)]
         self._waiting[queue] -= len(claimed)
         if len(claimed) < wanted:  # other workers were quicker
             del self._waiting[queue]

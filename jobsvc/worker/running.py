@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 from uuid import UUID
 
+from jobsvc.handlers import Handler
 from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt
 from jobsvc.states import Status
 from jobsvc.worker.child import ChildProcess
@@ -77,12 +78,18 @@ class RunningJob:
     is_cancel_requested: bool = False
     is_stopped_by_rq: bool = False
     has_lost_lease: bool = False
+    handler: Handler | None = None
     execution_id: str = ""  # RQ's, once RQ shows it as started
 
     @property
     def called_at(self) -> float:
         """Return when its handler was called; 0 before."""
         return self.child.called_at(self.slot)
+
+    @property
+    def is_async(self) -> bool:
+        """Return True if it runs on an event loop."""
+        return self.handler is not None and self.handler.is_async
 
     @property
     def is_running(self) -> bool:

@@ -23,8 +23,12 @@ from jobsvc.worker.running import Phase, RunningJob
 
 logger = logging.getLogger("jobsvc.worker")
 
-CANCEL_DRAIN_SECONDS = 1.0
-"""Grace period for the other jobs in a child process that will be killed because one handler ignored a cancel."""
+CHECK_SECONDS = 0.05
+"""Seconds between calls of `check_all`."""
+
+SHORT_DRAIN_SECONDS = 1.0
+"""Grace period for the other jobs in a child process that will be killed, if a handler ignored a cancel, or if it is
+an async one, which may block the loop of the others."""
 
 PARTIAL_RESULT_SECONDS = 0.5
 """Time for a child process to send the logs of a handler that won't stop, before it is killed."""
@@ -57,7 +61,8 @@ def _check(job: RunningJob, stop_at: float) -> None:
         case Phase.WAITING if job.is_cancel_requested or stop_at < math.inf or child.is_stuck:
             child.return_unstarted()
         case Phase.RUNNING | Phase.STOPPING if now >= job.called_at + job.started.timeout + GRACE_SECONDS:
-            _kill(job, AttemptTimeout(job.started.timeout), settings().JOBSVC_SHUTDOWN_SECONDS)
+            drain_seconds = SHORT_DRAIN_SECONDS if job.is_async else settings().JOBSVC_SHUTDOWN_SECONDS
+            _kill(job, AttemptTimeout(job.started.timeout), drain_seconds)
         case Phase.RUNNING if job.is_cancel_requested:
             job.move(Phase.STOPPING)
             job.stop_by = now + CANCEL_NOTICE_SECONDS + CANCEL_GRACE_SECONDS
@@ -69,7 +74,7 @@ def _check(job: RunningJob, stop_at: float) -> None:
         case Phase.STOPPING if now >= job.stop_by:
             is_cancel = job.is_cancel_requested
             reason = Cancelled("the job was cancelled") if is_cancel else WorkerShutdown("the worker shut down")
-            _kill(job, reason, CANCEL_DRAIN_SECONDS)
+            _kill(job, reason, SHORT_DRAIN_SECONDS)
         case Phase.STOPPING if stop_at < math.inf and now >= job.stop_by - PARTIAL_RESULT_SECONDS:
             # Now, since at a shutdown there is no time for it later.
             if not job.is_partial_result_requested:
@@ -90,10 +95,13 @@ def _kill(job: RunningJob, reason: BaseException, drain_seconds: float) -> None:
 def result_of_exit(job: RunningJob, stop_at: float) -> AttemptResult:
     """Return the result of a job whose child process has died. stop_at: as in `check_all`."""
     job_id, fence, is_waiting = job.started.job_id, job.started.fence, job.phase is Phase.WAITING
+    is_ended_by_us = job.child.kill_at < math.inf
+    if job.partial_result and (job.kill_reason or is_ended_by_us):  # sent unasked by a handler that blocks its loop
+        return job.partial_result
     if job.kill_reason:
-        return job.partial_result or failed(job.started, job.kill_reason)
+        return failed(job.started, job.kill_reason)
     # We killed the process because of another job, or a handler ended it when it was interrupted at a shutdown.
-    if is_waiting or job.child.kill_at < math.inf or time.monotonic() >= stop_at:
+    if is_waiting or is_ended_by_us or time.monotonic() >= stop_at:
         return returned_uncounted(job_id, fence, handler_called=not is_waiting)
     return lost(job_id, fence, "the process of the attempt died before it ended")
 

@@ -34,6 +34,7 @@ from jobsvc.worker.redis_retry import WaitForRedis
 from jobsvc.worker.rq_queue import RQQueue, is_ours
 from jobsvc.worker.rq_records import is_running_elsewhere, step_aside
 from jobsvc.worker.running import Request
+from jobsvc.worker.thread_limit import MAX_THREADS
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -102,7 +103,7 @@ class JobsvcWorker(Worker):
 
     def _run_withheld(self) -> None:
         with self._working():  # race: no signal may interrupt between a job's claim and its start
-            if withheld := self._queue.take_withheld(settings().JOBSVC_CONCURRENCY):
+            if withheld := self._queue.take_withheld(min(settings().JOBSVC_CONCURRENCY, MAX_THREADS)):
                 self._run_batch(withheld)
         if self._stop_requested:
             raise StopRequested

@@ -286,6 +286,7 @@ def test_valid_urls_are_accepted(monkeypatch: pytest.MonkeyPatch, name: str, url
         ("JOBSVC_QUEUES", "a\nb"),
         ("JOBSVC_LEASE_SECONDS", "inf"),
         ("JOBSVC_CONCURRENCY", "1.5"),
+        ("JOBSVC_CONCURRENCY", "1001"),
         ("JOBSVC_WORKERS", "0"),
         ("JOBSVC_MAX_BODY_BYTES", "1e99"),
         ("JOBSVC_SHUTDOWN_SECONDS", "half a minute"),

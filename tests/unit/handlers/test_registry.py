@@ -1,8 +1,9 @@
 """Handlers: how they are registered, what their defaults mean, what they see."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
-from jobsvc.handlers import RetryAfter, find, load, names, registry
+from jobsvc.handlers import RetryAfter, find, load, loop_types, names, registry
 from jobsvc.handlers.context import MAX_LINE, MAX_PROGRESS
 from jobsvc.handlers.retry_policy import DEFAULT_RETRY, YEAR, Backoff, RetryPolicy
 
@@ -92,11 +93,54 @@ def test_invalid_default_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_invalid_handler_is_refused() -> None:
-    async def asynchronous(payload: Payload) -> None: ...
+    async def generate(payload: Payload) -> AsyncIterator[int]:
+        yield 1
 
-    for function in (asynchronous, lambda: None, lambda a, b, c: None):
+    for function in (generate, partial(generate), lambda: None, lambda a, b, c: None):
         with pytest.raises(HandlerError, match=r"^UNIT: "):
             handler("UNIT")(function)
+
+
+async def asynchronous(payload: Payload, ctx: Context) -> None: ...
+
+
+async def with_option(payload: Payload, *, option: str) -> None: ...
+
+
+class AsyncCallable:
+    async def __call__(self, payload: Payload) -> None: ...
+
+
+class SyncCallable:
+    def __call__(self, payload: Payload) -> None: ...
+
+
+KINDS = {
+    "function": (asynchronous, True),
+    "partial": (partial(with_option, option="set"), True),
+    "object": (AsyncCallable(), True),
+    "partial of an object": (partial(AsyncCallable()), True),
+    "method": (AsyncCallable().__call__, True),
+    "sync": (lambda payload: None, False),
+    "sync object": (SyncCallable(), False),
+    "sync partial": (partial(SyncCallable()), False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_async_handler_is_recognised(kind: str) -> None:
+    function, is_async = KINDS[kind]
+    handler("UNIT")(function)
+    found = find("UNIT")
+    assert found is not None
+    assert (found.is_async, "UNIT" in loop_types()) == (is_async, is_async)
+    if kind != "sync":
+        assert found.payload_schema()["title"] == "Payload"
+
+
+def test_isolated_async_handler_does_not_share_a_loop() -> None:
+    handler("UNIT", isolated=True)(asynchronous)
+    assert "UNIT" not in loop_types()
 
 
 def test_duplicate_name_is_refused() -> None:
