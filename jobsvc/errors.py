@@ -3,7 +3,9 @@
 The first line of an error's docstring is its title for users; the message it is raised with is the detail.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 
 class JobsvcError(Exception):
@@ -36,6 +38,19 @@ class VersionMismatch(JobsvcError):
 
 class UniqueKeyTaken(JobsvcError):
     """Another job has the unique key."""
+
+
+class UniqueKeyConflict(UniqueKeyTaken):
+    """Another job has the unique key.
+
+    holder: the id of that job; None if it was part of the same request. refusals: a sentence for each refused job, by
+    its place in the request. problems: pointers to them in the body, set by who knows the body.
+    """
+
+    def __init__(self, holder: UUID | None, refusals: Mapping[int, str]) -> None:
+        super().__init__(next(iter(refusals.values())))
+        self.holder, self.refusals = holder, refusals
+        self.problems: list[Problem] = []
 
 
 class KeyMalformed(JobsvcError):

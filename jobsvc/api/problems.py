@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from flask import Flask, Response, request
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,6 +23,7 @@ from jobsvc.errors import (
     QueueNotFound,
     ScheduleNotFound,
     StoreUnavailable,
+    UniqueKeyConflict,
     UniqueKeyTaken,
     VersionMismatch,
     WrongState,
@@ -41,6 +43,7 @@ _STATUS: dict[type[JobsvcError], int] = {
     QueueNotFound: 404,
     ScheduleNotFound: 404,
     WrongState: 409,
+    UniqueKeyConflict: 409,
     UniqueKeyTaken: 409,
     KeyInProgress: 409,
     VersionMismatch: 412,
@@ -54,10 +57,14 @@ def problem(
     status: int,
     title: str,
     detail: str,
-    errors: list[Problem] | None = None,
+    errors: Sequence[Problem] | None = None,
     headers: dict[str, str] | None = None,
+    job_id: UUID | None = None,
 ) -> Response:
-    """Return a problem+json response; `type` is about:blank, since the status is specific enough (RFC 9457 §4.2.1)."""
+    """Return a problem+json response; `type` is about:blank, since the status is specific enough (RFC 9457 §4.2.1).
+
+    job_id: the job that the problem is about, if the request doesn't name it.
+    """
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title,
@@ -65,6 +72,8 @@ def problem(
         "detail": detail,
         "instance": f"{request.root_path}{request.path}",
     }
+    if job_id is not None:
+        body["jobId"] = str(job_id)
     if errors is not None:
         body["errors"] = [error.dump() for error in errors]
     # ASCII, so that a lone surrogate from the request can't break the response.
@@ -77,6 +86,8 @@ def _from_domain(error: JobsvcError) -> Response:
     status = _STATUS[type(error)]
     if isinstance(error, InvalidInput):
         return problem(status, error.title, str(error), error.problems)
+    if isinstance(error, UniqueKeyConflict):
+        return problem(status, error.title, str(error), error.problems or None, job_id=error.holder)
     if status == 503:
         return _unavailable(error, error.title, str(error))
     return problem(status, error.title, str(error))

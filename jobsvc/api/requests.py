@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from jobsvc import handlers
 from jobsvc.api.known_names import describe_known
 from jobsvc.api.validation import INNER, problems
 from jobsvc.config import settings
+from jobsvc.errors import Problem
 from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.http_client import MAX_URL
 from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
@@ -95,6 +96,8 @@ class JobRequest(BaseModel):
     """Seconds within which the first attempt must start."""
     unique_key: Name | None = None
     """At most one unfinished job of a type has this key."""
+    on_conflict: Literal["return", "reject", "replace"] | None = None
+    """If another unfinished job has the uniqueKey: return its id (default), reject this job, or replace its values."""
     tags: Annotated[list[Tag], Field(max_length=16)] = []
     webhook_url: Url | None = None
     """Called each time the job ends."""
@@ -117,6 +120,12 @@ class JobRequest(BaseModel):
                     {"properties": {"concurrencyKey": {"type": "string"}}, "required": ["concurrencyKey"]},
                 ]
             },
+            {
+                "anyOf": [
+                    {"properties": {"onConflict": _NULL}},
+                    {"properties": {"uniqueKey": {"type": "string"}}, "required": ["uniqueKey"]},
+                ]
+            },
         ]
         return schema
 
@@ -126,6 +135,9 @@ class JobRequest(BaseModel):
             raise ValueError("give delay or runAt, not both")
         if self.concurrency_limit is not None and self.concurrency_key is None:
             raise ValueError("concurrencyLimit needs a concurrencyKey")
+        if self.on_conflict is not None and self.unique_key is None:
+            needed = Problem("/onConflict", "needs a uniqueKey")
+            raise PydanticCustomError("needs_key", "onConflict needs a uniqueKey", {INNER: [needed]})
         return self
 
     @field_validator("type")
@@ -182,6 +194,7 @@ class JobRequest(BaseModel):
             run_at=self.run_at,
             expires_in=self.expires_in,
             unique_key=self.unique_key,
+            on_conflict=self.on_conflict,
             tags=self.tags or None,
             concurrency_key=self.concurrency_key,
             concurrency_limit=(self.concurrency_limit or 1) if self.concurrency_key else None,

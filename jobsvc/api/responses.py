@@ -146,6 +146,7 @@ class ProblemReply(TypedDict):
     status: int
     detail: str
     instance: str
+    jobId: NotRequired[Uuid]
     errors: NotRequired[list[ProblemShown]]
 
 

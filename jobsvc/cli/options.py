@@ -225,6 +225,12 @@ _FIELDS = {
     "timeout": click.option("--timeout", type=Json(), metavar="SECONDS", help="Time limit of one attempt."),
     "expiresIn": click.option("--expires-in", "expiresIn", type=Json(), metavar="SECONDS", help="Latest first start."),
     "uniqueKey": click.option("--unique-key", "uniqueKey", help="At most one unfinished job of the type has it."),
+    "onConflict": click.option(
+        "--on-conflict",
+        "onConflict",
+        metavar="return|reject|replace",
+        help="What to do if another unfinished job has the unique key.",
+    ),
     "tags": click.option("--tag", "tags", multiple=True, help="Repeat it for several."),
     "concurrencyKey": click.option("--concurrency-key", "concurrencyKey", help="Limits jobs that run at once."),
     "concurrencyLimit": click.option(

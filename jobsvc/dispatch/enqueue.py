@@ -1,11 +1,12 @@
 """Enqueues and schedules jobs in RQ."""
 
 import contextlib
+import json
 import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
 from jobsvc import handlers, jobs
+from jobsvc.config import settings
 from jobsvc.dispatch.rq_names import to_rq
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs import Dispatch
+from jobsvc.jobs import Dispatch, EntryChange
 from jobsvc.processes.timetable import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.worker")
@@ -42,6 +44,9 @@ FAILURE_TTL = 86400
 AT_ONCE = 50
 """Maximum number of jobs written by one script call; a longer one would block Redis' other clients."""
 
+MAX_LREM = 10
+"""Largest batch for which ids are also removed from RQ's list; LREM is O(length) each. Workers skip ids left there."""
+
 _WRITE = Path(__file__).with_name("write_jobs.lua").read_text()
 """Writes `data` for each key, and fields common to all keys, which are sent only once."""
 
@@ -59,6 +64,8 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
     Not a transaction, which would block Redis: a job's hash is written before its id is queued. After an error
     some jobs may be queued; enqueueing them again is harmless. Raises RedisError.
     """
+    if any(one.change for one in batch):
+        batch = _change_entries(batch, connection)
     with connection.pipeline(transaction=False) as pipeline:
         for name, group in groupby(sorted(batch, key=lambda one: one.queue), key=lambda one: one.queue):
             queue = _queue(name, connection)
@@ -82,12 +89,44 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
 
 
 def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
-    """Filter out jobs that RQ has already queued by itself (its scheduler, or an immediate retry)."""
+    """Filter out jobs that RQ has already queued in their queue by itself (its scheduler, or an immediate retry)."""
     with connection.pipeline(transaction=False) as pipeline:
         for one in batch:
-            pipeline.hget(RQJob.key_for(str(one.job_id)), "status")
+            pipeline.hmget(RQJob.key_for(str(one.job_id)), "status", "origin")
         queued = JobStatus.QUEUED.value.encode()
-        return [one for one, status in zip(batch, pipeline.execute(), strict=True) if status != queued]
+        found = zip(batch, pipeline.execute(), strict=True)
+        return [one for one, shown in found if shown != [queued, to_rq(one.queue).encode()]]
+
+
+def _change_entries(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
+    """Update or remove RQ's entries of changed jobs; returns the dispatches that are to be written anew."""
+    replaced = [one for one in batch if one.change is EntryChange.REPLACE]
+    with connection.pipeline(transaction=False) as pipeline:
+        for one in replaced:
+            pipeline.hmget(RQJob.key_for(str(one.job_id)), "status", "origin")
+        for one, (status, origin) in zip(replaced, pipeline.execute(), strict=True):
+            for name in settings().JOBSVC_QUEUES:
+                pipeline.zrem(_registries(name, connection)[0], str(one.job_id))
+            if status == JobStatus.QUEUED.value.encode() and origin and len(replaced) <= MAX_LREM:
+                pipeline.lrem(Queue.redis_queue_namespace_prefix + origin.decode(), 0, str(one.job_id))
+        pipeline.execute()
+    for one in batch:
+        if one.change is EntryChange.UPDATE:
+            connection.transaction(partial(_update, one), RQJob.key_for(str(one.job_id)))
+    return [one for one in batch if one.change is not EntryChange.UPDATE]
+
+
+def _update(dispatch: Dispatch, pipeline: Pipeline) -> None:
+    """Write timeout and retries to the job's hash, unless RQ has none."""
+    key = RQJob.key_for(str(dispatch.job_id))
+    exists = pipeline.exists(key)
+    options = _plan(dispatch.type, dispatch.timeout, dispatch.retry_intervals)
+    left = options["retry"].intervals if options["retry"] else []
+    pipeline.multi()
+    if exists:
+        pipeline.hset(key, "timeout", options["timeout"])
+        pipeline.hset(key, "retries_left", len(left))
+        pipeline.hset(key, "retry_intervals", json.dumps(left))
 
 
 _logged_types: set[str] = set()

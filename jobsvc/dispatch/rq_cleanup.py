@@ -16,7 +16,7 @@ from rq.results import Result
 from jobsvc import jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis
-from jobsvc.dispatch.enqueue import CALL_START
+from jobsvc.dispatch.enqueue import CALL_START, MAX_LREM
 
 KEPT = 1000
 """Number of newest jobs kept in each of RQ's registries of ended jobs, per queue."""
@@ -35,9 +35,6 @@ TRIM = Path(__file__).with_name("trim_registry.lua").read_text()
 
 The last arguments are ids of such jobs that are known to be ours.
 """
-
-MAX_LREM = 10
-"""Largest batch for which ids are also removed from RQ's list; LREM is O(length) each. RQ skips ids without a job."""
 
 
 def withdraw(job_ids: Sequence[UUID]) -> list[UUID]:

@@ -10,6 +10,7 @@ deleted jobs are ignored in lists of ids.
 from jobsvc.jobs import schedules
 from jobsvc.jobs.actions import cancel, remove, retry, unfinished
 from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
+from jobsvc.jobs.amend import Amended, Changes, amend
 from jobsvc.jobs.bulk import (
     MAX_WALK,
     Walk,
@@ -24,6 +25,7 @@ from jobsvc.jobs.bulk import (
 from jobsvc.jobs.changes import START, Position, Snapshot, changes, last_line, latest_lines, lines_after
 from jobsvc.jobs.claims import (
     Dispatch,
+    EntryChange,
     claim_due,
     claim_known,
     claim_missing,
@@ -35,6 +37,7 @@ from jobsvc.jobs.claims import (
     withheld_keys,
 )
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
+from jobsvc.jobs.conflicts import OnConflict, Submitted
 from jobsvc.jobs.counter_history import LONGEST_SECONDS, MINUTE, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.counts import MAX_COUNTED, Counted, count_by_status, count_newer
@@ -54,7 +57,7 @@ from jobsvc.jobs.schedules import next_ticks
 from jobsvc.jobs.situation import MOST_BEFORE, Place, Situation, read_situation
 from jobsvc.jobs.start import StartedAttempt, start, undo_starts
 from jobsvc.jobs.stats import depths, relay_lag
-from jobsvc.jobs.submit import NewJob, Submitted, submit, submit_each
+from jobsvc.jobs.submit import NewJob, submit, submit_each
 from jobsvc.jobs.summaries import JobSummary, SummaryPage, find, latest, page_of_summaries
 from jobsvc.jobs.time_series import Durations, History, Numbers, Series, longest_step, read_history, step_unit
 from jobsvc.jobs.unknown_types import (

@@ -7,6 +7,7 @@ with an infinite `dispatched_at`: until its queue is resumed, or its concurrency
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,11 +21,19 @@ from jobsvc.jobs.admission import WITHHELD, paused
 from jobsvc.states import STARTABLE, Status
 
 
+class EntryChange(Enum):
+    """How a dispatch changes RQ's entry of a job whose plan was changed while it waited."""
+
+    REPLACE = "replace"  # remove the entry, and enqueue or schedule the job anew
+    UPDATE = "update"  # leave it in its place, with another timeout and other retries
+
+
 class Dispatch(NamedTuple):
     """A job's data for RQ, to enqueue or schedule it. Durations are in seconds.
 
     retry_intervals: of the retries after this start. wait: until `due_at` by Postgres' clock; ≤ 0 if due.
     is_claimed: if False and the job is due, don't enqueue it; `claim_due` decides on it.
+    change: None for a job that has no entry in RQ, or another dispatch of the same plan.
     """
 
     job_id: UUID
@@ -36,6 +45,7 @@ class Dispatch(NamedTuple):
     wait: float
     is_claimed: bool = True
     traceparent: str | None = None
+    change: EntryChange | None = None
 
 
 _waits = Job.status.in_(STARTABLE)

@@ -12,7 +12,8 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.idempotency_models import IdempotencyKey
 from jobsvc.db.sql import lock_number, now
 from jobsvc.errors import KeyInProgress, KeyReused
-from jobsvc.jobs.submit import NewJob, Submitted, store
+from jobsvc.jobs.conflicts import Submitted, accepted
+from jobsvc.jobs.submit import NewJob, store
 
 KEPT = timedelta(hours=24)
 """Time for which a key is kept."""
@@ -42,8 +43,8 @@ def submit_once(
 ) -> Answer:
     """Store jobs and the reply made of them in one transaction, or return the key's stored reply.
 
-    Raises KeyInProgress while another request with this key is in progress, and KeyReused if the key was used
-    with a different request.
+    Raises UniqueKeyConflict as `submit` does, KeyInProgress while another request with this key is in progress, and
+    KeyReused if the key was used with a different request.
     """
     with transaction() as connection:
         number = lock_number("idempotency key", key.owner, key.key)
@@ -54,7 +55,7 @@ def submit_once(
             if first.fingerprint != key.fingerprint:
                 raise KeyReused("this key was used with another request; take a new one")
             return Answer(first.reply, [], replayed=True)
-        submitted = store(connection, new)
+        submitted = accepted(store(connection, new))
         reply = make_reply(submitted)
         _store_reply(connection, key, reply)
     return Answer(reply, submitted, replayed=False)

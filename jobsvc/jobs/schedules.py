@@ -17,8 +17,9 @@ from jobsvc.errors import InvalidInput, Problem, ScheduleNotFound
 from jobsvc.handlers.retry_policy import RetryPolicy
 from jobsvc.jobs import cron
 from jobsvc.jobs.claims import Dispatch
+from jobsvc.jobs.conflicts import Submitted, accepted
 from jobsvc.jobs.ids import current_time
-from jobsvc.jobs.submit import NewJob, Submitted, store
+from jobsvc.jobs.submit import NewJob, store
 
 logger = logging.getLogger("jobsvc.schedules")
 
@@ -127,13 +128,16 @@ def remove(name: str) -> None:
 
 @retrying
 def run(name: str) -> Submitted:
-    """Submit the schedule's job now, enabled or not, without changing its ticks. Raises ScheduleNotFound."""
+    """Submit the schedule's job now, enabled or not, without changing its ticks.
+
+    Raises ScheduleNotFound, and UniqueKeyConflict as `submit` does.
+    """
     with transaction() as connection:
         session = Session(connection)
         schedule = session.get(Schedule, name, with_for_update=True)
         if schedule is None:
             raise _not_found(name)
-        [job] = store(connection, [_new_job(schedule)])
+        [job] = accepted(store(connection, [_new_job(schedule)]))
         schedule.last_run_at, schedule.last_job_id = _now(connection), job.job_id
         session.flush()
         return job
@@ -144,7 +148,7 @@ def tick(limit: int) -> list[Dispatch]:
     """Submit one job for each of up to `limit` due schedules, however many ticks they have missed.
 
     Their next tick is the first one after now. Schedules locked by another process are left to it.
-    Returns the dispatches.
+    A job that its `on_conflict` refuses is not made. Returns the dispatches.
     """
     due = (
         select(Schedule)
@@ -159,6 +163,8 @@ def tick(limit: int) -> list[Dispatch]:
         ready = [(one, job) for one in session.scalars(due) if (job := _advance(one, moment))]
         made = store(connection, [job for _, job in ready])
         for (schedule, _), one in zip(ready, made, strict=True):
+            if one.refusal is not None:
+                continue
             schedule.last_run_at, schedule.last_job_id = moment, one.job_id
         session.flush()
     return [one.dispatch for one in made if one.dispatch]

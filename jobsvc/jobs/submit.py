@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text, tuple_
+from sqlalchemy import ARRAY, Connection, Double, Integer, Text, Uuid, case, cast, func, null, select, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from jobsvc.db.conditions import IS_UNFINISHED
@@ -14,6 +14,7 @@ from jobsvc.db.models import Job, Moment
 from jobsvc.db.sql import now, rows, seconds, seconds_until
 from jobsvc.jobs.admission import paused
 from jobsvc.jobs.claims import Dispatch
+from jobsvc.jobs.conflicts import Submitted, accepted, settle
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.group_commit import GroupCommit, do_each
 from jobsvc.jobs.ids import make_ids
@@ -38,16 +39,7 @@ class NewJob(NamedTuple):
     concurrency_limit: int | None = None
     webhook_url: str | None = None
     traceparent: str | None = None
-
-
-class Submitted(NamedTuple):
-    """A submitted job's id and its dispatch.
-
-    If another unfinished job has the unique key: that job's id, and None.
-    """
-
-    job_id: UUID
-    dispatch: Dispatch | None
+    on_conflict: str | None = None
 
 
 _new = rows(
@@ -119,7 +111,8 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     """Store new jobs in one transaction, all or none; returns one Submitted for each, in order.
 
     A new job's id is a UUIDv7 (RFC 9562). A job is not stored if its unique key is taken, or occurs
-    earlier in `new`. Raises StoreUnavailable: the jobs may have been stored, but are not accepted.
+    earlier in `new`: see `conflicts`. Raises UniqueKeyConflict if a job was refused for that.
+    Raises StoreUnavailable: the jobs may have been stored, but are not accepted.
     """
     if any(job.unique_key is not None for job in new):
         return _submit_keyed(new)
@@ -129,7 +122,7 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
 @retrying
 def _submit_keyed(new: Sequence[NewJob]) -> list[Submitted]:
     with transaction() as connection:
-        return store(connection, new)
+        return accepted(store(connection, new))
 
 
 def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
@@ -153,6 +146,7 @@ _submit_one = GroupCommit(_submit_freely)
 def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False) -> list[Submitted]:
     """Store new jobs like `submit`, in the caller's transaction. Dispatch nothing before it is committed.
 
+    Jobs that were refused are among the returned ones; see `accepted`.
     is_alone: True if each statement is its own transaction.
     """
     ids = make_ids(connection, len(new))
@@ -170,20 +164,8 @@ def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False)
             i = missing.pop(row.id)
             found[i] = Submitted(ids[i], _dispatch_of(ids[i], new[i], row))
         if missing:
-            holders = _holders(connection, [new[i] for i in missing.values()])
-            for i in missing.values():
-                if holder := holders.get((new[i].type, new[i].unique_key)):
-                    found[i] = Submitted(holder, None)
+            settle(connection, {i: new[i] for i in missing.values()}, found)
     return [found[i] for i in range(len(new))]
-
-
-def _holders(connection: Connection, jobs: Sequence[NewJob]) -> dict[tuple[str, str | None], UUID]:
-    """Return the ids of the unfinished jobs that have these jobs' unique keys, by type and key."""
-    keys = {(job.type, job.unique_key) for job in jobs}
-    taken = select(Job.type, Job.unique_key, Job.id).where(
-        tuple_(Job.type, Job.unique_key).in_(keys), text(IS_UNFINISHED)
-    )
-    return {(row.type, row.unique_key): row.id for row in connection.execute(taken)}
 
 
 def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
@@ -216,4 +198,4 @@ def _record(job_id: UUID, job: NewJob) -> dict[str, Any]:
     return record
 
 
-_OPTIONAL = tuple(NewJob._field_defaults)
+_OPTIONAL = tuple(name for name in NewJob._field_defaults if name != "on_conflict")

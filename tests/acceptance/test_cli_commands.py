@@ -112,6 +112,11 @@ def test_enqueue_takes_every_field_of_a_post_and_dispatches() -> None:
     assert (job["uniqueKey"], job["concurrencyKey"]) == (options["--unique-key"], "k")
     assert job["expiresAt"] is not None
     assert objects(answer(*arguments)) == [made]  # the unfinished job with the unique key
+    assert objects(answer(*arguments, "--on-conflict", "replace", "--tag", "c")) == [made]
+    assert jobs.get(uuid.UUID(made["jobId"])).tags == ["a", "b", "c"]
+    refusal = cli("enqueue", "TEST_JOB", "--unique-key", options["--unique-key"], "--on-conflict", "reject")
+    assert (refusal.returncode, refusal.stdout) == (1, "")
+    assert refusal.stderr == f"Error: the unfinished job {made['jobId']} has the uniqueKey\n"
 
 
 def test_enqueue_refuses_what_a_post_refuses(api: Service) -> None:

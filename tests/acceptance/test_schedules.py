@@ -108,6 +108,35 @@ def test_backoff_is_drawn_for_each_job_of_a_schedule(api: Service, url: str, job
     assert len({tuple(intervals) for intervals in drawn}) == len(drawn)
 
 
+def test_onconflict_decides_about_ticks_and_runs(api: Service, url: str) -> None:
+    def put(how: str, result: int) -> None:
+        job = {"uniqueKey": "the schedule's", "delay": 3600, "onConflict": how, "payload": {"result": result}}
+        assert api.client.put(url, json={"cron": "@yearly", "job": job}).status_code in (200, 201)
+
+    def tick() -> dict[str, Any]:
+        sql("UPDATE schedules SET next_run_at = now()")
+        eventually(lambda: sql("SELECT next_run_at > now() FROM schedules"))
+        return dict(api.client.get(url).json())
+
+    put("reject", 1)
+    first = tick()
+    job_id = first["lastJobId"]
+    again = tick()  # its job is unfinished
+    assert (again["lastJobId"], again["lastRunAt"]) == (job_id, first["lastRunAt"])
+    assert refused(api.client.post(f"{url}/run"), 409)["jobId"] == job_id
+    put("replace", 2)
+    replaced = tick()
+    assert (replaced["lastJobId"], replaced["lastRunAt"] > first["lastRunAt"]) == (job_id, True)
+    assert api.job(job_id)["payload"] == {"result": 2}
+    put("replace", 3)
+    run = api.client.post(f"{url}/run")
+    assert (run.status_code, run.json()) == (200, {"jobId": job_id})
+    assert api.job(job_id)["payload"] == {"result": 3}
+    put("return", 4)
+    assert tick()["lastJobId"] == job_id
+    assert api.job(job_id)["payload"] == {"result": 3}
+
+
 def wrong(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**NIGHTLY, **changes}.items() if value is not ...}
 
@@ -138,6 +167,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
         (wrong(job={"type": "NOPE"}), "/job/type", "known types"),
         (wrong(job={"queue": "nope"}), "/job/queue", "known queues"),
         (wrong(job={"delay": "5"}), "/job/delay", "number"),
+        (wrong(job={"onConflict": "reject"}), "/job/onConflict", "needs a uniqueKey"),
         (wrong(job={"retry": {"backoff": {"initial": 0}}}), "/job/retry/backoff/initial", "greater than or equal"),
         (wrong(job={"retry": {"backoff": {"initial": 1}, "interval": 1}}), "/job/retry", "not both"),
         (wrong(job={"nope": 1}), "/job/nope", "not permitted"),

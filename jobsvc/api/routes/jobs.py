@@ -26,6 +26,7 @@ from jobsvc.api.responses import (
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
 from jobsvc.api.validation import body, query, read_id
 from jobsvc.dispatch.duties import Duty
+from jobsvc.errors import Problem, UniqueKeyConflict
 from jobsvc.jobs.serialize import JobShown, dump_attempts
 from jobsvc.states import Status
 
@@ -75,7 +76,11 @@ def create_job() -> Accepted:
 def create_jobs() -> Accepted:
     """Create many jobs: all of them or none."""
     new = [job.resolve() for job in body(BatchRequest).jobs]
-    return accept(new, lambda submitted: (202, {"jobIds": [str(job.job_id) for job in submitted]}))
+    try:
+        return accept(new, lambda submitted: (202, {"jobIds": [str(job.job_id) for job in submitted]}))
+    except UniqueKeyConflict as error:
+        error.problems = [Problem(f"/jobs/{place}", refusal) for place, refusal in error.refusals.items()]
+        raise
 
 
 @blueprint.get("/jobs")

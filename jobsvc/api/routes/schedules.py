@@ -74,7 +74,7 @@ def delete_schedule(name: str) -> tuple[str, int]:
         202: Reply("The job was accepted.", JobIdReply, ("Location",)),
         200: Reply("No job was created: this unfinished one has the uniqueKey.", JobIdReply, ("Location",)),
     },
-    errors=(404,),
+    errors=(404, 409),
 )
 def run_schedule(name: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Create the job of a schedule now, also if the schedule is disabled."""
