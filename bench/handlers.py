@@ -1,5 +1,6 @@
-"""The handler by which the benchmark learns when a job starts."""
+"""The benchmark's own handlers."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -18,3 +19,13 @@ def note_start(payload: NoteStart, ctx: Context) -> None:
     now = time.time()
     with Path(payload.path).open("a") as file:
         file.write(f"{ctx.job_id} {now}\n")
+
+
+class Sleep(BaseModel):
+    seconds: float
+
+
+@handler("SLEEP_ASYNC")
+async def sleep_async(payload: Sleep) -> None:
+    """Sleep without a thread."""
+    await asyncio.sleep(payload.seconds)

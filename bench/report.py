@@ -121,7 +121,6 @@ TABLES = (
         (
             Column("async.seconds", "s", 2),
             Column("async.share", "of the ideal rate", 2),
-            Column("async.at_once", "at once"),
             Column("async.pss", "memory MB (PSS, all)"),
             Column("async.largest", "largest (RSS)"),
         ),

@@ -17,20 +17,17 @@ def measure(environment: Environment, results: Results, rounds: int, numbers: Se
     """Run each number of jobs in one worker."""
     for _ in range(rounds):
         for number in numbers:
-            spans, memory = _run(environment, number)
-            seconds = max(end for _, end in spans) - min(start for start, _ in spans)
+            seconds, memory = _run(environment, number)
             share, kind = ideal_seconds(number) / seconds, f"{number:,} jobs"
             for figure, value in (
                 ("seconds", seconds),
                 ("share", share),
-                ("at_once", most_at_once(spans)),
                 ("largest", memory.largest),
                 ("pss", memory.pss),
             ):
                 results.write(f"async.{figure}", kind, value)
             print(
-                f"  {kind}: {seconds:.2f} s, {share:.2f} of the ideal rate, {most_at_once(spans):,} at once,"
-                f" {memory.largest:.0f} MB (largest process)",
+                f"  {kind}: {seconds:.2f} s, {share:.2f} of the ideal rate, {memory.largest:.0f} MB (largest process)",
                 flush=True,
             )
 
@@ -40,17 +37,8 @@ def ideal_seconds(number: int) -> float:
     return -(-number // AT_ONCE) * SLEEP_SECONDS
 
 
-def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
-    """Return the largest number of spans, each from a start to an end, that have a moment in common."""
-    running = most = 0
-    for _, change in sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans]):
-        running += change
-        most = max(most, running)
-    return most
-
-
-def _run(environment: Environment, number: int) -> tuple[list[tuple[float, float]], usage.Memory]:
-    """Return start and end of each job, and the workers' memory at its largest."""
+def _run(environment: Environment, number: int) -> tuple[float, usage.Memory]:
+    """Return the seconds from the first start to the last end, and the workers' memory at its largest."""
     competitor = Jobsvc(JOBSVC, 0, workers=1, concurrency=AT_ONCE)
     competitor.prepare(environment)
     _, port = competitor.serve(environment)
@@ -60,11 +48,9 @@ def _run(environment: Environment, number: int) -> tuple[list[tuple[float, float
     program = competitor.work(environment)
     memories: list[usage.Memory] = []
     eventually(lambda: _has_ended(environment, competitor, program, number, memories), f"{number} jobs end", 120, 0.4)
-    rows = environment.sql(
-        "SELECT extract(epoch FROM started_at)::float, extract(epoch FROM finished_at)::float FROM jobs"
-    )
+    [[seconds]] = environment.sql("SELECT extract(epoch FROM max(finished_at) - min(started_at))::float FROM jobs")
     environment.clear()
-    return [(start, end) for start, end in rows], max(memories, key=lambda one: one.largest)
+    return seconds, max(memories, key=lambda one: one.largest)
 
 
 def _has_ended(

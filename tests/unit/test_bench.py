@@ -119,8 +119,7 @@ def test_rate_is_compared_with_the_limit() -> None:
     assert rate.most_within([*ideal, 3.5], 1) == 101
 
 
-def test_sleepers_that_run_at_once_are_counted() -> None:
-    assert sleepers.most_at_once([(0, 2), (1, 3), (2, 4), (2.5, 5)]) == 3
+def test_ideal_of_sleepers_is_a_second_for_each_thousand() -> None:
     assert sleepers.ideal_seconds(1000) == 1
     assert sleepers.ideal_seconds(1001) == 2
 
