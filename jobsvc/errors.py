@@ -3,7 +3,7 @@
 The first line of an error's docstring is its title for users; the message it is raised with is the detail.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -123,3 +123,21 @@ class InvalidInput(JobsvcError):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
+
+
+class UnknownDependencies(InvalidInput):
+    """A job that another one is to depend on does not exist.
+
+    places: positions of the new job among those of its request, and of the id among its dependencies.
+    """
+
+    MAX_SHOWN = 20
+
+    def __init__(self, places: Sequence[tuple[int, int]]) -> None:
+        self.places = places[: self.MAX_SHOWN]
+        super().__init__(self.problems_at(""))
+
+    def problems_at(self, prefix: str) -> list[Problem]:
+        """Return the problems. prefix: pointer to a job, with its position as `{}`."""
+        detail = "no job has this id"
+        return [Problem(f"{prefix.format(job)}/dependsOn/{place}", detail) for job, place in self.places]

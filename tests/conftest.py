@@ -87,8 +87,9 @@ def empty() -> None:
 
     from jobsvc.db.engine import transaction
 
+    tables = "jobs, dependencies, pending_releases, rate_starts, idempotency_keys, schedules, queues, tallies"
     with transaction() as connection:
-        connection.execute(text("TRUNCATE jobs, idempotency_keys, schedules, queues, tallies, counter_history CASCADE"))
+        connection.execute(text(f"TRUNCATE {tables}, counter_history CASCADE"))
     with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
         client.flushdb()
 

@@ -17,6 +17,8 @@ def cancel(job_id: UUID, versions: Versions = None) -> Job:
     if job.status == Status.CANCELLED:
         relay().withdraw([job.id])
         relay().notify(Duty.DUE)
+        if job.has_dependents:
+            relay().notify(Duty.RELEASE)
     return job
 
 
@@ -25,20 +27,22 @@ def cancel_all(which: Filter, walk: Walk | None = None) -> Iterator[int]:
     for batch in jobs.cancel_all(which, walk):
         relay().withdraw(job_id for job_id, status in batch.items() if status == Status.CANCELLED)
         yield len(batch)
+    relay().notify(Duty.RELEASE)
     relay().notify(Duty.DUE)
 
 
 def retry(job_id: UUID, versions: Versions = None) -> Job:
-    """Retry a job at once. Returns the job; raises as `jobs.retry`."""
+    """Retry a job: at once, or when its dependencies have ended. Returns the job; raises as `jobs.retry`."""
     job, dispatch = jobs.retry(job_id, versions)
-    relay().dispatch([dispatch])
+    if dispatch:
+        relay().dispatch([dispatch])
     return job
 
 
 def retry_all(which: Filter, walk: Walk | None = None) -> Iterator[int]:
     """Retry all matching jobs; yields the number of jobs in each committed batch."""
     for batch in jobs.retry_all(which, walk):
-        relay().dispatch(batch)
+        relay().dispatch(one.dispatch for one in batch if one.dispatch)
         yield len(batch)
 
 

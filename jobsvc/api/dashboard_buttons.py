@@ -34,7 +34,7 @@ def requeue_all(queue_name: str) -> Answer:
     ids = [found for job_id in registry.get_job_ids(cleanup=False) if (found := _as_uuid(job_id))]
     count = 0
     for batch in jobs.retry_listed(ids):
-        relay().dispatch(batch)
+        relay().dispatch(one.dispatch for one in batch if one.dispatch)
         count += len(batch)
     return {"status": "OK", "count": count}
 

@@ -4,10 +4,10 @@ import re
 from itertools import count
 from typing import Any
 
-from jobsvc.api import job_types_reply, requests, responses, schedule_requests, stats_reply
+from jobsvc.api import batch_requests, job_types_reply, requests, responses, schedule_requests, stats_reply
 from jobsvc.jobs import serialize
 
-JOBS = {"JobRequest": "", "ScheduledJob": "Scheduled"}
+JOBS = {"BatchJob": "Batch", "JobRequest": "", "ScheduledJob": "Scheduled"}
 """Components for a job of any type, with the prefix of its alternatives: one per type, without the common fields."""
 
 NAMES = {
@@ -21,7 +21,7 @@ NAMES = {
 
 _OWN = {
     kind.__name__
-    for module in (job_types_reply, requests, responses, schedule_requests, serialize, stats_reply)
+    for module in (batch_requests, job_types_reply, requests, responses, schedule_requests, serialize, stats_reply)
     for kind in vars(module).values()
     if isinstance(kind, type) and kind.__module__ == module.__name__
 }

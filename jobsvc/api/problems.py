@@ -25,6 +25,7 @@ from jobsvc.errors import (
     StoreUnavailable,
     UniqueKeyConflict,
     UniqueKeyTaken,
+    UnknownDependencies,
     VersionMismatch,
     WrongState,
 )
@@ -48,6 +49,7 @@ _STATUS: dict[type[JobsvcError], int] = {
     KeyInProgress: 409,
     VersionMismatch: 412,
     InvalidInput: 422,
+    UnknownDependencies: 422,
     KeyReused: 422,
     StoreUnavailable: 503,
 }

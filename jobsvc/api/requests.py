@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -22,14 +23,14 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from jobsvc import handlers
 from jobsvc.api.known_names import describe_known
-from jobsvc.api.validation import INNER, problems
+from jobsvc.api.validation import ID, INNER, problems
 from jobsvc.config import settings
 from jobsvc.errors import Problem
 from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.http_client import MAX_URL
 from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.handlers.ssrf import public_url
-from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, NewJob, current_time
+from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, MAX_DEPENDENCIES, Dependency, NewJob, current_time
 
 MAX_NAME = 255
 """Maximum length of a name or key that a client chooses, such as uniqueKey, and of a cron expression."""
@@ -37,6 +38,16 @@ MAX_NAME = 255
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Url = Annotated[str, Field(max_length=MAX_URL, json_schema_extra={"format": "uri"}), AfterValidator(public_url)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+
+
+def read_job_id(value: Any) -> Any:
+    """Return the id of a job in lower case. Raises ValueError for any other value."""
+    if not isinstance(value, str) or not ID.fullmatch(value):
+        raise ValueError("must be the id of a job, a UUID")
+    return value.lower()
+
+
+JobId = Annotated[str, Field(json_schema_extra={"format": "uuid"}), BeforeValidator(read_job_id)]
 
 DEFAULT_TYPE = "TEST_JOB"
 
@@ -104,6 +115,10 @@ class JobRequest(BaseModel):
     concurrency_key: Name | None = None
     """At most concurrencyLimit jobs with this key run at once."""
     concurrency_limit: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY_LIMIT)] | None = None
+    depends_on: Annotated[list[JobId], Field(max_length=MAX_DEPENDENCIES)] = []
+    """Ids of jobs that must be COMPLETED first."""
+    on_dependency_failure: Literal["cancel", "run"] | None = None
+    """What a FAILED or CANCELLED dependency does to this job: cancel it (the default), or let it run."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -126,6 +141,7 @@ class JobRequest(BaseModel):
                     {"properties": {"uniqueKey": {"type": "string"}}, "required": ["uniqueKey"]},
                 ]
             },
+            {"anyOf": [{"properties": {"onDependencyFailure": _NULL}}, {"required": ["dependsOn"]}]},
         ]
         return schema
 
@@ -138,6 +154,9 @@ class JobRequest(BaseModel):
         if self.on_conflict is not None and self.unique_key is None:
             needed = Problem("/onConflict", "needs a uniqueKey")
             raise PydanticCustomError("needs_key", "onConflict needs a uniqueKey", {INNER: [needed]})
+        if self.on_dependency_failure is not None and "depends_on" not in self.model_fields_set:
+            needed = Problem("/onDependencyFailure", "needs dependsOn")
+            raise PydanticCustomError("no_dependencies", "onDependencyFailure needs dependsOn", {INNER: [needed]})
         return self
 
     @field_validator("type")
@@ -180,6 +199,10 @@ class JobRequest(BaseModel):
         policy = self.retry.over(handler.retry) if self.retry else handler.retry
         return policy if policy.backoff else None
 
+    def dependencies(self) -> list[Dependency]:
+        """Return what the job depends on."""
+        return list(map(UUID, self.depends_on))
+
     def resolve(self) -> NewJob:
         """Return the job to store, with its handler's defaults."""
         handler = handlers.find(self.type)
@@ -199,12 +222,6 @@ class JobRequest(BaseModel):
             concurrency_key=self.concurrency_key,
             concurrency_limit=(self.concurrency_limit or 1) if self.concurrency_key else None,
             webhook_url=self.webhook_url,
+            depends_on=self.dependencies() or None,
+            on_dependency_failure=(self.on_dependency_failure or "cancel") if self.depends_on else None,
         )
-
-
-class BatchRequest(BaseModel):
-    """The body of POST /jobs/batch."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    jobs: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobsvc.api.requests import MAX_NAME, JobRequest
+from jobsvc.api.requests import MAX_NAME, JobId, JobRequest
 from jobsvc.jobs import cron
 from jobsvc.jobs.schedules import NewSchedule
 
@@ -23,10 +23,21 @@ def _no_fixed_start(run_at: Any) -> None:
         raise ValueError("is not allowed in a schedule: each tick starts a job; use delay to start it later")
 
 
+def _no_dependencies(value: Any) -> Any:
+    if value:
+        raise ValueError("is not allowed in a schedule, since its jobs would all depend on the same ones")
+    return value
+
+
 class ScheduledJob(JobRequest):
-    """The job of a schedule: the body of POST /jobs without `runAt`, since each tick starts a job."""
+    """The job of a schedule: the body of POST /jobs without `runAt`, `dependsOn` and `onDependencyFailure`."""
 
     run_at: Annotated[None, BeforeValidator(_no_fixed_start)] = None
+    """Not allowed: each tick starts a job."""
+    depends_on: Annotated[list[JobId], Field(max_length=0), BeforeValidator(_no_dependencies)] = []
+    """Not allowed: all jobs of the schedule would depend on the same ones."""
+    on_dependency_failure: Annotated[None, BeforeValidator(_no_dependencies)] = None
+    """Not allowed, as dependsOn."""
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")

@@ -16,6 +16,7 @@ from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.enqueue import not_queued, push
 from jobsvc.dispatch.offers import Offers
 from jobsvc.dispatch.old_names import OldNames
+from jobsvc.dispatch.releases import ReleaseDuty
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.servers.outages import PROBE, OutageTracker
@@ -43,6 +44,7 @@ class Duty(Enum):
 
     NEW = "new jobs"
     ENDED = "ended jobs"
+    RELEASE = "blocked jobs"
     DUE = "due jobs"
     SWEEP = "sweep"
     PRUNE = "prune"
@@ -62,9 +64,11 @@ class Duties:
         self.new: deque[Dispatch] = deque()
         self.ended: deque[UUID] = deque(maxlen=MOST_TO_WITHDRAW)
         self.requests: deque[tuple[Duty, float]] = deque()  # with the monotonic time of the run
+        self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self.table: dict[Duty, Callable[[], float]] = {
             Duty.NEW: self.dispatch_new,
             Duty.ENDED: self.withdraw_ended,
+            Duty.RELEASE: ReleaseDuty(self._postgres, on_release=lambda: self.request(Duty.DUE)).run,
             Duty.DUE: self.dispatch_due,
             Duty.SWEEP: self.sweep,
             Duty.PRUNE: self.prune,
@@ -75,7 +79,6 @@ class Duties:
         self._interval = settings().JOBSVC_SWEEP_SECONDS
         self._redis = OutageTracker("Redis", RedisError, logger, met_by_probe=rq_redis.is_met_by_probe)
         self._is_probed = False
-        self._postgres = OutageTracker("Postgres", StoreUnavailable)
         self._offers = Offers()
         self._old_names = OldNames()
         self._last_key = ""
@@ -125,7 +128,8 @@ class Duties:
         with self._postgres:
             counts = [jobs.expire(BATCH), self._recover_lapsed()]
             if any(counts):
-                self.request(Duty.DUE)  # for their webhook deliveries, and the retries of lost attempts
+                self.request(Duty.RELEASE)
+                self.request(Duty.DUE)  # for their webhook deliveries, dependents, and the retries of lost attempts
             counts.append(jobs.delete_old_keys(BATCH))
             jobs.fold_counters()
             jobs.ensure_registered()

@@ -24,7 +24,7 @@ from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.dispatch.rq_names import to_rq
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs import Dispatch, EntryChange
+from jobsvc.jobs import Dispatch, EntryChange, JobTransition
 from jobsvc.processes.timetable import GRACE_SECONDS
 
 logger = logging.getLogger("jobsvc.worker")
@@ -46,6 +46,8 @@ AT_ONCE = 50
 
 MAX_LREM = 10
 """Largest batch for which ids are also removed from RQ's list; LREM is O(length) each. Workers skip ids left there."""
+MAX_RELEASED = 1000
+"""Maximum number of released jobs that a worker dispatches at once; a relay dispatches the others."""
 
 _WRITE = Path(__file__).with_name("write_jobs.lua").read_text()
 """Writes `data` for each key, and fields common to all keys, which are sent only once."""
@@ -151,6 +153,14 @@ def handle_refused(job_ids: Sequence[UUID], connection: Redis) -> set[UUID]:
 def dispatch_withheld(keys: set[str], connection: Redis) -> None:
     """Dispatch jobs withheld by these concurrency keys, now that a slot is free."""
     claim_and_push(lambda: jobs.claim_next(keys, jobs.MAX_CONCURRENCY_LIMIT), connection)
+
+
+def dispatch_following(transitions: Sequence[JobTransition], connection: Redis) -> None:
+    """Dispatch jobs that may start since these attempts ended: of the same keys, or released by their jobs' ends."""
+    if keys := {one.concurrency_key for one in transitions if one.concurrency_key}:
+        dispatch_withheld(keys, connection)
+    if any(one.has_released for one in transitions):
+        claim_and_push(lambda: not_queued(jobs.claim_due(MAX_RELEASED), connection), connection)
 
 
 def claim_and_push(claim: Callable[[], list[Dispatch]], connection: Redis) -> None:

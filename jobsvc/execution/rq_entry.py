@@ -16,7 +16,7 @@ from jobsvc import handlers, jobs, tracing
 from jobsvc.config import settings
 from jobsvc.db.engine import disconnect
 from jobsvc.dispatch import ownership
-from jobsvc.dispatch.enqueue import dispatch_withheld, handle_refused
+from jobsvc.dispatch.enqueue import dispatch_following, handle_refused
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import attempt, attempt_async, failed, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
@@ -81,8 +81,8 @@ def run(job_id: str) -> Any:
     try:
         result, transition = _store(_attempt(started[0]))
         log_results([(started[0], result, transition)])
-        if transition and transition.concurrency_key:
-            dispatch_withheld({transition.concurrency_key}, rq_job.connection)
+        if transition:
+            dispatch_following([transition], rq_job.connection)
     finally:
         tracing.flush()
     if transition is None:

@@ -11,6 +11,7 @@ from jobsvc.jobs import schedules
 from jobsvc.jobs.actions import cancel, remove, retry, unfinished
 from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
 from jobsvc.jobs.amend import Amended, Changes, amend
+from jobsvc.jobs.attempt_results import AttemptResult, Failure, completed, lost, returned_uncounted
 from jobsvc.jobs.bulk import (
     MAX_WALK,
     Walk,
@@ -41,13 +42,15 @@ from jobsvc.jobs.conflicts import OnConflict, Submitted
 from jobsvc.jobs.counter_history import LONGEST_SECONDS, MINUTE, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.counts import MAX_COUNTED, Counted, count_by_status, count_newer
+from jobsvc.jobs.dependencies import MAX_DEPENDENCIES, Dependency, in_order_of_dependencies
 from jobsvc.jobs.failures import FailureGroup, FailureGroups, failure_groups, recent_failure_groups
 from jobsvc.jobs.filters import Filter
-from jobsvc.jobs.finish import AttemptResult, Failure, JobTransition, completed, finish, lost, returned_uncounted
+from jobsvc.jobs.finish import JobTransition, finish
 from jobsvc.jobs.graph import Graph, Neighbour, read_graph
 from jobsvc.jobs.idempotency import RequestKey, delete_old_keys, submit_once
 from jobsvc.jobs.ids import current_time
 from jobsvc.jobs.leases import cancel_requested, recover_lapsed, renew
+from jobsvc.jobs.pending_releases import NO_EDGE, find_unreleased, release_pending
 from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, get, history, page
 from jobsvc.jobs.queue_sizes import QueueCounts, queue_counts
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume

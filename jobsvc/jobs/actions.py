@@ -4,17 +4,18 @@ from collections.abc import Sequence, Sized
 from typing import Any
 from uuid import UUID
 
-from psycopg2.errors import UniqueViolation
 from sqlalchemy import Connection, case, delete, func, null, select, update
-from sqlalchemy.exc import IntegrityError
 
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
-from jobsvc.db.sql import now, seconds_until
-from jobsvc.errors import UniqueKeyTaken, WrongState
-from jobsvc.jobs.claims import Dispatch, as_dispatch
+from jobsvc.db.sql import now
+from jobsvc.errors import WrongState
+from jobsvc.jobs.claims import Dispatch
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.queries import Versions, load, require_version
+from jobsvc.jobs.releases import ended_with_dependents, release
+from jobsvc.jobs.removal import find_blocked_by, forget_edges, remove_dependencies
+from jobsvc.jobs.retries import retry_these
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, MOVES, WAITING, Status
 
@@ -51,74 +52,58 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
             cancel_requested_at=case((waits, null()), else_=func.coalesce(Job.cancel_requested_at, now())),
             version=Job.version + case((waits, 1), else_=0),
         )
-        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
+        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url, Job.has_dependents)
     )
     cancelled = connection.execute(counting(cancel, lambda job: Count(Event.DROPPED, job.status))).all()
     announce(connection, [job.id for job in cancelled if job.webhook_url])
+    release(connection, ended_with_dependents(cancelled))
     return {job.id: Status(job.status) for job in cancelled}
 
 
 @retrying
-def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch]:
-    """Run a FAILED or CANCELLED job again, at once, with all its retries.
+def retry(job_id: UUID, versions: Versions = None) -> tuple[Job, Dispatch | None]:
+    """Run a FAILED or CANCELLED job again, with all its retries: at once, or when its dependencies have ended.
 
-    Keeps its history and its attempt count. Returns the job and its dispatch. Raises JobNotFound,
-    WrongState, UniqueKeyTaken if another unfinished job has its unique key, and VersionMismatch if
-    its version is not among `versions`.
+    Keeps its history and its attempt count. Returns the job and its dispatch, None if it is BLOCKED. Raises
+    JobNotFound, WrongState, UniqueKeyTaken if another unfinished job has its unique key, and VersionMismatch if its
+    version is not among `versions`.
     """
     with transaction() as connection:
         require_version(connection, job_id, versions)
-        dispatches = retry_these(connection, [job_id], RETRYABLE)
-        return _changed(connection, job_id, dispatches, how="retried", among=RETRYABLE), dispatches[0]
-
-
-def retry_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
-    """Retry those of the jobs that have a status in `among`, within the caller's transaction; returns dispatches.
-
-    Raises UniqueKeyTaken; the caller's transaction must be rolled back then.
-    """
-    locked = _lock(job_ids, among)
-    restart = (
-        update(Job)
-        .where(Job.id == locked.c.id)
-        .values(
-            status=Status.PENDING,
-            max_attempts=Job.attempts + 1 + func.cardinality(Job.retry_intervals),
-            due_at=now(),
-            dispatched_at=now(),  # the caller dispatches it, like a new job
-            run_at=null(),
-            expires_at=null(),
-            expiry_met=null(),
-            finished_at=null(),
-            cancel_requested_at=null(),
-            version=Job.version + 1,
-        )
-        .returning(Job, seconds_until(Job.due_at).label("wait"))
-    )
-    try:
-        return [as_dispatch(job) for job in connection.execute(counting(restart, lambda job: Count(Event.REVIVED)))]
-    except IntegrityError as error:
-        if isinstance(error.orig, UniqueViolation) and error.orig.diag.constraint_name == "jobs_unique_key":
-            raise UniqueKeyTaken("another unfinished job has its uniqueKey now") from error
-        raise
+        retries = retry_these(connection, [job_id], RETRYABLE)
+        if cause := retries.refused.get(job_id):
+            raise WrongState(f"the job {cause.job_id}, on which it depends, was {cause.status}; retry that one first")
+        return _changed(connection, job_id, retries.done, how="retried", among=RETRYABLE), retries.done[0].dispatch
 
 
 @retrying
 def remove(job_id: UUID, versions: Versions = None) -> None:
     """Delete an ended job and its attempts.
 
-    Raises JobNotFound, WrongState if it has not ended, and VersionMismatch if its version is not among `versions`.
+    Raises JobNotFound, WrongState if it has not ended or a BLOCKED job depends on it, and VersionMismatch if its
+    version is not among `versions`.
     """
     with transaction() as connection:
         require_version(connection, job_id, versions)
         if not remove_these(connection, [job_id], ENDED):
+            job = load(connection, job_id)
+            if job.status in ENDED and (blocked := find_blocked_by(connection, job_id)):
+                raise WrongState(f"the job {blocked}, which is BLOCKED, depends on it")
             _changed(connection, job_id, [], how="deleted", among=ENDED)
 
 
 def remove_these(connection: Connection, job_ids: Sequence[UUID], among: Sequence[Status]) -> Sequence[UUID]:
-    """Delete those of the jobs that have a status in `among`, within the caller's transaction; returns their ids."""
-    locked = _lock(job_ids, among)
-    return connection.scalars(delete(Job).where(Job.id == locked.c.id).returning(Job.id)).all()
+    """Delete those of the jobs that have a status in `among`, within the caller's transaction; returns their ids.
+
+    Leaves those that a BLOCKED job depends on.
+    """
+    locked = _lock(job_ids, among, Job.has_dependents.is_(None))
+    removal = delete(Job).where(Job.id == locked.c.id).returning(Job.id, Job.depends_on)
+    removed = connection.execute(removal).all()
+    if left := set(job_ids) - {job.id for job in removed}:
+        removed = [*removed, *remove_dependencies(connection, left, among)]
+    forget_edges(connection, removed)
+    return [job.id for job in removed]
 
 
 def unfinished(job_ids: Sequence[UUID]) -> set[UUID]:
@@ -127,9 +112,9 @@ def unfinished(job_ids: Sequence[UUID]) -> set[UUID]:
         return set(connection.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(CANCELLABLE))))
 
 
-def _lock(job_ids: Sequence[UUID], among: Sequence[Status]) -> Any:
+def _lock(job_ids: Sequence[UUID], among: Sequence[Status], *conditions: Any) -> Any:
     # Ordered by id: two transactions that lock the same jobs must not wait for each other (deadlock).
-    wanted = select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(among))
+    wanted = select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(among), *conditions)
     return wanted.order_by(Job.id).with_for_update().cte("locked")
 
 

@@ -19,10 +19,10 @@ from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now
 from jobsvc.errors import UniqueKeyTaken
-from jobsvc.jobs.actions import CANCELLABLE, RETRYABLE, cancel_these, remove_these, retry_these
-from jobsvc.jobs.claims import Dispatch
+from jobsvc.jobs.actions import CANCELLABLE, RETRYABLE, cancel_these, remove_these
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.payload_search import MAX_ROWS, portions
+from jobsvc.jobs.retries import Retried, retry_these
 from jobsvc.states import ENDED, Status
 
 BATCH = 1000
@@ -66,10 +66,11 @@ def _cancel(job_ids: Sequence[UUID], among: Sequence[Status]) -> dict[UUID, Stat
         return cancel_these(connection, job_ids, among)
 
 
-def retry_all(wanted: Filter, walk: Walk | None = None) -> Iterator[list[Dispatch]]:
-    """Retry all matching FAILED and CANCELLED jobs; yields the dispatches of each committed batch.
+def retry_all(wanted: Filter, walk: Walk | None = None) -> Iterator[list[Retried]]:
+    """Retry all matching FAILED and CANCELLED jobs; yields the retried jobs of each committed batch.
 
-    Skips jobs whose unique key another unfinished job has. Of several with the same key, retries the oldest.
+    Skips jobs whose unique key another unfinished job has, and those to be cancelled with a dependency that ended
+    without success. Of several with the same key, retries the oldest.
     """
     among = _allowed(wanted, RETRYABLE)
     for batch in _batches(wanted, among, walk):
@@ -80,10 +81,11 @@ def retry_all(wanted: Filter, walk: Walk | None = None) -> Iterator[list[Dispatc
         yield _retry(list(first.values()), among)
 
 
-def retry_listed(job_ids: Sequence[UUID]) -> Iterator[list[Dispatch]]:
-    """Retry the given jobs that are FAILED or CANCELLED; yields the dispatches of each committed batch.
+def retry_listed(job_ids: Sequence[UUID]) -> Iterator[list[Retried]]:
+    """Retry the given jobs that are FAILED or CANCELLED; yields the retried jobs of each committed batch.
 
-    Skips ids without a job, and jobs whose unique key another unfinished job has.
+    Skips ids without a job, jobs whose unique key another unfinished job has, and those to be cancelled with a
+    dependency that ended without success.
     """
     for at in range(0, len(job_ids), BATCH):
         yield _retry(job_ids[at : at + BATCH], RETRYABLE)
@@ -135,11 +137,11 @@ def _count_searched(wanted: Filter, at_most: int) -> int:
     return total
 
 
-def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Retried]:
     try:
         return _retry_together(job_ids, among)
     except UniqueKeyTaken:  # race: taken since the batch was read. Retry one by one, without that job
-        done: list[Dispatch] = []
+        done: list[Retried] = []
         for job_id in job_ids:
             with suppress(UniqueKeyTaken):
                 done += _retry_together([job_id], among)
@@ -147,9 +149,9 @@ def _retry(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
 
 
 @retrying
-def _retry_together(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Dispatch]:
+def _retry_together(job_ids: Sequence[UUID], among: Sequence[Status]) -> list[Retried]:
     with transaction() as connection:
-        return retry_these(connection, job_ids, among)
+        return retry_these(connection, job_ids, among).done
 
 
 def _allowed(wanted: Filter, statuses: Sequence[Status]) -> list[Status]:

@@ -12,6 +12,8 @@ from jobsvc.db.sql import now, seconds
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.ids import first_id
 from jobsvc.jobs.queries import MAX_ATTEMPTS
+from jobsvc.jobs.releases import ended_with_dependents, release
+from jobsvc.jobs.removal import forget_edges, is_not_needed
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, WAITING, Status
 
@@ -36,8 +38,8 @@ class Pruned:
 def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
     """Delete up to `limit` jobs that ended more than `older_than` seconds ago, and their attempts.
 
-    Scans ids above `after`, at most SCANNED_PER_DELETED times `limit`. Ids are UUIDv7, ordered by creation:
-    the scan stops at that time, since a job created later can't have ended before it.
+    Leaves what a BLOCKED job depends on. Scans ids above `after`, at most SCANNED_PER_DELETED times `limit`. Ids are
+    UUIDv7, ordered by creation: the scan stops at that time, since a job created later can't have ended before it.
     """
     with transaction() as connection:
         ended_by = connection.execute(select(func.extract("epoch", now() - seconds(older_than)))).scalar_one()
@@ -46,13 +48,16 @@ def prune(older_than: float, limit: int, after: UUID = LOWEST) -> Pruned:
         last = connection.scalar(candidates.offset(limit * SCANNED_PER_DELETED - 1).limit(1))
         old = (
             candidates.where(Job.id <= (last or since))
-            .where(Job.status.in_(ENDED), Job.finished_at < now() - seconds(older_than))
+            .where(Job.status.in_(ENDED), Job.finished_at < now() - seconds(older_than), is_not_needed)
             .limit(limit)
             .with_for_update(skip_locked=True)
             .cte("old")
         )
-        deleted = connection.scalars(delete(Job).where(Job.id == old.c.id).returning(Job.id)).all()
-    return Pruned(list(deleted), max(deleted) if len(deleted) == limit else last or LOWEST)
+        removal = delete(Job).where(Job.id == old.c.id).returning(Job.id, Job.depends_on)
+        removed = connection.execute(removal).all()
+        forget_edges(connection, removed)
+    deleted = [job.id for job in removed]
+    return Pruned(deleted, max(deleted) if len(deleted) == limit else last or LOWEST)
 
 
 def trim_history(connection: Connection, job_id: UUID, fence: int) -> None:
@@ -103,10 +108,11 @@ def _fail(connection: Connection, job_ids: Sequence[UUID]) -> None:
         update(Job)
         .where(Job.id.in_(job_ids))
         .values(status=Status.FAILED, finished_at=now(), error=error, version=Job.version + 1)
-        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url)
+        .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url, Job.has_dependents)
     )
     expired = connection.execute(counting(fail, lambda job: Count(Event.DROPPED, job.status))).all()
     announce(connection, [job.id for job in expired if job.webhook_url])
+    release(connection, ended_with_dependents(expired))
 
 
 def _lift_expiry(connection: Connection, job_ids: Sequence[UUID]) -> None:

@@ -29,7 +29,7 @@ class OnConflict(StrEnum):
 
 
 class Submitted(NamedTuple):
-    """A submitted job's id and its dispatch; the dispatch is None if RQ need not be changed.
+    """A submitted job's id and its dispatch; the dispatch is None if RQ need not be changed, or the job can't start.
 
     If another unfinished job has the unique key, job_id is that job's. is_new: False then. refusal: why the submitted
     job was refused, else None.

@@ -1,8 +1,8 @@
-"""Results of attempts, and storing them. A result is stored only if its fence is the job's current one."""
+"""Stores results of attempts. A result is stored only if its fence is the job's current one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -26,75 +26,20 @@ from sqlalchemy.dialects.postgresql import JSONB
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Attempt, Job
 from jobsvc.db.sql import now, rows, seconds, seconds_since
+from jobsvc.jobs.attempt_results import UNCOUNTED, AttemptResult
 from jobsvc.jobs.claims import last_intervals
 from jobsvc.jobs.cleanup import trim_history
 from jobsvc.jobs.counters import Count, Event, counting
+from jobsvc.jobs.releases import Ended, release
 from jobsvc.jobs.webhooks import announce
-from jobsvc.states import Outcome, Status
-
-UNCOUNTED = (Outcome.SNOOZED, Outcome.HANDED_BACK)
-"""Outcomes of a start that doesn't count as an attempt."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The failure of an attempt."""
-
-    type: str
-    message: str
-    traceback: str | None = None
-
-
-@dataclass(frozen=True)
-class AttemptResult:
-    """The result of an attempt.
-
-    delay: seconds until the next start, instead of the job's retry interval.
-    logs: lines not stored yet, [{time, level, message}]; the last one has the number `last_line`, from 1.
-    handler_called: False if the handler was never called.
-    """
-
-    job_id: UUID
-    fence: int
-    outcome: Outcome
-    result: Any = None
-    failure: Failure | None = None
-    delay: float | None = None
-    progress: dict[str, Any] | None = None
-    logs: list[dict[str, Any]] | None = None
-    last_line: int = 0
-    handler_called: bool = True
-
-    @property
-    def is_plain(self) -> bool:
-        """True if the attempt completed without a result value, progress or logs."""
-        return self.outcome == Outcome.COMPLETED and self.result is None and not self.progress and not self.logs
-
-    @property
-    def needs_row(self) -> bool:
-        """True if the attempt gets a row in `attempts`: it logged, or its handler was called and did not succeed."""
-        return bool(self.logs) or (self.handler_called and self.outcome != Outcome.COMPLETED)
-
-
-def lost(job_id: UUID, fence: int, message: str) -> AttemptResult:
-    """Return the result of an attempt whose worker was lost; `message` says why."""
-    return AttemptResult(job_id, fence, Outcome.LOST, failure=Failure("WorkerLost", message))
-
-
-def completed(job_id: UUID, fence: int, result: Any = None) -> AttemptResult:
-    """Return the result of an attempt whose handler returned `result`."""
-    return AttemptResult(job_id, fence, Outcome.COMPLETED, result)
-
-
-def returned_uncounted(job_id: UUID, fence: int, handler_called: bool = True) -> AttemptResult:
-    """Return the result that returns a job to its queue, without counting the attempt."""
-    return AttemptResult(job_id, fence, Outcome.HANDED_BACK, delay=0, handler_called=handler_called)
+from jobsvc.states import ENDED, Outcome, Status
 
 
 class JobTransition(NamedTuple):
     """The state of a job after an attempt.
 
     due_at, intervals_left: while it waits, when it is due, and the intervals (seconds) of its remaining retries.
+    has_released: True if other jobs depended on its end, which are due now, or cancelled.
     """
 
     job_id: UUID
@@ -102,6 +47,7 @@ class JobTransition(NamedTuple):
     due_at: datetime
     intervals_left: list[float]
     concurrency_key: str | None = None
+    has_released: bool = False
 
 
 _results = rows(
@@ -168,6 +114,7 @@ _finish = counting(
         Job.due_at,
         Job.concurrency_key,
         Job.webhook_url,
+        Job.has_dependents,
         Job.attempts,
         Job.max_attempts,
         _if_row_needed(Job.retry_intervals),
@@ -193,6 +140,7 @@ def finish(results: Sequence[AttemptResult]) -> list[JobTransition]:
 def finish_within(connection: Connection, results: Sequence[AttemptResult]) -> list[JobTransition]:
     """Store results like `finish`, in the caller's transaction."""
     records = [_result_record(n, result) for n, result in enumerate(results)]
+    records.sort(key=itemgetter("id"))  # Postgres locks the rows in this order, as others do (deadlock)
     stored = [(job, results[job.n]) for job in connection.execute(_finish, {"rows": records})]
     with_row = [(job, result) for job, result in stored if result.needs_row]
     if with_row:
@@ -200,6 +148,8 @@ def finish_within(connection: Connection, results: Sequence[AttemptResult]) -> l
         for _, result in with_row:
             trim_history(connection, result.job_id, result.fence)
     announce(connection, [result.job_id for job, result in stored if job.webhook_url])
+    if with_dependents := [(job, result) for job, result in stored if job.has_dependents and job.status in ENDED]:
+        release(connection, [Ended(result.job_id, Status(job.status)) for job, result in with_dependents])
     return [_transition(job, result) for job, result in stored]
 
 
@@ -227,6 +177,7 @@ def _transition(job: Row[Any], result: AttemptResult) -> JobTransition:
         due_at=job.due_at,
         intervals_left=last_intervals(job, job.max_attempts - job.attempts) if job.retry_intervals else [],
         concurrency_key=job.concurrency_key,
+        has_released=bool(job.has_dependents) and job.status in ENDED,
     )
 
 

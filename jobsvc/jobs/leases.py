@@ -1,6 +1,7 @@
 """Leases of running attempts: renewal, cancel requests, and recovery once a lease has expired."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,8 @@ from sqlalchemy import BigInteger, Uuid, func, select, update
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, rows, seconds
-from jobsvc.jobs.finish import finish_within, lost
+from jobsvc.jobs.attempt_results import lost
+from jobsvc.jobs.finish import finish_within
 from jobsvc.jobs.start import StartedAttempt
 from jobsvc.states import Status
 
@@ -18,7 +20,8 @@ _is_leased = (Job.id == _leased.c.id, Job.fence == _leased.c.fence, Job.status =
 
 
 def _records(attempts: Iterable[StartedAttempt]) -> dict[str, Any]:
-    return {"rows": [{"id": str(one.job_id), "fence": one.fence} for one in attempts]}
+    records = [{"id": str(one.job_id), "fence": one.fence} for one in attempts]
+    return {"rows": sorted(records, key=itemgetter("id"))}  # Postgres locks the rows in this order (deadlock)
 
 
 @retrying

@@ -50,6 +50,7 @@ class JobShown(TypedDict):
     expiresAt: Time | None
     uniqueKey: str | None
     concurrencyKey: str | None
+    dependsOn: list[Uuid]
     tags: list[str]
     webhookJobId: Uuid | None
     progress: ProgressShown | None
@@ -134,6 +135,7 @@ def dump_job(job: Job) -> JobShown:
         "expiresAt": show_time(job.expires_at or job.expiry_met),
         "uniqueKey": job.unique_key,
         "concurrencyKey": job.concurrency_key,
+        "dependsOn": [str(job_id) for job_id in job.depends_on or ()],
         "tags": job.tags or [],
         "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,
         "progress": _in_order(job.progress, "percent", "message"),

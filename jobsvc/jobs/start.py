@@ -10,8 +10,9 @@ from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_since
 from jobsvc.jobs.admission import admit, may_start, paused
+from jobsvc.jobs.attempt_results import returned_uncounted
 from jobsvc.jobs.counters import Count, Event, counting
-from jobsvc.jobs.finish import finish_within, returned_uncounted
+from jobsvc.jobs.finish import finish_within
 from jobsvc.jobs.ids import learn_clock
 from jobsvc.servers import pgclock
 from jobsvc.states import Status

@@ -16,6 +16,7 @@ from jobsvc.jobs.admission import paused
 from jobsvc.jobs.claims import Dispatch
 from jobsvc.jobs.conflicts import Submitted, accepted, settle
 from jobsvc.jobs.counters import Count, Event, counting
+from jobsvc.jobs.dependencies import Dependency, in_order_of_dependencies, link_all
 from jobsvc.jobs.group_commit import GroupCommit, do_each
 from jobsvc.jobs.ids import make_ids
 from jobsvc.servers import pgclock
@@ -40,6 +41,8 @@ class NewJob(NamedTuple):
     webhook_url: str | None = None
     traceparent: str | None = None
     on_conflict: str | None = None
+    depends_on: list[Dependency] | None = None
+    on_dependency_failure: str | None = None
 
 
 _new = rows(
@@ -59,7 +62,9 @@ _new = rows(
     concurrency_limit=Integer,
     webhook_url=Text,
     traceparent=Text,
+    on_dependency_failure=Text,
 )
+_is_blocked = _new.c.on_dependency_failure.is_not(None)  # until `link_all` has checked its dependencies
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
 # A due job is inserted as dispatched, which saves every job a second write. This process enqueues it
@@ -74,10 +79,10 @@ _columns = {
     "timeout": _new.c.timeout,
     "retry_intervals": _new.c.retry_intervals,
     "max_attempts": func.cardinality(_new.c.retry_intervals) + 1,
-    "status": case((_is_later, Status.SCHEDULED), else_=Status.PENDING),
+    "status": case((_is_blocked, Status.BLOCKED), (_is_later, Status.SCHEDULED), else_=Status.PENDING),
     "run_at": _asked,
     "due_at": func.coalesce(_asked, now()),
-    "dispatched_at": case((_is_later, null()), (_is_claimed, now())),
+    "dispatched_at": case((_is_blocked | _is_later, null()), (_is_claimed, now())),
     "expires_at": now() + seconds(_new.c.expires_in),
     "unique_key": _new.c.unique_key,
     "tags": _new.c.tags,
@@ -85,6 +90,7 @@ _columns = {
     "concurrency_limit": _new.c.concurrency_limit,
     "webhook_url": _new.c.webhook_url,
     "traceparent": _new.c.traceparent,
+    "on_dependency_failure": _new.c.on_dependency_failure,
 }
 _insert = counting(
     insert(Job)
@@ -111,10 +117,10 @@ def submit(new: Sequence[NewJob]) -> list[Submitted]:
     """Store new jobs in one transaction, all or none; returns one Submitted for each, in order.
 
     A new job's id is a UUIDv7 (RFC 9562). A job is not stored if its unique key is taken, or occurs
-    earlier in `new`: see `conflicts`. Raises UniqueKeyConflict if a job was refused for that.
-    Raises StoreUnavailable: the jobs may have been stored, but are not accepted.
+    earlier in `new`: see `conflicts`. Raises UniqueKeyConflict if a job was refused for that, UnknownDependencies,
+    graphlib.CycleError, and StoreUnavailable: the jobs may have been stored, but are not accepted.
     """
-    if any(job.unique_key is not None for job in new):
+    if any(job.unique_key is not None or job.depends_on for job in new):
         return _submit_keyed(new)
     return [_submit_one(new[0])] if len(new) == 1 else _submit_freely(new)
 
@@ -126,13 +132,13 @@ def _submit_keyed(new: Sequence[NewJob]) -> list[Submitted]:
 
 
 def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
-    # Without unique keys one statement is enough.
+    # Without unique keys and dependencies one statement is enough.
     with statement() as connection:
         return store(connection, new, is_alone=True)
 
 
 def submit_each(new: Sequence[NewJob]) -> list[Submitted | Exception]:
-    """Store jobs without unique keys in one statement, or, if Postgres rejects it, each in its own.
+    """Store jobs without unique keys and dependencies in one statement, or, if Postgres rejects it, each in its own.
 
     Returns a Submitted, or the error, for each job, in order.
     """
@@ -150,6 +156,9 @@ def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False)
     is_alone: True if each statement is its own transaction.
     """
     ids = make_ids(connection, len(new))
+    if has_links := not is_alone and any(job.depends_on for job in new):
+        order = in_order_of_dependencies([job.depends_on for job in new])
+        ids = [id_ for _, id_ in sorted(zip(order, ids, strict=True))]
     records = [_record(id_, job) for id_, job in zip(ids, new, strict=True)]
     found: dict[int, Submitted] = {}
     while len(found) < len(new):  # race: the holder of a unique key may end between the two statements
@@ -165,7 +174,11 @@ def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False)
             found[i] = Submitted(ids[i], _dispatch_of(ids[i], new[i], row))
         if missing:
             settle(connection, {i: new[i] for i in missing.values()}, found)
-    return [found[i] for i in range(len(new))]
+    submitted = [found[i] for i in range(len(new))]
+    if not has_links:
+        return submitted
+    cannot_start = link_all(connection, new, submitted)
+    return [one._replace(dispatch=None) if one.job_id in cannot_start else one for one in submitted]
 
 
 def _dispatch_of(job_id: UUID, job: NewJob, stored: Any) -> Dispatch:
@@ -198,4 +211,4 @@ def _record(job_id: UUID, job: NewJob) -> dict[str, Any]:
     return record
 
 
-_OPTIONAL = tuple(name for name in NewJob._field_defaults if name != "on_conflict")
+_OPTIONAL = tuple(name for name in NewJob._field_defaults if name not in ("on_conflict", "depends_on"))

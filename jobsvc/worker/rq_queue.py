@@ -15,7 +15,7 @@ from rq.suspension import is_suspended
 from jobsvc import handlers, jobs
 from jobsvc.config import settings
 from jobsvc.dispatch import ownership, rq_redis
-from jobsvc.dispatch.enqueue import RUN, SERIALIZER, claim_and_push, dispatch_withheld, handle_refused
+from jobsvc.dispatch.enqueue import RUN, SERIALIZER, claim_and_push, dispatch_following, handle_refused
 from jobsvc.dispatch.rq_names import from_rq, ids_in, ours_of, to_rq
 from jobsvc.errors import StoreUnavailable
 from jobsvc.states import Outcome
@@ -192,9 +192,7 @@ class RQQueue:
             self.records.forget(finished)
             return
         self.records.show_finished(finished)
-        transitions = [one.transition for one in finished if one.transition]
-        if keys := {one.concurrency_key for one in transitions if one.concurrency_key}:
-            dispatch_withheld(keys, self._connection)
+        dispatch_following([one.transition for one in finished if one.transition], self._connection)
         if returned := [one for one in finished if one.result.outcome == Outcome.HANDED_BACK]:
             claim_and_push(lambda: jobs.claim_due(len(returned)), self._connection)
 

@@ -7,13 +7,14 @@ from flask import Blueprint, Response, request, url_for
 
 from jobsvc import handlers, jobs
 from jobsvc.api import actions, prefer_wait
+from jobsvc.api.batch_requests import BatchRequest
 from jobsvc.api.etag import expected_versions, polled
 from jobsvc.api.explain import explain
 from jobsvc.api.explanation import Explanation
 from jobsvc.api.job_types_reply import JobTypesReply, dump_job_type
 from jobsvc.api.operation import Operation, Reply
 from jobsvc.api.queries import BulkQuery, ListQuery, link_to_next
-from jobsvc.api.requests import BatchRequest, JobRequest
+from jobsvc.api.requests import JobRequest
 from jobsvc.api.responses import (
     AttemptsReply,
     CountReply,
@@ -26,7 +27,7 @@ from jobsvc.api.responses import (
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
 from jobsvc.api.validation import body, query, read_id
 from jobsvc.dispatch.duties import Duty
-from jobsvc.errors import Problem, UniqueKeyConflict
+from jobsvc.errors import InvalidInput, Problem, UniqueKeyConflict, UnknownDependencies
 from jobsvc.jobs.serialize import JobShown, dump_attempts
 from jobsvc.states import Status
 
@@ -71,16 +72,27 @@ def create_job() -> Accepted:
     takes=BatchRequest,
     asks=("Idempotency-Key",),
     errors=(409,),
-    examples={"Two jobs": {"jobs": [{"type": "TEST_JOB"}, {"type": "TEST_JOB", "queue": "low"}]}},
+    examples={
+        "Two jobs": {"jobs": [{"type": "TEST_JOB"}, {"type": "TEST_JOB", "queue": "low"}]},
+        "A workflow": {
+            "jobs": [
+                {"ref": "left", "type": "TEST_JOB"},
+                {"ref": "right", "type": "TEST_JOB"},
+                {"type": "TEST_JOB", "dependsOn": ["left", "right"]},
+            ]
+        },
+    },
 )
 def create_jobs() -> Accepted:
-    """Create many jobs: all of them or none."""
+    """Create many jobs: all of them or none. A `ref` lets others of them depend on a job, which makes a workflow."""
     new = [job.resolve() for job in body(BatchRequest).jobs]
     try:
         return accept(new, lambda submitted: (202, {"jobIds": [str(job.job_id) for job in submitted]}))
     except UniqueKeyConflict as error:
         error.problems = [Problem(f"/jobs/{place}", refusal) for place, refusal in error.refusals.items()]
         raise
+    except UnknownDependencies as error:
+        raise InvalidInput(error.problems_at("/jobs/{}")) from None
 
 
 @blueprint.get("/jobs")

@@ -52,7 +52,8 @@ def parse(body: bytes) -> NewJob | None:
         value = strict_json.parse(body)
         if not isinstance(value, dict) or "uniqueKey" in value or not _is_checked_quickly(value.get("type")):
             return None
-        return read(JobRequest, value).resolve()
+        job = read(JobRequest, value).resolve()
+        return None if job.depends_on else job
     except JobsvcError:
         return None
 

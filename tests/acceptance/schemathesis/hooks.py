@@ -21,6 +21,15 @@ schemathesis.openapi.format("time-zone", st.sampled_from(["UTC", "Europe/Berlin"
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
-    """A key that was used with another body is refused, so none is used twice."""
-    if case.headers and "Idempotency-Key" in case.headers and case.meta and case.meta.generation.mode.is_positive:
+    """Use no key twice, since one that was used with another body is refused, and name no job that is not there."""
+    if not (case.meta and case.meta.generation.mode.is_positive):
+        return
+    if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = uuid4().hex
+    if isinstance(case.body, dict) and case.path in ("/jobs", "/jobs/batch"):
+        for n, job in enumerate(case.body.get("jobs") or [case.body]):
+            if isinstance(job, dict):
+                job.pop("dependsOn", None)
+                job.pop("onDependencyFailure", None)
+                if "ref" in job:
+                    job["ref"] = f"job {n}"

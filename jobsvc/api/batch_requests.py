@@ -1,0 +1,100 @@
+"""The body of POST /jobs/batch, whose jobs may depend on each other."""
+
+from collections.abc import Iterator
+from graphlib import CycleError
+from itertools import islice
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from jobsvc.api.requests import JobRequest
+from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS
+from jobsvc.errors import Problem
+from jobsvc.jobs import MAX_DEPENDENCIES, Dependency, in_order_of_dependencies
+
+MAX_SHOWN = 10
+"""Largest number of refs that an error message names."""
+
+MAX_REF = 64
+"""Maximum length of a ref."""
+
+
+def _is_no_id(ref: str) -> str:
+    if ID.fullmatch(ref):
+        raise ValueError("must not be a UUID, since a UUID in dependsOn is the id of a job")
+    return ref
+
+
+Ref = Annotated[str, Field(min_length=1, max_length=MAX_REF), AfterValidator(_is_no_id)]
+
+
+class BatchJob(JobRequest):
+    """A job of POST /jobs/batch: the body of POST /jobs, and a `ref` by which other jobs of the batch can name it."""
+
+    ref: Ref | None = None
+    """A name for this job, unique in the request, for dependsOn of the others."""
+    depends_on: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_REF)]], Field(max_length=MAX_DEPENDENCIES)
+    ] = []
+    """Ids of jobs, or refs of jobs of this request, that must be COMPLETED first."""
+    _dependencies: list[Dependency] = PrivateAttr(default_factory=list)
+
+    def dependencies(self) -> list[Dependency]:
+        """Return what the job depends on, with positions in the request in place of refs."""
+        return self._dependencies
+
+
+class BatchRequest(BaseModel):
+    """The body of POST /jobs/batch."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    jobs: Annotated[list[BatchJob], Field(min_length=1, max_length=1000)]
+
+    @field_validator("jobs")
+    @classmethod
+    def _unique_refs(cls, jobs: list[BatchJob]) -> list[BatchJob]:
+        seen: dict[str, int] = {}
+        twice = [
+            Problem(f"/{n}/ref", f"is the ref of /jobs/{seen[job.ref]}, too")
+            for n, job in enumerate(jobs)
+            if job.ref is not None and seen.setdefault(job.ref, n) != n
+        ]
+        _raise_for(twice[:MAX_PROBLEMS])
+        return jobs
+
+    @model_validator(mode="after")
+    def _find_dependencies(self) -> "BatchRequest":
+        positions = {job.ref: n for n, job in enumerate(self.jobs) if job.ref is not None}
+        _raise_for(list(islice(_wrong_names(self.jobs, positions), MAX_PROBLEMS)))
+        for job in self.jobs:
+            job._dependencies = [UUID(name) if ID.fullmatch(name) else positions[name] for name in job.depends_on]
+        try:
+            in_order_of_dependencies([job.dependencies() for job in self.jobs])
+        except CycleError as error:
+            _raise_for([_cycle(self.jobs, error.args[1])])
+        return self
+
+
+def _wrong_names(jobs: list[BatchJob], positions: dict[str, int]) -> Iterator[Problem]:
+    for n, job in enumerate(jobs):
+        for place, name in enumerate(job.depends_on):
+            if not ID.fullmatch(name) and name not in positions:
+                detail = f"{name!a} is neither the id of a job nor the ref of a job in this request"
+                yield Problem(f"/jobs/{n}/dependsOn/{place}", detail)
+
+
+def _cycle(jobs: list[BatchJob], positions: list[int]) -> Problem:
+    """Return the problem of jobs that depend on each other, given by their positions, each before its dependent."""
+    first, second = positions[:2]
+    names = [f"{jobs[n].ref!a}" for n in positions[:MAX_SHOWN]] + ["…"] * (len(positions) > MAX_SHOWN)
+    pointer = f"/jobs/{second}/dependsOn/{jobs[second].dependencies().index(first)}"
+    return Problem(pointer, f"the jobs depend on each other; each of these comes before the next: {', '.join(names)}")
+
+
+def _raise_for(found: list[Problem]) -> None:
+    if found:
+        context: dict[str, Any] = {INNER: found}
+        raise PydanticCustomError("dependencies", "the dependencies are not valid", context)
