@@ -28,6 +28,7 @@ STYLES = {
     Status.PENDING: "",
     Status.SCHEDULED: "magenta",
     Status.RETRYING: "yellow",
+    Status.BLOCKED: "blue",
     Status.PROCESSING: "cyan",
     Status.COMPLETED: "green",
     Status.FAILED: "red",

@@ -40,6 +40,7 @@ class JobSummary:
     due_at: datetime
     unique_key: str | None
     concurrency_key: str | None
+    open_dependencies: int | None
     progress: dict[str, Any] | None
     error: dict[str, Any] | None
     version: int

@@ -26,7 +26,7 @@ from jobsvc.ui.timeline import MOST_ATTEMPTS, timeline
 class JobsQuery(ListQuery):
     """The query parameters of the list: those of GET /jobs, `q` to search, and `top`, the newest job shown before."""
 
-    q: Annotated[str, Field(max_length=200)] = ""
+    q: Annotated[str, Field(max_length=4200)] = ""
     top: UUID | None = None
     tag: Annotated[list[Tag], BeforeValidator(lambda tags: [*filter(None, tags)]), Field(max_length=16)] = []
 
@@ -56,6 +56,7 @@ def list_jobs() -> Response:
         statuses=asked.status,
         chips=[one for one in parameters if one[0] not in ("status", "limit")],
         selection=[one for one in parameters if one[0] != "limit"],
+        can_act=any(name not in ("limit", "payload") for name, _ in parameters),
         searched=asked.q,
         found=found,
         is_first=asked.cursor is None,
@@ -65,7 +66,9 @@ def list_jobs() -> Response:
 
 
 def _search(text: str, job_ids: Sequence[UUID]) -> str | None:
-    """Return the URL of what the text of the search box names: a job, a type, or a tag; None if that is unclear."""
+    """Return the URL of what the search box names: a job, type, tag, or a part of a payload; else None."""
+    if text.startswith("payload:"):
+        return url_for("ui.list_jobs", payload=text.removeprefix("payload:").strip())
     if len(job_ids) == 1:
         return url_for("ui.show_job", job_id=job_ids[0])
     if text in handlers.types():
@@ -89,6 +92,7 @@ def show_job(job_id: str) -> Response:
         attempts=attempts[: -MOST_ATTEMPTS - 1 : -1],
         timeline=timeline(job, attempts),
         why=explain(job.id, recent_redis),
+        graph=jobs.read_graph(job),
         has_more=len(attempts) > MOST_ATTEMPTS,
         has_ended=job.status in ENDED,
         path=f"/jobs/{job.id}",

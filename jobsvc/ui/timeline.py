@@ -55,7 +55,8 @@ def _plan(job: Job) -> Iterator[Moment]:
     left = job.max_attempts - job.attempts
     if job.status in WAITING:
         left -= 1
-        yield Moment(job.due_at, f"Attempt {job.attempts + 1} is due")
+        then = " once its dependencies have ended" if job.status == Status.BLOCKED else ""
+        yield Moment(job.due_at, f"Attempt {job.attempts + 1} is due{then}")
     if left > 0:
         intervals = [format_duration(seconds) for seconds in job.retry_intervals[-left:]]
         more = f", … ({left} in all)" if left > MOST_RETRIES else ""

@@ -66,13 +66,21 @@ on("htmx:after:request", event => {
   const problem = response.status < 400 ? null : {detail: "The service answered with an error.", ...parse(text)};
   if (sourceElement.id === "main" && [401, 403].includes(response.status)) clearInterval(timer); // each would ask for a key
   if (sourceElement.id === "main") showStale(problem ? problem.detail : "");
-  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : finish(sourceElement, response.status, parse(text));
+  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : goOn(request.action, parse(text)).then(answer => finish(sourceElement, response.status, answer)).catch(why => showProblem(sourceElement, why));
 });
 on("htmx:error", event => {
   const ctx = event.detail.ctx;
   if (ctx?.sourceElement.id === "main") showStale("The service can't be reached.");
   else if (ctx && ctx.request.method !== "GET") notify("The service can't be reached; it may have received the request.", true);
 });
+
+// A search for a payload is done in parts. Throws the problem of a part that was refused.
+async function goOn(url, answer) {
+  if (!answer.nextCursor) return answer;
+  const response = await fetch(`${url}&cursor=${answer.nextCursor}`, {method: "POST"}), next = parse(await response.text());
+  if (!response.ok) throw {...next, detail: `${answer.count} jobs done. ${next.detail}`};
+  return goOn(url, {...next, count: answer.count + next.count});
+}
 
 // After a successful action: go to the new page, or say what was done.
 function finish(element, status, answer) {
