@@ -71,5 +71,5 @@ GOALS = [
     _figure("memory of the workers after many jobs against a tenth of them", "growth.memory", 1.1, "×"),
     _figure("the slowest page of the console among 1,000,000 jobs, p95", "console.slowest", 100, "ms"),
     _figure("a first visit of the console, gzipped", "console.visit", 60, "KB"),
-    _figure("lines of the console's code", "console.lines", 1400, "lines"),
+    _figure("lines of the console's code", "console.lines", 1500, "lines"),
 ]

@@ -15,7 +15,7 @@ MAX_README_LINES = 120
 MAX_README_WORDS = 900
 MAX_LINE = 120
 
-MAX_CONSOLE_LINES = 1400
+MAX_CONSOLE_LINES = 1500
 MAX_FIRST_VISIT_BYTES = 40_000
 """Maximum size of the console's files that a browser loads once, compressed."""
 

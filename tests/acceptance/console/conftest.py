@@ -78,6 +78,12 @@ def ids(console: Service, receiver: str, tmp_path_factory: pytest.TempPathFactor
     jobs["running"] = console.post(NAME, {"text": LONG, "waits": str(file)}, timeout=3600, **options)
     jobs["scheduled"] = console.post(NAME, {"text": LONG}, delay=3600, **options)
     console.until(jobs["running"], "PROCESSING")
+    jobs["middle"] = console.post(NAME, {"text": LONG}, delay=3600, **options)
+    up, down = (jobs["completed"], jobs["failed"]), [console.post(NAME, {"text": LONG}, delay=3600) for _ in range(12)]
+    for edge in (*((one, jobs["middle"]) for one in up), *((jobs["middle"], one) for one in down)):
+        console.sql("INSERT INTO dependencies VALUES ('{}', '{}', false)".format(*edge))
+    changes = f"depends_on = '{{{','.join(up)}}}', has_dependents = true, rate_key = type, rate_limit = 5, rate_per = 1"
+    console.sql(f"UPDATE jobs SET {changes} WHERE id = '{jobs['middle']}'")
     job = {"type": NAME, "payload": {"text": SCRIPTS}, "tags": [SCRIPTS[:100]]}
     for name, enabled in (("daily", True), ("w" * 64, False)):
         reply = console.client.put(f"/schedules/{name}", json={"cron": "0 8 * * 1-5", "job": job, "enabled": enabled})

@@ -23,6 +23,8 @@ PAGES = {
     "failed job": "jobs/{failed}",
     "running job": "jobs/{running}",
     "scheduled job": "jobs/{scheduled}",
+    "job of a workflow": "jobs/{middle}",
+    "dependents": "jobs?dependsOn={middle}&payload={{}}",
     "failures": "failures",
     "queues": "queues",
     "queue": "queues/default",

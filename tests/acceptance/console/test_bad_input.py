@@ -45,7 +45,10 @@ def is_refused(service: Service, path: str, status: int, **headers: str) -> str:
         ("createdAfter=yesterday", "createdAfter"),
         ("tag=%00", "tag"),
         ("nope=1", "nope"),
-        (f"q={'x' * 201}", "q"),
+        (f"q={'x' * 4201}", "q"),
+        ("payload={a}", "payload"),
+        ("payload=[]&tag=", "payload"),
+        ("dependsOn=x", "dependsOn"),
     ],
 )
 def test_wrong_parameter_of_the_list_is_named(api: Service, query: str, parameter: str) -> None:

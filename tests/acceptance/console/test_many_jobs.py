@@ -15,7 +15,8 @@ MOST_READ = 200_000
 """Rows and index entries that a page may read: bounded counts of each status, and a search among 100,000 ids."""
 
 PAGES = ("", "jobs", "jobs?status=COMPLETED", "jobs?status=FAILED", "jobs?status=PENDING", "jobs?tag=rare",
-         "jobs?type=CHARGE_CARD", "jobs?queue=low", "jobs?errorType=CardDeclined", "jobs?q=ffffffff0000", "failures",
+         "jobs?type=CHARGE_CARD", "jobs?queue=low", "jobs?errorType=CardDeclined",
+         "jobs?payload={}", 'jobs?payload={"n":0}&status=FAILED', "jobs?q=ffffffff0000", "failures",
          "queues", "queues/low", "types/CHARGE_CARD", "workers", "schedules", "webhooks", "new")  # fmt: skip
 
 READ = """

@@ -29,6 +29,14 @@ def later() -> UUID:
     return submit(delay=3600)
 
 
+def blocked() -> UUID:
+    job_id, first = submit(), submit(delay=3600)
+    change = "status = 'BLOCKED', depends_on = array[CAST(:first AS uuid)], open_dependencies = 1, dispatched_at = null"
+    sql(f"UPDATE jobs SET {change} WHERE id = :id", id=job_id, first=first)
+    sql("INSERT INTO dependencies VALUES (:first, :id, true)", id=job_id, first=first)
+    return job_id
+
+
 def processing() -> UUID:
     return started(concurrency_key=uuid4().hex, concurrency_limit=1).job_id
 
@@ -88,6 +96,7 @@ def cancelled() -> UUID:
 PAGES: dict[Callable[[], UUID], tuple[Status, set[str], str]] = {
     waiting: (Status.PENDING, {"cancel"}, "Attempt 1 is due"),
     later: (Status.SCHEDULED, {"cancel"}, "due-later"),
+    blocked: (Status.BLOCKED, {"cancel"}, "Workflow"),
     processing: (Status.PROCESSING, {"cancel"}, "Attempt 1 is running"),
     stopping: (Status.PROCESSING, {"cancel"}, "Cancel requested"),
     retrying: (Status.RETRYING, {"cancel"}, "retry-backoff"),
