@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from jobsvc import jobs
+from jobsvc.api.patch_job import PatchJob
 from jobsvc.api.submit import relay
 from jobsvc.db.models import Job
 from jobsvc.dispatch.duties import Duty
-from jobsvc.jobs import Filter, Versions, Walk
+from jobsvc.jobs import Changes, Filter, Versions, Walk
 from jobsvc.states import Status
 
 
@@ -29,6 +30,15 @@ def cancel_all(which: Filter, walk: Walk | None = None) -> Iterator[int]:
         yield len(batch)
     relay().notify(Duty.RELEASE)
     relay().notify(Duty.DUE)
+
+
+def update(job_id: UUID, patch: PatchJob, versions: Versions = None) -> Job:
+    """Change a waiting job. Returns the job; raises as `PatchJob.changes` and `jobs.amend`."""
+    changes = patch.changes(jobs.get(job_id).type) if patch.model_fields_set else Changes()
+    job, dispatch = jobs.amend(job_id, changes, versions)
+    if dispatch:
+        relay().dispatch([dispatch])
+    return job
 
 
 def retry(job_id: UUID, versions: Versions = None) -> Job:

@@ -4,7 +4,15 @@ import re
 from itertools import count
 from typing import Any
 
-from jobsvc.api import batch_requests, job_types_reply, requests, responses, schedule_requests, stats_reply
+from jobsvc.api import (
+    batch_requests,
+    job_types_reply,
+    patch_job,
+    requests,
+    responses,
+    schedule_requests,
+    stats_reply,
+)
 from jobsvc.jobs import serialize
 
 JOBS = {"BatchJob": "Batch", "JobRequest": "", "ScheduledJob": "Scheduled"}
@@ -21,7 +29,16 @@ NAMES = {
 
 _OWN = {
     kind.__name__
-    for module in (batch_requests, job_types_reply, requests, responses, schedule_requests, serialize, stats_reply)
+    for module in (
+        batch_requests,
+        job_types_reply,
+        patch_job,
+        requests,
+        responses,
+        schedule_requests,
+        serialize,
+        stats_reply,
+    )
     for kind in vars(module).values()
     if isinstance(kind, type) and kind.__module__ == module.__name__
 }

@@ -71,6 +71,16 @@ def read_time(value: Any) -> Any:
 
 
 _NULL = {"type": "null"}
+NOT_BOTH_TIMES = {"anyOf": [{"properties": {"delay": _NULL}}, {"properties": {"runAt": _NULL}}]}
+"""The rule for `delay` and `runAt` as a JSON Schema."""
+
+
+def check_queue(name: str) -> str:
+    """Return the name of a queue. Raises ValueError if it is not served."""
+    queues = settings().JOBSVC_QUEUES
+    if name not in queues:
+        raise ValueError(f"there is no queue {name[:100]!a}; {describe_known('queues', name, queues)}")
+    return name
 
 
 def _typed(handler: Handler, describe: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -128,7 +138,7 @@ class JobRequest(BaseModel):
         schema["properties"]["queue"]["anyOf"][0]["enum"] = settings().JOBSVC_QUEUES
         schema["anyOf"] = [_typed(one, describe) for one in known]
         schema["allOf"] = [
-            {"anyOf": [{"properties": {"delay": _NULL}}, {"properties": {"runAt": _NULL}}]},
+            NOT_BOTH_TIMES,
             {
                 "anyOf": [
                     {"properties": {"concurrencyLimit": _NULL}},
@@ -169,10 +179,7 @@ class JobRequest(BaseModel):
     @field_validator("queue")
     @classmethod
     def _known_queue(cls, name: str | None) -> str | None:
-        queues = settings().JOBSVC_QUEUES
-        if name is not None and name not in queues:
-            raise ValueError(f"there is no queue {name[:100]!a}; {describe_known('queues', name, queues)}")
-        return name
+        return name if name is None else check_queue(name)
 
     @field_validator("webhook_url")
     @classmethod

@@ -11,10 +11,12 @@ import click
 
 from jobsvc import jobs
 from jobsvc.api import actions
+from jobsvc.api.patch_job import PatchJob
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.submit import relay, submit
 from jobsvc.api.validation import known_queue, read
 from jobsvc.cli import options, render
+from jobsvc.cli.body_options import job_fields, patch_fields
 from jobsvc.cli.options import find_job, print_json
 from jobsvc.db.models import Job
 from jobsvc.errors import JobNotFound, UniqueKeyTaken, WrongState
@@ -30,7 +32,7 @@ POLL_SECONDS = 0.2
 
 
 @click.command(epilog="Example: enqueue TEST_JOB '{\"durationMs\": 500}' --delay 10 --tag nightly")
-@options.job_fields
+@job_fields
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for its end, and show it.")
 @options.as_json
 def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
@@ -80,6 +82,23 @@ def retry(given: Sequence[UUID | str], which: Filter, yes: bool, as_json: bool) 
     """
     action = _Action("retry", actions.retry, actions.retry_all, jobs.count_retryable)
     _act(action, given, which, yes=yes, as_json=as_json)
+
+
+@click.command(epilog=options.ID_HELP)
+@click.argument("given", metavar="ID", type=options.JobId())
+@patch_fields
+@options.as_json
+def update(given: UUID | str, body: dict[str, Any], as_json: bool) -> None:
+    """Change a waiting job, as PATCH /jobs/:id does.
+
+    What the options don't give stays as it is.
+    """
+    job = actions.update(find_job(given), read(PatchJob, body))
+    relay().finish_pending()
+    if as_json:
+        print_json(dump_job(job))
+    else:
+        click.echo("update: 1 job")
 
 
 @click.command(epilog=options.ID_HELP)

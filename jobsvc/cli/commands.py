@@ -84,5 +84,5 @@ def _load() -> dict[str, click.Command]:
         show.schedules,
         show.types,
     )
-    acting = (act.enqueue, act.retry, act.cancel, act.delete, act.pause, act.resume)
+    acting = (act.enqueue, act.update, act.retry, act.cancel, act.delete, act.pause, act.resume)
     return {str(command.name): command for command in (*showing, *acting)}

@@ -18,8 +18,6 @@ from jobsvc.db.conditions import MAX_ERROR
 from jobsvc.jobs import Filter, current_time
 from jobsvc.states import Status
 
-RETRY_HELP = 'E.g. {"max": 3, "interval": [1, 5]}, or {"backoff": {"initial": 1}} for intervals that grow.'
-
 ID_HELP = f"An ID is a job's whole id, or its last 8 characters if the job is among the newest {jobs.MOST_SEARCHED:,}."
 
 _WRONG_OFFSET = re.compile(r"[Tt ].*[+-][0-9]{2}:?[6-9][0-9](:|$)")
@@ -172,7 +170,7 @@ _FILTERS = {
 """The filter options by the field of `Filter` that they set."""
 
 
-def _add(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
+def add(command: Command, options: Iterable[Callable[[Command], Command]]) -> Command:
     for option in reversed(list(options)):
         command = option(command)
     return command
@@ -187,7 +185,7 @@ def filters(command: Command) -> Command:
         chosen["depends_on"] = chosen["depends_on"] and find_job(chosen["depends_on"])
         return command(which=Filter(**chosen), **given)
 
-    return _add(run, _FILTERS.values())
+    return add(run, _FILTERS.values())
 
 
 of_type = click.option("--type", "type_", type=Word())
@@ -200,46 +198,3 @@ def on_jobs(command: Command) -> Command:
     ids = click.argument("given", metavar="[ID]...", nargs=-1, type=JobId())
     yes = click.option("--yes", is_flag=True, help="Don't ask before acting on all matching jobs.")
     return ids(filters(yes(as_json(command))))
-
-
-def job_fields(command: Command) -> Command:
-    """Add the arguments and options of POST /jobs to a command, which gets the request's body as `body`."""
-
-    @wraps(command)
-    def run(**given: Any) -> Any:
-        body = {field: given.pop(field) for field in _FIELDS}
-        body["tags"] = list(body["tags"])
-        given_fields = {field: value for field, value in body.items() if value is not None or field == "payload"}
-        return command(body=given_fields, **given)
-
-    return _add(run, _FIELDS.values())
-
-
-_FIELDS = {
-    "type": click.argument("type"),
-    "payload": click.argument("payload", type=Json(), default="{}"),
-    "queue": click.option("--queue"),
-    "delay": click.option("--delay", type=Json(), metavar="SECONDS", help="Start it that much later."),
-    "runAt": click.option("--run-at", "runAt", metavar="TIME", help="Start it then, e.g. 2030-01-31T12:00:00Z."),
-    "retry": click.option("--retry", type=Json(), metavar="JSON", help=RETRY_HELP),
-    "timeout": click.option("--timeout", type=Json(), metavar="SECONDS", help="Time limit of one attempt."),
-    "expiresIn": click.option("--expires-in", "expiresIn", type=Json(), metavar="SECONDS", help="Latest first start."),
-    "uniqueKey": click.option("--unique-key", "uniqueKey", help="At most one unfinished job of the type has it."),
-    "onConflict": click.option(
-        "--on-conflict",
-        "onConflict",
-        metavar="return|reject|replace",
-        help="What to do if another unfinished job has the unique key.",
-    ),
-    "tags": click.option("--tag", "tags", multiple=True, help="Repeat it for several."),
-    "concurrencyKey": click.option("--concurrency-key", "concurrencyKey", help="Limits jobs that run at once."),
-    "concurrencyLimit": click.option(
-        "--concurrency-limit",
-        "concurrencyLimit",
-        type=Json(),
-        metavar="N",
-        help="Jobs with the key that may run at once.",
-    ),
-    "webhookUrl": click.option("--webhook-url", "webhookUrl", metavar="URL", help="Called when the job has ended."),
-}
-"""The arguments and options of `enqueue` by the field of POST /jobs that they set."""

@@ -71,6 +71,12 @@ def keys_of_namespace(connection: Redis) -> list[str]:
     return list(islice(ours, MOST))
 
 
+def queues_of(name: str, connection: Redis) -> list[str] | None:
+    """Return the queues of this namespace that the worker serves; None if RQ doesn't know. Raises RedisError."""
+    queues = connection.hget(f"{Worker.redis_worker_namespace_prefix}{name}", "queues")
+    return ours_of(queues.decode().split(",")) or None if isinstance(queues, bytes) else None
+
+
 def known() -> list[WorkerState]:
     """Return this namespace's workers by name. A crashed worker is listed until its key in Redis expires.
 

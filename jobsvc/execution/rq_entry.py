@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from redis import RedisError
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
 from jobsvc import handlers, jobs, tracing
 from jobsvc.config import settings
 from jobsvc.db.engine import disconnect
-from jobsvc.dispatch import ownership
+from jobsvc.dispatch import ownership, rq_workers
 from jobsvc.dispatch.enqueue import dispatch_following, handle_refused
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import attempt, attempt_async, failed, with_progress_and_logs
@@ -26,10 +27,14 @@ from jobsvc.execution.results import ResultWriter, Stored, log_results
 from jobsvc.execution.watchdog import StandaloneAsyncDeadline, StandaloneDeadline
 from jobsvc.jobs import AttemptResult, JobTransition, StartedAttempt
 from jobsvc.processes import forks
+from jobsvc.processes.timetable import GRACE_SECONDS
 from jobsvc.servers.outages import OutageTracker
 from jobsvc.states import Outcome, Status
 
 logger = logging.getLogger("jobsvc.worker")
+
+RQ_KILL_SECONDS = 60
+"""Time after an entry's timeout at which RQ's worker kills the process that runs it."""
 
 CANCELLED = "Cancelled: the job was cancelled"
 """Text that RQ shows as the traceback of a cancelled attempt."""
@@ -60,8 +65,7 @@ def run(job_id: str) -> Any:
     rq_job = get_current_job()
     assert rq_job is not None
     try:
-        lease = settings().JOBSVC_LEASE_SECONDS
-        started = jobs.start([UUID(job_id)], rq_job.worker_name or "", lease, handlers.types())
+        started = _start(UUID(job_id), rq_job)
     except StoreUnavailable as error:
         logger.warning("%s: not started, will be dispatched again: %s", job_id, error)
         raise
@@ -70,6 +74,8 @@ def run(job_id: str) -> Any:
             logger.warning("%s: not started, this worker stops: %s", job_id, ownership.NamespaceTaken())
         else:
             handle_refused([UUID(job_id)], rq_job.connection)
+            with contextlib.suppress(StoreUnavailable):  # if this was the entry of a job that has been changed since
+                jobs.release_due([UUID(job_id)])
         return None
     with contextlib.suppress(StoreUnavailable):  # if the worker started while Postgres was unavailable
         jobs.ensure_registered()
@@ -93,6 +99,23 @@ def run(job_id: str) -> Any:
         return result.result
     plan_retries(rq_job, transition)
     raise AttemptFailed(failure_text(result))
+
+
+def _start(job_id: UUID, rq_job: RQJob) -> list[StartedAttempt]:
+    """Start the job if its queue is one of this worker's, and if its timeout fits into that of RQ's entry."""
+    worker = rq_job.worker_name or ""
+    queues: list[str] | None = None
+    with contextlib.suppress(RedisError):
+        queues = rq_workers.queues_of(worker, rq_job.connection)
+    limit = rq_job.timeout if rq_job.timeout and rq_job.timeout > 0 else math.inf
+    return jobs.start(
+        [job_id],
+        worker,
+        settings().JOBSVC_LEASE_SECONDS,
+        types=handlers.types(),
+        queues=queues,
+        longest=limit + RQ_KILL_SECONDS - GRACE_SECONDS,
+    )
 
 
 def _attempt(started: StartedAttempt) -> AttemptResult:

@@ -5,10 +5,10 @@ such jobs; `claims` and `unknown_types` claim them later.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Connection, bindparam, func, literal_column, select, update
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, Connection, bindparam, func, literal_column, select, update
 
 from jobsvc.db.conditions import AWAITS_HANDLER_AT
 from jobsvc.db.models import Job, Moment, Queue
@@ -31,15 +31,21 @@ may_start = (
 """Conditions on a job's own row for a start; `admit` checks its queue and concurrency key as well."""
 
 
-def admit(connection: Connection, job_ids: Collection[UUID], types: Collection[str] | None) -> list[UUID]:
+def admit(
+    connection: Connection,
+    job_ids: Collection[UUID],
+    types: Collection[str] | None,
+    conditions: Sequence[ColumnElement[bool]] = (),
+) -> list[UUID]:
     """Return the ids of the given jobs that may start now; withhold the others.
 
     types: the job types that can be run; None for any.
+    conditions: jobs that don't meet these are left out; they are not withheld.
     Exact under concurrent calls: the concurrency keys stay locked until the transaction ends.
     """
     wanted = select(
         Job.id, Job.type, Job.concurrency_key, Job.concurrency_limit, Job.queue.in_(paused).label("is_paused")
-    ).where(Job.id.in_(job_ids), *may_start)
+    ).where(Job.id.in_(job_ids), *may_start, *conditions)
     found = connection.execute(wanted).all()
     if unknown := [job.id for job in found if types is not None and job.type not in types]:
         _await_handler(connection, unknown)

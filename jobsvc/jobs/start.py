@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Text, Uuid, any_, bindparam, cast, func, null, select, update
+from sqlalchemy import ARRAY, ColumnElement, Double, Text, Uuid, any_, bindparam, cast, func, null, select, update
 
 from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
@@ -77,38 +77,66 @@ def _counted(start: Any) -> Any:
 # Built once: building takes longer than Postgres takes to execute it.
 _types = cast(bindparam("types", type_=ARRAY(Text)), ARRAY(Text))
 _is_known = _types.is_(None) | (Job.type == any_(_types))
-_start_free = _counted(_start.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known))
+_queues = cast(bindparam("queues", type_=ARRAY(Text)), ARRAY(Text))
+_is_served = _queues.is_(None) | (Job.queue == any_(_queues))
+_longest = cast(bindparam("longest", type_=Double), Double)
+_has_time = _longest.is_(None) | (Job.timeout <= _longest)
+_start_free = _counted(
+    _start.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known, _is_served, _has_time)
+)
 _start_admitted = _counted(_start)
 
 
 def start(
-    job_ids: Sequence[UUID], worker: str, lease_seconds: float, types: Collection[str] | None = None
+    job_ids: Sequence[UUID],
+    worker: str,
+    lease_seconds: float,
+    types: Collection[str] | None = None,
+    queues: Collection[str] | None = None,
+    longest: float | None = None,
 ) -> list[StartedAttempt]:
     """Start an attempt of each given job that is waiting, due and not expired; returns the started attempts.
 
     types: the job types that the worker can run; None for any.
+    queues: the queues that the worker serves; None for any. longest: the longest timeout (seconds) that RQ's entry
+    allows; None for any. RQ may have an entry from before the job was changed.
     lease_seconds: how long `worker` holds the jobs unless `renew` extends the lease.
-    Jobs that have ended, or that another dispatch has started, are skipped. Jobs of other types, of paused
-    queues, or of concurrency keys without a free slot are withheld. Raises StoreUnavailable: jobs may have started.
+    Jobs that have ended, that another dispatch has started, or that don't fit the worker are skipped. Jobs of other
+    types, of paused queues, or of concurrency keys without a free slot are withheld.
+    Raises StoreUnavailable: jobs may have started.
     """
     by_text = {str(id_): id_ for id_ in job_ids}
-    known = None if types is None else list(types)
     asked = {"by": worker, "lease": lease_seconds}
+    fitting = {"types": None if types is None else list(types), "queues": queues, "longest": longest}
     with statement() as connection:
-        started = connection.execute(_start_free, {"ids": list(by_text), "types": known, **asked}).all()
+        started = connection.execute(_start_free, {"ids": list(by_text), **fitting, **asked}).all()
         if not pgclock.is_fresh(CLOCK_SECONDS):  # for the child processes, which don't query Postgres
             learn_clock(connection)
     if len(started) < len(by_text):
         left = set(job_ids) - {by_text[row.job_id] for row in started}
-        started = [*started, *_start_others(left, types, asked)]
+        started = [*started, *_start_others(left, types, _conditions(queues, longest), asked)]
     # The columns come in the order of the fields (see above); by name they would take longer.
     return [StartedAttempt(by_text[id_], *rest) for id_, *rest in started]
 
 
+def _conditions(queues: Collection[str] | None, longest: float | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if queues is not None:
+        conditions.append(Job.queue.in_(queues))
+    if longest is not None:
+        conditions.append(Job.timeout <= longest)
+    return conditions
+
+
 @retrying
-def _start_others(left: Collection[UUID], types: Collection[str] | None, asked: dict[str, Any]) -> Sequence[Any]:
+def _start_others(
+    left: Collection[UUID],
+    types: Collection[str] | None,
+    conditions: Sequence[ColumnElement[bool]],
+    asked: dict[str, Any],
+) -> Sequence[Any]:
     with transaction() as connection:
-        admitted = admit(connection, left, types)
+        admitted = admit(connection, left, types, conditions)
         if not admitted:
             return []
         return connection.execute(_start_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()

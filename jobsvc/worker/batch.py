@@ -52,7 +52,7 @@ class BatchRunner:
         self._next_take = self._next_check = self._paused_until = 0.0
         self._stop_at = math.inf
         postgres = self._postgres = OutageTracker("Postgres", StoreUnavailable)
-        self._starts = UnconfirmedStarts(postgres, worker, self._limit.types)
+        self._starts = UnconfirmedStarts(postgres, worker, self._limit.types, queue.served)
         self._completer = Completer(postgres, queue.show_finished)
         self._reports = Reports()
         self._keeper: Thread | None = None

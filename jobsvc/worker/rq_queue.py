@@ -88,6 +88,10 @@ class RQQueue:
         self._is_namespace_taken = False  # by another database
         self._next_ownership_check = 0.0
 
+    def served(self) -> list[str] | None:
+        """Return the names of the worker's queues that are ours, paused ones included; None if there are none."""
+        return ours_of(queue.name for queue in self._worker.queues) or None
+
     def may_take(self, is_late: bool = False) -> bool:
         """Return False if another database has our namespace; checked each JOBSVC_SWEEP_SECONDS or if `is_late`."""
         if is_late or time.monotonic() >= self._next_ownership_check:

@@ -12,13 +12,17 @@ from jobsvc.servers.outages import OutageTracker
 class UnconfirmedStarts:
     """Starts by one worker, whose name in RQ is `worker`. Main thread only.
 
-    types: returns the job types that the worker can run, None for all.
+    types, queues: return the job types that the worker can run, and the queues that it serves; None for all.
     """
 
     def __init__(
-        self, postgres: OutageTracker, worker: str, types: Callable[[], Collection[str] | None] = lambda: None
+        self,
+        postgres: OutageTracker,
+        worker: str,
+        types: Callable[[], Collection[str] | None] = lambda: None,
+        queues: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
-        self._postgres, self._worker, self._types = postgres, worker, types
+        self._postgres, self._worker, self._types, self._queues = postgres, worker, types, queues
         self._unconfirmed: list[UUID] = []
 
     @property
@@ -33,7 +37,8 @@ class UnconfirmedStarts:
         """
         if self.undo():
             with self._postgres:
-                return jobs.start(job_ids, self._worker, settings().JOBSVC_LEASE_SECONDS, self._types())
+                lease = settings().JOBSVC_LEASE_SECONDS
+                return jobs.start(job_ids, self._worker, lease, self._types(), self._queues())
             self._unconfirmed = list(set(job_ids).difference(confirmed))
         return None
 

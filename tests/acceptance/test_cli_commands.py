@@ -31,6 +31,7 @@ COMMANDS = [
     "stats",
     "tail",
     "types",
+    "update",
     "workers",
 ]
 
@@ -117,6 +118,31 @@ def test_enqueue_takes_every_field_of_a_post_and_dispatches() -> None:
     refusal = cli("enqueue", "TEST_JOB", "--unique-key", options["--unique-key"], "--on-conflict", "reject")
     assert (refusal.returncode, refusal.stdout) == (1, "")
     assert refusal.stderr == f"Error: the unfinished job {made['jobId']} has the uniqueKey\n"
+
+
+def test_update_changes_what_its_options_give() -> None:
+    one = submit(queue=QUEUE, delay=600, tags=["a"], timeout=9, expires_in=700)
+    before = dump_job(jobs.get(one))
+    assert answer("update", str(one)[-8:], "--payload", '{"steps": 2}', "--tag", "b", "--tag", "c") == "update: 1 job\n"
+    job = dump_job(jobs.get(one))
+    assert (job["payload"], job["tags"]) == ({"steps": 2}, ["b", "c"])
+    assert {**job, "payload": before["payload"], "tags": before["tags"]} == before
+    options = ["--queue", QUEUE, "--delay", "900", "--retry", '{"max": 1, "interval": 3}', "--timeout", "5"]
+    [job] = objects(answer("update", str(one), *options, "--expires-in", "1000", "--json"))
+    assert (job["retryIntervals"], job["timeout"], job["status"]) == ([3], 5, "SCHEDULED")
+    reset = [word for field in ("timeout", "expiresIn", "tags", "retry", "runAt") for word in ("--reset", field)]
+    [job] = objects(answer("update", str(one), *reset, "--json"))
+    assert (job["timeout"], job["expiresAt"], job["tags"], job["status"]) == (180, None, [], "PENDING")
+    assert job["retryIntervals"] == [1, 5, 25]
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        assert client.lrange(f"rq:queue:jobsvc.{QUEUE}", 0, -1).count(str(one).encode()) == 1
+    assert objects(answer("update", str(one), "--json")) == [job]
+    wrong = cli("update", str(one), "--delay", "-1")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "/delay" in wrong.stderr
+    done = completed_job()
+    refusal = cli("update", str(done), "--delay", "1")
+    assert (refusal.returncode, refusal.stderr.startswith("Error: the job was COMPLETED; ")) == (1, True)
 
 
 def test_enqueue_refuses_what_a_post_refuses(api: Service) -> None:

@@ -13,6 +13,7 @@ from jobsvc.api.explain import explain
 from jobsvc.api.explanation import Explanation
 from jobsvc.api.job_types_reply import JobTypesReply, dump_job_type
 from jobsvc.api.operation import Operation, Reply
+from jobsvc.api.patch_job import PatchJob
 from jobsvc.api.queries import BulkQuery, ListQuery, link_to_next
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.responses import (
@@ -116,6 +117,25 @@ def list_jobs() -> Response:
 def get_job(job_id: UUID) -> Response:
     """Get a job."""
     return polled(prefer_wait.get(job_id))
+
+
+@blueprint.patch("/jobs/<job_id>")
+@Operation(
+    "write",
+    {200: Reply("The job, changed.", JobShown, ("ETag",))},
+    takes=PatchJob,
+    asks=("If-Match",),
+    errors=(404, 409, 412),
+    examples={"Start it now": {"delay": None}, "Another payload and queue": {"payload": {"steps": 2}, "queue": "low"}},
+)
+def update_job(job_id: str) -> tuple[JobShown, int, dict[str, str]]:
+    """Change a waiting job: only the fields that are given.
+
+    After the response it starts only as changed. Times in seconds count from this request. `retry` counts from the
+    next attempt. An expiry has no effect once an attempt has started.
+    """
+    job = actions.update(read_id(job_id), body(PatchJob), expected_versions())
+    return dump_job_for_caller(job), 200, {"ETag": f'"{job.version}"'}
 
 
 @blueprint.get("/jobs/<job_id>/attempts")

@@ -79,7 +79,7 @@ def test_longest_due_schedules_tick_first_up_to_the_limit() -> None:
 def test_concurrent_ticks_make_one_job() -> None:
     names = [f"s{number}" for number in range(20)]
     for name in names:
-        put(name, cron="* * * * *")
+        put(name)
     rounds, threads = 15, 8
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds):
