@@ -56,11 +56,11 @@ _inside: set[str] = set()
 
 @handler("ASYNC_MEET")
 async def meet(payload: dict[str, Any], ctx: Context) -> int:
-    """Return once `number` of these run at once."""
+    """Return once `number` of these run at once, after so many seconds."""
     _inside.add(ctx.job_id)
     while len(_inside) < payload["number"]:
         await asyncio.sleep(0.02)
-    await asyncio.sleep(0.5)  # so that the others see it, too
+    await asyncio.sleep(payload["seconds"])
     return len(_inside)
 
 
@@ -107,6 +107,31 @@ async def block(payload: Sleep, ctx: Context) -> str:
     ctx.log("blocks")
     time.sleep(payload.seconds)
     return "done"
+
+
+@handler("ASYNC_BLOCK_ISOLATED", isolated=True)
+async def block_isolated(payload: Sleep, ctx: Context) -> str:
+    return await block(payload, ctx)
+
+
+@handler("ASYNC_SPAN")
+async def span(payload: dict[str, Any]) -> None:
+    """Append a line as it starts, and another as it ends."""
+    _append(payload["path"], "+")
+    await asyncio.sleep(payload["seconds"])
+    _append(payload["path"], "-")
+
+
+@handler("SPAN")
+def sync_span(payload: dict[str, Any]) -> None:
+    _append(payload["path"], "+")
+    time.sleep(payload["seconds"])
+    _append(payload["path"], "-")
+
+
+def _append(path: str, line: str) -> None:
+    with open(path, "a") as file:
+        file.write(line)
 
 
 @handler("ASYNC_RAISE")
