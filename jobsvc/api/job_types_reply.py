@@ -6,8 +6,9 @@ from typing_extensions import TypedDict
 
 from jobsvc.config import settings
 from jobsvc.handlers import Handler
+from jobsvc.handlers.rate_limit import RateLimit
 from jobsvc.handlers.retry_policy import RetryPolicy
-from jobsvc.jobs.serialize import show_number
+from jobsvc.jobs.serialize import RateLimitShown, show_number
 
 
 class BackoffShown(TypedDict):
@@ -33,6 +34,7 @@ class DefaultsShown(TypedDict):
     queue: str
     timeout: float
     retry: RetryShown
+    rateLimit: RateLimitShown | None
 
 
 class JobTypeShown(TypedDict):
@@ -60,6 +62,7 @@ def dump_job_type(handler: Handler) -> JobTypeShown:
             "queue": handler.queue or settings().default_queue,
             "timeout": show_number(handler.timeout),
             "retry": _dump_retry(handler.retry),
+            "rateLimit": _dump_rate_limit(handler.rate_limit),
         },
     }
 
@@ -74,3 +77,7 @@ def _dump_retry(retry: RetryPolicy) -> RetryShown:
         }
         return {"max": retry.max, "backoff": shown}
     return {"max": retry.max, "interval": [show_number(seconds) for seconds in retry.interval or []]}
+
+
+def _dump_rate_limit(rate: RateLimit | None) -> RateLimitShown | None:
+    return {"key": rate.key, "limit": rate.limit, "per": show_number(rate.per)} if rate else None

@@ -28,6 +28,7 @@ from jobsvc.config import settings
 from jobsvc.errors import Problem
 from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.http_client import MAX_URL
+from jobsvc.handlers.rate_limit import RateLimit
 from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.handlers.ssrf import public_url
 from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, MAX_DEPENDENCIES, Dependency, NewJob, current_time
@@ -125,6 +126,8 @@ class JobRequest(BaseModel):
     concurrency_key: Name | None = None
     """At most concurrencyLimit jobs with this key run at once."""
     concurrency_limit: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY_LIMIT)] | None = None
+    rate_limit: RateLimit | None = None
+    """The handler's rate limit if none is given."""
     depends_on: Annotated[list[JobId], Field(max_length=MAX_DEPENDENCIES)] = []
     """Ids of jobs that must be COMPLETED first."""
     on_dependency_failure: Literal["cancel", "run"] | None = None
@@ -214,6 +217,7 @@ class JobRequest(BaseModel):
         """Return the job to store, with its handler's defaults."""
         handler = handlers.find(self.type)
         assert handler is not None
+        rate = self.rate_limit or handler.rate_limit
         return NewJob(
             type=self.type,
             queue=self.queue or handler.queue or settings().default_queue,
@@ -228,6 +232,9 @@ class JobRequest(BaseModel):
             tags=self.tags or None,
             concurrency_key=self.concurrency_key,
             concurrency_limit=(self.concurrency_limit or 1) if self.concurrency_key else None,
+            rate_key=rate.key if rate else None,
+            rate_limit=rate.limit if rate else None,
+            rate_per=rate.per if rate else None,
             webhook_url=self.webhook_url,
             depends_on=self.dependencies() or None,
             on_dependency_failure=(self.on_dependency_failure or "cancel") if self.depends_on else None,

@@ -13,6 +13,24 @@ HOLDS_UNIQUE_KEY = f"unique_key IS NOT NULL AND {IS_UNFINISHED}"
 HAS_CONCURRENCY_KEY = "concurrency_key IS NOT NULL"
 HAS_RATE_KEY = "rate_key IS NOT NULL"
 HAS_NO_KEY = "concurrency_key IS NULL AND rate_key IS NULL"
+LANE_OF_CONCURRENCY_KEY = (
+    "concurrency_limit",
+    "coalesce(rate_key, '')",
+    "coalesce(rate_limit, 0)",
+    "coalesce(rate_per, 0)",
+    "queue",
+)
+"""What the withheld jobs of a concurrency key wait for: columns by which they are in lanes, without nulls."""
+
+LANE_OF_RATE_KEY = (
+    "rate_limit",
+    "rate_per",
+    "coalesce(concurrency_key, '')",
+    "coalesce(concurrency_limit, 0)",
+    "queue",
+)
+"""What the withheld jobs of a rate key wait for: columns by which they are in lanes, without nulls."""
+
 IS_TO_DISPATCH = f"{IS_STARTABLE} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
 AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
 """`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""

@@ -126,7 +126,7 @@ class Job(Base):
         _index(
             "jobs_withheld_by_key",
             "concurrency_key",
-            "rate_key",
+            *map(text, conditions.LANE_OF_CONCURRENCY_KEY),
             "due_at",
             where=f"{conditions.HAS_CONCURRENCY_KEY} AND {conditions.IS_WITHHELD}",
         ),
@@ -134,7 +134,7 @@ class Job(Base):
         _index(
             "jobs_withheld_by_rate",
             "rate_key",
-            "concurrency_key",
+            *map(text, conditions.LANE_OF_RATE_KEY),
             "due_at",
             where=f"{conditions.HAS_RATE_KEY} AND {conditions.IS_WITHHELD}",
         ),

@@ -14,9 +14,11 @@ from jobsvc import jobs, tracing
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.enqueue import not_queued, push
+from jobsvc.dispatch.missing import claim_missing
 from jobsvc.dispatch.offers import Offers
 from jobsvc.dispatch.old_names import OldNames
 from jobsvc.dispatch.releases import ReleaseDuty
+from jobsvc.dispatch.withheld_keys import WithheldKeys
 from jobsvc.errors import StoreUnavailable
 from jobsvc.jobs import Dispatch
 from jobsvc.servers.outages import PROBE, OutageTracker
@@ -46,6 +48,7 @@ class Duty(Enum):
     ENDED = "ended jobs"
     RELEASE = "blocked jobs"
     DUE = "due jobs"
+    RATES = "rate limits"
     SWEEP = "sweep"
     PRUNE = "prune"
     HISTORY = "history"
@@ -70,6 +73,7 @@ class Duties:
             Duty.ENDED: self.withdraw_ended,
             Duty.RELEASE: ReleaseDuty(self._postgres, on_release=lambda: self.request(Duty.DUE)).run,
             Duty.DUE: self.dispatch_due,
+            Duty.RATES: self.dispatch_limited,
             Duty.SWEEP: self.sweep,
             Duty.PRUNE: self.prune,
             Duty.HISTORY: self.compact_history,
@@ -81,7 +85,7 @@ class Duties:
         self._is_probed = False
         self._offers = Offers()
         self._old_names = OldNames()
-        self._last_key = ""
+        self._withheld = WithheldKeys(BATCH)
         self._last_pruned = jobs.LOWEST
         self._next_dispatch = 0.0
 
@@ -115,12 +119,24 @@ class Duties:
         wait = None
         if self._redis_answers():
             with self._postgres:
-                claimed = jobs.claim_due(BATCH)
-                self.dispatch(self._not_queued(claimed))
-                wait = 0.0 if len(claimed) == BATCH else jobs.seconds_to_next()
+                due = jobs.claim_due_jobs(BATCH)
+                self.dispatch(self._not_queued(due.free))
+                self.dispatch(self._not_queued(self._withheld.claim(due.concurrency_keys, due.rate_keys)))
+                wait = 0.0 if due.has_more else jobs.seconds_to_next()
+                if due.rate_keys:
+                    self.request(Duty.RATES, self._withheld.rates.seconds_to_next())
         if not self._redis.is_available:
             wait = self._redis.seconds_to_retry
         return self._until(wait)
+
+    def dispatch_limited(self) -> float:
+        """Dispatch jobs of the rate keys that may have a free slot now; the next run is at the next free slot."""
+        keys = self._withheld.rates.due(BATCH)
+        if keys and self._is_redis_usable():
+            with self._postgres:
+                self.dispatch(self._withheld.claim((), keys))
+        is_outage = not (self._redis.is_available and self._postgres.is_available)
+        return self._interval if is_outage else self._withheld.rates.seconds_to_next()
 
     def sweep(self) -> float:
         """Expire jobs, recover lapsed leases, and dispatch jobs that RQ has lost or that were withheld."""
@@ -137,11 +153,13 @@ class Duties:
                 with self._redis.on("move"):
                     self._old_names.step()
                 queues = settings().JOBSVC_QUEUES
-                counts += [self.dispatch(self._missing(name)) for name in queues]
-                for withheld in (*[jobs.claim_resumed(name, BATCH) for name in queues], self._next_of_keys()):
+                with self._redis.on("read"):
+                    counts += [self.dispatch(claim_missing(name, BATCH)) for name in queues]
+                for withheld in (*[jobs.claim_resumed(name, BATCH) for name in queues], self._withheld.step()):
                     self.dispatch(self._not_queued(withheld))
                     if self._redis.is_available:  # else a later sweep finds them again
                         counts.append(len(withheld))
+                self.request(Duty.RATES, self._withheld.rates.seconds_to_next())
                 with self._redis.on("offer"):
                     self.dispatch(self._offers.claim())
         return 0.0 if BATCH in counts else self._interval
@@ -164,9 +182,10 @@ class Duties:
         return self._interval
 
     def compact_history(self) -> float:
-        """Merge and delete old rows of the counters over time."""
+        """Merge and delete old rows of the counters over time, and delete old starts under rate limits."""
         with self._postgres:
             jobs.compact_history()
+            return 0.0 if self._withheld.prune_starts() else PRUNE_SECONDS
         return PRUNE_SECONDS
 
     def trim(self) -> float:
@@ -207,30 +226,12 @@ class Duties:
         lease = settings().JOBSVC_LEASE_SECONDS
         return jobs.recover_lapsed(BATCH, lease) if self._postgres.seconds_up >= lease else 0
 
-    def _next_of_keys(self) -> Sequence[Dispatch]:
-        """Claim withheld jobs of concurrency keys that have a free slot; up to BATCH keys per call, round robin."""
-        keys = jobs.withheld_keys(self._last_key, BATCH)
-        self._last_key = keys[-1] if len(keys) == BATCH else ""
-        return jobs.claim_next(keys, BATCH)
-
     def _not_queued(self, claimed: Sequence[Dispatch]) -> Sequence[Dispatch]:
         """Filter out jobs that RQ has already queued by itself (its scheduler, or an immediate retry)."""
         if claimed:  # else nothing is read, which must not count as a success of the task
             with self._redis.on("read"):
                 return not_queued(claimed, rq_redis.connection())
         return claimed
-
-    def _missing(self, name: str) -> list[Dispatch]:
-        with self._redis.on("read"):
-            ids = rq_redis.queue(name).get_job_ids(0, 1)
-            try:
-                head = UUID(ids[0]) if ids else None
-            except ValueError:
-                return []  # another application's job; check ours when that one has left
-            # RQ's scheduler may have queued a job two sweeps before we claimed it.
-            grace = settings().JOBSVC_LEASE_SECONDS + 2 * settings().JOBSVC_SWEEP_SECONDS
-            return jobs.claim_missing(name, head, grace, BATCH)
-        return []
 
     def _is_redis_usable(self) -> bool:
         """Return True if Redis is available as of the last call; probes it before its first use."""

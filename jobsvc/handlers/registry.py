@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
 from jobsvc.handlers.context import Context, Discard
+from jobsvc.handlers.rate_limit import RateLimit
 from jobsvc.handlers.retry_policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 from jobsvc.printable import describe_exception
 from jobsvc.processes.forks import Boundary
@@ -43,6 +44,7 @@ class Handler:
     retry: RetryPolicy
     isolated: bool
     is_async: bool
+    rate_limit: RateLimit | None
 
     @property
     def shares_loop(self) -> bool:
@@ -101,6 +103,7 @@ def _describe(error: ValidationError) -> str:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _handlers: dict[str, Handler] = {}
+_OPTIONS = {RetryPolicy.__name__: "retry", RateLimit.__name__: "rate_limit"}
 
 
 def handler(
@@ -110,6 +113,7 @@ def handler(
     timeout: float = DEFAULT_TIMEOUT,
     retry: dict[str, Any] | RetryPolicy = DEFAULT_RETRY,
     isolated: bool = False,
+    rate_limit: dict[str, Any] | None = None,
 ) -> Callable[[F], F]:
     """Register a function, which may be `async def`, as the handler of the job type `name`.
 
@@ -117,6 +121,7 @@ def handler(
     `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list},
     or {"max": n, "backoff": {"initial": seconds}} (see Backoff).
     An `isolated` handler runs in its own process, forked for each attempt.
+    `rate_limit` is {"limit": starts, "per": seconds}, with a "key" if the limit is not the type's own.
 
     Raises HandlerError if the name is taken or a default is invalid.
     """
@@ -125,6 +130,8 @@ def handler(
         raise HandlerError('a handler needs a name, written as @handler("NAME"), without control characters')
     if not isinstance(queue, str | None) or not isinstance(isolated, bool):
         raise HandlerError(f"{name}: queue must be the name of a queue, and isolated True or False")
+    if not isinstance(rate_limit, dict | None):
+        raise HandlerError(f'{name}: rate_limit must be a dict, like {{"limit": 100, "per": 60}}')
 
     def register(function: F) -> F:
         if name in _handlers:
@@ -142,9 +149,10 @@ def handler(
                 retry=RetryPolicy.model_validate(retry).over(DEFAULT_RETRY),
                 isolated=isolated,
                 is_async=inspect.iscoroutinefunction(code),
+                rate_limit=None if rate_limit is None else RateLimit.model_validate({"key": name, **rate_limit}),
             )
         except ValidationError as error:
-            option = "retry" if error.title == RetryPolicy.__name__ else "timeout"
+            option = _OPTIONS.get(error.title, "timeout")
             first = error.errors(include_url=False, include_input=False)[0]
             raise HandlerError(f"{name}: {'.'.join(map(str, (option, *first['loc'])))}: {first['msg']}") from error
         except Exception as error:  # pydantic, or an annotation's own code, may raise anything

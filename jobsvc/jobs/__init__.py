@@ -9,7 +9,6 @@ deleted jobs are ignored in lists of ids.
 
 from jobsvc.jobs import schedules
 from jobsvc.jobs.actions import cancel, remove, retry, unfinished
-from jobsvc.jobs.admission import MAX_CONCURRENCY_LIMIT
 from jobsvc.jobs.amend import Amended, Changes, amend
 from jobsvc.jobs.attempt_results import AttemptResult, Failure, completed, lost, returned_uncounted
 from jobsvc.jobs.bulk import (
@@ -27,15 +26,13 @@ from jobsvc.jobs.changes import START, Position, Snapshot, changes, last_line, l
 from jobsvc.jobs.claims import (
     Dispatch,
     EntryChange,
-    claim_due,
+    claim_due_jobs,
     claim_known,
     claim_missing,
-    claim_next,
     claim_resumed,
     release,
     release_due,
     seconds_to_next,
-    withheld_keys,
 )
 from jobsvc.jobs.cleanup import LOWEST, expire, prune
 from jobsvc.jobs.conflicts import OnConflict, Submitted
@@ -54,10 +51,12 @@ from jobsvc.jobs.pending_releases import NO_EDGE, find_unreleased, release_pendi
 from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_id_end, get, history, page
 from jobsvc.jobs.queue_sizes import QueueCounts, queue_counts
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
+from jobsvc.jobs.rate_starts import prune_starts
 from jobsvc.jobs.registration import ensure_registered, register
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.schedules import next_ticks
 from jobsvc.jobs.situation import MOST_BEFORE, Place, Situation, read_situation
+from jobsvc.jobs.slots import MAX_CONCURRENCY_LIMIT, Lane
 from jobsvc.jobs.start import StartedAttempt, start, undo_starts
 from jobsvc.jobs.stats import depths, relay_lag
 from jobsvc.jobs.submit import NewJob, submit, submit_each
@@ -73,3 +72,12 @@ from jobsvc.jobs.unknown_types import (
     sort_offers,
 )
 from jobsvc.jobs.webhooks import Delivery, announce_again, deliveries
+from jobsvc.jobs.withheld import (
+    Claimed,
+    Wait,
+    claim_due,
+    claim_next,
+    claim_withheld,
+    withheld_concurrency_keys,
+    withheld_rate_keys,
+)

@@ -1,11 +1,13 @@
-"""Decides whether a waiting job may start: not with an unknown type, a paused queue or a full concurrency key.
+"""Decides whether a waiting job may start: not with an unknown type, a paused queue, or a full key.
+
+A concurrency key is full while its limit of jobs run, a rate key while its limit of starts is in the window.
 
 A refused job is withheld: its `dispatched_at` is infinite, or AWAITS_HANDLER_AT for an unknown type. Sweeps skip
 such jobs; `claims` and `unknown_types` claim them later.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Connection, bindparam, func, literal_column, select, update
@@ -13,22 +15,28 @@ from sqlalchemy import ARRAY, BigInteger, ColumnElement, Connection, bindparam, 
 from jobsvc.db.conditions import AWAITS_HANDLER_AT
 from jobsvc.db.models import Job, Moment, Queue
 from jobsvc.db.sql import lock_number, now
-from jobsvc.states import STARTABLE, Status
+from jobsvc.jobs.rate_starts import correct_starts
+from jobsvc.jobs.slots import Lane, Slots, lane_columns, lane_of, read_slots
+from jobsvc.states import STARTABLE
 
 WITHHELD = literal_column("'infinity'::timestamptz", Moment)
 NO_HANDLER = literal_column(f"'{AWAITS_HANDLER_AT}'::timestamptz", Moment)
 
 paused = select(Queue.name).where(Queue.paused_at.is_not(None))
 
-MAX_CONCURRENCY_LIMIT = 1000
-"""Largest concurrency limit of a key."""
-
 may_start = (
     Job.status.in_(STARTABLE),
     Job.due_at <= now(),
     Job.expires_at.is_(None) | (Job.expires_at > now()),
 )
-"""Conditions on a job's own row for a start; `admit` checks its queue and concurrency key as well."""
+"""Conditions on a job's own row for a start; `admit` checks its queue and keys as well."""
+
+
+class Admitted(NamedTuple):
+    """A job that may start now."""
+
+    job_id: UUID
+    has_rate_limit: bool
 
 
 def admit(
@@ -36,44 +44,48 @@ def admit(
     job_ids: Collection[UUID],
     types: Collection[str] | None,
     conditions: Sequence[ColumnElement[bool]] = (),
-) -> list[UUID]:
-    """Return the ids of the given jobs that may start now; withhold the others.
+) -> list[Admitted]:
+    """Return those of the given jobs that may start now; withhold the others.
 
     types: the job types that can be run; None for any.
     conditions: jobs that don't meet these are left out; they are not withheld.
-    Exact under concurrent calls: the concurrency keys stay locked until the transaction ends.
+    Exact under concurrent calls: the keys stay locked until the transaction ends.
     """
-    wanted = select(
-        Job.id, Job.type, Job.concurrency_key, Job.concurrency_limit, Job.queue.in_(paused).label("is_paused")
-    ).where(Job.id.in_(job_ids), *may_start, *conditions)
+    wanted = select(Job.id, Job.type, *lane_columns, Job.queue.in_(paused).label("is_paused"))
+    wanted = wanted.where(Job.id.in_(job_ids), *may_start, *conditions)
     found = connection.execute(wanted).all()
     if unknown := [job.id for job in found if types is not None and job.type not in types]:
         _await_handler(connection, unknown)
         found = [job for job in found if job.id not in unknown]
-        wanted = wanted.where(Job.id.not_in(unknown))
-    lock(connection, (job.concurrency_key for job in found if job.concurrency_key))
+    lanes = [lane_of(job) for job in found]
+    lock(connection, {lane.concurrency_key for lane in lanes}, {lane.rate_key for lane in lanes})
     # SKIP LOCKED: a row's holder may wait for a key we hold (deadlock). That transaction decides on the job.
-    jobs = connection.execute(
-        # Largest limit first: a job refused for its smaller limit must not count against one that may start.
-        wanted.order_by(Job.concurrency_limit.desc(), Job.due_at, Job.id).with_for_update(skip_locked=True, of=Job)
-    ).all()
-    running = _running(connection, {job.concurrency_key for job in jobs if job.concurrency_key})
-    admitted: list[UUID] = []
-    for job in jobs:
-        if job.is_paused or (job.concurrency_key and running[job.concurrency_key] >= job.concurrency_limit):
-            continue
-        running[job.concurrency_key] += 1
-        admitted.append(job.id)
-    if refused := [job.id for job in jobs if job.id not in admitted]:
+    # Race: none that was not found above, since its keys are not locked.
+    locked = wanted.where(Job.id.in_([job.id for job in found])).order_by(Job.due_at, Job.id)
+    jobs = connection.execute(locked.with_for_update(skip_locked=True, of=Job)).all()
+    slots = read_locked_slots(connection, lanes)
+    admitted = [job for job in jobs if not job.is_paused and slots.take(lane_of(job))]
+    if refused := {job.id for job in jobs} - {job.id for job in admitted}:
         connection.execute(update(Job).where(Job.id.in_(refused)).values(dispatched_at=WITHHELD))
-    return admitted
+    return [Admitted(job.id, has_rate_limit=job.rate_key is not None) for job in admitted]
 
 
-def lock(connection: Connection, keys: Iterable[str]) -> None:
-    """Lock these concurrency keys until the transaction ends, always in the same order (deadlock)."""
-    if numbers := sorted({lock_number("concurrency key", key) for key in keys}):
-        each = func.unnest(bindparam("numbers", numbers, ARRAY(BigInteger))).column_valued()
+def lock(connection: Connection, concurrency_keys: Iterable[str], rate_keys: Iterable[str] = ()) -> None:
+    """Lock these keys until the transaction ends, always in the same order (deadlock). The key "" is none."""
+    numbers = {lock_number("concurrency key", key) for key in concurrency_keys if key}
+    numbers |= {lock_number("rate key", key) for key in rate_keys if key}
+    if numbers:
+        each = func.unnest(bindparam("numbers", sorted(numbers), ARRAY(BigInteger))).column_valued()
         connection.execute(select(func.pg_advisory_xact_lock(each)))
+
+
+def read_locked_slots(connection: Connection, lanes: Collection[Lane]) -> Slots:
+    """Return the slots of these lanes, whose keys the caller has locked."""
+    slots = read_slots(connection, lanes, is_dispatch=False)
+    if ahead := {rate.key for rate, use in slots.rates.items() if use.is_ahead}:
+        correct_starts(connection, ahead)
+        slots = read_slots(connection, lanes, is_dispatch=False)
+    return slots
 
 
 def _await_handler(connection: Connection, job_ids: Collection[UUID]) -> None:
@@ -81,11 +93,3 @@ def _await_handler(connection: Connection, job_ids: Collection[UUID]) -> None:
     strange = select(Job.id).where(Job.id.in_(job_ids), *may_start, Job.dispatched_at.is_distinct_from(NO_HANDLER))
     locked = strange.with_for_update(skip_locked=True).cte("locked")
     connection.execute(update(Job).where(Job.id == locked.c.id).values(dispatched_at=NO_HANDLER))
-
-
-def _running(connection: Connection, keys: set[str]) -> Counter[str | None]:
-    if not keys:
-        return Counter()
-    running = select(Job.concurrency_key, func.count()).where(Job.status == Status.PROCESSING)
-    running = running.where(Job.concurrency_key.in_(keys)).group_by(Job.concurrency_key)
-    return Counter(dict(iter(connection.execute(running))))

@@ -2,7 +2,7 @@
 
 `dispatched_at` is a claim, written before the job is enqueued. If that fails, or Redis loses the job,
 `claim_missing` claims it again; a duplicate dispatch is harmless. A job that can't start is withheld
-with an infinite `dispatched_at`: until its queue is resumed, or its concurrency key has a free slot.
+with an infinite `dispatched_at`: until its queue is resumed, or its keys have free slots, see `withheld`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -11,9 +11,9 @@ from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Text, Uuid, bindparam, case, func, null, select, text, update
+from sqlalchemy import Connection, Row, Select, case, func, null, select, text, update
 
-from jobsvc.db.conditions import IS_IN_RQ, IS_RUNNING, IS_WITHHELD, IS_WITHHELD_BY_PAUSE
+from jobsvc.db.conditions import IS_IN_RQ, IS_WITHHELD_BY_PAUSE
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds, seconds_until
@@ -53,20 +53,29 @@ _is_dispatched = Job.dispatched_at >= Job.due_at
 _is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_at)
 
 
+class DueJobs(NamedTuple):
+    """Due jobs that were claimed, and the keys of others, which are withheld until they are claimed by their keys."""
+
+    free: list[Dispatch]
+    concurrency_keys: set[str]
+    rate_keys: set[str]
+    has_more: bool
+
+
 @retrying
-def claim_due(limit: int) -> list[Dispatch]:
+def claim_due_jobs(limit: int) -> DueJobs:
     """Claim up to `limit` jobs that are due and not in RQ, the longest due first. No two callers get the same one.
 
-    Withholds jobs that can't start now.
+    Withholds jobs that can't start now, and all that have a key: so the longest due of all its jobs gets a free slot.
     """
     due = select(Job.id).where(_waits, _is_not_dispatched, Job.due_at <= now()).order_by(Job.due_at).limit(limit)
-    is_free = Job.concurrency_key.is_(None) & Job.queue.not_in(paused)
+    is_free = Job.concurrency_key.is_(None) & Job.rate_key.is_(None) & Job.queue.not_in(paused)
     with transaction() as connection:
         checked = _claim_rows(connection, due, case((is_free, now()), else_=WITHHELD))
-        # Withhold jobs with a key first, so that the longest due of all its jobs gets the free slot.
-        keys = {job.concurrency_key for job in checked if job.concurrency_key}
-        free = [as_dispatch(job) for job in checked if job.is_in_rq]
-        return _by_due_time([*free, *_claim_next(connection, keys, limit)])
+    free = [as_dispatch(job) for job in checked if job.is_in_rq]
+    concurrency_keys = {job.concurrency_key for job in checked if job.concurrency_key}
+    rate_keys = {job.rate_key for job in checked if job.rate_key}
+    return DueJobs(by_due_time(free), concurrency_keys, rate_keys, has_more=len(checked) == limit)
 
 
 @retrying
@@ -75,69 +84,6 @@ def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     withheld = select(Job.id).where(text(IS_WITHHELD_BY_PAUSE), Job.queue == queue)
     with transaction() as connection:
         return claim(connection, withheld.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit))
-
-
-@retrying
-def claim_next(keys: Iterable[str], limit: int) -> list[Dispatch]:
-    """Claim withheld jobs of these concurrency keys, one for each free slot, up to `limit`, the longest due first."""
-    with transaction() as connection:
-        return _claim_next(connection, set(keys), limit)
-
-
-MAX_PER_KEY = 1000
-"""Number of withheld jobs read for each concurrency key; no concurrency limit is larger."""
-
-# Jobs dispatched to a paused queue don't count against the limit; they can't start.
-_next_of_keys = text(
-    f"""
-    SELECT withheld.id
-    FROM unnest(:keys) AS wanted (key),
-    LATERAL (
-        SELECT count(*) AS slots FROM jobs WHERE concurrency_key = wanted.key AND (
-            {IS_RUNNING} OR ({IS_IN_RQ} AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL))
-        )
-    ) AS taken,
-    LATERAL (
-        SELECT id, concurrency_limit, row_number() OVER (ORDER BY concurrency_limit DESC, due_at, id) AS number
-        FROM (
-            SELECT id, concurrency_limit, due_at FROM jobs
-            WHERE concurrency_key = wanted.key AND {IS_WITHHELD}
-            AND queue NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)
-            ORDER BY due_at LIMIT {MAX_PER_KEY}
-        ) AS first
-    ) AS withheld
-    WHERE taken.slots + withheld.number <= withheld.concurrency_limit
-    LIMIT :most
-    """  # noqa: S608  # put together from constants
-)
-
-
-def _claim_next(connection: Connection, keys: set[str], limit: int) -> list[Dispatch]:
-    if not keys:
-        return []
-    following = _next_of_keys.bindparams(bindparam("keys", sorted(keys), ARRAY(Text)), most=limit)
-    ids = following.columns(id=Uuid).subquery("following")
-    return claim(connection, select(Job.id).where(Job.id.in_(select(ids.c.id)), text(IS_WITHHELD)))
-
-
-def withheld_keys(after: str, limit: int) -> list[str]:
-    """Return up to `limit` concurrency keys that have withheld jobs, in order, starting after the key `after`."""
-    with transaction() as connection:
-        return list(connection.scalars(_withheld_keys, {"after": after, "most": limit}))
-
-
-# Loose index scan: one step for each key, however many jobs each has.
-_withheld_keys = text(
-    f"""
-    WITH RECURSIVE step (key, steps) AS (
-        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > :after AND {IS_WITHHELD}), 1
-        UNION ALL
-        SELECT (SELECT min(concurrency_key) FROM jobs WHERE concurrency_key > step.key AND {IS_WITHHELD}), steps + 1
-        FROM step WHERE key IS NOT NULL AND steps < :most
-    )
-    SELECT key FROM step WHERE key IS NOT NULL
-    """  # noqa: S608
-)
 
 
 @retrying
@@ -169,12 +115,12 @@ def claim_known(job_ids: Collection[UUID]) -> tuple[dict[str, Status], list[Disp
         claimed = claim(connection, select(Job.id).where(Job.id.in_(ids), text(IS_IN_RQ)))
         wait = seconds_until(Job.due_at).label("wait")
         later = connection.execute(select(Job, wait).where(Job.id.in_(ids), _waits, Job.due_at > now())).all()
-        return known, _by_due_time([*claimed, *map(as_dispatch, later)])
+        return known, by_due_time([*claimed, *map(as_dispatch, later)])
 
 
 def claim(connection: Connection, wanted: Select[Any]) -> list[Dispatch]:
     """Claim the selected jobs, within the caller's transaction; skips locked ones. The longest due come first."""
-    return _by_due_time(map(as_dispatch, _claim_rows(connection, wanted, now())))
+    return by_due_time(map(as_dispatch, _claim_rows(connection, wanted, now())))
 
 
 def _claim_rows(connection: Connection, wanted: Select[Any], dispatched_at: Any) -> Sequence[Row[Any]]:
@@ -189,7 +135,8 @@ def _claim_rows(connection: Connection, wanted: Select[Any], dispatched_at: Any)
     return connection.execute(claim).all()
 
 
-def _by_due_time(dispatches: Iterable[Dispatch]) -> list[Dispatch]:
+def by_due_time(dispatches: Iterable[Dispatch]) -> list[Dispatch]:
+    """Return these dispatches, the longest due first."""
     return sorted(dispatches, key=lambda dispatch: dispatch.due_at)
 
 

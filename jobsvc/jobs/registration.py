@@ -44,6 +44,6 @@ def _type_row(handler: Handler) -> dict[str, Any]:
         "queue": handler.queue or settings().default_queue,
         "timeout": handler.timeout,
         "retry": handler.retry.model_dump(exclude_none=True),
-        "rate_limit": None,
+        "rate_limit": handler.rate_limit.model_dump() if handler.rate_limit else None,
         "updated_at": now(),
     }

@@ -30,6 +30,14 @@ class ErrorShown(TypedDict):
     attempt: int
 
 
+class RateLimitShown(TypedDict):
+    """At most `limit` attempts of jobs with this key start in any `per` seconds."""
+
+    key: str
+    limit: int
+    per: float
+
+
 class JobShown(TypedDict):
     """A job."""
 
@@ -50,6 +58,7 @@ class JobShown(TypedDict):
     expiresAt: Time | None
     uniqueKey: str | None
     concurrencyKey: str | None
+    rateLimit: RateLimitShown | None
     dependsOn: list[Uuid]
     tags: list[str]
     webhookJobId: Uuid | None
@@ -114,6 +123,12 @@ def _in_order(value: dict[str, Any] | None, *keys: str) -> Any:
     return None if value is None else {key: value[key] for key in keys}
 
 
+def _dump_rate_limit(job: Job) -> RateLimitShown | None:
+    if job.rate_key is None or job.rate_limit is None or job.rate_per is None:
+        return None
+    return {"key": job.rate_key, "limit": job.rate_limit, "per": show_number(job.rate_per)}
+
+
 def dump_job(job: Job) -> JobShown:
     """Return a job as in GET /jobs/:id."""
     waits_for_its_time = job.status in (Status.SCHEDULED, Status.RETRYING)
@@ -135,6 +150,7 @@ def dump_job(job: Job) -> JobShown:
         "expiresAt": show_time(job.expires_at or job.expiry_met),
         "uniqueKey": job.unique_key,
         "concurrencyKey": job.concurrency_key,
+        "rateLimit": _dump_rate_limit(job),
         "dependsOn": [str(job_id) for job_id in job.depends_on or ()],
         "tags": job.tags or [],
         "webhookJobId": str(job.webhook_job_id) if job.webhook_job_id else None,

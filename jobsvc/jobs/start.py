@@ -14,6 +14,7 @@ from jobsvc.jobs.attempt_results import returned_uncounted
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.finish import finish_within
 from jobsvc.jobs.ids import learn_clock
+from jobsvc.jobs.rate_starts import record_starts
 from jobsvc.servers import pgclock
 from jobsvc.states import Status
 
@@ -36,7 +37,7 @@ class StartedAttempt(NamedTuple):
     traceparent: str | None = None
 
 
-# The statement's time, not the transaction's, which may have waited for a concurrency key.
+# The statement's time, not the transaction's, which may have waited for a key.
 _moment = func.statement_timestamp()
 _returned = {
     "job_id": cast(Job.id, Text),  # text transfers in half the time
@@ -81,9 +82,8 @@ _queues = cast(bindparam("queues", type_=ARRAY(Text)), ARRAY(Text))
 _is_served = _queues.is_(None) | (Job.queue == any_(_queues))
 _longest = cast(bindparam("longest", type_=Double), Double)
 _has_time = _longest.is_(None) | (Job.timeout <= _longest)
-_start_free = _counted(
-    _start.where(Job.concurrency_key.is_(None), Job.queue.not_in(paused), _is_known, _is_served, _has_time)
-)
+_has_no_key = Job.concurrency_key.is_(None) & Job.rate_key.is_(None)
+_start_free = _counted(_start.where(_has_no_key, Job.queue.not_in(paused), _is_known, _is_served, _has_time))
 _start_admitted = _counted(_start)
 
 
@@ -102,7 +102,7 @@ def start(
     allows; None for any. RQ may have an entry from before the job was changed.
     lease_seconds: how long `worker` holds the jobs unless `renew` extends the lease.
     Jobs that have ended, that another dispatch has started, or that don't fit the worker are skipped. Jobs of other
-    types, of paused queues, or of concurrency keys without a free slot are withheld.
+    types, of paused queues, or of keys without a free slot are withheld.
     Raises StoreUnavailable: jobs may have started.
     """
     by_text = {str(id_): id_ for id_ in job_ids}
@@ -139,7 +139,10 @@ def _start_others(
         admitted = admit(connection, left, types, conditions)
         if not admitted:
             return []
-        return connection.execute(_start_admitted, {"ids": [str(id_) for id_ in admitted], **asked}).all()
+        started = connection.execute(_start_admitted, {"ids": [str(job.job_id) for job in admitted], **asked}).all()
+        if any(job.has_rate_limit for job in admitted):
+            record_starts(connection, [row.job_id for row in started])
+        return started
 
 
 @retrying

@@ -38,6 +38,9 @@ class NewJob(NamedTuple):
     tags: list[str] | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
+    rate_key: str | None = None
+    rate_limit: int | None = None
+    rate_per: float | None = None
     webhook_url: str | None = None
     traceparent: str | None = None
     on_conflict: str | None = None
@@ -60,6 +63,9 @@ _new = rows(
     tags=ARRAY(Text),
     concurrency_key=Text,
     concurrency_limit=Integer,
+    rate_key=Text,
+    rate_limit=Integer,
+    rate_per=Double,
     webhook_url=Text,
     traceparent=Text,
     on_dependency_failure=Text,
@@ -68,9 +74,9 @@ _is_blocked = _new.c.on_dependency_failure.is_not(None)  # until `link_all` has 
 _asked = func.coalesce(_new.c.run_at, now() + seconds(_new.c.delay))
 _is_later = _asked > now()
 # A due job is inserted as dispatched, which saves every job a second write. This process enqueues it
-# next; if that fails, a sweep finds it missing in RQ. If the job has a concurrency key or its queue is
-# paused, the relay's next check decides whether it is dispatched.
-_is_claimed = _new.c.concurrency_key.is_(None) & _new.c.queue.not_in(paused)
+# next; if that fails, a sweep finds it missing in RQ. If the job has a key or its queue is paused, the
+# relay's next check decides whether it is dispatched.
+_is_claimed = _new.c.concurrency_key.is_(None) & _new.c.rate_key.is_(None) & _new.c.queue.not_in(paused)
 _columns = {
     "id": _new.c.id,
     "type": _new.c.type,
@@ -88,6 +94,9 @@ _columns = {
     "tags": _new.c.tags,
     "concurrency_key": _new.c.concurrency_key,
     "concurrency_limit": _new.c.concurrency_limit,
+    "rate_key": _new.c.rate_key,
+    "rate_limit": _new.c.rate_limit,
+    "rate_per": _new.c.rate_per,
     "webhook_url": _new.c.webhook_url,
     "traceparent": _new.c.traceparent,
     "on_dependency_failure": _new.c.on_dependency_failure,

@@ -4,6 +4,8 @@ A process of an earlier version may run beside this schema. It neither releases 
 finishes (a relay finds them later) nor keeps rate limits.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -18,6 +20,20 @@ STARTABLE = "status IN ('PENDING', 'SCHEDULED', 'RETRYING')"
 WAITING = "status IN ('PENDING', 'SCHEDULED', 'RETRYING', 'BLOCKED')"
 WITHHELD = f"{STARTABLE} AND dispatched_at = 'infinity'"
 IN_RQ = f"{STARTABLE} AND dispatched_at >= due_at AND dispatched_at < '9999-12-31 00:00:00+00'"
+LANE_OF_CONCURRENCY_KEY = (
+    "concurrency_limit",
+    "coalesce(rate_key, '')",
+    "coalesce(rate_limit, 0)",
+    "coalesce(rate_per, 0)",
+    "queue",
+)
+LANE_OF_RATE_KEY = (
+    "rate_limit",
+    "rate_per",
+    "coalesce(concurrency_key, '')",
+    "coalesce(concurrency_limit, 0)",
+    "queue",
+)
 STATUSES = ("PENDING", "SCHEDULED", "RETRYING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -25,11 +41,11 @@ def _unique_key(waiting: str) -> str:
     return f"unique_key IS NOT NULL AND (status = 'PROCESSING' OR {waiting})"
 
 
-def _create_index(name: str, columns: list[str], where: str, **options: object) -> None:
+def _create_index(name: str, columns: list[Any], where: str, **options: object) -> None:
     op.create_index(name, "jobs", columns, postgresql_where=sa.text(where), **options)
 
 
-def _replace_index(name: str, columns: list[str], where: str, **options: object) -> None:
+def _replace_index(name: str, columns: list[Any], where: str, **options: object) -> None:
     op.drop_index(name, "jobs")
     _create_index(name, columns, where, **options)
 
@@ -91,14 +107,18 @@ def upgrade() -> None:
     for name in ("jobs_held_by_key", "jobs_held_by_pause"):
         op.drop_index(name, "jobs")
     _create_index(
-        "jobs_withheld_by_key", ["concurrency_key", "rate_key", "due_at"], f"concurrency_key IS NOT NULL AND {WITHHELD}"
+        "jobs_withheld_by_key",
+        ["concurrency_key", *map(sa.text, LANE_OF_CONCURRENCY_KEY), "due_at"],
+        f"concurrency_key IS NOT NULL AND {WITHHELD}",
     )
     _create_index(
         "jobs_withheld_by_pause", ["queue", "due_at"], f"concurrency_key IS NULL AND rate_key IS NULL AND {WITHHELD}"
     )
     _create_index("jobs_rate_key", ["rate_key"], f"rate_key IS NOT NULL AND {IN_RQ}")
     _create_index(
-        "jobs_withheld_by_rate", ["rate_key", "concurrency_key", "due_at"], f"rate_key IS NOT NULL AND {WITHHELD}"
+        "jobs_withheld_by_rate",
+        ["rate_key", *map(sa.text, LANE_OF_RATE_KEY), "due_at"],
+        f"rate_key IS NOT NULL AND {WITHHELD}",
     )
 
 

@@ -221,8 +221,10 @@ def test_job_types_are_listed_with_their_schemas(api: Service) -> None:
     test_job = types["TEST_JOB"]
     assert test_job["description"].startswith("Sleep for `durationMs`")
     assert test_job["payloadSchema"]["properties"]["durationMs"]["maximum"] == 86_400_000
-    assert test_job["defaults"] == {"queue": "default", "timeout": 180, "retry": {"max": 3, "interval": [1, 5, 25]}}
-    assert types["SUM"]["defaults"] == {"queue": "high", "timeout": 9, "retry": {"max": 1, "interval": [2]}}
+    retry = {"max": 3, "interval": [1, 5, 25]}
+    assert test_job["defaults"] == {"queue": "default", "timeout": 180, "retry": retry, "rateLimit": None}
+    retry = {"max": 1, "interval": [2]}
+    assert types["SUM"]["defaults"] == {"queue": "high", "timeout": 9, "retry": retry, "rateLimit": None}
     backoff = {"initial": 0.5, "factor": 3, "max": 60, "jitter": 0.1}
     assert types["BACKOFF"]["defaults"]["retry"] == {"max": 4, "backoff": backoff}
     assert '"timeout":180,' in api.client.get("/job-types").text  # not 180.0

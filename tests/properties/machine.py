@@ -308,7 +308,8 @@ def claim_all() -> list[Dispatch]:
     claimed = jobs.claim_due(MOST)
     for queue in specs.QUEUES:
         claimed += [*jobs.claim_resumed(queue, MOST), *jobs.claim_missing(queue, None, 15, MOST)]
-    return [*claimed, *jobs.claim_next(jobs.withheld_keys("", MOST), MOST)]
+    keys = jobs.withheld_concurrency_keys("", MOST), jobs.withheld_rate_keys("", MOST)
+    return [*claimed, *jobs.claim_withheld(*keys, MOST).jobs]
 
 
 def ignore(_result: Any, _before: State | None) -> None:

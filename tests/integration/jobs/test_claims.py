@@ -137,7 +137,7 @@ def test_sweep_queries_use_their_indexes() -> None:
         jobs.recover_lapsed(10, 0)
         jobs.claim_resumed("default", 10)
         jobs.claim_next(["k"], 10)
-        jobs.withheld_keys("", 10)
+        jobs.withheld_concurrency_keys("", 10)
         jobs.depths()
     finally:
         event.remove(engine(), "before_cursor_execute", explain)

@@ -32,7 +32,7 @@ def awaiting() -> set[UUID]:
 def dispatched() -> set[UUID]:
     """Return all jobs that a sweep dispatches, of any kind."""
     sql("SELECT pg_sleep(0.01)")
-    claims = [*jobs.claim_due(10), *jobs.claim_next(jobs.withheld_keys("", 10), 10)]
+    claims = [*jobs.claim_due(10), *jobs.claim_next(jobs.withheld_concurrency_keys("", 10), 10)]
     for queue in QUEUES:
         claims += [*jobs.claim_resumed(queue, 10), *jobs.claim_missing(queue, None, 0, 10)]
     return {one.job_id for one in claims}
