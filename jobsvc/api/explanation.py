@@ -13,6 +13,7 @@ ReasonCode = Literal[
     "due-later",
     "retry-backoff",
     "snoozed",
+    "blocked",
     "redis-down",
     "queue-paused",
     "no-worker",
@@ -24,6 +25,13 @@ ReasonCode = Literal[
 ]
 
 
+class DependencyShown(TypedDict):
+    """A job that another one waits for."""
+
+    id: Uuid
+    status: Status
+
+
 class Reason(TypedDict):
     """One reason: its code, a sentence about it, and fields that depend on the code.
 
@@ -32,6 +40,8 @@ class Reason(TypedDict):
     number of waiting jobs with the key that come before, at most 10,000.
     `behind`: `jobs` is the number of jobs that come before, at most 10,000; `jobsOfQueuesBefore` has those of them
     that are in queues which are served before the job's own.
+    `blocked`: `jobs` is the number of jobs that this one depends on and that have not ended; `dependencies` are up to
+    10 of them, each with its status.
     `no-handler`: `types` are the types that the live workers of the queue know.
     """
 
@@ -51,6 +61,7 @@ class Reason(TypedDict):
     running: NotRequired[list[Uuid]]
     jobs: NotRequired[int]
     jobsOfQueuesBefore: NotRequired[dict[str, int]]
+    dependencies: NotRequired[list[DependencyShown]]
     worker: NotRequired[str | None]
     startedAt: NotRequired[Time]
     timeoutAt: NotRequired[Time]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from jobsvc.api.explanation import Explanation, Reason, make_reason, show_moment
+from jobsvc.api.explanation import DependencyShown, Explanation, Reason, make_reason, show_moment
 from jobsvc.api.redis_view import RedisView
 from jobsvc.config import settings
 from jobsvc.jobs import MOST_BEFORE, Place, Situation
@@ -51,6 +51,21 @@ def _later(job: Situation, redis: RedisView) -> Found | None:
     if job.status == Status.SCHEDULED and job.last_outcome == Outcome.SNOOZED:
         return Found(make_reason("snoozed", f"The handler snoozed the job until {at}.", at=at), following)
     return Found(make_reason("due-later", f"The job is due at {at}.", at=at), following)
+
+
+def _blocked(job: Situation, redis: RedisView) -> Found | None:
+    if job.status != Status.BLOCKED:
+        return None
+    number = job.open_dependencies or 0
+    shown: list[DependencyShown] = [{"id": one["id"], "status": Status(one["status"])} for one in job.dependencies]
+    names = ", ".join(f"{one['id']} ({one['status']})" for one in shown)
+    more = f" and {number - len(shown):,} more" if number > len(shown) else ""
+    detail = f"Jobs that this one depends on have not ended: {number:,}. They are {names}{more}."
+    at = "" if job.is_due else f", and not before {show_moment(job.due_at)}"
+    following = f"May start when all of them have ended{at}."
+    if job.on_dependency_failure == "cancel":
+        following += " If one of them fails or is cancelled, this job becomes CANCELLED."
+    return Found(make_reason("blocked", detail, jobs=number, dependencies=shown), following)
 
 
 def _redis_down(job: Situation, redis: RedisView) -> Found | None:
@@ -164,6 +179,7 @@ def _served_before(queue: str, redis: RedisView) -> list[str]:
 
 
 _FINDERS: tuple[Callable[[Situation, RedisView], Found | None], ...] = (
+    _blocked,
     _later,
     _redis_down,
     _queue_paused,

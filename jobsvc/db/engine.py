@@ -83,6 +83,13 @@ def disconnect(close: bool = True) -> None:
         engines.single.pool = engines.transactional.pool
 
 
+def close_idle_connection() -> None:
+    """Close one idle connection, if there is one; for a caller that has used at most one at a time."""
+    if _engines.cache_info().currsize and _engines().single.pool.checkedin():  # type: ignore[attr-defined]
+        with statement() as connection:
+            connection.invalidate()
+
+
 _connections: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from jobsvc import handlers, logs, tracing
+from jobsvc.db.engine import close_idle_connection
 from jobsvc.execution import exceptions
 from jobsvc.execution.async_deadline import AsyncDeadline
 from jobsvc.execution.attempt_log import AttemptLog
 from jobsvc.execution.deadline import Deadline
+from jobsvc.execution.dependencies import Dependencies
 from jobsvc.execution.description import UNKNOWN_TYPE, Description
 from jobsvc.execution.interruptions import Cancelled, WorkerShutdown
 from jobsvc.execution.leftovers import Leftovers
@@ -44,6 +46,7 @@ def attempt(started: StartedAttempt, deadline: Deadline, log: AttemptLog) -> Att
         except BaseException as error:  # the deadline fired before it was paused, or memory ran out
             result = _interpret_safely(started, deadline, error)
         deadline.close()
+        _after(context)
         return with_progress_and_logs(result, deadline, log)
 
 
@@ -60,6 +63,7 @@ async def attempt_async(
             result = _interpret_safely(started, deadline, error)
         deadline.close()
         await leftovers.end()
+        _after(context)
         return with_progress_and_logs(result, deadline, log)
 
 
@@ -73,7 +77,14 @@ def _context(job_id: str, started: StartedAttempt, deadline: Deadline, log: Atte
         keep=log.add,
         is_cancelled=deadline.check_cancelled,
         traceparent=started.traceparent,
+        dependencies=Dependencies,
     )
+
+
+def _after(context: handlers.Context) -> None:
+    if context.has_read_dependencies:
+        with suppress(Exception):
+            close_idle_connection()  # there may be hundreds of such processes
 
 
 def _span(job_id: str, started: StartedAttempt) -> AbstractContextManager[Any]:

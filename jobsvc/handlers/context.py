@@ -1,7 +1,7 @@
 """A handler's context, and the exceptions with which it controls retries."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobsvc.handlers.retry_policy import YEAR
@@ -91,6 +91,7 @@ class Context:
         keep: Callable[[str], None],
         is_cancelled: Callable[[], bool] = lambda: False,
         traceparent: str | None = None,
+        dependencies: Callable[[str], Mapping[str, Any]] = lambda _: {},
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
@@ -100,6 +101,17 @@ class Context:
         self._report = report
         self._keep = keep
         self._is_cancelled = is_cancelled
+        self._find_dependencies = dependencies
+        self.has_read_dependencies = False
+
+    @property
+    def dependencies(self) -> Mapping[str, Any]:
+        """The result of each COMPLETED job that this one depends on, by id; each access reads it from Postgres.
+
+        In an async handler an access blocks the event loop for a round trip, some milliseconds.
+        """
+        self.has_read_dependencies = True
+        return self._find_dependencies(self.job_id)
 
     @property
     def cancelled(self) -> bool:

@@ -40,6 +40,7 @@ from jobsvc.jobs.counter_history import LONGEST_SECONDS, MINUTE, compact_history
 from jobsvc.jobs.counters import BOUNDS, Event, fold_counters, read_counters
 from jobsvc.jobs.counts import MAX_COUNTED, Counted, count_by_status, count_newer
 from jobsvc.jobs.dependencies import MAX_DEPENDENCIES, Dependency, in_order_of_dependencies
+from jobsvc.jobs.dependency_results import completed_dependencies, dependency_result
 from jobsvc.jobs.failures import FailureGroup, FailureGroups, failure_groups, recent_failure_groups
 from jobsvc.jobs.filters import Filter
 from jobsvc.jobs.finish import JobTransition, finish

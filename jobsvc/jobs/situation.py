@@ -12,6 +12,7 @@ from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, text
 from jobsvc.db.conditions import (
     AWAITS_HANDLER,
     HAS_NO_KEY,
+    IS_BLOCKED,
     IS_IN_RQ,
     IS_RUNNING,
     IS_TO_DISPATCH,
@@ -50,6 +51,8 @@ class Situation:
     running: ids of jobs of its concurrency key that run, MOST_RUNNING at most, the longest running first.
     before: number of jobs that come before it, up to MOST_BEFORE: those of its queue in RQ, with all that are to be
         dispatched before it; those withheld for the same reason; or those of its queue and type that await a handler.
+    open_dependencies: of a BLOCKED job, the number of dependencies that have not ended; dependencies: id and status of
+        the first MOST_RUNNING of them.
     in_rq: number of jobs in RQ, up to MOST_BEFORE each, by the name of another queue that is not paused.
     """
 
@@ -79,6 +82,9 @@ class Situation:
     running: Sequence[UUID]
     before: int
     in_rq: Mapping[str, int]
+    on_dependency_failure: str | None
+    open_dependencies: int | None
+    dependencies: Sequence[Mapping[str, Any]]
 
     @property
     def is_due(self) -> bool:
@@ -120,7 +126,9 @@ _read = text(
         SELECT clock_timestamp() AS now,
             id, type, queue, status, attempts, max_attempts, due_at, timeout, expires_at, worker, started_at,
             lease_expires_at, cancel_requested_at, finished_at, error->>'type' AS error_type,
-            concurrency_key, concurrency_limit, rate_key, CASE WHEN {IS_IN_RQ} THEN dispatched_at END AS dispatched_at,
+            concurrency_key, concurrency_limit, rate_key, depends_on, on_dependency_failure,
+            CASE WHEN {IS_BLOCKED} THEN open_dependencies END AS open_dependencies,
+            CASE WHEN {IS_IN_RQ} THEN dispatched_at END AS dispatched_at,
             CASE
                 WHEN {AWAITS_HANDLER} THEN '{Place.AWAITS_HANDLER}'
                 WHEN {IS_WITHHELD} THEN '{Place.WITHHELD}'
@@ -154,7 +162,15 @@ _read = text(
             LATERAL {_count(f"queue = other.name AND {IS_IN_RQ}", "dispatched_at")} AS counted (jobs)
             WHERE name <> job.queue AND name NOT IN {_PAUSED} AND jobs > 0
             AND due_at <= now AND place IN ('{Place.IN_RQ}', '{Place.NOT_DISPATCHED}')
-        ) AS in_rq
+        ) AS in_rq,
+        (
+            SELECT coalesce(jsonb_agg(open), '[]') FROM (
+                SELECT needed.id, needed.status FROM unnest(job.depends_on) WITH ORDINALITY AS wanted (id, n)
+                JOIN dependencies ON dependency_id = wanted.id AND dependent_id = job.id AND is_open
+                JOIN jobs AS needed ON needed.id = wanted.id
+                WHERE job.open_dependencies IS NOT NULL ORDER BY n LIMIT {MOST_RUNNING}
+            ) AS open
+        ) AS dependencies
     FROM job
     """  # noqa: S608
 ).bindparams(bindparam("id", type_=Uuid), bindparam("queues", type_=ARRAY(Text)), bindparam("most", type_=Integer))
@@ -172,6 +188,7 @@ def read_situation(job_id: UUID, queues: Sequence[str]) -> Situation:
         raise JobNotFound(f"no job has the id {job_id}")
     row: dict[str, Any] = dict(found._mapping)
     del row["dispatched_at"]  # `place` says what it means
+    del row["depends_on"]
     return Situation(
         **row
         | {

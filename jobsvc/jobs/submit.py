@@ -19,6 +19,7 @@ from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.dependencies import Dependency, in_order_of_dependencies, link_all
 from jobsvc.jobs.group_commit import GroupCommit, do_each
 from jobsvc.jobs.ids import make_ids
+from jobsvc.jobs.releases import CANCEL
 from jobsvc.servers import pgclock
 from jobsvc.states import Status
 
@@ -217,6 +218,8 @@ def _record(job_id: UUID, job: NewJob) -> dict[str, Any]:
     for name in _OPTIONAL:
         if (value := getattr(job, name)) is not None and value != []:
             record[name] = value
+    if job.depends_on:
+        record.setdefault("on_dependency_failure", CANCEL)
     return record
 
 

@@ -245,3 +245,27 @@ def test_thousand_jobs_in_one_workflow(stack: Service) -> None:
     assert len(set(ids)) == 1000
     stack.until(ids[-1], "COMPLETED")
     eventually(lambda: all(stack.job(one)["status"] == "COMPLETED" for one in ids[::97]))
+
+
+def test_handler_reads_the_results_of_its_dependencies(stack: Service) -> None:
+    none, some = stack.post(), stack.post(payload={"result": {"a": [1, "x"]}})
+    failed = stack.post(**FAIL)
+    dependent = stack.post("GATHER", dependsOn=[some, none, failed], onDependencyFailure="run")
+    assert stack.until(dependent, "COMPLETED")["result"] == {some: {"a": [1, "x"]}, none: None}
+    assert stack.until(stack.post("GATHER"), "COMPLETED")["result"] == {}
+    other = stack.post("GATHER", {"only": some}, dependsOn=[none], retry={"max": 0})
+    assert stack.until(other, "FAILED")["error"]["type"] == "KeyError"
+
+
+def test_explain_names_the_open_dependencies(api: Service) -> None:
+    ids = batch(api, *[{"delay": 3600}] * 12)
+    dependent = api.post(dependsOn=ids)
+    api.client.post(f"/jobs/{ids[0]}/cancel")
+    cancelled = api.client.get(f"/jobs/{dependent}/explain").json()
+    assert (cancelled["status"], cancelled["reasons"][0]["code"]) == ("CANCELLED", "ended")
+    dependent = api.post(dependsOn=ids, onDependencyFailure="run")
+    explained = api.client.get(f"/jobs/{dependent}/explain").json()
+    reason = explained["reasons"][0]
+    assert (explained["status"], reason["code"], reason["jobs"]) == ("BLOCKED", "blocked", 11)
+    assert reason["dependencies"] == [{"id": one, "status": "SCHEDULED"} for one in ids[1:11]]
+    assert "1 more" in reason["detail"]

@@ -49,6 +49,20 @@ def back_off(payload: dict[str, Any], ctx: Context) -> None:
         raise RuntimeError("fails, as asked")
 
 
+class Gathered(BaseModel):
+    only: str | None = None
+
+
+@handler("GATHER")
+def gather(payload: Gathered, ctx: Context) -> dict[str, Any]:
+    """Return the results of the dependencies, or of one of them."""
+    found = ctx.dependencies
+    if payload.only:
+        return {payload.only: found[payload.only]}
+    assert len(found) == len(list(found))
+    return dict(found)
+
+
 @handler("DISCARD")
 def discard(payload: dict[str, Any]) -> None:
     raise Discard("not worth another try")
