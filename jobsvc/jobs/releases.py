@@ -168,15 +168,17 @@ def cancel_dependents(connection: Connection, failed: Mapping[UUID, Ended]) -> l
 
 
 _closed = rows("closed", id=Uuid, number=Integer)
+# Race: not the transaction's time, since a job that was accepted after its begin would be due later.
+_moment = func.statement_timestamp()
 _is_released = Job.open_dependencies <= _closed.c.number
 _count = (
     update(Job)
     .where(Job.id == _closed.c.id, Job.status == Status.BLOCKED)
     .values(
         open_dependencies=Job.open_dependencies - _closed.c.number,
-        status=case((~_is_released, Status.BLOCKED), (Job.due_at > now(), Status.SCHEDULED), else_=Status.PENDING),
+        status=case((~_is_released, Status.BLOCKED), (Job.due_at > _moment, Status.SCHEDULED), else_=Status.PENDING),
         # It has been due since its release, not since it was accepted.
-        due_at=case((_is_released, func.greatest(Job.due_at, now())), else_=Job.due_at),
+        due_at=case((_is_released, func.greatest(Job.due_at, _moment)), else_=Job.due_at),
         version=Job.version + case((_is_released, 1), else_=0),
     )
 )

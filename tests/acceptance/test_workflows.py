@@ -92,8 +92,8 @@ def test_refs_may_name_later_jobs_and_holders_of_unique_keys(api: Service) -> No
     holder, waiting = api.post(uniqueKey=key, delay=3600), api.post(delay=3600)
     ids = batch(
         api,
-        {"dependsOn": ["last", "held"]},
-        {"ref": "held", "uniqueKey": key, "dependsOn": [waiting]},
+        {"dependsOn": ["last", "taken"]},
+        {"ref": "taken", "uniqueKey": key, "dependsOn": [waiting]},
         {"ref": "last", "dependsOn": [waiting.upper()]},
     )
     assert ids[1] == holder

@@ -315,7 +315,7 @@ def test_long_chain_is_cancelled_to_its_end() -> None:
     assert sql("SELECT count(*) FROM jobs WHERE status = 'CANCELLED'") == [(99,)]
 
 
-def test_jobs_that_nobody_released_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_were_not_released_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending_releases, "CHECKED", 2)
     first, second, third = submit(), submit(), submit()
     dependents = [blocked(first), blocked(second, on_failure="run"), blocked(third), blocked(second)]
