@@ -42,7 +42,7 @@ def new_job() -> Response:
 
 
 def _options(job: Job) -> dict[str, Any]:
-    """Return the options that a copy of the job gets: all but its time and its unique key."""
+    """Return the options that a copy of the job gets: all but its times and its unique key."""
     return {
         "queue": job.queue,
         "retry": {"max": len(job.retry_intervals), "interval": job.retry_intervals or None},
@@ -50,5 +50,7 @@ def _options(job: Job) -> dict[str, Any]:
         "tags": job.tags,
         "concurrencyKey": job.concurrency_key,
         "concurrencyLimit": job.concurrency_limit,
+        "dependsOn": job.depends_on and [*map(str, job.depends_on)],
+        "onDependencyFailure": job.on_dependency_failure,
         "webhookUrl": job.webhook_url,
     }

@@ -239,3 +239,25 @@ def test_listed_defaults_of_a_type_can_be_posted(api: Service) -> None:
             with_them, without = api.post(one["name"], payload, **one["defaults"]), api.post(one["name"], payload)
             same = ("queue", "timeout", "retryIntervals", "maxAttempts")
             assert [api.job(with_them)[name] for name in same] == [api.job(without)[name] for name in same]
+
+
+def test_dependents_are_listed_and_cancelled_together(api: Service, tag: str) -> None:
+    first, other = api.post(delay=600), api.post(delay=600, tags=[tag])
+    dependents = [api.post(dependsOn=[first, other], tags=[tag]) for _ in range(3)]
+    apart = api.post(dependsOn=[other], tags=[tag])
+    assert [job["id"] for job in get(api, dependsOn=first)["jobs"]] == dependents[::-1]
+    assert [job["id"] for job in get(api, dependsOn=first.upper(), status="BLOCKED", limit=2)["jobs"]] == dependents[
+        :0:-1
+    ]
+    assert [job["id"] for job in get(api, dependsOn=other, tag=tag)["jobs"]] == [apart, *dependents[::-1]]
+    assert get(api, dependsOn=apart) == get(api, dependsOn=str(uuid.uuid4())) == {"jobs": [], "nextCursor": None}
+    chosen = {"dependsOn": first, "payload": "{}"}
+    assert [job["id"] for job in get(api, **chosen)["jobs"]] == dependents[::-1]
+    assert api.client.post("/jobs/cancel", params=chosen).json() == {"count": 3}
+    assert api.client.post("/jobs/cancel", params={"dependsOn": first}).json() == {"count": 0}
+    assert {api.job(job_id)["status"] for job_id in dependents} == {"CANCELLED"}
+    assert api.job(apart)["status"] == "BLOCKED"
+    # The dependents stay known until they are deleted.
+    assert len(get(api, dependsOn=first, status="CANCELLED")["jobs"]) == 3
+    assert api.client.post("/jobs/delete", params={"dependsOn": first}).json() == {"count": 3}
+    assert get(api, dependsOn=first)["jobs"] == []
