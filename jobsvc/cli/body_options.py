@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobsvc.cli.options import Command, Json, add
+from jobsvc.cli.options import Command, JobId, Json, add, find_job
 
 RETRY_HELP = 'E.g. {"max": 3, "interval": [1, 5]}, or {"backoff": {"initial": 1}} for intervals that grow.'
 
@@ -18,6 +18,7 @@ def job_fields(command: Command) -> Command:
     def run(**given: Any) -> Any:
         body = {field: given.pop(field) for field in _FIELDS}
         body["tags"] = list(body["tags"])
+        body["dependsOn"] = [str(find_job(one)) for one in body["dependsOn"]] or None
         given_fields = {field: value for field, value in body.items() if value is not None or field == "payload"}
         return command(body=given_fields, **given)
 
@@ -48,6 +49,27 @@ _FIELDS = {
         type=Json(),
         metavar="N",
         help="Jobs with the key that may run at once.",
+    ),
+    "rateLimit": click.option(
+        "--rate-limit",
+        "rateLimit",
+        type=Json(),
+        metavar="JSON",
+        help='Limits starts in a time, e.g. {"key": "smtp", "limit": 100, "per": 60}.',
+    ),
+    "dependsOn": click.option(
+        "--depends-on",
+        "dependsOn",
+        type=JobId(),
+        multiple=True,
+        metavar="ID",
+        help="Job that must complete first; repeat it for several.",
+    ),
+    "onDependencyFailure": click.option(
+        "--on-dependency-failure",
+        "onDependencyFailure",
+        metavar="cancel|run",
+        help="What to do if a dependency fails or is cancelled.",
     ),
     "webhookUrl": click.option("--webhook-url", "webhookUrl", metavar="URL", help="Called when the job has ended."),
 }

@@ -36,14 +36,17 @@ def payload_fields(schema: dict[str, Any], payload: dict[str, Any] | None) -> li
 def fields_of(schema: dict[str, Any], pointer: str, given: Any, root: Any = None, depth: int = 0) -> Iterator[Field]:
     """Yield a field for each value in an object of this schema, filled with those in `given`."""
     root = root or schema
+    required = schema.get("required", ())
     for name, declared in schema.get("properties", {}).items():
         place = _resolve(declared, root)
         at = f"{pointer}/{escape(name)}"
         value = given.get(name) if isinstance(given, dict) else None
         if place.get("properties") and depth < MAX_DEPTH:
-            yield from fields_of(place, at, value, root, depth + 1)
+            # The fields of an object that may be left out can be left out, too.
+            inner = place if name in required else {**place, "required": ()}
+            yield from fields_of(inner, at, value, root, depth + 1)
         else:
-            yield _field(at, {**place, **declared}, value, name in schema.get("required", ()))
+            yield _field(at, {**place, **declared}, value, name in required)
 
 
 def _resolve(declared: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

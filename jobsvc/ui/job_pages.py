@@ -13,13 +13,15 @@ from jobsvc.api.queries import ListQuery, PageQuery
 from jobsvc.api.redis_view import recent_redis
 from jobsvc.api.requests import Tag
 from jobsvc.api.responses import dump_job_for_caller
+from jobsvc.api.scopes import has_scope
 from jobsvc.api.validation import query, read_id
 from jobsvc.config import settings
 from jobsvc.jobs import Counted, FailureGroups, Filter
 from jobsvc.jobs.serialize import dump_attempts
-from jobsvc.states import ENDED, Status
+from jobsvc.states import ENDED, WAITING, Status
 from jobsvc.ui import charts, links
 from jobsvc.ui.console import blueprint, show
+from jobsvc.ui.new_job import edit_fields
 from jobsvc.ui.timeline import MOST_ATTEMPTS, timeline
 
 
@@ -93,6 +95,7 @@ def show_job(job_id: str) -> Response:
         timeline=timeline(job, attempts),
         why=explain(job.id, recent_redis),
         graph=jobs.read_graph(job),
+        edit=edit_fields(job) if job.status in WAITING and job.type in handlers.names() and has_scope("write") else (),
         has_more=len(attempts) > MOST_ATTEMPTS,
         has_ended=job.status in ENDED,
         path=f"/jobs/{job.id}",

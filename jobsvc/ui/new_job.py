@@ -1,17 +1,21 @@
 """The form that posts a job: its fields come from the schemas of POST /jobs and of the handler's payload."""
 
+import json
+from functools import cache
 from typing import Any
 
 from flask import Response, abort, request
 
 from jobsvc import handlers, jobs
+from jobsvc.api.patch_job import PatchJob
 from jobsvc.api.requests import DEFAULT_TYPE, JobRequest
 from jobsvc.api.scopes import has_scope
 from jobsvc.api.validation import read_id
 from jobsvc.db.models import Job
 from jobsvc.ui import links
 from jobsvc.ui.console import blueprint, show
-from jobsvc.ui.forms import fields_of, payload_fields
+from jobsvc.ui.formats import MAX_TEXT
+from jobsvc.ui.forms import Field, fields_of, payload_fields
 
 
 @blueprint.get("/new")
@@ -41,6 +45,19 @@ def new_job() -> Response:
     )
 
 
+@cache
+def _patch_schema() -> dict[str, Any]:
+    return PatchJob.model_json_schema()
+
+
+def edit_fields(job: Job) -> list[Field]:
+    """Return the fields of a form for PATCH /jobs/:id: the payload unless it is large, and empty ones."""
+    schema = _patch_schema()
+    options = {name: one for name, one in schema["properties"].items() if name != "payload"}
+    payload = job.payload if len(json.dumps(job.payload)) <= MAX_TEXT else None
+    return [*payload_fields({}, payload), *fields_of({**schema, "properties": options}, "", {})]
+
+
 def _options(job: Job) -> dict[str, Any]:
     """Return the options that a copy of the job gets: all but its times and its unique key."""
     return {
@@ -50,6 +67,7 @@ def _options(job: Job) -> dict[str, Any]:
         "tags": job.tags,
         "concurrencyKey": job.concurrency_key,
         "concurrencyLimit": job.concurrency_limit,
+        "rateLimit": {"key": job.rate_key, "limit": job.rate_limit, "per": job.rate_per},
         "dependsOn": job.depends_on and [*map(str, job.depends_on)],
         "onDependencyFailure": job.on_dependency_failure,
         "webhookUrl": job.webhook_url,

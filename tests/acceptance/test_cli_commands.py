@@ -267,6 +267,39 @@ def test_without_redis_or_workers_errors_and_empty_lists_are_one_line(clean: Non
     assert answer("workers", "--json") == ""
 
 
+def test_enqueue_takes_the_options_of_workflows_and_limits() -> None:
+    first, second = submit(queue=QUEUE), submit(queue=QUEUE)
+    words = ["--depends-on", str(first)[-8:], "--depends-on", str(second), "--on-dependency-failure", "run"]
+    words += [
+        "--rate-limit",
+        '{"key": "smtp", "limit": 5, "per": 60}',
+        "--retry",
+        '{"max": 2, "backoff": {"initial": 1}}',
+    ]
+    words += ["--unique-key", uuid.uuid4().hex, "--on-conflict", "reject"]
+    [made] = objects(answer("enqueue", "TEST_JOB", "--queue", QUEUE, *words, "--json"))
+    shown = answer("show", made["jobId"])
+    assert "BLOCKED" in shown
+    assert f'dependsOn       ["{first}", "{second}"]' in shown
+    assert 'rateLimit       {"key": "smtp", "limit": 5, "per": 60}' in shown
+    job = jobs.get(uuid.UUID(made["jobId"]))
+    assert (job.on_dependency_failure, len(job.retry_intervals)) == ("run", 2)
+    wrong = in_turn(
+        ["enqueue", "TEST_JOB", *words],
+        ["enqueue", "TEST_JOB", "--depends-on", str(uuid.uuid4())],
+        ["enqueue", "TEST_JOB", "--depends-on", "00000000"],
+        ["enqueue", "TEST_JOB", "--on-dependency-failure", "run"],
+        ["enqueue", "TEST_JOB", "--rate-limit", '{"key": "k"}'],
+        ["enqueue", "TEST_JOB", "--depends-on", "x"],
+    )
+    assert [code for code, _, _ in wrong] == [1, 2, 1, 2, 2, 2]
+    for (_, out, err), text in zip(
+        wrong, (made["jobId"], "/dependsOn/0", "00000000", "/onDep", "/rate", "'x'"), strict=True
+    ):
+        assert out == ""
+        assert text in err
+
+
 def test_jobs_are_selected_by_payload_and_dependency() -> None:
     tag = str(uuid.uuid4())
     first = submit(queue=QUEUE, payload={"to": "a", "n": 1}, tags=[tag])

@@ -209,3 +209,50 @@ def test_copy_of_a_job_starts_with_its_payload_and_options(console: Service, vis
     page.wait_for_url(re.compile(r"/ui/jobs/[0-9a-f-]{36}$"))
     copy = console.job(page.url.rpartition("/")[2])
     assert (copy["id"] != job_id, copy["payload"]["to"], copy["tags"], copy["timeout"]) == (True, "Ann", ["red"], 77)
+
+
+def test_waiting_job_is_edited(console: Service, visitor: Visitor) -> None:
+    job_id = console.post("PARCEL", {"to": "Ann"}, delay=3600, tags=["red"], timeout=77)
+    page = visitor.open(f"/ui/jobs/{job_id}")
+    page.get_by_text("Edit", exact=True).click()
+    payload = page.locator("#edit [name='/payload']")
+    assert json.loads(payload.input_value()) == {"to": "Ann"}
+    page.locator("#edit [name='/timeout']").fill("-1")
+    visitor.expected.append("status of 422")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#edit .field:has([name='/timeout']) .error")).to_be_visible()
+    page.locator("#edit [name='/timeout']").fill("78")
+    payload.fill('{"to": "Bob"}')
+    page.locator("#edit [name='/retry/max']").fill("2")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#notices")).to_contain_text("Changed.")
+    expect(page.locator("pre", has_text="Bob")).to_be_visible()
+    job = console.job(job_id)
+    assert (job["payload"]["to"], job["timeout"], job["tags"], job["maxAttempts"]) == ("Bob", 78, ["red"], 3)
+    assert job["status"] == "SCHEDULED"
+    console.client.post(f"/jobs/{job_id}/cancel")
+    expect(page.locator("#edit")).to_have_count(0)
+
+
+def test_form_has_the_options_of_workflows_and_limits(console: Service, visitor: Visitor) -> None:
+    first = console.post(delay=3600)
+    page = visitor.open("/ui/new")
+    page.get_by_text("Options", exact=True).click()
+    for label, value in (("rateLimit.key", "smtp"), ("rateLimit.limit", "5"), ("rateLimit.per", "60")):
+        page.get_by_label(label, exact=True).fill(value)
+    page.get_by_label("dependsOn").fill(first)
+    page.get_by_label("onDependencyFailure").select_option("run")
+    page.get_by_label("uniqueKey").fill(uuid4().hex)
+    page.get_by_label("onConflict").select_option("reject")
+    page.get_by_role("button", name="Post job").click()
+    page.wait_for_url(re.compile(r"/ui/jobs/[0-9a-f-]{36}$"))
+    expect(page.locator(".title .status")).to_have_text("BLOCKED")
+    job = console.job(page.url.rpartition("/")[2])
+    assert (job["dependsOn"], job["rateLimit"]) == ([first], {"key": "smtp", "limit": 5, "per": 60})
+    expect(page.locator("main")).to_contain_text("5 starts in 1 min")
+    page.get_by_role("link", name="Duplicate").click()
+    page.get_by_label("uniqueKey").fill(uuid4().hex)
+    page.get_by_role("button", name="Post job").click()
+    page.wait_for_url(re.compile(r"/ui/jobs/[0-9a-f-]{36}$"))
+    copy = console.job(page.url.rpartition("/")[2])
+    assert (copy["dependsOn"], copy["rateLimit"]) == (job["dependsOn"], job["rateLimit"])
