@@ -8,7 +8,7 @@ from tests.support.servers import sql, upgrade
 from tests.support.service import Service, eventually
 
 WORKERS, CONNECTIONS = 20, 4
-SUM = CONNECTIONS + WORKERS * 3 + 2
+SUM = CONNECTIONS + WORKERS * 3 + 3
 """The API, the workers, and the relay beside them."""
 
 
