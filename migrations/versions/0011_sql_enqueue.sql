@@ -325,29 +325,45 @@ BEGIN
 END $$;
 
 
--- Give the waiting job with this job's unique key its payload, time, queue, retry, timeout, expiry and tags.
--- Return the id of that job; null if there is none, or it is not waiting.
+-- Give the waiting job that has this job's unique key this one's payload, time, queue, retries, timeout, expiry and
+-- tags, as jobs/amend.py does. Return the id of that job; null if there is none, or it is not waiting.
 CREATE FUNCTION jobsvc_replace_job(job jobs) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
-    replaced uuid;
+    holder jobs;
+    has_started boolean;
 BEGIN
+    SELECT * INTO holder FROM jobs
+    WHERE type = job.type AND unique_key = job.unique_key
+        AND status IN ('PENDING', 'SCHEDULED', 'RETRYING', 'BLOCKED')
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    -- A job that is already due keeps its place among the others that are due.
+    job.due_at := coalesce(job.run_at, least(holder.due_at, job.created_at));
+    -- An expiry applies to the first attempt only. An attempt that has started is counted, or has a row.
+    has_started := holder.attempts > 0 OR holder.expiry_met IS NOT NULL
+        OR EXISTS (SELECT FROM attempts WHERE job_id = holder.id);
     UPDATE jobs
     SET payload = job.payload,
         queue = job.queue,
         timeout = job.timeout,
-        retry_intervals = job.retry_intervals,
-        max_attempts = attempts + job.max_attempts,
         tags = job.tags,
+        retry_intervals = job.retry_intervals,
+        max_attempts = holder.attempts + job.max_attempts,
         run_at = job.run_at,
         due_at = job.due_at,
-        expires_at = job.expires_at,
-        status = CASE WHEN status IN ('PENDING', 'SCHEDULED') THEN job.status ELSE status END,
-        dispatched_at = NULL,
+        status = CASE WHEN holder.status IN ('PENDING', 'SCHEDULED') THEN job.status ELSE holder.status END,
+        dispatched_at = CASE
+            WHEN holder.status = 'BLOCKED' THEN holder.dispatched_at
+            WHEN holder.dispatched_at >= holder.due_at AND job.due_at <= job.created_at AND job.queue = holder.queue
+            THEN greatest(holder.dispatched_at, job.due_at)  -- its entry in RQ stays
+        END,
+        expires_at = CASE WHEN NOT has_started THEN job.expires_at END,
+        expiry_met = CASE WHEN has_started THEN job.expires_at END,
         version = version + 1
-    WHERE type = job.type AND unique_key = job.unique_key
-        AND status IN ('PENDING', 'SCHEDULED', 'RETRYING', 'BLOCKED')
-    RETURNING id INTO replaced;
-    RETURN replaced;
+    WHERE id = holder.id;
+    RETURN holder.id;
 END $$;
 
 

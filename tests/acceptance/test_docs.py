@@ -34,6 +34,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(env)
     service.worker()
     yield service
+    service.sql("DROP TABLE IF EXISTS uploads; DROP FUNCTION IF EXISTS make_thumbnail")
     service.close()
 
 

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from psycopg2 import errors
 
+from tests.conftest import fresh_database
+from tests.support.servers import sql, upgrade
 from tests.support.service import WORKERS, Service, eventually
 from tests.support.sql_client import application, committed, enqueue
 
@@ -143,3 +146,34 @@ def test_lost_listener_listens_again_without_an_outage(service: Service) -> None
     for process in service.processes:
         assert "unavailable" not in process.output
         assert "listener" not in process.output
+
+
+def test_tables_may_be_in_any_schema(service: Service) -> None:
+    url = fresh_database()
+    schema = '"My ""jobs"""'
+    sql(url, f"CREATE SCHEMA {schema}")
+    sql(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET search_path = {schema}")
+    upgrade({"DATABASE_URL": url})  # beside the tables in public
+    other = Service(
+        {
+            "DATABASE_URL": url,
+            "REDIS_URL": service.env["REDIS_URL"],
+            "JOBSVC_NAMESPACE": uuid4().hex,
+            "JOBSVC_SWEEP_SECONDS": "60",
+        }
+    )
+    try:
+        other.worker()
+        with application(other) as connection, connection.cursor() as cursor:
+            cursor.execute("SET search_path = public")
+            cursor.execute(f"""SELECT {schema}.jobsvc_enqueue('TEST_JOB', '{{}}', '{{"uniqueKey": "k"}}')""")
+            [[job_id]] = cursor.fetchall()
+            with pytest.raises(errors.InvalidParameterValue, match="known types: none"):
+                cursor.execute("SELECT public.jobsvc_enqueue('TEST_JOB')")
+            connection.rollback()
+            cursor.execute(f"SELECT {schema}.jobsvc_enqueue('TEST_JOB')")
+            [[job_id]] = cursor.fetchall()
+            connection.commit()
+        other.until(job_id, "COMPLETED")
+    finally:
+        other.close()

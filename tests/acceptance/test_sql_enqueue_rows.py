@@ -57,7 +57,10 @@ BODIES: list[dict[str, Any]] = [
     {"timeout": YEAR, "expiresIn": YEAR},
     {"expiresIn": 0.5},
     {"uniqueKey": "k" * 255},
-    {"uniqueKey": "漢" * 255},
+    {"uniqueKey": "漢" * 255, "onConflict": "return"},
+    {"uniqueKey": "u", "onConflict": "reject"},
+    {"uniqueKey": "u", "onConflict": "replace"},
+    {"uniqueKey": "u", "onConflict": None},
     {"tags": []},
     {"tags": ["b", "a", "a"]},
     {"tags": ["t" * 100] * 16},
@@ -193,6 +196,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         for name in ("uniqueKey", "concurrencyKey")
         for value in ("", "k" * 256, 5, True, ["k"], {"k": 1})
     ],
+    *[("onConflict", {"uniqueKey": "u", "onConflict": value}) for value in ("", "Return", 5, True, ["reject"])],
+    ("onConflict", {"onConflict": "return"}),
     *[("concurrencyLimit", {"concurrencyKey": "c", "concurrencyLimit": value}) for value in (0, 1001, 1.5, "1", True)],
     ("concurrencyLimit", {"concurrencyLimit": 1}),
     *[("tags", {"tags": value}) for value in (None, "a", {}, ["a"] * 17, [""], ["t" * 101], [5], [None], [["a"]])],
@@ -263,6 +268,76 @@ def test_taken_key_is_rejected_with_its_holder(service: Service) -> None:
     assert first in refused.value.diag.message_primary
     assert refused.value.diag.constraint_name == "jobs_unique_key"
     assert committed(service, uniqueKey="other", onConflict="reject") != first
+
+
+HOLDERS = {
+    "later": "status = 'SCHEDULED', due_at = now() + interval '5 min', run_at = now() + interval '5 min'",
+    "due, in RQ": "due_at = now() - interval '10 s', dispatched_at = now()",
+    "withheld": "due_at = now() - interval '10 s', dispatched_at = 'infinity', concurrency_key = 'c'",
+    "retrying": "status = 'RETRYING', attempts = 2, due_at = now() + interval '5 min', expiry_met = now()",
+    "snoozed": "status = 'SCHEDULED', attempts = 0, due_at = now() + interval '5 min', expiry_met = now()",
+    "blocked": "status = 'BLOCKED', open_dependencies = 1, depends_on = '{01a2193f-f82d-7a56-b96f-0f40b64c4c3e}'",
+}
+"""How a job that has the unique key may wait."""
+
+REPLACEMENTS: list[dict[str, Any]] = [
+    {},
+    {"delay": 1000, "expiresIn": 1000, "tags": ["new"], "payload": {"result": 2}},
+    {
+        "queue": "low",
+        "retry": {"max": 1, "interval": 9},
+        "timeout": 9,
+        "concurrencyKey": "new",
+        "webhookUrl": "http://a.b",
+    },
+    {"runAt": "2001-02-03T04:05:06Z", "expiresIn": 1000},
+]
+REPLACED = """
+SELECT to_jsonb(jobs) - '{id,created_at,dispatched_at}'::text[] || jsonb_build_object(
+    'run_at', to_char(run_at - now(), 'DD HH24:MI'),
+    'due_at', CASE WHEN due_at < now() - interval '1 s' THEN 'before' WHEN due_at > now() THEN 'later' ELSE 'now' END,
+    'expires_at', expires_at > now() + interval '900 s',
+    'expiry_met', expiry_met > now() + interval '900 s'
+) FROM jobs WHERE id = %s
+"""
+
+
+@pytest.mark.parametrize("state", HOLDERS)
+@pytest.mark.parametrize("body", REPLACEMENTS, ids=lambda body: "+".join(body))
+def test_waiting_holder_is_replaced_as_by_post(service: Service, state: str, body: dict[str, Any]) -> None:
+    body = {"uniqueKey": "k", "onConflict": "replace", **body}
+    found = []
+    for replace in (
+        lambda: service.client.post("/jobs", json=body).json()["jobId"],
+        lambda: committed(service, **body),
+    ):
+        service.sql("DELETE FROM jobs")
+        first = holder(service, "k", expiresIn=5000, tags=["old"], timeout=5)
+        service.sql(f"UPDATE jobs SET {HOLDERS[state]} WHERE id = %s", first)
+        assert replace() == first
+        found += service.sql(REPLACED, first)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("body", "stays"), [({}, True), ({"queue": "low"}, False), ({"delay": 1000}, False)])
+def test_replaced_job_is_dispatched_again_unless_its_entry_in_rq_fits(
+    service: Service, body: dict[str, Any], stays: bool
+) -> None:
+    first = holder(service, "k")
+    service.sql("UPDATE jobs SET due_at = now() - interval '10 s', dispatched_at = now() WHERE id = %s", first)
+    [before] = service.sql("SELECT dispatched_at FROM jobs")
+    with application(service) as connection, connection.cursor() as cursor:
+        assert enqueue(connection, uniqueKey="k", onConflict="replace", **body) == first
+        cursor.execute("SELECT dispatched_at FROM jobs")
+        assert cursor.fetchall() == [before if stays else (None,)]
+
+
+def test_running_holder_is_not_replaced(service: Service) -> None:
+    first = holder(service, "k")
+    service.sql("UPDATE jobs SET status = 'PROCESSING', lease_expires_at = now() + interval '1 h' WHERE id = %s", first)
+    with pytest.raises(errors.UniqueViolation, match=first):
+        committed(service, uniqueKey="k", onConflict="replace")
+    assert service.client.post("/jobs", json={"uniqueKey": "k", "onConflict": "replace"}).status_code == 409
 
 
 @pytest.mark.parametrize("on_conflict", ["return", "reject", "replace"])

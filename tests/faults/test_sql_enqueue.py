@@ -1,0 +1,58 @@
+"""SQL enqueue and outages: of Postgres at start and later, and of whole processes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Ground, kill
+from tests.support.service import WORKERS, eventually
+from tests.support.sql_client import committed
+
+LONG_SWEEP = {"JOBSVC_SWEEP_SECONDS": "30"}
+TYPES = "SELECT name FROM job_types"
+
+
+@pytest.mark.parametrize("kind", ["API", *sorted(WORKERS)])
+def test_process_that_starts_without_postgres_registers_its_types_later(ground: Ground, kind: str) -> None:
+    service = ground.service
+    if kind == "API":
+        kill(service.api)
+    ground.sql("DELETE FROM job_types")
+    ground.postgres.stop()
+    if kind == "API":
+        service.api = process = service.run(sys.executable, "-m", "jobsvc.serve")
+        eventually(service.answers, 20)
+    else:
+        process = service.worker(kind)
+    ground.postgres.start()
+    if kind == "stock":  # it has no relay
+        service.until(service.post(), "COMPLETED", timeout=30)
+    eventually(lambda: ("TEST_JOB",) in ground.sql("SELECT name FROM job_types"))
+    assert service.alive(process)
+
+
+def test_committed_jobs_run_although_every_process_was_killed(ground: Ground) -> None:
+    service = ground.service
+    for process in service.processes:
+        kill(process)
+    job_id = committed(service)
+    service.processes.clear()
+    service.api = service.run(sys.executable, "-m", "jobsvc.serve")
+    eventually(service.answers, 20)
+    service.worker()
+    service.until(job_id, "COMPLETED")
+
+
+def test_restarted_postgres_notifies_again(tmp_path: Path) -> None:
+    ground = Ground(tmp_path, **LONG_SWEEP)
+    try:
+        ground.service.worker()
+        ground.service.until(committed(ground.service), "COMPLETED")
+        ground.postgres.stop()
+        ground.postgres.start()
+        listeners = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN %%'"
+        eventually(lambda: len(ground.sql(listeners)) == 2, 20)
+        ground.service.until(committed(ground.service), "COMPLETED", timeout=15)
+    finally:
+        ground.stop()
