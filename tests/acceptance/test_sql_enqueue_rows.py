@@ -19,7 +19,8 @@ SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 @pytest.fixture(scope="module")
 def service(apart: dict[str, str]) -> Iterator[Service]:
     """A service without a worker, so that rows stay as they were written."""
-    service = Service({**apart, "JOBSVC_WEBHOOK_SECRETS": SECRET})
+    handlers = "tests.support.handlers.basic,tests.support.handlers.rated"
+    service = Service({**apart, "JOBSVC_WEBHOOK_SECRETS": SECRET, "JOBSVC_HANDLERS": handlers})
     yield service
     service.close()
 
@@ -67,6 +68,10 @@ BODIES: list[dict[str, Any]] = [
     {"concurrencyKey": "c"},
     {"concurrencyKey": "c" * 255, "concurrencyLimit": 1000},
     {"concurrencyKey": "c", "concurrencyLimit": 5.0},
+    {"rateLimit": {"key": "r", "limit": 1, "per": 0.1}},
+    {"rateLimit": {"key": "r" * 255, "limit": 100_000, "per": 86_400}, "concurrencyKey": "c"},
+    {"type": "RATED", "rateLimit": None},
+    {"type": "RATED", "rateLimit": {"key": "own", "limit": 7.0, "per": 1.5}},
     {"webhookUrl": "https://example.com/hook"},
     {"webhookUrl": "HTTPS://example.com/" + "x" * (8192 - 20)},
     {"payload": {"result": {"a": [1, 2.5, "漢\u2028", None, True, 10**400]}, "steps": 3}},
@@ -200,6 +205,27 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("onConflict", {"onConflict": "return"}),
     *[("concurrencyLimit", {"concurrencyKey": "c", "concurrencyLimit": value}) for value in (0, 1001, 1.5, "1", True)],
     ("concurrencyLimit", {"concurrencyLimit": 1}),
+    *[
+        ("rateLimit", {"rateLimit": value})
+        for value in (
+            5,
+            {},
+            {"limit": 1, "per": 1},
+            {"key": "r", "limit": 1},
+            {"key": "r", "per": 1},
+            {"key": "r", "limit": None, "per": 1},
+            {"key": "", "limit": 1, "per": 1},
+            {"key": "r" * 256, "limit": 1, "per": 1},
+            {"key": "r", "limit": 0, "per": 1},
+            {"key": "r", "limit": 1.5, "per": 1},
+            {"key": "r", "limit": 100_001, "per": 1},
+            {"key": "r", "limit": True, "per": 1},
+            {"key": "r", "limit": 1, "per": 0.09},
+            {"key": "r", "limit": 1, "per": 86_401},
+            {"key": "r", "limit": 1, "per": "1"},
+            {"key": "r", "limit": 1, "per": 1, "burst": 2},
+        )
+    ],
     *[("tags", {"tags": value}) for value in (None, "a", {}, ["a"] * 17, [""], ["t" * 101], [5], [None], [["a"]])],
     *[("webhookUrl", {"webhookUrl": value}) for value in ("", "example.com", "ftp://example.com", "h" * 8193, 5)],
 ]
