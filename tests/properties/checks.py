@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from jobsvc.handlers import DELIVERY
+from jobsvc.jobs.releases import CANCEL, RUN
 from jobsvc.states import ENDED, MOVES, STARTABLE, WAITING, Status
 from tests.properties.trail import Change, Row, State, seconds
 
@@ -26,13 +27,14 @@ class Ledger:
 
     def add(self, state: State, is_alone: bool) -> None:
         """Check each change, and count it. is_alone: no other transaction was open."""
+        born = {change.id for change in state.changes if not change.before}
         for change in state.changes:
             if not change.before:
                 check_birth(change)
             elif not change.after:
-                check_delete(change, is_alone)
+                check_delete(change)
             else:
-                check_update(change, is_alone)
+                check_update(change, is_alone, is_new=change.id in born)
             self._count(change)
 
     def let_time_pass(self, passed: float) -> None:
@@ -82,18 +84,18 @@ def check_birth(change: Change) -> None:
     assert (job["attempts"], job["fence"], job["started_at"]) == (0, 0, None), job
 
 
-def check_delete(change: Change, is_alone: bool) -> None:
+def check_delete(change: Change) -> None:
     assert change.before["status"] in ENDED, f"an unfinished job was deleted: {change.before}"
-    if is_alone:
-        assert not change.blocked_dependents, f"a BLOCKED job depends on the deleted one: {change.before}"
+    assert not change.blocked_dependents, f"a BLOCKED job depends on the deleted one: {change.before}"
 
 
-def check_update(change: Change, is_alone: bool) -> None:
+def check_update(change: Change, is_alone: bool, is_new: bool) -> None:
+    """Check a change of a job. is_new: the transaction that made it may have stored the job."""
     before, after = change.before, change.after
     assert after["version"] >= before["version"], change
     if change.is_move:
         assert after["status"] in MOVES[before["status"]], f"a forbidden move: {change.move} of {after}"
-        assert after["version"] > before["version"], f"a move without a new version: {change}"
+        assert is_new or after["version"] > before["version"], f"a move without a new version: {change}"
     if change.is_move and after["status"] == Status.PROCESSING:
         check_start(change, is_alone)
         return
@@ -103,7 +105,7 @@ def check_update(change: Change, is_alone: bool) -> None:
         assert after["status"] in UNCOUNTED_TO, change
         assert after["attempts"] == before["attempts"] - 1, change
     if change.is_move and after["depends_on"]:
-        check_move_of_dependent(change, is_alone)
+        check_move_of_dependent(change)
 
 
 def check_start(change: Change, is_alone: bool) -> None:
@@ -117,18 +119,18 @@ def check_start(change: Change, is_alone: bool) -> None:
     assert seconds(after["lease_expires_at"]) > at, change
 
 
-def check_move_of_dependent(change: Change, is_alone: bool) -> None:
+def check_move_of_dependent(change: Change) -> None:
     """A job is released when all jobs that it depends on have ended, and cancelled only if one has failed."""
     statuses = set(change.dependencies.values())
-    cancels = change.after["on_dependency_failure"] == "cancel"
+    cancels = change.after["on_dependency_failure"] == CANCEL
     match change.move:
-        case (Status.BLOCKED, Status.PENDING | Status.SCHEDULED) if is_alone:
+        case (Status.BLOCKED, Status.PENDING | Status.SCHEDULED):
             assert statuses <= {*ENDED}, f"released too early: {change}"
             assert not cancels or statuses <= {Status.COMPLETED}, f"released although a dependency failed: {change}"
         case (Status.BLOCKED, Status.CANCELLED) if (change.after["error"] or {}).get("type") == "DependencyFailed":
             assert cancels, f"cancelled although it is to run: {change}"
-            assert not is_alone or statuses & {*FAILED}, f"cancelled although no dependency failed: {change}"
-        case (_, Status.BLOCKED) if is_alone:
+            assert statuses & {*FAILED}, f"cancelled although no dependency failed: {change}"
+        case (_, Status.BLOCKED):
             assert statuses - {*ENDED}, f"blocked although all have ended: {change}"
 
 
@@ -154,7 +156,7 @@ def check_concurrency(state: State) -> None:
         if job["status"] == Status.PROCESSING and job["concurrency_key"]:
             by_key[job["concurrency_key"]].append(job)
     for jobs in by_key.values():
-        jobs.sort(key=lambda job: (seconds(job["started_at"]), -job["concurrency_limit"]))
+        jobs.sort(key=lambda job: (seconds(job["started_at"]), job["concurrency_limit"]))
         for number, job in enumerate(jobs, start=1):
             assert number <= job["concurrency_limit"], f"more run at once than allowed: {jobs}"
 
@@ -174,18 +176,27 @@ def check_unique_keys(state: State) -> None:
 
 
 def check_dependencies(state: State) -> None:
-    """The open dependencies of a job are as many as it counts, and belong to jobs that have not ended."""
-    opened = Counter(one["dependent_id"] for one in state.dependencies if one["is_open"])
-    for job in state.jobs.values():
-        is_open = opened[job["id"]]
-        counted = (job["open_dependencies"] or 0) if job["status"] == Status.BLOCKED else is_open
-        assert is_open == counted, f"{is_open} open dependencies, counted otherwise: {job}"
+    """A BLOCKED job waits for those that have not ended, for all of them, and counts them."""
+    edges: dict[str, dict[str, bool]] = defaultdict(dict)
     for one in state.dependencies:
         assert one["dependent_id"] in state.jobs, f"a dependency of a deleted job is left: {one}"
-        if one["is_open"] and state.jobs[one["dependent_id"]]["status"] == Status.BLOCKED:
-            before = state.jobs.get(one["dependency_id"])
-            is_due = one["dependency_id"] in state.releases
-            assert is_due or (before and before["status"] not in ENDED), f"open, but its job has ended: {one}"
+        edges[one["dependent_id"]][one["dependency_id"]] = one["is_open"]
+        before = state.jobs.get(one["dependency_id"])
+        assert not before or before["has_dependents"], f"has dependents: {before}"
+    for job in state.jobs.values():
+        assert set(edges[job["id"]]) == set(job["depends_on"] or []), f"depends on {edges[job['id']]}: {job}"
+        if job["status"] == Status.BLOCKED:
+            check_blocked(job, edges[job["id"]], state)
+
+
+def check_blocked(job: Row, edges: dict[str, bool], state: State) -> None:
+    assert sum(edges.values()) == job["open_dependencies"], f"open dependencies: {edges}, counted otherwise: {job}"
+    for job_id, is_open in edges.items():
+        if job_id in state.releases:
+            continue  # a relay goes on here
+        status = state.jobs[job_id]["status"] if job_id in state.jobs else None
+        assert is_open == (status is not None and status not in ENDED), f"{status}, but open is {is_open}: {job}"
+        assert job["on_dependency_failure"] == RUN or status not in FAILED, f"its dependency {job_id} failed: {job}"
 
 
 def check_counters(counted: Counter[tuple[Any, ...]], state: State) -> None:

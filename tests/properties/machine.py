@@ -5,6 +5,7 @@ run while another transaction is open, or at the same time as another one (see `
 """
 
 from collections.abc import Callable, Sequence
+from graphlib import CycleError
 from typing import Any
 from uuid import UUID
 
@@ -12,16 +13,29 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jobsvc import jobs
-from jobsvc.errors import JobNotFound, JobsvcError, UniqueKeyTaken, WrongState
-from jobsvc.jobs import AttemptResult, Dispatch, Failure, Filter, NewJob, StartedAttempt
+from jobsvc.errors import JobNotFound, JobsvcError, UniqueKeyConflict, UniqueKeyTaken, UnknownDependencies, WrongState
+from jobsvc.jobs import (
+    AttemptResult,
+    Changes,
+    Dispatch,
+    EntryChange,
+    Failure,
+    Filter,
+    NewJob,
+    OnConflict,
+    StartedAttempt,
+    releases,
+)
 from jobsvc.states import ENDED, STARTABLE, WAITING, Outcome, Status
 from tests.properties import specs
 from tests.properties.checks import Ledger
 from tests.properties.sessions import BREAKPOINTS, Call, Sessions, Timing
+from tests.properties.specs import Wanted
 from tests.properties.trail import Row, State, Trail
 
 LEASE = 15.0
 RETRYABLE = (Status.FAILED, Status.CANCELLED)
+MAX_LEVELS = releases.MAX_LEVELS
 MOST = 1000
 """Limit of everything that works in batches."""
 
@@ -43,10 +57,13 @@ class Machine(RuleBasedStateMachine):
         self.attempts: list[StartedAttempt] = []
         self.first_of_pair: Call | None = None
         self.is_alone = True
+        self.nothing_may_change = False
         self.is_over = False
 
-    @initialize(wanted=st.lists(specs.new_job, min_size=3, max_size=6))
-    def begin(self, wanted: list[NewJob]) -> None:
+    @initialize(wanted=st.lists(specs.wanted, min_size=3, max_size=6), levels=st.sampled_from([10, 1]))
+    def begin(self, wanted: list[Wanted], levels: int) -> None:
+        """Start with a few jobs. levels: how deep an end cancels dependents; the relay goes on from there."""
+        releases.MAX_LEVELS = levels
         self.trail.empty()
         self.state = self.trail.read()
         self.submit(wanted, Timing.ALONE)
@@ -55,7 +72,12 @@ class Machine(RuleBasedStateMachine):
         """Run a call; `check` gets its result, and the state before it if no other transaction was open."""
         self.is_alone = timing == Timing.ALONE and not self.sessions.has_open and not self.first_of_pair
         before = self.state if self.is_alone else None
-        call = Call(act, lambda result: check(result, before))
+
+        def checked(result: Any) -> None:
+            self.nothing_may_change = before is not None and isinstance(result, JobsvcError)
+            check(result, before)
+
+        call = Call(act, checked)
         if self.first_of_pair:
             first, self.first_of_pair = self.first_of_pair, None
             self.sessions.run_together(first, call)
@@ -74,23 +96,66 @@ class Machine(RuleBasedStateMachine):
 
     # Clients.
 
-    @rule(wanted=st.lists(specs.new_job, min_size=1, max_size=4), timing=specs.timing)
-    def submit(self, wanted: list[NewJob], timing: Timing) -> None:
-        def check(submitted: Any, before: State | None) -> None:
-            assert len(submitted) == len(wanted)
-            for one in submitted:
-                if one.dispatch is None and before:
-                    is_new = str(one.job_id) not in before.jobs
-                    assert is_new or before.jobs[str(one.job_id)]["status"] not in ENDED
-                elif one.dispatch:
-                    self.enqueue([one.dispatch])
+    @rule(wanted=st.lists(specs.wanted, min_size=1, max_size=4), timing=specs.timing)
+    def submit(self, wanted: list[Wanted], timing: Timing) -> None:
+        new = [self.new_job(one, n, len(wanted)) for n, one in enumerate(wanted)]
 
-        self.run(lambda: jobs.submit(wanted), check, timing)
+        def check(submitted: Any, before: State | None) -> None:
+            if isinstance(submitted, JobsvcError):
+                assert isinstance(submitted, UniqueKeyConflict | UnknownDependencies)
+                return
+            if isinstance(submitted, CycleError):
+                return
+            self.enqueue([one.dispatch for one in submitted if one.dispatch])
+            if before:
+                known = {one.job_id for one in submitted if str(one.job_id) in before.jobs}
+                assert len(submitted) == len(wanted)
+                assert all(not one.is_new for one in submitted if one.job_id in known)
+                assert all(status_of(before, job_id) not in ENDED for job_id in known)
+
+        self.run(lambda: jobs.submit(new), check, timing)
+
+    def new_job(self, wanted: Wanted, position: int, count: int) -> NewJob:
+        """Return the job with what it depends on: jobs that exist, and others of its request."""
+        ids = [self.job(n) for n in wanted.on_jobs if n < len(self.state.jobs)]
+        positions = [n for n in wanted.on_positions if n < count and n != position]
+        if not ids and not positions:
+            return wanted.job
+        return wanted.job._replace(depends_on=[*ids, *positions], on_dependency_failure=wanted.on_failure)
 
     def job(self, number: int) -> UUID:
         """Choose a job, the newest for 0; one that does not exist if there are too few."""
         ids = sorted(self.state.jobs, reverse=True)
         return UUID(ids[number]) if number < len(ids) else UUID(int=number)
+
+    @rule(
+        options=specs.sql_options,
+        on_conflict=st.sampled_from(OnConflict),
+        commits=st.sampled_from([True, True, False]),
+        timing=specs.timing,
+    )
+    def enqueue_in_sql(self, options: dict[str, Any], on_conflict: OnConflict, commits: bool, timing: Timing) -> None:
+        """Enqueue in a transaction of an application, which is committed or rolled back."""
+        given = options | ({"onConflict": str(on_conflict)} if "uniqueKey" in options else {})
+
+        def check(result: Any, before: State | None) -> None:
+            if before and not commits:
+                self.nothing_may_change = True
+
+        self.run(lambda: specs.enqueue_in_sql(given, commits), check, timing)
+
+    @rule(number=specs.number, changes=specs.changes, timing=specs.timing)
+    def amend(self, number: int, changes: Changes, timing: Timing) -> None:
+        job_id = self.job(number)
+
+        def check(result: Any, before: State | None) -> None:
+            if before and isinstance(result, JobsvcError):
+                assert_error(result, error_for(before, job_id, WrongState))
+                assert status_of(before, job_id) not in WAITING
+            if not isinstance(result, JobsvcError) and result.dispatch:
+                self.enqueue([result.dispatch])
+
+        self.run(lambda: jobs.amend(job_id, changes), check, timing)
 
     @rule(act=st.sampled_from(["cancel", "retry", "delete", "announce"]), number=specs.number, timing=specs.timing)
     def act_on_job(self, act: str, number: int, timing: Timing) -> None:
@@ -125,10 +190,11 @@ class Machine(RuleBasedStateMachine):
 
         def check(result: Any, before: State | None) -> None:
             if not isinstance(result, JobsvcError):
-                self.enqueue([result[1]])
+                self.enqueue([result[1]] if result[1] else [])
+            elif before and status_of(before, job_id) in RETRYABLE:
+                assert isinstance(result, UniqueKeyTaken | WrongState)
             elif before:
-                is_retryable = status_of(before, job_id) in RETRYABLE
-                assert_error(result, error_for(before, job_id, UniqueKeyTaken if is_retryable else WrongState))
+                assert_error(result, error_for(before, job_id, WrongState))
 
         self.run(lambda: jobs.retry(job_id), check, timing)
 
@@ -154,7 +220,7 @@ class Machine(RuleBasedStateMachine):
     def act_on_all(self, act: str, wanted: Filter, timing: Timing) -> None:
         def retried(batches: Any, _before: State | None) -> None:
             for batch in batches:
-                self.enqueue(batch)
+                self.enqueue([one.dispatch for one in batch if one.dispatch])
 
         match act:
             case "cancel":
@@ -226,7 +292,11 @@ class Machine(RuleBasedStateMachine):
     # Relays.
 
     def enqueue(self, dispatches: Sequence[Dispatch]) -> None:
-        self.queue += [one.job_id for one in dispatches if one.is_claimed and one.wait <= 0]
+        for one in dispatches:
+            if one.change == EntryChange.REPLACE:
+                self.queue = [job_id for job_id in self.queue if job_id != one.job_id]
+            if one.is_claimed and one.wait <= 0 and one.change != EntryChange.UPDATE:
+                self.queue.append(one.job_id)
 
     @rule(is_redis_up=st.sampled_from([True, True, False]), timing=specs.timing)
     def dispatch(self, is_redis_up: bool, timing: Timing) -> None:
@@ -245,7 +315,10 @@ class Machine(RuleBasedStateMachine):
 
         self.run(claim_all, check, timing)
 
-    @rule(act=st.sampled_from(["expire", "recover", "prune", "fold"]), timing=specs.timing)
+    @rule(
+        act=st.sampled_from(["expire", "recover", "prune", "fold", "release", "find", "prune starts"]),
+        timing=specs.timing,
+    )
     def sweep(self, act: str, timing: Timing) -> None:
         """Do a part of a relay's sweep. Prune as if all that has ended had ended long ago."""
         match act:
@@ -257,6 +330,12 @@ class Machine(RuleBasedStateMachine):
                 self.run(lambda: jobs.prune(-3600, MOST), ignore, timing)
             case "fold":
                 self.run(lambda: jobs.fold_counters(0), ignore, timing)
+            case "release":
+                self.run(jobs.release_pending, ignore, timing)
+            case "prune starts":
+                self.run(lambda: jobs.prune_starts("", MOST), ignore, timing)
+            case "find":
+                self.run(jobs.find_unreleased, ignore, timing)
 
     @rule(seconds=st.sampled_from([1, 6, 20, 60, 3600]))
     def let_time_pass(self, seconds: int) -> None:
@@ -272,6 +351,8 @@ class Machine(RuleBasedStateMachine):
         Machine.steps += not self.is_over
         self.state = self.trail.read()
         self.ledger.add(self.state, self.is_alone)
+        assert not (self.nothing_may_change and self.state.changes), f"refused, but stored: {self.state.changes}"
+        self.nothing_may_change = False
         self.ledger.check(self.state)
 
     def teardown(self) -> None:
@@ -292,12 +373,15 @@ class Machine(RuleBasedStateMachine):
             raise AssertionError(f"jobs that do not end: {self.state.unfinished()}")
         finally:
             self.sessions.end_open()
+            releases.MAX_LEVELS = MAX_LEVELS
 
     def _work_once(self) -> None:
         specs.move_into_past(self.trail, 3600)
         self.ledger.let_time_pass(3600)
         jobs.expire(MOST)
         jobs.recover_lapsed(MOST, 0)
+        while jobs.release_pending():
+            pass
         self.enqueue(claim_all())
         ids, self.queue = [*self.queue, *jobs.claim_awaiting(specs.QUEUES, specs.TYPES, MOST)], []
         jobs.finish([jobs.completed(one.job_id, one.fence) for one in jobs.start(ids, "last", LEASE)])

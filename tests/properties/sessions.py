@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
+from graphlib import CycleError
 from typing import Any
 
 from jobsvc.errors import JobsvcError
@@ -36,7 +37,7 @@ class Call:
         """Return the result, or the error if it is one that users see."""
         try:
             return self.act()
-        except JobsvcError as error:
+        except (JobsvcError, CycleError) as error:
             return error
 
 

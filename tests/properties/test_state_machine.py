@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from jobsvc.db.engine import disconnect
@@ -40,6 +40,7 @@ def test_no_sequence_of_actions_breaks_a_promise(trail: Trail, capsys: pytest.Ca
         stateful_step_count=STEPS_PER_EXAMPLE,
         derandomize=not STEPS,
         deadline=None,
+        phases=[Phase.generate, Phase.shrink] if STEPS else [Phase.generate],  # shrinking takes minutes
         database=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
