@@ -11,9 +11,13 @@ from collections.abc import Iterable, Sequence
 from random import Random
 
 from tests.chaos.audit import Account, audit, read_jobs, read_journal
+from tests.chaos.changes import changed
 from tests.chaos.deployment import LEASE, SWEEP, Deployment
 from tests.chaos.faults import FAULTS, Injection, Probe, injection
-from tests.chaos.load import Accepted, Load
+from tests.chaos.load import Accepted, Load, Request, single, some_job
+from tests.chaos.moves import read_moves
+from tests.chaos.transactions import Application
+from tests.chaos.workflows import fan_out, workflow
 from tests.support.servers import sql
 from tests.support.service import eventually
 
@@ -26,7 +30,15 @@ MAX_WAIT_SECONDS = 60.0
 """Seconds without any job ending, after which those that have not ended count as lost."""
 
 
-UNFINISHED = "SELECT count(*) FROM jobs WHERE status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
+PENDING = "SELECT job_id FROM pending_releases"
+
+UNFINISHED = """
+SELECT (SELECT count(*) FROM jobs WHERE status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED'))
+    + (SELECT count(*) FROM pending_releases)
+"""
+
+SHARES = {"single": 80, "workflow": 7, "SQL": 8, "changed": 5}
+"""Kinds of requests, and how many in a hundred."""
 
 
 def main() -> None:
@@ -51,12 +63,23 @@ def run(seed: int, count: int) -> bool:
     try:
         eventually(deployment.accepts, 60, 0.05)
         began = time.monotonic()
-        load = Load(deployment.url, random, count, count / JOBS_A_SECOND)
+        application = Application(deployment.env["DATABASE_URL"])
+        load = Load(deployment.url, requests(random, application, count), count / JOBS_A_SECOND)
         injections, probes = inject_faults(deployment, random, load, count / JOBS_A_SECOND)
         accepted = [*load.accepted, *settle(deployment, load, probes)]
         accepted += [job for one in injections for job in one.accepted]
         jobs, attempts = read_jobs(deployment.env["DATABASE_URL"])
-        account = audit(accepted, jobs, attempts, read_journal(deployment.journal), injections, BOUND)
+        account = audit(
+            accepted,
+            jobs,
+            attempts,
+            read_journal(deployment.journal),
+            injections,
+            BOUND,
+            moves=read_moves(deployment.env["DATABASE_URL"]),
+            rolled_back=application.rolled_back,
+        )
+        account.unreleased = [str(job_id) for (job_id,) in sql(deployment.env["DATABASE_URL"], PENDING)]
         print(table(account, injections, len(jobs), load.refused, time.monotonic() - began), flush=True)
         kept = not account.broken
     finally:
@@ -66,6 +89,24 @@ def run(seed: int, count: int) -> bool:
         else:
             print(f"chaos: `make chaos SEED={seed} JOBS={count}` tries it again; logs and data: {deployment.folder}")
     return kept
+
+
+def requests(random: Random, application: Application, count: int) -> list[Request]:
+    """Return the requests of a run; each of most kinds makes one job. One in 1,000 makes very many dependents."""
+    made: list[Request] = []
+    for kind in random.choices([*SHARES], [*SHARES.values()], k=count):
+        match kind:
+            case "workflow":
+                made.append(workflow(random))
+            case "SQL":
+                made.append(application.request(random))
+            case "changed":
+                made.append(changed(random))
+            case _:
+                made.append(single(*some_job(random)))
+    for _ in range(max(count // 1000, 1)):
+        made.insert(random.randrange(len(made)), fan_out(random))
+    return made
 
 
 def inject_faults(
@@ -116,7 +157,8 @@ def table(account: Account, injections: Sequence[Injection], stored: int, refuse
     """Format the results: the outcomes of jobs, and how long each kind of fault had an effect."""
     lines = [
         f"  accepted {account.accepted}, of {stored} stored; not accepted, and posted again: {refused}",
-        f"  completed {account.completed}, failed as meant {account.failed_as_meant}",
+        f"  completed {account.completed}, failed as meant {account.failed_as_meant}, "
+        f"cancelled by a failed dependency {account.cancelled_as_meant}",
         f"  lost {len(account.lost)}",
         f"  ran twice although no worker was lost {len(account.ran_twice)}",
         f"  ended otherwise than meant {len(account.ended_otherwise)}, ran before its time {len(account.ran_early)}",

@@ -10,9 +10,11 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
+from tests.chaos import audit_limits, audit_workflows
 from tests.chaos.deployment import LEASE, SHUTDOWN
 from tests.chaos.faults import Injection
 from tests.chaos.load import Accepted
+from tests.chaos.moves import Move
 
 EARLY = 0.005
 """Seconds by which a clock may be read too early."""
@@ -43,6 +45,7 @@ class Run:
     ended_at: float | None = None
     end: str | None = None
     started_twice: bool = False
+    mark: int = 0
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Account:
     accepted: int = 0
     completed: int = 0
     failed_as_meant: int = 0
+    cancelled_as_meant: int = 0
     lost: list[str] = field(default_factory=list)
     ended_otherwise: list[str] = field(default_factory=list)
     ran_twice: list[str] = field(default_factory=list)
@@ -59,6 +63,13 @@ class Account:
     ran_early: list[str] = field(default_factory=list)
     recovered_late: list[str] = field(default_factory=list)
     delayed: list[str] = field(default_factory=list)
+    ran_before_dependencies: list[str] = field(default_factory=list)
+    released_twice: list[str] = field(default_factory=list)
+    unreleased: list[str] = field(default_factory=list)
+    over_rate: list[str] = field(default_factory=list)
+    over_concurrency: list[str] = field(default_factory=list)
+    ran_unchanged: list[str] = field(default_factory=list)
+    stored_uncommitted: list[str] = field(default_factory=list)
     attempts_lost: int = 0
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -73,6 +84,13 @@ class Account:
             "ran before its time": self.ran_early,
             "recovered later than promised": self.recovered_late,
             "delayed by a client that stalls": self.delayed,
+            "ran before its dependencies ended": self.ran_before_dependencies,
+            "released more than once": self.released_twice,
+            "left with open dependencies": self.unreleased,
+            "started beyond its rate limit": self.over_rate,
+            "started beyond its concurrency limit": self.over_concurrency,
+            "ran as before its change": self.ran_unchanged,
+            "stored although rolled back": self.stored_uncommitted,
         }
         return {promise: ids for promise, ids in promises.items() if ids}
 
@@ -84,7 +102,9 @@ def read_journal(path: Path) -> dict[str, list[Run]]:
         note = json.loads(line)
         run = runs.get((note["job"], note["fence"]))
         if run is None:
-            runs[note["job"], note["fence"]] = Run(note["job"], note["fence"], note["at"], note["pids"])
+            runs[note["job"], note["fence"]] = Run(
+                note["job"], note["fence"], note["at"], note["pids"], mark=note["mark"]
+            )
         elif note["event"] == "begin":
             run.started_twice = True
         else:
@@ -99,7 +119,8 @@ def read_jobs(database_url: str) -> tuple[dict[str, Any], dict[str, dict[int, An
     """The rows of all jobs by id, and of their attempts by id and fence; times as seconds since the epoch."""
     with psycopg2.connect(database_url, cursor_factory=NamedTupleCursor) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id::text, status, attempts, error, extract(epoch FROM run_at)::float AS run_at FROM jobs"
+            "SELECT id::text, status, attempts, error, extract(epoch FROM run_at)::float AS run_at,"
+            " extract(epoch FROM finished_at)::float AS finished_at FROM jobs"
         )
         jobs = {row.id: row for row in cursor}
         cursor.execute(
@@ -119,6 +140,8 @@ def audit(
     journal: dict[str, list[Run]],
     injections: Sequence[Injection],
     bound: float,
+    moves: Sequence[Move] = (),
+    rolled_back: Sequence[str] = (),
 ) -> Account:
     """Hold what happened against what is promised; `bound` (seconds) is that of a lost attempt's recovery."""
     account = Account(accepted=len(accepted))
@@ -128,7 +151,11 @@ def audit(
         if row is None or row.status not in ENDED:
             account.lost.append(one.job_id)
             continue
-        if one.is_meant_to_fail and _failed_as_meant(row, attempts[one.job_id].values()):
+        if audit_workflows.is_to_be_cancelled(one, jobs) and audit_workflows.was_cancelled_by_failure(row, runs):
+            account.cancelled_as_meant += 1
+        elif audit_workflows.is_to_be_cancelled(one, jobs):
+            account.ended_otherwise.append(one.job_id)
+        elif one.is_meant_to_fail and _failed_as_meant(row, attempts[one.job_id].values()):
             account.failed_as_meant += 1
         elif row.status == "COMPLETED" and not one.is_meant_to_fail:
             account.completed += 1
@@ -138,6 +165,14 @@ def audit(
             account.ran_twice.append(one.job_id)
         if _ran_early(one, row, runs):
             account.ran_early.append(one.job_id)
+        if audit_workflows.ran_before_its_dependencies(one, jobs, runs):
+            account.ran_before_dependencies.append(one.job_id)
+        if any(_is_unchanged(run, one, attempts[one.job_id]) for run in runs):
+            account.ran_unchanged.append(one.job_id)
+    account.released_twice = audit_workflows.find_released_twice(moves)
+    account.over_rate = audit_limits.find_rate_breaches(moves)
+    account.over_concurrency = audit_limits.find_concurrency_breaches(moves)
+    account.stored_uncommitted = [job_id for job_id in rolled_back if job_id in jobs]
     _audit_recoveries(account, attempts, journal, injections, bound)
     account.delayed = [request for injection in injections for request in injection.delayed]
     return account
@@ -181,9 +216,20 @@ def _twice(runs: Sequence[Run]) -> bool:
     return any(run.started_twice for run in runs)
 
 
+def _is_unchanged(run: Run, job: Accepted, attempts: dict[int, Any]) -> bool:
+    """Return True if the run began after the job's change, and not with its mark.
+
+    One that was lost or returned before the change may begin late, in a process that was frozen.
+    """
+    if job.changed_at is None or run.started_at < job.changed_at or run.mark == job.mark:
+        return False
+    attempt = attempts.get(run.fence)
+    return attempt is None or attempt.finished_at > job.changed_at
+
+
 def _ran_early(job: Accepted, row: Any, runs: Sequence[Run]) -> bool:
     """Return True if a run started before its job was due, or before the interval of its retry had passed."""
-    due = row.run_at or 0.0
+    due = 0.0 if job.changed_at else row.run_at or 0.0  # the change may have come after a run
     intervals = job.body["retry"]["interval"]
     shortest = min(intervals) if isinstance(intervals, list) else intervals
     for before, run in zip([None, *runs], runs, strict=False):

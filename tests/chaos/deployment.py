@@ -13,7 +13,8 @@ import psutil
 
 from jobsvc.devservices import Postgres, Valkey
 from tests.chaos.handlers import JOURNAL
-from tests.support.servers import upgrade
+from tests.chaos.moves import RECORD
+from tests.support.servers import sql, upgrade
 from tests.support.service import POOL, Process, free_port
 
 LEASE, SWEEP, SHUTDOWN = 3.0, 0.5, 1.0
@@ -44,6 +45,7 @@ class Deployment:
             JOURNAL: str(self.journal),
         }
         upgrade(self.env)
+        sql(self.env["DATABASE_URL"], RECORD)
         self.leaving: list[Process] = []
         self.start_api()
         self.pools = [self._pool() for _ in range(POOLS)]

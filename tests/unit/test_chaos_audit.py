@@ -18,8 +18,14 @@ def run(fence: int, started_at: float, end: str | None = "returned", **more: Any
     return Run("a", fence, started_at, [100 + fence, WORKER], started_at + 0.1 if end else None, end, **more)
 
 
-def row(status: str = "COMPLETED", run_at: float | None = None) -> Any:
-    return SimpleNamespace(status=status, run_at=run_at)
+def row(
+    status: str = "COMPLETED",
+    run_at: float | None = None,
+    finished_at: float | None = None,
+    error_type: str | None = None,
+) -> Any:
+    error = {"type": error_type} if error_type else None
+    return SimpleNamespace(status=status, run_at=run_at, finished_at=finished_at, error=error)
 
 
 def ended(outcome: str, finished_at: float = 0, error_type: str | None = None) -> Any:
