@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from graphlib import CycleError
 from itertools import islice
 from typing import Annotated, Any
-from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from jobsvc.api.requests import JobRequest
+from jobsvc.api.requests import EMPTY, JobRequest
 from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS
 from jobsvc.errors import Problem
-from jobsvc.jobs import MAX_DEPENDENCIES, Dependency, in_order_of_dependencies
+from jobsvc.jobs import MAX_DEPENDENCIES, Dependency, NewJob, in_order_of_dependencies
 
 MAX_SHOWN = 10
 """Largest number of refs that an error message names."""
@@ -37,13 +36,8 @@ class BatchJob(JobRequest):
     """A name for this job, unique in the request, for dependsOn of the others."""
     depends_on: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_REF)]], Field(max_length=MAX_DEPENDENCIES)
-    ] = []
+    ] = EMPTY
     """Ids of jobs, or refs of jobs of this request, that must be COMPLETED first."""
-    _dependencies: list[Dependency] = PrivateAttr(default_factory=list)
-
-    def dependencies(self) -> list[Dependency]:
-        """Return what the job depends on, with positions in the request in place of refs."""
-        return self._dependencies
 
 
 class BatchRequest(BaseModel):
@@ -66,16 +60,25 @@ class BatchRequest(BaseModel):
         return jobs
 
     @model_validator(mode="after")
-    def _find_dependencies(self) -> "BatchRequest":
-        positions = {job.ref: n for n, job in enumerate(self.jobs) if job.ref is not None}
+    def _check_dependencies(self) -> "BatchRequest":
+        if not any(job.depends_on for job in self.jobs):
+            return self
+        positions = self._positions()
         _raise_for(list(islice(_wrong_names(self.jobs, positions), MAX_PROBLEMS)))
-        for job in self.jobs:
-            job._dependencies = [UUID(name) if ID.fullmatch(name) else positions[name] for name in job.depends_on]
+        dependencies = [job.dependencies(positions) for job in self.jobs]
         try:
-            in_order_of_dependencies([job.dependencies() for job in self.jobs])
+            in_order_of_dependencies(dependencies)
         except CycleError as error:
-            _raise_for([_cycle(self.jobs, error.args[1])])
+            _raise_for([_cycle(self.jobs, dependencies, error.args[1])])
         return self
+
+    def _positions(self) -> dict[str, int]:
+        return {job.ref: n for n, job in enumerate(self.jobs) if job.ref is not None}
+
+    def resolve(self) -> list[NewJob]:
+        """Return the jobs to store, with the defaults of their handlers, and positions in place of refs."""
+        positions = self._positions()
+        return [job.resolve(positions) for job in self.jobs]
 
 
 def _wrong_names(jobs: list[BatchJob], positions: dict[str, int]) -> Iterator[Problem]:
@@ -86,11 +89,11 @@ def _wrong_names(jobs: list[BatchJob], positions: dict[str, int]) -> Iterator[Pr
                 yield Problem(f"/jobs/{n}/dependsOn/{place}", detail)
 
 
-def _cycle(jobs: list[BatchJob], positions: list[int]) -> Problem:
+def _cycle(jobs: list[BatchJob], dependencies: list[list[Dependency]], positions: list[int]) -> Problem:
     """Return the problem of jobs that depend on each other, given by their positions, each before its dependent."""
     first, second = positions[:2]
     names = [f"{jobs[n].ref!a}" for n in positions[:MAX_SHOWN]] + ["…"] * (len(positions) > MAX_SHOWN)
-    pointer = f"/jobs/{second}/dependsOn/{jobs[second].dependencies().index(first)}"
+    pointer = f"/jobs/{second}/dependsOn/{dependencies[second].index(first)}"
     return Problem(pointer, f"the jobs depend on each other; each of these comes before the next: {', '.join(names)}")
 
 

@@ -86,7 +86,7 @@ def create_job() -> Accepted:
 )
 def create_jobs() -> Accepted:
     """Create many jobs: all of them or none. A `ref` lets others of them depend on a job, which makes a workflow."""
-    new = [job.resolve() for job in body(BatchRequest).jobs]
+    new = body(BatchRequest).resolve()
     try:
         return accept(new, lambda submitted: (202, {"jobIds": [str(job.job_id) for job in submitted]}))
     except UniqueKeyConflict as error:
