@@ -18,6 +18,7 @@ from jobsvc.config import settings
 from jobsvc.db.engine import disconnect
 from jobsvc.dispatch import ownership, rq_workers
 from jobsvc.dispatch.enqueue import dispatch_following, handle_refused
+from jobsvc.dispatch.rq_names import ours_of
 from jobsvc.errors import StoreUnavailable
 from jobsvc.execution.attempt import attempt, attempt_async, failed, with_progress_and_logs
 from jobsvc.execution.attempt_log import AttemptLog
@@ -104,9 +105,10 @@ def run(job_id: str) -> Any:
 def _start(job_id: UUID, rq_job: RQJob) -> list[StartedAttempt]:
     """Start the job if its queue is one of this worker's, and if its timeout fits into that of RQ's entry."""
     worker = rq_job.worker_name or ""
-    queues: list[str] | None = None
-    with contextlib.suppress(RedisError):
+    try:
         queues = rq_workers.queues_of(worker, rq_job.connection)
+    except RedisError:
+        queues = ours_of([rq_job.origin]) or None
     limit = rq_job.timeout if rq_job.timeout and rq_job.timeout > 0 else math.inf
     return jobs.start(
         [job_id],

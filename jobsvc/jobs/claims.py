@@ -94,7 +94,9 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
         job dispatched well before the head is no longer in it, and an empty queue has none.
     grace_seconds: how long a job may be between RQ's queue and its start.
     """
-    served_until = now() if head is None else select(Job.dispatched_at).where(Job.id == head, _waits).scalar_subquery()
+    # A job that was moved to another queue may be left at the head; then it is not known what is missing.
+    at_head = select(Job.dispatched_at).where(Job.id == head, _waits, Job.queue == queue)
+    served_until = now() if head is None else at_head.scalar_subquery()
     missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
     missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
     with transaction() as connection:

@@ -119,7 +119,7 @@ def get_job(job_id: UUID) -> Response:
     return polled(prefer_wait.get(job_id))
 
 
-@blueprint.patch("/jobs/<job_id>")
+@blueprint.patch("/jobs/<uuid:job_id>")
 @Operation(
     "write",
     {200: Reply("The job, changed.", JobShown, ("ETag",))},
@@ -128,13 +128,13 @@ def get_job(job_id: UUID) -> Response:
     errors=(404, 409, 412),
     examples={"Start it now": {"delay": None}, "Another payload and queue": {"payload": {"steps": 2}, "queue": "low"}},
 )
-def update_job(job_id: str) -> tuple[JobShown, int, dict[str, str]]:
+def update_job(job_id: UUID) -> tuple[JobShown, int, dict[str, str]]:
     """Change a waiting job: only the fields that are given.
 
     After the response it starts only as changed. Times in seconds count from this request. `retry` counts from the
     next attempt. An expiry has no effect once an attempt has started.
     """
-    job = actions.update(read_id(job_id), body(PatchJob), expected_versions())
+    job = actions.update(job_id, body(PatchJob), expected_versions())
     return dump_job_for_caller(job), 200, {"ETag": f'"{job.version}"'}
 
 
