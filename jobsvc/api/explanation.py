@@ -19,6 +19,7 @@ ReasonCode = Literal[
     "no-worker",
     "no-handler",
     "concurrency-key",
+    "rate-limit",
     "behind",
     "running",
     "ended",
@@ -38,6 +39,8 @@ class Reason(TypedDict):
     `due-later`, `retry-backoff`, `snoozed`: `at` is the earliest start.
     `concurrency-key`: `slots` of the `limit` are occupied; `running` are up to 10 of the running jobs, `jobs` the
     number of waiting jobs with the key that come before, at most 10,000.
+    `rate-limit`: `used` of the `limit` starts in `per` seconds are used, `dispatched` are for jobs in RQ; the next slot
+    is free at `at`; `jobs` is the number of waiting jobs with the key that come before, at most 10,000.
     `behind`: `jobs` is the number of jobs that come before, at most 10,000; `jobsOfQueuesBefore` has those of them
     that are in queues which are served before the job's own.
     `blocked`: `jobs` is the number of jobs that this one depends on and that have not ended; `dependencies` are up to
@@ -58,6 +61,9 @@ class Reason(TypedDict):
     key: NotRequired[str]
     limit: NotRequired[int]
     slots: NotRequired[int]
+    per: NotRequired[float]
+    used: NotRequired[int]
+    dispatched: NotRequired[int]
     running: NotRequired[list[Uuid]]
     jobs: NotRequired[int]
     jobsOfQueuesBefore: NotRequired[dict[str, int]]

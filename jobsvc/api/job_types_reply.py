@@ -6,7 +6,7 @@ from typing_extensions import TypedDict
 
 from jobsvc.config import settings
 from jobsvc.handlers import Handler
-from jobsvc.handlers.rate_limit import RateLimit
+from jobsvc.handlers.rate_limit import RateLimitPolicy
 from jobsvc.handlers.retry_policy import RetryPolicy
 from jobsvc.jobs.serialize import RateLimitShown, show_number
 
@@ -79,5 +79,5 @@ def _dump_retry(retry: RetryPolicy) -> RetryShown:
     return {"max": retry.max, "interval": [show_number(seconds) for seconds in retry.interval or []]}
 
 
-def _dump_rate_limit(rate: RateLimit | None) -> RateLimitShown | None:
+def _dump_rate_limit(rate: RateLimitPolicy | None) -> RateLimitShown | None:
     return {"key": rate.key, "limit": rate.limit, "per": show_number(rate.per)} if rate else None

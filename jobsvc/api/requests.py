@@ -30,7 +30,7 @@ from jobsvc.config import settings
 from jobsvc.errors import Problem
 from jobsvc.handlers import DELIVERY, Handler
 from jobsvc.handlers.http_client import MAX_URL
-from jobsvc.handlers.rate_limit import RateLimit
+from jobsvc.handlers.rate_limit import RateLimitPolicy
 from jobsvc.handlers.retry_policy import YEAR, Delay, Duration, RetryPolicy
 from jobsvc.handlers.ssrf import public_url
 from jobsvc.jobs import MAX_CONCURRENCY_LIMIT, MAX_DEPENDENCIES, Dependency, NewJob, current_time
@@ -133,7 +133,7 @@ class JobRequest(BaseModel):
     concurrency_key: Name | None = None
     """At most concurrencyLimit jobs with this key run at once."""
     concurrency_limit: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY_LIMIT)] | None = None
-    rate_limit: RateLimit | None = None
+    rate_limit: RateLimitPolicy | None = None
     """The handler's rate limit if none is given."""
     depends_on: Annotated[list[JobId], Field(max_length=MAX_DEPENDENCIES)] = EMPTY
     """Ids of jobs that must be COMPLETED first."""

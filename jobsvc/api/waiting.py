@@ -1,6 +1,7 @@
 """Explains why a job waits, from what Postgres and Redis show."""
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from jobsvc.api.explanation import DependencyShown, Explanation, Reason, make_re
 from jobsvc.api.redis_view import RedisView
 from jobsvc.config import settings
 from jobsvc.jobs import MOST_BEFORE, Place, Situation
+from jobsvc.jobs.serialize import show_number
 from jobsvc.states import Outcome, Status
 
 
@@ -130,6 +132,24 @@ def _concurrency_key(job: Situation, redis: RedisView) -> Found | None:
     return Found(reason, "Starts when the key has a free slot, and no job with the key has been due longer.")
 
 
+def _rate_limit(job: Situation, redis: RedisView) -> Found | None:
+    if job.rate is None or not job.is_due:
+        return None
+    (key, limit, per), use, before = job.rate
+    is_withheld = job.place is Place.WITHHELD and job.queue_paused_at is None
+    is_full = use.used >= limit if job.place is Place.IN_RQ else use.wait > 0  # in RQ it has a slot of its own
+    if not (is_full or (is_withheld and job.concurrency_key is None)):
+        return None
+    at = show_moment(job.now + timedelta(seconds=use.wait))
+    detail = f"Starts with the rate key {key} in the last {per:g} s: {_number(use.used)} of {_number(limit)}"
+    detail += f"; {_number(use.in_rq)} more jobs with the key are in RQ." if use.in_rq else "."
+    if before and is_withheld:
+        detail += f" Jobs with the key that come before this one: {_number(before)}."
+    numbers = {"limit": limit, "per": show_number(per), "used": use.used, "dispatched": use.in_rq, "jobs": before}
+    following = f"A slot of the rate key is free at {at} at the earliest; it is for the job that has been due longest."
+    return Found(make_reason("rate-limit", detail, key=key, at=at, **numbers), following)
+
+
 def _others_before(job: Situation, redis: RedisView) -> Found | None:
     """Return the reason `behind` if jobs come before it; without any it holds only if no other reason does."""
     found = _behind(job, redis)
@@ -186,6 +206,7 @@ _FINDERS: tuple[Callable[[Situation, RedisView], Found | None], ...] = (
     _no_worker,
     _no_handler,
     _concurrency_key,
+    _rate_limit,
     _others_before,
 )
 """What may keep a job waiting, in order of importance."""

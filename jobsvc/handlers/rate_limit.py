@@ -13,7 +13,7 @@ MIN_PER, MAX_PER = 0.1, 86_400.0
 MAX_KEY = 255
 
 
-class RateLimit(BaseModel):
+class RateLimitPolicy(BaseModel):
     """At most `limit` attempts of jobs with this key start in any `per` seconds, over all workers and queues."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)

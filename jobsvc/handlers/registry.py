@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from jobsvc.errors import HandlerError
 from jobsvc.handlers.context import Context, Discard
-from jobsvc.handlers.rate_limit import RateLimit
+from jobsvc.handlers.rate_limit import RateLimitPolicy
 from jobsvc.handlers.retry_policy import DEFAULT_RETRY, DEFAULT_TIMEOUT, Duration, RetryPolicy
 from jobsvc.printable import describe_exception
 from jobsvc.processes.forks import Boundary
@@ -44,7 +44,7 @@ class Handler:
     retry: RetryPolicy
     isolated: bool
     is_async: bool
-    rate_limit: RateLimit | None
+    rate_limit: RateLimitPolicy | None
 
     @property
     def shares_loop(self) -> bool:
@@ -103,7 +103,7 @@ def _describe(error: ValidationError) -> str:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _handlers: dict[str, Handler] = {}
-_OPTIONS = {RetryPolicy.__name__: "retry", RateLimit.__name__: "rate_limit"}
+_OPTIONS = {RetryPolicy.__name__: "retry", RateLimitPolicy.__name__: "rate_limit"}
 
 
 def handler(
@@ -149,7 +149,7 @@ def handler(
                 retry=RetryPolicy.model_validate(retry).over(DEFAULT_RETRY),
                 isolated=isolated,
                 is_async=inspect.iscoroutinefunction(code),
-                rate_limit=None if rate_limit is None else RateLimit.model_validate({"key": name, **rate_limit}),
+                rate_limit=None if rate_limit is None else RateLimitPolicy.model_validate({"key": name, **rate_limit}),
             )
         except ValidationError as error:
             option = _OPTIONS.get(error.title, "timeout")

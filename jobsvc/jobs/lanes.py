@@ -64,9 +64,11 @@ def _lanes_of(key: Kind, columns: Sequence[str]) -> Any:
             FROM jsonb_to_recordset(:lanes) AS wanted ({_TYPED})
             UNION ALL
             SELECT following.*, steps + 1 FROM step CROSS JOIN LATERAL (
-                SELECT {_SELECTED} FROM jobs
-                WHERE {key} = step.{key} AND ({order}) > ({last}) AND {IS_WITHHELD}
-                ORDER BY {order} LIMIT 1
+                SELECT {_SELECTED} FROM (
+                    SELECT * FROM jobs
+                    WHERE {key} = step.{key} AND ({order}) > ({last}) AND {IS_WITHHELD}
+                    ORDER BY {order} LIMIT 1
+                ) AS first
             ) AS following
             WHERE steps < :most
         )

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Connection, Integer, Text, Uuid, bindparam, text
 
 from jobsvc.db.conditions import (
     AWAITS_HANDLER,
@@ -22,6 +22,7 @@ from jobsvc.db.conditions import (
 from jobsvc.db.engine import transaction
 from jobsvc.db.sql import read_in_index_order
 from jobsvc.errors import JobNotFound
+from jobsvc.jobs.slots import Lane, Rate, RateUse, read_slots
 from jobsvc.states import Outcome, Status
 
 MOST_BEFORE = 10_000
@@ -40,6 +41,14 @@ class Place(StrEnum):
     AWAITS_HANDLER = "awaits handler"  # workers have refused it
 
 
+class RateSituation(NamedTuple):
+    """The rate limit of a waiting job, how far it is used up, and the number of withheld jobs that come before."""
+
+    limit: Rate
+    use: RateUse
+    before: int
+
+
 @dataclass(frozen=True)
 class Situation:
     """A job without its payload and result, and the facts in Postgres that decide when it starts.
@@ -49,6 +58,7 @@ class Situation:
     last_outcome: of the last attempt that has a row; None if none has.
     slots: number of slots of its concurrency key that are occupied: by running jobs and by others in RQ.
     running: ids of jobs of its concurrency key that run, MOST_RUNNING at most, the longest running first.
+    rate: of a waiting job with a rate limit.
     before: number of jobs that come before it, up to MOST_BEFORE: those of its queue in RQ, with all that are to be
         dispatched before it; those withheld for the same reason; or those of its queue and type that await a handler.
     open_dependencies: of a BLOCKED job, the number of dependencies that have not ended; dependencies: id and status of
@@ -77,7 +87,7 @@ class Situation:
     queue_paused_at: datetime | None
     concurrency_key: str | None
     concurrency_limit: int | None
-    rate_key: str | None
+    rate: RateSituation | None
     slots: int
     running: Sequence[UUID]
     before: int
@@ -117,6 +127,7 @@ _OF_TYPE = _count(f"queue = job.queue AND type = job.type AND {AWAITS_HANDLER} A
 _OF_KEY = _count(
     f"concurrency_key = job.concurrency_key AND queue NOT IN {_PAUSED} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at"
 )
+_OF_RATE = _count(f"rate_key = job.rate_key AND queue NOT IN {_PAUSED} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at")
 _OF_PAUSE = _count(f"queue = job.queue AND {IS_WITHHELD_BY_PAUSE} AND {_IS_EARLIER}", "due_at")
 
 # Race: clock_timestamp(), since a job that the statement finds may have become due after its transaction began.
@@ -126,7 +137,7 @@ _read = text(
         SELECT clock_timestamp() AS now,
             id, type, queue, status, attempts, max_attempts, due_at, timeout, expires_at, worker, started_at,
             lease_expires_at, cancel_requested_at, finished_at, error->>'type' AS error_type,
-            concurrency_key, concurrency_limit, rate_key, depends_on, on_dependency_failure,
+            concurrency_key, concurrency_limit, rate_key, rate_limit, rate_per, depends_on, on_dependency_failure,
             CASE WHEN {IS_BLOCKED} THEN open_dependencies END AS open_dependencies,
             CASE WHEN {IS_IN_RQ} THEN dispatched_at END AS dispatched_at,
             CASE
@@ -154,9 +165,11 @@ _read = text(
             WHEN place = '{Place.NOT_DISPATCHED}' THEN {_IN_RQ} + {_NOT_DISPATCHED}
             WHEN place = '{Place.AWAITS_HANDLER}' THEN {_OF_TYPE}
             WHEN place = '{Place.WITHHELD}' AND {HAS_NO_KEY} THEN {_OF_PAUSE}
+            WHEN place = '{Place.WITHHELD}' AND concurrency_key IS NULL THEN {_OF_RATE}
             WHEN place = '{Place.WITHHELD}' THEN {_OF_KEY}
             ELSE 0
         END AS before,
+        CASE WHEN place = '{Place.WITHHELD}' AND rate_key IS NOT NULL THEN {_OF_RATE} ELSE 0 END AS before_of_rate,
         (
             SELECT coalesce(jsonb_object_agg(name, jobs), '{{}}') FROM unnest(:queues) AS other (name),
             LATERAL {_count(f"queue = other.name AND {IS_IN_RQ}", "dispatched_at")} AS counted (jobs)
@@ -184,11 +197,12 @@ def read_situation(job_id: UUID, queues: Sequence[str]) -> Situation:
     with transaction() as connection:
         connection.execute(read_in_index_order)
         found = connection.execute(_read, {"id": job_id, "queues": list(queues), "most": MOST_BEFORE}).one_or_none()
-    if found is None:
-        raise JobNotFound(f"no job has the id {job_id}")
+        if found is None:
+            raise JobNotFound(f"no job has the id {job_id}")
+        rate = _read_rate(connection, found)
     row: dict[str, Any] = dict(found._mapping)
-    del row["dispatched_at"]  # `place` says what it means
-    del row["depends_on"]
+    for name in ("dispatched_at", "depends_on", "rate_key", "rate_limit", "rate_per", "before_of_rate"):
+        del row[name]  # others say what these mean
     return Situation(
         **row
         | {
@@ -197,5 +211,14 @@ def read_situation(job_id: UUID, queues: Sequence[str]) -> Situation:
             "place": Place(row["place"]) if row["place"] else None,
             "last_outcome": Outcome(row["last_outcome"]) if row["last_outcome"] else None,
             "before": min(row["before"], MOST_BEFORE),
+            "rate": rate,
         }
     )
+
+
+def _read_rate(connection: Connection, job: Any) -> RateSituation | None:
+    if job.rate_key is None or job.place is None:
+        return None
+    rate = Rate(job.rate_key, job.rate_limit, job.rate_per)
+    use = read_slots(connection, [Lane(rate_key=rate.key, rate_limit=rate.limit, rate_per=rate.per)], True).rates[rate]
+    return RateSituation(rate, use, min(job.before_of_rate, MOST_BEFORE))

@@ -20,7 +20,7 @@ from jobsvc.jobs.slots import MOST_IN_RQ, Lane, Slots, read_slots
 MAX_LANES = 2000
 """Number of lanes that one call steps through, of all its keys; about 15 µs each."""
 
-LONGEST_GATHERING = 0.02
+LONGEST_GATHERING = 0.05
 """Longest time (seconds) for which slots that become free are gathered, to dispatch their jobs together."""
 
 

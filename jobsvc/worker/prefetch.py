@@ -12,6 +12,9 @@ MOST_REFUSED = 100
 LONG_SECONDS = 1.0
 """Assumed duration of an attempt, in seconds, as long as it is not known that attempts are short."""
 
+FIRST_WEIGHT, LAST_WEIGHT = 0.5, 0.125
+"""Weights of the first attempts, and of later ones, in the moving average: eight short ones are known to be short."""
+
 
 class Prefetch:
     """Estimate of how many jobs to take, from the durations of the last attempts."""
@@ -19,6 +22,7 @@ class Prefetch:
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._seconds_each = LONG_SECONDS  # moving average
+        self._weight = FIRST_WEIGHT
         self._extra = 0
 
     @property
@@ -38,7 +42,8 @@ class Prefetch:
     def after_attempt(self, seconds: float) -> None:
         """Take note of an attempt's duration, 0 if its handler was not called or did not end."""
         if seconds:
-            self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) / 8
+            self._seconds_each += (max(seconds, 1e-5) - self._seconds_each) * self._weight
+        self._weight = max(self._weight * 0.8, LAST_WEIGHT)
 
     def after_return(self) -> None:
         """Assume long attempts, since a job could not start soon; so it isn't prefetched again."""

@@ -268,3 +268,13 @@ def _note(path: str, ctx: Context) -> None:
 def _wait_for(path: str) -> None:
     while path and not Path(path).exists():
         time.sleep(0.01)
+
+
+@handler("LIMITED", rate_limit={"limit": 3, "per": 0.5})
+def limited(payload: dict[str, Any]) -> None:
+    """At most 3 starts in half a second."""
+
+
+@handler("SHARED", rate_limit={"key": "shared", "limit": 5, "per": 60})
+def shared(payload: dict[str, Any]) -> None:
+    """A rate limit with a key that other types may have, too."""

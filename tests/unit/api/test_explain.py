@@ -7,10 +7,12 @@ from uuid import UUID
 import pytest
 
 from jobsvc.api.explain import explain_situation
-from jobsvc.api.explanation import Explanation, ReasonCode
+from jobsvc.api.explanation import Explanation, ReasonCode, show_moment
 from jobsvc.api.redis_view import RedisView
 from jobsvc.dispatch.rq_workers import WorkerState
 from jobsvc.jobs import MOST_BEFORE, Place, Situation
+from jobsvc.jobs.situation import RateSituation
+from jobsvc.jobs.slots import Rate, RateUse
 from jobsvc.states import WAITING, Outcome, Status
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -111,6 +113,27 @@ def test_waiting_job_always_has_a_reason_and_a_next(
     assert found["reasons"]
     assert found["next"]
     assert all(one["code"] in get_args(ReasonCode) for one in found["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("place", "used", "in_rq", "wait", "is_reason"),
+    [
+        (Place.WITHHELD, 2, 0, 30, True),
+        (Place.WITHHELD, 1, 1, 60, True),
+        (Place.WITHHELD, 1, 0, 0, True),  # the next check of the relay dispatches it
+        (Place.IN_RQ, 1, 1, 30, False),
+        (Place.IN_RQ, 2, 1, 30, True),
+        (Place.NOT_DISPATCHED, 1, 1, 60, True),
+        (Place.NOT_DISPATCHED, 1, 0, 0, False),
+    ],
+)
+def test_full_rate_limit_is_a_reason(place: Place, used: int, in_rq: int, wait: float, is_reason: bool) -> None:
+    rate = RateSituation(Rate("r", 2, 60.0), RateUse(used, in_rq, wait), 3)
+    found = [one for one in explained(place=place, rate=rate)["reasons"] if one["code"] == "rate-limit"]
+    assert bool(found) is is_reason
+    for one in found:
+        assert (one["key"], one["limit"], one["per"], one["used"], one["dispatched"]) == ("r", 2, 60, used, in_rq)
+        assert (one["at"], one["jobs"]) == (show_moment(NOW + timedelta(seconds=wait)), 3)
 
 
 def test_jobs_of_queues_that_every_worker_serves_first_come_before() -> None:
