@@ -7,19 +7,32 @@ such jobs; `claims` and `unknown_types` claim them later.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Connection, bindparam, func, literal_column, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
 from jobsvc.db.conditions import AWAITS_HANDLER_AT
 from jobsvc.db.models import Job, Moment, Queue
 from jobsvc.db.sql import lock_number, now
 from jobsvc.jobs.rate_starts import correct_starts
-from jobsvc.jobs.slots import Lane, Slots, lane_columns, lane_of, read_slots
+from jobsvc.jobs.slots import AHEAD_SECONDS, Lane, Slots, lane_columns, lane_of, read_slots
 from jobsvc.states import STARTABLE
 
 WITHHELD = literal_column("'infinity'::timestamptz", Moment)
+LONGEST_WAIT_SECONDS = 1.5 * AHEAD_SECONDS
+"""Longest time for which a start waits for free slots of rate limits; jobs are dispatched AHEAD_SECONDS early."""
+
 NO_HANDLER = literal_column(f"'{AWAITS_HANDLER_AT}'::timestamptz", Moment)
 
 paused = select(Queue.name).where(Queue.paused_at.is_not(None))
@@ -63,8 +76,7 @@ def admit(
     # Race: none that was not found above, since its keys are not locked.
     locked = wanted.where(Job.id.in_([job.id for job in found])).order_by(Job.due_at, Job.id)
     jobs = connection.execute(locked.with_for_update(skip_locked=True, of=Job)).all()
-    slots = read_locked_slots(connection, lanes)
-    admitted = [job for job in jobs if not job.is_paused and slots.take(lane_of(job))]
+    admitted = _take(connection, [job for job in jobs if not job.is_paused])
     if refused := {job.id for job in jobs} - {job.id for job in admitted}:
         connection.execute(update(Job).where(Job.id.in_(refused)).values(dispatched_at=WITHHELD))
     return [Admitted(job.id, has_rate_limit=job.rate_key is not None) for job in admitted]
@@ -79,8 +91,21 @@ def lock(connection: Connection, concurrency_keys: Iterable[str], rate_keys: Ite
         connection.execute(select(func.pg_advisory_xact_lock(each)))
 
 
-def read_locked_slots(connection: Connection, lanes: Collection[Lane]) -> Slots:
-    """Return the slots of these lanes, whose keys the caller has locked."""
+def _take(connection: Connection, jobs: Sequence[Any]) -> list[Any]:
+    """Return those of these jobs that get a slot, in their order; waits for slots that are free very soon."""
+    waited = 0.0
+    while True:
+        slots = _read_locked_slots(connection, {lane_of(job) for job in jobs})
+        taken = [job for job in jobs if slots.take(lane_of(job))]
+        taken_ids = {job.id for job in taken}
+        refused = {lane_of(job).rate for job in jobs if job.rate_key and job.id not in taken_ids}
+        pause = min((wait for rate in refused if (wait := slots.rates[rate].wait) > 0), default=LONGEST_WAIT_SECONDS)
+        if (waited := waited + pause) >= LONGEST_WAIT_SECONDS:
+            return taken
+        connection.execute(select(func.pg_sleep(pause)))
+
+
+def _read_locked_slots(connection: Connection, lanes: Collection[Lane]) -> Slots:
     slots = read_slots(connection, lanes, is_dispatch=False)
     if ahead := {rate.key for rate, use in slots.rates.items() if use.is_ahead}:
         correct_starts(connection, ahead)

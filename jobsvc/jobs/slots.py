@@ -17,6 +17,13 @@ MOST_IN_RQ = 2000
 """Number of jobs with one rate key that are in RQ at most, since they are counted at each dispatch."""
 
 
+SHORT_SECONDS = 0.5
+"""Period (seconds) below which a rate limit is short: the time from a dispatch to its start is a large part of it."""
+
+AHEAD_SECONDS = 0.01
+"""Seconds by which jobs of a short rate limit are dispatched early; the start waits if they are faster."""
+
+
 class Lane(NamedTuple):
     """What the jobs in one lane have in common: keys, limits and queue. All of them may start, or none.
 
@@ -119,6 +126,11 @@ _occupied = text(
     """  # noqa: S608  # put together from constants
 ).bindparams(bindparam("keys", type_=ARRAY(Text)), bindparam("is_dispatch", type_=Boolean))
 
+_MOMENT = f"""(
+    statement_timestamp()
+    + CASE WHEN :is_dispatch AND per < {SHORT_SECONDS} THEN {AHEAD_SECONDS} ELSE 0 END * interval '1 s'
+)"""
+
 # Starts have consecutive numbers, so that three rows of an index show how many are in a window of any limit.
 _used = text(
     f"""
@@ -134,12 +146,12 @@ _used = text(
         ) AS last ON true
         LEFT JOIN LATERAL (
             SELECT number AS first FROM rate_starts
-            WHERE key = rate.key AND started_at > statement_timestamp() - per * interval '1 s'
+            WHERE key = rate.key AND started_at > {_MOMENT} - per * interval '1 s'
             ORDER BY started_at, number LIMIT 1
         ) AS earliest ON true
     )
     SELECT coalesce(used, 0) AS used, in_rq, CASE WHEN coalesce(used, 0) + in_rq >= most THEN coalesce((
-        SELECT extract(epoch FROM started_at - statement_timestamp()) FROM rate_starts
+        SELECT extract(epoch FROM rate_starts.started_at - {_MOMENT}) FROM rate_starts
         WHERE rate_starts.key = used.key AND number = first + used + in_rq - most AND in_rq < most
     ), 0) + per ELSE 0 END::double precision AS wait, coalesce(started_at > statement_timestamp(), false) AS is_ahead
     FROM used ORDER BY place
@@ -153,7 +165,7 @@ _used = text(
 
 
 def read_slots(connection: Connection, lanes: Iterable[Lane], is_dispatch: bool) -> Slots:
-    """Return the slots of these lanes. is_dispatch: True if jobs in RQ occupy slots, too.
+    """Return the slots of these lanes. is_dispatch: True if jobs in RQ occupy slots, too (see also AHEAD_SECONDS).
 
     Exact as long as the keys are locked, see `admission`.
     """

@@ -1,4 +1,4 @@
-"""Rate limits with real workers: kept through kills and lost servers, close to the ideal, in nobody's way."""
+"""Rate limits with real workers: kept through kills and lost servers, close to the ideal, in no one else's way."""
 
 import time
 from collections.abc import Sequence

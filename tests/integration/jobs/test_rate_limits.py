@@ -458,3 +458,22 @@ def test_pruning_goes_on_with_other_keys() -> None:
     assert jobs.prune_starts("", 2) == (0, "k1")
     assert jobs.prune_starts("k1", 2) == (0, "k3")
     assert jobs.prune_starts("k3", 2) == (0, "")
+
+
+# --- short periods
+
+
+def test_jobs_of_a_short_period_are_dispatched_early_and_their_start_waits() -> None:
+    ids = many(3, per=0.2)
+    jobs.claim_due(10)
+    start(ids[0])
+    dispatched = eventually(claim, pause=0.001)
+    assert ids_of(start(*dispatched)) == dispatched == ids[1:2]
+    assert most_in_a_window(times(), 0.2) == 1
+
+
+def test_start_does_not_wait_long() -> None:
+    ids = many(2, per=0.2)
+    start(ids[0])
+    assert start(ids[1]) == []
+    assert withheld_ids() == {ids[1]}
