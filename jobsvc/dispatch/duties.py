@@ -148,7 +148,6 @@ class Duties:
                 self.request(Duty.DUE)  # for their webhook deliveries, dependents, and the retries of lost attempts
             counts.append(jobs.delete_old_keys(BATCH))
             jobs.fold_counters()
-            jobs.ensure_registered()
             if self._redis_answers():
                 with self._redis.on("move"):
                     self._old_names.step()
@@ -162,6 +161,7 @@ class Duties:
                 self.request(Duty.RATES, self._withheld.rates.seconds_to_next())
                 with self._redis.on("offer"):
                     self.dispatch(self._offers.claim())
+            jobs.ensure_registered()
         return 0.0 if BATCH in counts else self._interval
 
     def prune(self) -> float:

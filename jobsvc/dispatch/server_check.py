@@ -1,7 +1,5 @@
 """Checks at start that jobsvc can use this Postgres and this Redis."""
 
-from contextlib import suppress
-
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -11,7 +9,7 @@ from jobsvc.db.poolmode import REFUSED, pools_by_statement
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.dispatch.rq_redis import ClusterRefused
-from jobsvc.errors import StoreUnavailable, WrongServer
+from jobsvc.errors import WrongServer
 from jobsvc.processes.refusal import refuse_start
 
 
@@ -30,8 +28,7 @@ def check_servers() -> None:
         if pools_by_statement():
             refuse_start(REFUSED)
     else:
-        with suppress(StoreUnavailable):  # a relay's sweep registers them later
-            jobs.ensure_registered()
+        jobs.register_at_start()
     try:
         rq_redis.probe()
     except (ClusterRefused, NamespaceTaken) as error:

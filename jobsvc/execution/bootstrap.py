@@ -1,6 +1,5 @@
 """One-time set-up of a process before it uses handlers."""
 
-from contextlib import suppress
 from functools import lru_cache
 
 from rq.logutils import colorizer
@@ -8,7 +7,6 @@ from rq.logutils import colorizer
 from jobsvc import handlers, jobs, logs, tracing
 from jobsvc.config import settings
 from jobsvc.dispatch import ownership, rq_redis
-from jobsvc.errors import StoreUnavailable
 from jobsvc.processes.refusal import exit_on_error
 
 
@@ -24,6 +22,5 @@ def bootstrap() -> None:
     logs.to_stderr()  # otherwise a stock worker uses RQ's log format, which escapes nothing
     colorizer.notty = True  # no colours: their codes would be escaped
     if ownership.is_rq_worker():  # other programs check both servers
-        with suppress(StoreUnavailable):  # the first job registers them later
-            jobs.ensure_registered()
+        jobs.register_at_start()
         ownership.check_at_start(rq_redis.connection())

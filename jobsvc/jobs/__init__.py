@@ -53,7 +53,7 @@ from jobsvc.jobs.queries import MOST_SEARCHED, Versions, check_version, find_by_
 from jobsvc.jobs.queue_sizes import QueueCounts, queue_counts
 from jobsvc.jobs.queues import QueueState, pause, paused_queues, queue_states, resume
 from jobsvc.jobs.rate_starts import prune_starts
-from jobsvc.jobs.registration import ensure_registered, register
+from jobsvc.jobs.registration import ensure_registered, register, register_at_start
 from jobsvc.jobs.reports import Chunk, append_lines, report
 from jobsvc.jobs.schedules import next_ticks
 from jobsvc.jobs.situation import MOST_BEFORE, Place, Situation, read_situation

@@ -1,11 +1,14 @@
 """SQL enqueue and outages: of Postgres at start and later, and of whole processes."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Ground, kill
+from tests.support.servers import ROOT, upgrade
 from tests.support.service import WORKERS, eventually
 from tests.support.sql_client import committed
 
@@ -56,3 +59,22 @@ def test_restarted_postgres_notifies_again(tmp_path: Path) -> None:
         ground.service.until(committed(ground.service), "COMPLETED", timeout=15)
     finally:
         ground.stop()
+
+
+def test_process_that_starts_before_the_tables_logs_one_outage(ground: Ground) -> None:
+    service = ground.service
+    kill(service.api)
+    service.processes.clear()
+    downgrade = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "downgrade", "0010"]
+    subprocess.run(downgrade, cwd=ROOT, env={**os.environ, **ground.env}, check=True, capture_output=True)
+    service.api = service.run(sys.executable, "-m", "jobsvc.serve")
+    worker = service.worker()
+    for process in service.processes:
+        eventually(lambda process=process: "the tables are missing" in process.output)
+    upgrade(ground.env)
+    for process in service.processes:
+        eventually(lambda process=process: "Postgres: available again" in process.output)
+        assert process.output.count("the tables are missing") == 1
+        assert process.output.count("Postgres: available again") == 1
+    service.until(committed(service), "COMPLETED")
+    assert service.alive(worker)
