@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobsvc import jobs
 from jobsvc.errors import JobNotFound, JobsvcError, UniqueKeyConflict, UniqueKeyTaken, UnknownDependencies, WrongState
@@ -26,6 +26,7 @@ from jobsvc.jobs import (
     StartedAttempt,
     releases,
 )
+from jobsvc.jobs.schedules import NewSchedule
 from jobsvc.states import ENDED, STARTABLE, WAITING, Outcome, Status
 from tests.properties import specs
 from tests.properties.checks import Ledger
@@ -59,12 +60,21 @@ class Machine(RuleBasedStateMachine):
         self.is_alone = True
         self.nothing_may_change = False
         self.is_over = False
+        self.state = State()
 
-    @initialize(wanted=st.lists(specs.wanted, min_size=3, max_size=6), levels=st.sampled_from([10, 1]))
-    def begin(self, wanted: list[Wanted], levels: int) -> None:
-        """Start with a few jobs. levels: how deep an end cancels dependents; the relay goes on from there."""
+    @initialize(
+        wanted=st.lists(specs.wanted, min_size=3, max_size=6),
+        scheduled=specs.new_job,
+        levels=st.sampled_from([10, 1]),
+    )
+    def begin(self, wanted: list[Wanted], scheduled: NewJob, levels: int) -> None:
+        """Start with a few jobs and a schedule.
+
+        levels: how deep an end cancels dependents; the relay goes on from there.
+        """
         releases.MAX_LEVELS = levels
         self.trail.empty()
+        jobs.schedules.put(NewSchedule("each minute", "* * * * *", "UTC", True, {}, scheduled))
         self.state = self.trail.read()
         self.submit(wanted, Timing.ALONE)
 
@@ -88,8 +98,7 @@ class Machine(RuleBasedStateMachine):
         else:
             self.sessions.run_to(call, BREAKPOINTS[timing])
 
-    @precondition(lambda self: self.sessions.has_open)
-    @rule()
+    @rule()  # always allowed: what is allowed must not depend on the time that a call took
     def end_open(self) -> None:
         self.is_alone = False
         self.sessions.end_open()
@@ -332,6 +341,8 @@ class Machine(RuleBasedStateMachine):
                 self.run(lambda: jobs.fold_counters(0), ignore, timing)
             case "release":
                 self.run(jobs.release_pending, ignore, timing)
+            case "tick":
+                self.run(lambda: jobs.schedules.tick(MOST), lambda ticked, _before: self.enqueue(ticked), timing)
             case "prune starts":
                 self.run(lambda: jobs.prune_starts("", MOST), ignore, timing)
             case "find":
@@ -358,6 +369,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """End the open transaction; then each job that has not ended must be dispatched, run, and end."""
         self.is_over = True
+        if not self.state.now:  # Hypothesis gave up before the first step
+            return
         try:
             if self.first_of_pair:
                 self.first_of_pair.check(self.first_of_pair.run())
@@ -392,6 +405,8 @@ def claim_all() -> list[Dispatch]:
     claimed = jobs.claim_due(MOST)
     for queue in specs.QUEUES:
         claimed += [*jobs.claim_resumed(queue, MOST), *jobs.claim_missing(queue, None, 15, MOST)]
+    for kind in jobs.awaited_types(MOST, MOST):
+        claimed += jobs.claim_offers(kind.queue, kind.type, 2)
     keys = jobs.withheld_concurrency_keys("", MOST), jobs.withheld_rate_keys("", MOST)
     return [*claimed, *jobs.claim_withheld(*keys, MOST).jobs]
 

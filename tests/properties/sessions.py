@@ -1,6 +1,7 @@
 """Runs calls one after the other, at the same time, or while another transaction is open."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any
 
 from jobsvc.errors import JobsvcError
 from tests.properties.trail import Trail
-from tests.support.service import eventually
 
 
 class Timing(StrEnum):
@@ -45,6 +45,13 @@ _HAS_STOPPED = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND 
 _IS_BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
+IN_PROCESS_SECONDS = 0.5
+"""Time after which a call is taken to wait for the open one in this process, as a single submit for another."""
+
+STOP_SECONDS = 15.0
+"""Longest time that a call is given to reach a breakpoint."""
+
+
 class Sessions:
     """Where the calls run. At most one transaction is open between two steps."""
 
@@ -58,12 +65,12 @@ class Sessions:
         return self._open is not None
 
     def run(self, call: Call) -> None:
-        """Run a call. If it waits for a lock of the open transaction, that one is ended."""
+        """Run a call. If it waits for the open transaction, that one is ended."""
         if not self._open:
             call.check(call.run())
             return
         future = self._pool.submit(call.run)
-        self._await(future, _IS_BLOCKED)
+        self._await(future, _IS_BLOCKED, IN_PROCESS_SECONDS)
         if not future.done():
             self.end_open()
         call.check(future.result())
@@ -73,8 +80,8 @@ class Sessions:
         self.end_open()
         self._trail.fetch("SELECT pg_advisory_lock(%s, 2)", breakpoint_)
         future = self._pool.submit(call.run)
-        self._await(future, _HAS_STOPPED)
         self._open = breakpoint_, call, future
+        self._await(future, _HAS_STOPPED, STOP_SECONDS)
         if future.done():  # it has changed no job
             self.end_open()
 
@@ -98,8 +105,9 @@ class Sessions:
         for call, future in [(call, self._pool.submit(run, call)) for call in calls]:
             call.check(future.result())
 
-    def _await(self, future: Future[Any], condition: str) -> None:
-        def has_come() -> bool:
-            return bool(wait([future], timeout=0.002).done or self._trail.fetch(condition))
-
-        eventually(has_come, pause=0)
+    def _await(self, future: Future[Any], condition: str, seconds: float) -> None:
+        """Wait until the call has ended or the condition is met, for `seconds` at most."""
+        deadline = time.monotonic() + seconds
+        while not wait([future], timeout=0.002).done and not self._trail.fetch(condition):
+            if time.monotonic() > deadline:
+                return

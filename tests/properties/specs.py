@@ -27,7 +27,7 @@ timing = st.sampled_from([*[Timing.ALONE] * 5, *Timing])
 number = st.integers(0, 6)
 numbers = st.lists(number, min_size=1, max_size=4)
 
-duty = st.sampled_from(["expire", "recover", "prune", "fold", "release", "find", "prune starts"])
+duty = st.sampled_from(["expire", "recover", "prune", "fold", "release", "find", "prune starts", "tick"])
 """A part of a relay's sweep."""
 
 ending = st.one_of(
