@@ -12,7 +12,7 @@ HTMX = 4.0.1
 STATIC = jobsvc/ui/static
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo test test-infra properties chaos bench shots docs vendor lint format clean help
+.PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint format clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
@@ -25,6 +25,9 @@ worker: $(READY)  ## run a worker
 
 demo: $(READY)  ## post jobs with curl to the running service
 	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+
+example: $(READY)  ## run the example application in examples/shop
+	@exec $(BIN)/python -m examples.shop
 
 services: $(READY)  ## start the embedded Postgres and Valkey; print their URLs
 	@$(BIN)/python -m jobsvc.devservices start

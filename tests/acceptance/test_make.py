@@ -187,6 +187,7 @@ def test_help_lists_the_commands() -> None:
         "worker",
         "test",
         "demo",
+        "example",
         "services",
         "services-down",
         "migrate",
