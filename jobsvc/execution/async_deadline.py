@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 
 from jobsvc.execution.deadline import Deadline
 from jobsvc.execution.thread_deadline import limited_in_thread
@@ -51,7 +52,8 @@ class AsyncDeadline(Deadline):
         if self._timer:
             self._timer.cancel()
         if self._loop and self.fires_at < math.inf:
-            self._timer = self._loop.call_at(self.fires_at, self.fire)
+            # In an empty context: a cancelled timer stays until its time, and would keep what its context refers to.
+            self._timer = self._loop.call_at(self.fires_at, self.fire, context=Context())
 
     def _disarm(self) -> None:
         self.is_over = True

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
@@ -20,6 +21,10 @@ logger = logging.getLogger("jobsvc.worker")
 
 SLOW_CALLBACK_SECONDS = 0.1
 """Default of asyncio, which logs slower callbacks in its debug mode."""
+
+MAX_FAILURES = 20
+FAILURE_SECONDS = 1.0
+"""A loop is broken, e.g. because a handler closed its files, if it is interrupted more often with shorter pauses."""
 
 T = TypeVar("T")
 
@@ -40,6 +45,11 @@ class _Task(asyncio.Task[T]):
     context: Context
     """What `get_context` returns, which Python 3.11 lacks."""
 
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the task, unless another attempt asks for it, which may cancel all tasks of the loop."""
+        caller, owner = current_leftovers.get(), self.context.get(current_leftovers)
+        return (caller is None or owner is None or caller is owner) and super().cancel(msg)
+
 
 class AttemptLoop:
     """An event loop that a task can't end. `run` and `run_forever` are for one thread.
@@ -49,9 +59,12 @@ class AttemptLoop:
 
     def __init__(self) -> None:
         self.loop = _Loop()
+        self._is_debug = self.loop.get_debug()
+        self._attempts: set[asyncio.Task[Any]] = set()  # the loop itself has only weak references
         self._executor = Executor()
         self._process, self._thread = os.getpid(), 0
         self._not_run: list[Any] = []
+        self._failures, self._failed_at = 0, 0.0
         self.restore()
         _loops.add(self)
 
@@ -60,7 +73,7 @@ class AttemptLoop:
         self.loop.set_task_factory(self._make_task)
         self.loop.set_exception_handler(self._log_exception)
         self.loop.set_default_executor(self._executor)
-        self.loop.set_debug(False)
+        self.loop.set_debug(self._is_debug)
         self.loop.slow_callback_duration = SLOW_CALLBACK_SECONDS
 
     def track(self, started: StartedAttempt) -> Leftovers:
@@ -71,7 +84,10 @@ class AttemptLoop:
 
     def start(self, attempt: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Start a task in a context of its own. On the loop's thread."""
-        return self.loop.create_task(attempt, context=Context())
+        task = self.loop.create_task(attempt, context=Context())
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+        return task
 
     def run(self, attempt: Coroutine[Any, Any, T]) -> T:
         """Run one attempt on this thread and return its result."""
@@ -104,12 +120,18 @@ class AttemptLoop:
             self.loop.run_forever()
         except BaseException as error:  # SystemExit and KeyboardInterrupt leave a task's step
             if os.getpid() == self._process:
-                logger.warning("event loop: a task raised %s, the loop goes on", type(error).__name__)
+                self._count_failure(error)
         if os.getpid() != self._process:  # forked by a handler, which let the loop go on
             os._exit(os.EX_SOFTWARE)
-        if self.loop.is_closed():
-            logger.error("event loop: closed by a handler, the process ends")
+        if self.loop.is_closed() or self._failures > MAX_FAILURES:
+            logger.error("event loop: closed or broken by a handler, the process ends")
             os._exit(os.EX_SOFTWARE)
+
+    def _count_failure(self, error: BaseException) -> None:
+        logger.warning("event loop: interrupted by %s, goes on", type(error).__name__)
+        is_repeated = time.monotonic() < self._failed_at + FAILURE_SECONDS
+        self._failures = self._failures + 1 if is_repeated else 1
+        self._failed_at = time.monotonic()
 
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, attempt: Any, context: Context | None = None, **options: Any

@@ -17,8 +17,11 @@ logger = logging.getLogger("jobsvc.worker")
 LEFTOVER_SECONDS = 1.0
 """Time for tasks that an attempt has left to end after their cancellation."""
 
-MAX_THREADS = 32
+EXECUTOR_THREADS = 32
 """Threads of the default executor (`asyncio.to_thread`): the maximum of Python's own."""
+
+MAX_ABANDONED = 100
+"""Calls of ended attempts that may still run before the process is to be replaced."""
 
 T = TypeVar("T")
 
@@ -27,7 +30,9 @@ class Executor(ThreadPoolExecutor):
     """A loop's default executor. A thread that still runs a call of an ended attempt doesn't count as one of it."""
 
     def __init__(self) -> None:
-        super().__init__(MAX_THREADS, "asyncio")
+        super().__init__(EXECUTOR_THREADS, "asyncio")
+        self.abandoned = 0
+        """Calls of ended attempts that still run."""
 
     def submit(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Submit a call as ThreadPoolExecutor does; it belongs to the attempt of the current context."""
@@ -44,7 +49,8 @@ class Executor(ThreadPoolExecutor):
 
     def _add_threads(self, number: int) -> None:
         with self._shutdown_lock:
-            self._max_workers += number
+            self.abandoned += number
+            self._max_workers = EXECUTOR_THREADS + self.abandoned
             if number > 0 and not self._work_queue.empty():
                 self._adjust_thread_count()
 
@@ -52,7 +58,7 @@ class Executor(ThreadPoolExecutor):
 class Leftovers:
     """Tasks and calls that one attempt has started, and that may outlive it.
 
-    is_ended: False if `end` has left a task that did not stop.
+    is_ended: False if `end` has left a task that did not stop, or too many calls.
     """
 
     def __init__(self, started: StartedAttempt, executor: Executor) -> None:
@@ -77,6 +83,8 @@ class Leftovers:
                 await asyncio.wait(left, timeout=deadline - time.monotonic())
         for call in list(self.calls):
             self._executor.abandon(call)
+        if self._executor.abandoned > MAX_ABANDONED:
+            self.is_ended = False
 
 
 current_leftovers: ContextVar[Leftovers | None] = ContextVar("leftovers", default=None)

@@ -3,8 +3,8 @@
 One at a time on the main thread; or several, on threads and, those of async handlers, on an event loop.
 """
 
+import asyncio
 import logging
-import math
 import os
 import pickle
 import signal
@@ -25,7 +25,7 @@ from jobsvc.worker.messages import Message, Work
 from jobsvc.worker.orphan_report import end_in_place_of_worker
 from jobsvc.worker.process_state import restore_thread
 from jobsvc.worker.thread_limit import MAX_THREADS
-from jobsvc.worker.waiting_jobs import WaitingJobs
+from jobsvc.worker.waiting_jobs import SerialJobs, SharedJobs
 
 logger = logging.getLogger("jobsvc.worker")
 
@@ -52,10 +52,10 @@ class ChildMain:
         self._is_retired = False
         self._threads = 0
         self._loop: AttemptLoop | None = None
-        if concurrency == 1:
-            self._waiting = WaitingJobs(math.inf, math.inf, lambda _: False, self._wake_loop)
-        else:
-            self._waiting = WaitingJobs(concurrency, min(concurrency, MAX_THREADS), _is_async, self._wake_loop)
+        self._shared: SharedJobs | None = None
+        if concurrency > 1:
+            self._shared = SharedJobs(concurrency, min(concurrency, MAX_THREADS), _is_async, self._wake_loop)
+        self._waiting = self._shared or SerialJobs()
 
     def run(self) -> NoReturn:
         """Run jobs until the worker closes the channel; never returns."""
@@ -88,7 +88,7 @@ class ChildMain:
 
     def _serve_serially(self) -> None:
         while not self._is_retired:
-            if not self._waiting:
+            if not self._waiting.count():
                 tracing.flush()
             if self._may_start(work := self._waiting.take()):
                 if _is_async(work):
@@ -98,34 +98,38 @@ class ChildMain:
                     is_usable = self._attempts.run(work.slot, work.started, Deadline)
                 self._after(is_usable)
 
-    def _serve(self) -> None:
+    def _serve(self, jobs: SharedJobs) -> None:
         """Run jobs on a thread, of which there may be several."""
         restore_thread()
         while not self._is_retired:
-            if not self._waiting:
+            if not jobs.count():
                 tracing.flush()
-            if self._may_start(work := self._waiting.take()):
+            if self._may_start(work := jobs.take()):
                 self._after(self._attempts.run(work.slot, work.started, ThreadDeadline))
-            self._waiting.release(thread=True)
+            jobs.release(thread=True)
 
     def _wake_loop(self) -> None:
         if self._loop is None:
             self._loop = AttemptLoop()
             threading.Thread(target=self._run_loop, args=(self._loop,), name="loop", daemon=True).start()
-        self._loop.loop.call_soon_threadsafe(self._start_async, self._loop)
+        self._loop.loop.call_soon_threadsafe(self._start_async)
 
     def _run_loop(self, loop: AttemptLoop) -> NoReturn:
         restore_thread()
         loop.run_forever()
 
-    def _start_async(self, loop: AttemptLoop) -> None:
-        while work := self._waiting.take_async():
-            loop.start(self._run_async(work, loop))
+    def _start_async(self) -> None:
+        assert self._loop
+        assert self._shared
+        while work := self._shared.take_async():
+            self._loop.start(self._run_async(work, self._loop, self._shared))
 
-    async def _run_async(self, work: Work, loop: AttemptLoop) -> None:
+    async def _run_async(self, work: Work, loop: AttemptLoop, jobs: SharedJobs) -> None:
         if self._may_start(work):
             self._after(await self._attempts.run_async(work.slot, work.started, loop))
-        self._waiting.release(thread=False)
+        jobs.release(thread=False)
+        if tracing.is_on() and not jobs.count():
+            await asyncio.to_thread(tracing.flush)
 
     def _may_start(self, work: Work) -> bool:
         """Return True if this job may start; else return it to the worker."""
@@ -139,7 +143,7 @@ class ChildMain:
         self._unannounced += 1
         if not is_usable:
             self._retire()
-        elif self._unannounced >= WAKE_AT or len(self._waiting) < self._concurrency:
+        elif self._unannounced >= WAKE_AT or self._waiting.count() < self._concurrency:
             self._unannounced = 0
             self._channel.wake()
 
@@ -212,10 +216,9 @@ class ChildMain:
         self._send_now(messages.Returned([slot for slot, _, _ in self._waiting.take_all()]))
 
     def _start_threads(self) -> None:
-        if self._concurrency > 1:
-            while self._threads < self._waiting.wanted_threads:
-                self._threads += 1
-                threading.Thread(target=self._serve, daemon=True).start()
+        while self._shared and self._threads < self._shared.wanted_threads:
+            self._threads += 1
+            threading.Thread(target=self._serve, args=(self._shared,), daemon=True).start()
 
 
 def _is_async(work: Work) -> bool:

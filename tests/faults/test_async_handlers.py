@@ -162,7 +162,8 @@ def test_sync_handler_may_run_a_loop_of_its_own(site: Site) -> None:
     assert site.result("ASYNC_PROCESS") == "hello"
 
 
-LEFT = ["task", "threads", "executor", "settings", "generator", "stop", "cancel", "stubborn task", "busy task"]
+HARMLESS = ["task", "threads", "executor", "settings", "generator", "stop", "cancel", "cancel all"]
+LEFT = [*HARMLESS, "stubborn task", "busy task"]
 
 
 @in_pool
@@ -182,7 +183,7 @@ def test_leftovers_of_others_go_on(site: Site, tmp_path: Path) -> None:
     other = site.service.post("ASYNC_SLEEP", {"path": str(tmp_path / "go on")}, **ONCE)
     twin = site.service.post("ASYNC_REPORT", {"name": "twin", "pause": 0.5}, **ONCE)
     eventually(lambda: site.service.rq_places(other) == ["running"])
-    for what in ("task", "threads", "executor", "settings", "stop", "cancel"):
+    for what in HARMLESS:
         assert site.result("ASYNC_LEAVE", {"what": what, "path": str(tmp_path / "ended")}) == "left"
     (tmp_path / "go on").touch()
     for job_id in (other, twin):
@@ -191,8 +192,9 @@ def test_leftovers_of_others_go_on(site: Site, tmp_path: Path) -> None:
 
 
 @in_shared
-def test_job_runs_in_a_new_process_after_the_loop_was_closed(site: Site) -> None:
-    job = site.run("ASYNC_LEAVE", {"what": "close"})
+@pytest.mark.parametrize("what", ["close", "epoll"])
+def test_job_runs_in_a_new_process_after_the_loop_was_broken(site: Site, what: str) -> None:
+    job = site.run("ASYNC_LEAVE", {"what": what})
     assert job["status"] in ("COMPLETED", "FAILED")
     assert site.result("ASYNC_SLEEP")
     assert site.service.alive(site.worker)

@@ -226,6 +226,12 @@ async def leave(payload: dict[str, Any], ctx: Context) -> str:
         case "stop":
             loop.stop()
             await asyncio.sleep(0.05)
+        case "cancel all":
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+        case "epoll":
+            os.close(loop._selector.fileno())  # type: ignore[attr-defined]
         case "cancel":
             asyncio.current_task().cancel()  # type: ignore[union-attr]
         case "close":

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobsvc.worker.messages import Work
-from jobsvc.worker.waiting_jobs import WaitingJobs
+from jobsvc.worker.waiting_jobs import SharedJobs
 
 SYNC, ASYNC = "sync", "async"
 
@@ -15,7 +15,7 @@ class Jobs:
 
     def __init__(self, slots: int, threads: int) -> None:
         self.wakeups = 0
-        self.waiting = WaitingJobs(slots, threads, lambda work: work.started == ASYNC, self.wake)
+        self.waiting = SharedJobs(slots, threads, lambda work: work.started == ASYNC, self.wake)
 
     def wake(self) -> None:
         self.wakeups += 1
@@ -33,7 +33,7 @@ def test_jobs_of_each_kind_come_in_order() -> None:
     jobs.add(SYNC, ASYNC, SYNC, ASYNC)
     assert [jobs.waiting.take().slot for _ in range(2)] == [0, 2]
     assert [jobs.take_async() for _ in range(3)] == [1, 3, None]
-    assert len(jobs.waiting) == 0
+    assert jobs.waiting.count() == 0
 
 
 def test_kinds_share_the_slots() -> None:
