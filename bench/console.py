@@ -29,6 +29,8 @@ PAGES = {
     "jobs of a type and queue that failed": "jobs?type=CHARGE_CARD&queue=high&status=FAILED",
     "jobs with a tag": "jobs?tag=rare",
     "jobs with an error": "jobs?errorType=CardDeclined",
+    "jobs with a payload": "jobs?payload=%7B%22order%22:1%7D",
+    "failed jobs with a payload": "jobs?status=FAILED&payload=%7B%22order%22:1%7D",
     "jobs from the middle": "jobs?cursor={middle}",
     "search without a match": "jobs?q=ffffffff0000",
     "failed job": "jobs/{failed}",

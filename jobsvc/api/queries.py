@@ -23,8 +23,8 @@ from jobsvc.states import Status
 ErrorType = Annotated[str, Field(min_length=1, max_length=MAX_ERROR)]
 ErrorLine = Annotated[str, Field(max_length=MAX_ERROR)]
 
-MAX_PAYLOAD = 4096
-"""Maximum length in characters of a payload that is searched for."""
+MAX_PAYLOAD = 2000
+"""Maximum length in characters of a payload that is searched for: it is part of URLs and of the header Link."""
 
 
 def read_payload(value: Any) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def read_graph(job: Job) -> Graph | None:
             number = connection.scalar(select(func.count()).select_from(rows)) or 0
             total = count(number - len(dependents), is_complete=number <= MAX_COUNTED)
         shown = depends_on[:MAX_NEIGHBOURS]
+        if not shown and not dependents:  # they were deleted
+            return None
         return Graph(
             dependencies=_neighbours(connection, shown),
             more_dependencies=len(depends_on) - len(shown),

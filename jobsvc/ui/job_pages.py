@@ -28,7 +28,7 @@ from jobsvc.ui.timeline import MOST_ATTEMPTS, timeline
 class JobsQuery(ListQuery):
     """The query parameters of the list: those of GET /jobs, `q` to search, and `top`, the newest job shown before."""
 
-    q: Annotated[str, Field(max_length=4200)] = ""
+    q: Annotated[str, Field(max_length=2100)] = ""
     top: UUID | None = None
     tag: Annotated[list[Tag], BeforeValidator(lambda tags: [*filter(None, tags)]), Field(max_length=16)] = []
 
@@ -69,8 +69,9 @@ def list_jobs() -> Response:
 
 def _search(text: str, job_ids: Sequence[UUID]) -> str | None:
     """Return the URL of what the search box names: a job, type, tag, or a part of a payload; else None."""
-    if text.startswith("payload:"):
-        return url_for("ui.list_jobs", payload=text.removeprefix("payload:").strip())
+    name, _, part = text.partition(":")
+    if name == "payload" and part.lstrip().startswith("{"):
+        return url_for("ui.list_jobs", payload=part.strip())
     if len(job_ids) == 1:
         return url_for("ui.show_job", job_id=job_ids[0])
     if text in handlers.types():

@@ -66,7 +66,7 @@ on("htmx:after:request", event => {
   const problem = response.status < 400 ? null : {detail: "The service answered with an error.", ...parse(text)};
   if (sourceElement.id === "main" && [401, 403].includes(response.status)) clearInterval(timer); // each would ask for a key
   if (sourceElement.id === "main") showStale(problem ? problem.detail : "");
-  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : goOn(request.action, parse(text)).then(answer => finish(sourceElement, response.status, answer)).catch(why => showProblem(sourceElement, why));
+  else if (request.method !== "GET") problem ? showProblem(sourceElement, problem) : goOn(request.action, parse(text)).then(answer => finish(sourceElement, response.status, answer), why => showProblem(sourceElement, why));
 });
 on("htmx:error", event => {
   const ctx = event.detail.ctx;
@@ -77,8 +77,9 @@ on("htmx:error", event => {
 // A search for a payload is done in parts. Throws the problem of a part that was refused.
 async function goOn(url, answer) {
   if (!answer.nextCursor) return answer;
-  const response = await fetch(`${url}&cursor=${answer.nextCursor}`, {method: "POST"}), next = parse(await response.text());
-  if (!response.ok) throw {...next, detail: `${answer.count} jobs done. ${next.detail}`};
+  const response = await fetch(`${url}&cursor=${answer.nextCursor}`, {method: "POST"}).catch(() => new Response(null, {status: 503}));
+  const next = parse(await response.text());
+  if (!response.ok) throw {detail: `${answer.count.toLocaleString("en")} jobs done, then: ${next.detail || "The service can't be reached."}`};
   return goOn(url, {...next, count: answer.count + next.count});
 }
 

@@ -92,6 +92,12 @@ def test_graph_has_the_first_neighbours_and_the_number_of_others(monkeypatch: py
     assert jobs.read_graph(jobs.get(job_id)).more_dependents == Counted(2, False)  # type: ignore[union-attr]
 
 
+def test_job_whose_dependents_were_deleted_has_no_graph() -> None:
+    job_id = submit()
+    sql("UPDATE jobs SET has_dependents = true WHERE id = :id", id=job_id)
+    assert jobs.read_graph(jobs.get(job_id)) is None
+
+
 def test_plain_job_has_no_graph_and_causes_no_query(monkeypatch: pytest.MonkeyPatch) -> None:
     job = jobs.get(submit())
     monkeypatch.setattr(graph, "transaction", None)
