@@ -36,6 +36,7 @@ def situation(**facts: Any) -> Situation:
         "running": [],
         "before": 0,
         "in_rq": {},
+        "dependencies": [],
         "place": Place.IN_RQ,
     }
     optional = Situation.__annotations__.keys() - defaults.keys()
