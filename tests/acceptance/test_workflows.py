@@ -253,6 +253,8 @@ def test_handler_reads_the_results_of_its_dependencies(stack: Service) -> None:
     dependent = stack.post("GATHER", dependsOn=[some, none, failed], onDependencyFailure="run")
     assert stack.until(dependent, "COMPLETED")["result"] == {some: {"a": [1, "x"]}, none: None}
     assert stack.until(stack.post("GATHER"), "COMPLETED")["result"] == {}
+    forking = stack.post("GATHER", {"forks": True}, dependsOn=[some, none])
+    assert stack.until(forking, "COMPLETED")["result"] == {some: {"a": [1, "x"]}, none: None}
     other = stack.post("GATHER", {"only": some}, dependsOn=[none], retry={"max": 0})
     assert stack.until(other, "FAILED")["error"]["type"] == "KeyError"
 

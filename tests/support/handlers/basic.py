@@ -51,12 +51,20 @@ def back_off(payload: dict[str, Any], ctx: Context) -> None:
 
 class Gathered(BaseModel):
     only: str | None = None
+    seconds: float = 0
+    forks: bool = False
 
 
 @handler("GATHER")
 def gather(payload: Gathered, ctx: Context) -> dict[str, Any]:
     """Return the results of the dependencies, or of one of them."""
+    time.sleep(payload.seconds)
     found = ctx.dependencies
+    if payload.forks:
+        assert found
+        if not (child := os.fork()):
+            os._exit(len(found))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == len(found)
     if payload.only:
         return {payload.only: found[payload.only]}
     assert len(found) == len(list(found))
