@@ -54,7 +54,8 @@ def follow(placed: list[int]) -> dict[int, str]:
 
 def main() -> None:
     """Run it; the exit status is 1 if an order was not charged exactly once, packed and sent."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     sys.stdout.reconfigure(line_buffering=True)
     gateway = Gateway()
     with service.running(JOBSVC_HANDLERS="examples.shop.handlers", SHOP_GATEWAY_URL=gateway.url) as url:

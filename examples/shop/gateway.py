@@ -17,7 +17,6 @@ class Gateway(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Request)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.charges: Counter[str] = Counter()
-        self.refused = 0
         self.times: deque[float] = deque(maxlen=LIMIT)
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -31,7 +30,7 @@ class _Request(BaseHTTPRequestHandler):
         key, now, gateway = self.headers["Idempotency-Key"], time.monotonic(), self.server
         with gateway.lock:
             if len(gateway.times) == LIMIT and now - gateway.times[0] < 1:
-                gateway.refused += 1
+                print("  gateway: too many requests")
                 return self._reply(429, "Retry-After: 1")
             gateway.times.append(now)
             if key in gateway.charges:

@@ -15,7 +15,7 @@ class Order(BaseModel):
 
 
 @handler("ORDER_PLACED")
-def order_placed(payload: Order) -> list[str]:
+def order_placed(payload: Order, ctx: Context) -> list[str]:
     """Post the workflow of an order, all of it in one request."""
     order = payload.model_dump()
     steps = [
@@ -24,7 +24,7 @@ def order_placed(payload: Order) -> list[str]:
         {"type": "NOTIFY", "payload": order, "dependsOn": ["pack"]},
     ]
     # If this job is retried, the key gets it the steps of its first request.
-    reply = _post(f"{os.environ['SHOP_JOBSVC_URL']}/jobs/batch", f"order-{payload.order_id}", {"jobs": steps})
+    reply = _post(f"{os.environ['SHOP_JOBSVC_URL']}/jobs/batch", ctx.job_id, {"jobs": steps})
     return list(reply["jobIds"])
 
 
