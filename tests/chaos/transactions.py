@@ -13,6 +13,9 @@ import psycopg2
 
 from tests.chaos.load import RETRIES, Accepted, Persist, Request, limits
 
+UNAVAILABLE = (psycopg2.OperationalError, psycopg2.InterfaceError)
+"""Errors while Postgres is unavailable; the latter when a connection that was cut is rolled back."""
+
 ENQUEUE = "SELECT jobsvc_enqueue(%s, %s, %s)"
 
 KILLED = f"""
@@ -56,7 +59,7 @@ class Application:
 
     def _commit(self, arguments: list[str]) -> str | None:
         """Return the id of a job whose transaction was committed; None if Postgres was unavailable."""
-        with contextlib.suppress(psycopg2.OperationalError), contextlib.closing(psycopg2.connect(self._url)) as one:
+        with contextlib.suppress(*UNAVAILABLE), contextlib.closing(psycopg2.connect(self._url)) as one:
             with one, one.cursor() as cursor:
                 cursor.execute(ENQUEUE, arguments)
                 job_id = str(cursor.fetchone()[0])
@@ -64,7 +67,7 @@ class Application:
         return None
 
     def _roll_back(self, arguments: list[str]) -> None:
-        with contextlib.suppress(psycopg2.OperationalError), contextlib.closing(psycopg2.connect(self._url)) as one:
+        with contextlib.suppress(*UNAVAILABLE), contextlib.closing(psycopg2.connect(self._url)) as one:
             with one.cursor() as cursor:
                 cursor.execute(ENQUEUE, arguments)
                 self.rolled_back.append(str(cursor.fetchone()[0]))
