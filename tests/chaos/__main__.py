@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from tests.chaos.audit import Account, audit, read_jobs, read_journal
+from tests.chaos.account import Account
+from tests.chaos.audit import audit, read_jobs, read_journal
 from tests.chaos.changes import changed
 from tests.chaos.deployment import LEASE, SWEEP, Deployment
 from tests.chaos.faults import FAULTS, Injection, Probe, injection
@@ -92,7 +93,7 @@ def run(seed: int, count: int) -> bool:
 
 
 def requests(random: Random, application: Application, count: int) -> list[Request]:
-    """Return the requests of a run; each of most kinds makes one job. One in 1,000 makes very many dependents."""
+    """Return the requests of a run. Most make one job each; two in 1,000 make very many dependents."""
     made: list[Request] = []
     for kind in random.choices([*SHARES], [*SHARES.values()], k=count):
         match kind:
@@ -105,7 +106,8 @@ def requests(random: Random, application: Application, count: int) -> list[Reque
             case _:
                 made.append(single(*some_job(random)))
     for _ in range(max(count // 1000, 1)):
-        made.insert(random.randrange(len(made)), fan_out(random))
+        for is_failing in (True, False):
+            made.insert(random.randrange(len(made)), fan_out(is_failing))
     return made
 
 
@@ -161,6 +163,8 @@ def table(account: Account, injections: Sequence[Injection], stored: int, refuse
         f"cancelled by a failed dependency {account.cancelled_as_meant}",
         f"  lost {len(account.lost)}",
         f"  ran twice although no worker was lost {len(account.ran_twice)}",
+        f"  dependents released {account.released}, started under a limit {account.limited}; "
+        f"beyond one {len(account.over_rate) + len(account.over_concurrency)}",
         f"  ended otherwise than meant {len(account.ended_otherwise)}, ran before its time {len(account.ran_early)}",
         f"  attempts lost with their worker {account.attempts_lost}, "
         f"recovered later than {BOUND:g} s: {len(account.recovered_late)}",

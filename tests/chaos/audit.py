@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
 from tests.chaos import audit_limits, audit_workflows
+from tests.chaos.account import Account
 from tests.chaos.deployment import LEASE, SHUTDOWN
 from tests.chaos.faults import Injection
 from tests.chaos.load import Accepted
@@ -46,53 +47,6 @@ class Run:
     end: str | None = None
     started_twice: bool = False
     mark: int = 0
-
-
-@dataclass
-class Account:
-    """The results of an audit. Each list has the ids of jobs, or the requests, that break a promise."""
-
-    accepted: int = 0
-    completed: int = 0
-    failed_as_meant: int = 0
-    cancelled_as_meant: int = 0
-    lost: list[str] = field(default_factory=list)
-    ended_otherwise: list[str] = field(default_factory=list)
-    ran_twice: list[str] = field(default_factory=list)
-    wrongly_recovered: list[str] = field(default_factory=list)
-    ran_early: list[str] = field(default_factory=list)
-    recovered_late: list[str] = field(default_factory=list)
-    delayed: list[str] = field(default_factory=list)
-    ran_before_dependencies: list[str] = field(default_factory=list)
-    released_twice: list[str] = field(default_factory=list)
-    unreleased: list[str] = field(default_factory=list)
-    over_rate: list[str] = field(default_factory=list)
-    over_concurrency: list[str] = field(default_factory=list)
-    ran_unchanged: list[str] = field(default_factory=list)
-    stored_uncommitted: list[str] = field(default_factory=list)
-    attempts_lost: int = 0
-    recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    @property
-    def broken(self) -> dict[str, list[str]]:
-        """The promises that were broken, and by which jobs."""
-        promises = {
-            "lost": self.lost,
-            "ended otherwise than meant": self.ended_otherwise,
-            "ran twice although no worker was lost": self.ran_twice,
-            "recovered while its worker lived": self.wrongly_recovered,
-            "ran before its time": self.ran_early,
-            "recovered later than promised": self.recovered_late,
-            "delayed by a client that stalls": self.delayed,
-            "ran before its dependencies ended": self.ran_before_dependencies,
-            "released more than once": self.released_twice,
-            "left with open dependencies": self.unreleased,
-            "started beyond its rate limit": self.over_rate,
-            "started beyond its concurrency limit": self.over_concurrency,
-            "ran as before its change": self.ran_unchanged,
-            "stored although rolled back": self.stored_uncommitted,
-        }
-        return {promise: ids for promise, ids in promises.items() if ids}
 
 
 def read_journal(path: Path) -> dict[str, list[Run]]:
@@ -169,6 +123,8 @@ def audit(
             account.ran_before_dependencies.append(one.job_id)
         if any(_is_unchanged(run, one, attempts[one.job_id]) for run in runs):
             account.ran_unchanged.append(one.job_id)
+    account.released = sum(move.is_release for move in moves)
+    account.limited = sum(move.is_start and move.is_limited for move in moves)
     account.released_twice = audit_workflows.find_released_twice(moves)
     account.over_rate = audit_limits.find_rate_breaches(moves)
     account.over_concurrency = audit_limits.find_concurrency_breaches(moves)

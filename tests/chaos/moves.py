@@ -53,6 +53,10 @@ class Move:
         return self.before == "PROCESSING"
 
     @property
+    def is_limited(self) -> bool:
+        return bool(self.rate_key or self.concurrency_key)
+
+    @property
     def is_release(self) -> bool:
         return self.before == "BLOCKED" and self.after in ("PENDING", "SCHEDULED")
 

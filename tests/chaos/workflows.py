@@ -58,10 +58,9 @@ def _entry(random: Random, ref: str, depends_on: list[str], is_failing: bool) ->
     return kind, body
 
 
-def fan_out(random: Random) -> Request:
-    """A request that posts FAN_OUT dependents of one job; some are posted before that has ended, others after."""
+def fan_out(is_failing: bool) -> Request:
+    """A request that posts FAN_OUT dependents of one job, which completes, or fails so that they are cancelled."""
     first = {"type": "CHAOS", "payload": {"seconds": 1}, "retry": RETRIES, "delay": 2}
-    is_failing = random.random() < 0.3
     if is_failing:
         first |= FAILING
 
