@@ -19,7 +19,7 @@ STEPS = int(os.environ.get("STEPS", "0"))
 """Number of steps, at random; 0 for the few of `make test`, which are always the same."""
 
 STEPS_PER_EXAMPLE = 50
-EXAMPLES = max(40, STEPS // 30)
+EXAMPLES = max(30, STEPS // 30)
 """Number of examples; many end before STEPS_PER_EXAMPLE."""
 
 ALLOWED = {(before, after) for before, allowed in MOVES.items() for after in allowed}
