@@ -34,9 +34,12 @@ def measure(environment: Environment, results: Results, rounds: int, windows: in
 
 
 def share_of_ideal(times: Sequence[float], limit: int, per: float) -> float:
-    """Return what part of the ideal rate was reached; at the ideal, `limit` jobs start at once every `per` seconds."""
-    ideal = (len(times) - 1) // limit * per
-    return ideal / (max(times) - min(times))
+    """Return what part of the ideal rate was reached, `limit` starts every `per` seconds.
+
+    It is taken from the last start of the first window on, so that the start of the workers is not in it.
+    """
+    ordered = sorted(times)
+    return (len(times) - limit) / limit * per / (ordered[-1] - ordered[limit - 1])
 
 
 def most_within(times: Sequence[float], per: float) -> int:

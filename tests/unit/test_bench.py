@@ -115,6 +115,8 @@ def test_rate_is_compared_with_the_limit() -> None:
     ideal = [float(second) for second in range(11) for _ in range(100)]
     assert rate.share_of_ideal(ideal, 100, 1) == 1
     assert rate.share_of_ideal([2 * time for time in ideal], 100, 1) == 0.5
+    late = [time - 0.5 if number < 50 else time for number, time in enumerate(ideal)]
+    assert rate.share_of_ideal(late, 100, 1) == 1
     assert rate.most_within(ideal, 1) == 100
     assert rate.most_within([*ideal, 3.5], 1) == 101
 
