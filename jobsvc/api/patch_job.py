@@ -36,8 +36,8 @@ class PatchJob(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid", use_attribute_docstrings=True)
 
-    payload: dict[str, Any] = Field(default_factory=dict)
-    """An object that fits the job's type."""
+    payload: dict[str, Any] | None = _NULL
+    """An object that fits the job's type; null is {}."""
     queue: Annotated[str, AfterValidator(check_queue)] | None = _NULL
     delay: Delay | None = _NULL
     """Seconds from now before the next attempt; or give runAt."""
@@ -49,7 +49,7 @@ class PatchJob(BaseModel):
     """Seconds for each attempt."""
     expires_in: Duration | None = _NULL
     """Seconds from now within which the first attempt must start; null lifts the expiry."""
-    tags: Annotated[list[Tag], Field(max_length=16)] = Field(default_factory=list)
+    tags: Annotated[list[Tag], Field(max_length=16)] | None = _NULL
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, describe: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -94,12 +94,12 @@ class PatchJob(BaseModel):
     def _checked_payload(self, job_type: str) -> dict[str, Any]:
         if job_type == DELIVERY:
             raise InvalidInput([Problem("/payload", "the payload of a webhook's delivery can't be changed")])
-        handler = _handler(job_type, "payload")
+        handler, payload = _handler(job_type, "payload"), self.payload or {}
         try:
-            handler.parse(self.payload)
+            handler.parse(payload)
         except ValidationError as error:
-            raise InvalidInput(problems(error, self.payload, handler.payload_schema, "/payload")) from None
-        return self.payload
+            raise InvalidInput(problems(error, payload, handler.payload_schema, "/payload")) from None
+        return payload
 
 
 def _handler(job_type: str, field: str) -> Handler:
