@@ -34,9 +34,11 @@ def known_fields(schema: dict[str, Any], pointer: str) -> list[str]:
     found: dict[str, None] = {}
     for place in places:
         for one in _branches(place, schema):
-            # A field that may only be null exists to be rejected with a reason.
+            # A field that may only be null, or empty, exists to be rejected with a reason.
             found |= dict.fromkeys(
-                name for name, kind in one.get("properties", {}).items() if kind.get("type") != "null"
+                name
+                for name, kind in one.get("properties", {}).items()
+                if kind.get("type") != "null" and kind.get("maxItems") != 0
             )
     return list(found)
 

@@ -118,15 +118,23 @@ def _pointer(found: ErrorDetails, value: Any) -> str:
     return pointer
 
 
+_NOT_AN_OBJECT = ("dict_type", "model_type", "dataclass_type")
+"""pydantic's error types for another value than an object; their messages name Python's classes."""
+
+
 def _detail(found: ErrorDetails) -> str:
+    if found["type"] in _NOT_AN_OBJECT:
+        return "input should be an object"
     message = found["msg"].removeprefix("Value error, ")
+    if found["type"] == "too_long":
+        message = message.replace(" after validation", "")
     return message[:1].lower() + message[1:]
 
 
 class Query(BaseModel):
     """The query parameters of a request. A subclass names them; one that may be repeated is a list."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", use_attribute_docstrings=True)
 
 
 Parameters = TypeVar("Parameters", bound=Query)

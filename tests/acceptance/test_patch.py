@@ -136,7 +136,7 @@ def test_job_that_does_not_wait_is_409(stack: Service, end: str) -> None:
         ({"uniqueKey": "k"}, "/uniqueKey", f"known fields: {CHANGEABLE}"),
         ({"dely": 5}, "/dely", "did you mean 'delay'"),
         ({"status": "PENDING"}, "/status", CHANGEABLE),
-        ({"payload": []}, "/payload", "dictionary"),
+        ({"payload": []}, "/payload", "object"),
         ({"payload": {"durationMs": "1"}}, "/payload/durationMs", "integer"),
         ({"payload": {"nope": 1}}, "/payload/nope", "known fields"),
         ({"payload": {"result": "\0"}}, "/payload/result", "U+0000"),
@@ -146,7 +146,7 @@ def test_job_that_does_not_wait_is_409(stack: Service, end: str) -> None:
         ({"delay": "1"}, "/delay", "number"),
         ({"runAt": "tomorrow"}, "/runAt", "RFC 3339"),
         ({"delay": 1, "runAt": "2026-12-01T00:00:00Z"}, "", "not both"),
-        ({"retry": 3}, "/retry", "dictionary"),
+        ({"retry": 3}, "/retry", "object"),
         ({"retry": {"max": 101}}, "/retry/max", "100"),
         ({"retry": {"interval": 1, "backoff": {"initial": 1}}}, "/retry", "not both"),
         ({"timeout": 0}, "/timeout", "greater"),
@@ -204,6 +204,19 @@ def test_changed_job_runs_as_changed(stack: Service, tmp_path: Path) -> None:
     job = stack.until(job_id, "COMPLETED")
     assert (job["queue"], job["attempts"]) == ("low", 1)
     assert (old.exists(), len(new.read_text().splitlines())) == (False, 1)
+
+
+def test_blocked_job_keeps_its_name_and_runs_as_changed(stack: Service) -> None:
+    first = stack.post(delay=3600)
+    job_id = stack.post(payload={"result": "old"}, dependsOn=[first], onDependencyFailure="run")
+    for body, status in (({"payload": {"result": "new"}, "queue": "low"}, "BLOCKED"), ({"delay": 0.5}, "BLOCKED")):
+        assert patch(stack, job_id, **body)["status"] == status
+    [error] = refused(stack.client.patch(f"/jobs/{job_id}", json={"dependsOn": []}), 422)["errors"]
+    assert error["pointer"] == "/dependsOn"
+    stack.client.post(f"/jobs/{first}/cancel")
+    job = stack.until(job_id, "COMPLETED")
+    assert (job["result"], job["queue"], job["dependsOn"]) == ("new", "low", [first])
+    assert job["startedAt"] >= job["runAt"]
 
 
 def test_job_that_is_postponed_does_not_start_before(stack: Service) -> None:

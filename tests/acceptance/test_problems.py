@@ -135,9 +135,29 @@ def test_unknown_name_lists_the_known_ones(
         assert all("parameter" not in error for error in errors(reply))
 
 
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"payload": []}, "/payload"),
+        ({"retry": 3}, "/retry"),
+        ({"retry": {"backoff": 5}}, "/retry/backoff"),
+        ({"rateLimit": "10/s"}, "/rateLimit"),
+    ],
+)
+def test_other_value_than_an_object_is_refused_in_words_of_json(service: Service, body: Any, pointer: str) -> None:
+    [error] = errors(service.client.post("/jobs", json=body))
+    assert error == {"pointer": pointer, "detail": "input should be an object"}
+
+
+def test_too_many_dependencies_are_counted(service: Service) -> None:
+    job_id = "01890a5d-ac96-774b-bcce-b302099a8057"
+    [error] = errors(service.client.post("/jobs", json={"dependsOn": [job_id] * 1001}))
+    assert error == {"pointer": "/dependsOn", "detail": "list should have at most 1000 items, not 1001"}
+
+
 def test_suggestions_for_a_schedule_are_valid_there(service: Service) -> None:
     [error] = errors(service.client.put("/schedules/x", json={"cron": "@daily", "job": {"run_at": 1}}))
-    assert "runAt" not in error["detail"]
+    assert not [name for name in ("runAt", "dependsOn", "onDependencyFailure") if name in error["detail"]]
     [error] = errors(service.client.put("/schedules/x", json={"cron": "@daily", "job": {}, "time_zone": "UTC"}))
     assert "known fields: cron, timezone, enabled, job; did you mean 'timezone'?" in error["detail"]
 
