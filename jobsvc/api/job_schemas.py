@@ -6,6 +6,7 @@ from typing import Any
 
 from jobsvc.api import (
     batch_requests,
+    explanation,
     job_types_reply,
     patch_job,
     requests,
@@ -31,6 +32,7 @@ _OWN = {
     kind.__name__
     for module in (
         batch_requests,
+        explanation,
         job_types_reply,
         patch_job,
         requests,

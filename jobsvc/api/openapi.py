@@ -50,6 +50,7 @@ _OF_A_BODY = {400, 413, 415}
 
 GROUPS = {
     "Jobs": "Create, list, follow, cancel and retry jobs.",
+    "Workflows": "Create many jobs in one request, which may depend on each other.",
     "Schedules": "Create jobs at the times of a cron expression.",
     "Queues and workers": "List queues and workers, pause and resume queues.",
     "Operations": "Check health and readiness, read metrics and counts over time.",
@@ -61,14 +62,15 @@ _GROUP_OF = {
     "queues": "Queues and workers",
     "stats": "Operations",
     "system": "Operations",
+    "jobs.create_jobs": "Workflows",
 }
-"""Tag of each blueprint; all others have the tag Jobs."""
+"""Tag of each blueprint, or of a view; all others have the tag Jobs."""
 
 _METHODS = ("POST", "PUT", "PATCH", "GET", "DELETE")
 
 
 def _group(rule: Rule) -> str:
-    return _GROUP_OF.get(rule.endpoint.partition(".")[0], "Jobs")
+    return _GROUP_OF.get(rule.endpoint) or _GROUP_OF.get(rule.endpoint.partition(".")[0], "Jobs")
 
 
 def _place(rule: Rule) -> tuple[int, bool, str]:
@@ -187,7 +189,13 @@ def _query(operation: Operation, refs: dict[Any, Any], components: dict[str, Any
         for name, schema in model["properties"].items():
             sent = {"schema": _sendable(schema)}
             is_json = sent["schema"].get("type") == "object"
-            yield {"name": name, "in": "query", **({"content": {"application/json": sent}} if is_json else sent)}
+            text = sent["schema"].pop("description", None)
+            yield {
+                "name": name,
+                "in": "query",
+                **({"description": text} if text else {}),
+                **({"content": {"application/json": sent}} if is_json else sent),
+            }
 
 
 def _sendable(schema: dict[str, Any]) -> dict[str, Any]:

@@ -65,16 +65,23 @@ class FilterQuery(Query):
     """The query parameters that select jobs."""
 
     status: Annotated[list[Annotated[Status, BeforeValidator(_read_status)]], Field(max_length=16)] = []
+    """May be repeated: any of these."""
     type: Name | None = None
     queue: Name | None = None
     tag: Annotated[list[Tag], Field(max_length=16)] = []
+    """May be repeated: all of these."""
     created_after: Annotated[datetime, BeforeValidator(read_time)] | None = None
+    """Created at this time or later."""
     created_before: Annotated[datetime, BeforeValidator(read_time)] | None = None
-
+    """Created before this time."""
     error_type: ErrorType | None = None
+    """Exactly this type of the last error."""
     error: ErrorLine | None = None
+    """Exactly this first line of the last error's message, at most 200 characters."""
     payload: Payload | None = None
+    """Jobs whose payload contains this JSON object. The search is limited: continue with `nextCursor`."""
     depends_on: JobId | None = None
+    """Jobs that have this id in their dependsOn."""
 
     def filter(self) -> Filter:
         """Return the filter for these parameters. Aborts with 403 if the caller could find out secrets by it."""
@@ -114,6 +121,7 @@ class BulkQuery(FilterQuery):
     """The query parameters that select jobs for an action; at least one, so that all are not selected by mistake."""
 
     cursor: Cursor | None = None
+    """`nextCursor` of the response before, with a payload."""
 
     @model_validator(mode="after")
     def _at_least_one(self) -> "BulkQuery":
@@ -134,6 +142,7 @@ class PageQuery(Query):
 
     limit: Annotated[int, Field(ge=1, le=200), BeforeValidator(_read_count)] = 50
     cursor: Cursor | None = None
+    """`nextCursor` of the page before."""
 
 
 class ListQuery(FilterQuery, PageQuery):

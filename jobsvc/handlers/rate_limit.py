@@ -21,5 +21,6 @@ class RateLimitPolicy(BaseModel):
     key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
     """Starts of all jobs with the key count, of any type, queue and limit."""
     limit: Annotated[int, Field(ge=1, le=MAX_RATE_LIMIT)]
+    """Starts in one period."""
     per: Annotated[float, Field(ge=MIN_PER, le=MAX_PER, allow_inf_nan=False)]
-    """Seconds."""
+    """Length of the period in seconds."""

@@ -119,7 +119,7 @@ def handler(
 
     The function takes the payload, validated by its annotation, and optionally a Context.
     `timeout` is seconds for one attempt; `retry` is {"max": n, "interval": seconds or a list},
-    or {"max": n, "backoff": {"initial": seconds}} (see Backoff).
+    or {"max": n, "backoff": {"initial": seconds}} (see BackoffPolicy).
     An `isolated` handler runs in its own process, forked for each attempt.
     `rate_limit` is {"limit": starts, "per": seconds}, with a "key" if the limit is not the type's own.
 

@@ -21,7 +21,7 @@ def _as_list(value: Any) -> Any:
 _Intervals = Annotated[list[Delay], Field(min_length=1, max_length=100)]
 
 
-class Backoff(BaseModel):
+class BackoffPolicy(BaseModel):
     """Intervals that grow: the n-th is min(initial * factor^(n-1), max) seconds, times a random number in 1 ± jitter.
 
     No interval is longer than a year.
@@ -32,9 +32,11 @@ class Backoff(BaseModel):
     initial: Annotated[float, Field(ge=0.001, le=YEAR, allow_inf_nan=False)]
     """Seconds before the first retry."""
     factor: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = 2.0
+    """By which each interval is longer than the one before."""
     max: Delay = 3600.0
     """Seconds up to which the intervals grow."""
     jitter: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """Largest random deviation, as a part of the interval."""
 
     def draw(self, count: int) -> list[float]:
         """Return `count` intervals in whole microseconds, which is how exactly Postgres keeps times."""
@@ -61,7 +63,7 @@ class RetryPolicy(BaseModel):
 
     max: int | None = Field(None, ge=0, le=100)
     interval: Annotated[_Intervals, BeforeValidator(_as_list, json_schema_input_type=Delay | _Intervals)] | None = None
-    backoff: Backoff | None = None
+    backoff: BackoffPolicy | None = None
 
     @model_validator(mode="after")
     def _has_one_plan(self) -> "RetryPolicy":

@@ -39,7 +39,11 @@ class RateLimitShown(TypedDict):
 
 
 class JobShown(TypedDict):
-    """A job."""
+    """A job.
+
+    `retryIntervals`: seconds before each retry, as drawn when the job was accepted. `nextAttemptAt`: the earliest start
+    of the next attempt. `dependsOn`: ids of jobs that must end before this one starts; it is BLOCKED until then.
+    """
 
     id: Uuid
     type: str

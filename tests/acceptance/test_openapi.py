@@ -66,7 +66,7 @@ def test_every_operation_has_a_summary_and_its_scope(document: dict[str, Any]) -
 
 
 def test_operations_are_grouped_and_posting_a_job_comes_first(document: dict[str, Any]) -> None:
-    groups = ["Jobs", "Schedules", "Queues and workers", "Operations"]
+    groups = ["Jobs", "Workflows", "Schedules", "Queues and workers", "Operations"]
     assert [group["name"] for group in document["tags"]] == groups
     assert all(group["description"] for group in document["tags"])
     seen = [tag for item in document["paths"].values() for operation in item.values() for tag in operation["tags"]]
@@ -80,6 +80,7 @@ def test_components_have_names_for_people(document: dict[str, Any]) -> None:
     assert not [name for name in components if re.search("(Shown|Reply|JobRequest)$", name)]
     titles = [schema["title"] for schema in components.values()]
     assert len(titles) == len(set(titles))
+    assert not [name for name in components if name[-1].isdigit()]
     assert components["TestJob"]["title"] == "Test job"
     assert components["JobIds"]["title"] == "Job ids"
     assert not [name for name, schema in components["Job"]["properties"].items() if "title" in schema]
@@ -99,6 +100,24 @@ def test_each_type_has_its_payload_in_the_document(document: dict[str, Any]) -> 
             assert {"type", "payload", "delay", "retry", "tags"} <= set(components[name]["properties"])
             assert components[name]["additionalProperties"] is False
     assert components["NewSchedule"]["properties"]["job"] == {"$ref": "#/components/schemas/ScheduledJob"}
+
+
+def test_filters_and_limits_are_described(document: dict[str, Any]) -> None:
+    for path, method in (("/jobs", "get"), ("/jobs/retry", "post")):
+        parameters = {one["name"]: one for one in document["paths"][path][method]["parameters"]}
+        for name in ("payload", "dependsOn", "cursor"):
+            assert parameters[name]["description"], name
+    for component in ("RateLimitPolicy", "BackoffPolicy"):
+        for name, field in document["components"]["schemas"][component]["properties"].items():
+            assert field["description"], name
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/batch"])
+def test_examples_are_accepted(guarded: Service, document: dict[str, Any], path: str) -> None:
+    content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    for example in content["examples"].values():
+        reply = guarded.client.post(path, json=example["value"])
+        assert reply.status_code == 202, (example, reply.text)
 
 
 def test_each_error_status_has_an_example(document: dict[str, Any]) -> None:

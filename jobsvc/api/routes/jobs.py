@@ -53,14 +53,26 @@ blueprint = Blueprint("jobs", __name__)
         "A test job": {"type": "TEST_JOB", "payload": {"durationMs": 500}},
         "An HTTP request": {"type": "HTTP_REQUEST", "payload": {"url": "https://example.com/hook", "body": {"id": 7}}},
         "In a minute, with retries": {"type": "TEST_JOB", "delay": 60, "retry": {"max": 2, "interval": [5, 30]}},
+        "Once, a minute after the last of several requests": {
+            "type": "TEST_JOB",
+            "uniqueKey": "index-7",
+            "onConflict": "replace",
+            "delay": 60,
+        },
+        "At most 100 starts a minute, and growing intervals": {
+            "type": "TEST_JOB",
+            "rateLimit": {"key": "smtp", "limit": 100, "per": 60},
+            "retry": {"max": 5, "backoff": {"initial": 2, "factor": 3}},
+        },
     },
 )
 @prefer_wait.or_end
 def create_job() -> Accepted:
     """Create a job.
 
-    202: the job is stored, and will run. 200: no job was created, since an unfinished one has the uniqueKey; or with
-    `Prefer: wait=N` the job ended within N seconds, and is the response.
+    202: the job is stored, and will run. 200: no job was created, since an unfinished one has the uniqueKey, whose
+    values the request has replaced if `onConflict` is `replace`; or with `Prefer: wait=N` the job ended within N
+    seconds, and is the response. 409: `onConflict` doesn't allow that the uniqueKey is taken.
     """
     reply, status, headers = accept([body(JobRequest).resolve()], job_reply)
     return reply, status, {**headers, **job_headers(reply["jobId"], request.root_path)}

@@ -13,7 +13,7 @@ from jobsvc import Context, Discard, Snooze, handler
 from jobsvc.errors import HandlerError
 from jobsvc.handlers import RetryAfter, find, load, loop_types, names, registry
 from jobsvc.handlers.context import MAX_LINE, MAX_PROGRESS
-from jobsvc.handlers.retry_policy import DEFAULT_RETRY, YEAR, Backoff, RetryPolicy
+from jobsvc.handlers.retry_policy import DEFAULT_RETRY, YEAR, BackoffPolicy, RetryPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -221,12 +221,12 @@ def test_backoff_grows_up_to_its_maximum(given: dict[str, Any], base: Any, expec
 
 @pytest.mark.parametrize(("jitter", "low", "high"), [(0.1, 0.9, 1.1), (1, 0, 2)])
 def test_jitter_spreads_the_intervals_over_its_range(jitter: float, low: float, high: float) -> None:
-    backoff = Backoff(initial=10, factor=1, jitter=jitter)
+    backoff = BackoffPolicy(initial=10, factor=1, jitter=jitter)
     drawn = backoff.draw(1000)
     assert 10 * low <= min(drawn) < 10 * (low + 0.02)
     assert 10 * (high - 0.02) < max(drawn) <= 10 * high
     assert len(set(drawn)) > 990
-    assert max(Backoff(initial=YEAR, max=YEAR, jitter=1).draw(100)) == YEAR
+    assert max(BackoffPolicy(initial=YEAR, max=YEAR, jitter=1).draw(100)) == YEAR
 
 
 def test_backoff_of_a_handler_is_drawn_for_each_job() -> None:
