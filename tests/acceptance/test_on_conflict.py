@@ -95,6 +95,28 @@ def test_replace_by_a_request_without_values_takes_the_defaults(api: Service, ke
     assert job["expiresAt"] is None
 
 
+def test_replace_keeps_what_the_job_depends_on_and_its_rate_limit(api: Service, key: str) -> None:
+    first, other = api.post(delay=3600), api.post(delay=3600)
+    limit = {"key": key, "limit": 5, "per": 60}
+    holder = api.post(uniqueKey=key, dependsOn=[first], rateLimit=limit, payload={"result": 1})
+    job = replaced(
+        api,
+        key,
+        holder,
+        payload={"result": 2},
+        delay=600,
+        dependsOn=[other],
+        onDependencyFailure="run",
+        rateLimit={**limit, "limit": 9},
+    )
+    assert (job["status"], job["payload"]) == ("BLOCKED", {"result": 2})
+    assert (job["dependsOn"], job["rateLimit"]) == ([first], limit)
+    api.client.post(f"/jobs/{other}/cancel")
+    assert api.job(holder)["status"] == "BLOCKED"
+    api.client.post(f"/jobs/{first}/cancel")
+    assert api.job(holder)["error"]["type"] == "DependencyFailed"
+
+
 def seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 

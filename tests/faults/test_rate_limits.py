@@ -132,3 +132,27 @@ def test_paused_queue_takes_no_slot(service: Service) -> None:
     time.sleep(1)
     assert {service.job(job_id)["status"] for job_id in paused} == {"PENDING"}
     assert len(starts(service)) == 1
+
+
+def test_snoozed_and_failed_starts_count(service: Service) -> None:
+    service.worker()
+    limit = {"key": "k", "limit": 1, "per": 1}
+    snoozed = service.post("SNOOZE", {"times": 1, "seconds": 0}, rateLimit=limit)
+    failed = service.post(payload={"failAttempts": 1}, retry={"max": 1, "interval": 0}, rateLimit=limit)
+    eventually(lambda: have_ended(service, [snoozed, failed]), 30)
+    assert len(starts(service)) == 4
+    assert most_within(starts(service), 1) == 1
+
+
+def test_job_whose_concurrency_key_is_full_takes_no_slot_of_its_rate_key(service: Service) -> None:
+    service.worker(JOBSVC_CONCURRENCY="4")
+    limit = {"key": "k", "limit": 1, "per": 3600}
+    running = service.post(payload={"durationMs": 60_000}, concurrencyKey="c")
+    service.until(running, "PROCESSING")
+    waiting = service.post(concurrencyKey="c", rateLimit=limit)
+    service.until(service.post(rateLimit=limit), "COMPLETED", timeout=10)
+    assert codes(service, waiting) == ["concurrency-key", "rate-limit"]
+    service.client.post(f"/jobs/{running}/cancel")
+    service.until(running, "CANCELLED")
+    eventually(lambda: codes(service, waiting) == ["rate-limit"])
+    assert len(starts(service)) == 1
