@@ -115,11 +115,12 @@ def _concurrency_key(job: Situation, redis: RedisView) -> Found | None:
         return None
     limit = job.concurrency_limit or 1
     is_withheld = job.place is Place.WITHHELD and job.queue_paused_at is None
-    if not is_withheld and job.slots < limit:
+    before = job.before if is_withheld else 0
+    if job.slots + before < limit and (not is_withheld or _is_rate_full(job)):
         return None
     detail = f"Occupied slots of the concurrency key {job.concurrency_key}: {job.slots} of {limit}."
-    if job.before and is_withheld:
-        detail += f" Jobs with the key that come before this one: {_number(job.before)}."
+    if before:
+        detail += f" Jobs with the key that come before this one: {_number(before)}."
     reason = make_reason(
         "concurrency-key",
         detail,
@@ -127,9 +128,17 @@ def _concurrency_key(job: Situation, redis: RedisView) -> Found | None:
         limit=limit,
         slots=job.slots,
         running=[str(id_) for id_ in job.running],
-        jobs=job.before if is_withheld else 0,
+        jobs=before,
     )
     return Found(reason, "Starts when the key has a free slot, and no job with the key has been due longer.")
+
+
+def _is_rate_full(job: Situation) -> bool:
+    """Return True if the rate key has no slot for the job now."""
+    if job.rate is None:
+        return False
+    (_, limit, _), use, _ = job.rate
+    return use.used >= limit if job.place is Place.IN_RQ else use.wait > 0  # in RQ it has a slot of its own
 
 
 def _rate_limit(job: Situation, redis: RedisView) -> Found | None:
@@ -137,8 +146,7 @@ def _rate_limit(job: Situation, redis: RedisView) -> Found | None:
         return None
     (key, limit, per), use, before = job.rate
     is_withheld = job.place is Place.WITHHELD and job.queue_paused_at is None
-    is_full = use.used >= limit if job.place is Place.IN_RQ else use.wait > 0  # in RQ it has a slot of its own
-    if not (is_full or (is_withheld and job.concurrency_key is None)):
+    if not (_is_rate_full(job) or (is_withheld and job.concurrency_key is None)):
         return None
     at = show_moment(job.now + timedelta(seconds=use.wait))
     detail = f"Starts with the rate key {key} in the last {per:g} s: {_number(use.used)} of {_number(limit)}"
