@@ -1,13 +1,16 @@
 """Schedules: one new job at each tick of a cron expression, however many processes check."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, and_, case, delete, func, select
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import Connection, and_, case, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from jobsvc.db.engine import retrying, transaction
@@ -25,6 +28,12 @@ logger = logging.getLogger("jobsvc.schedules")
 
 RETRY_SECONDS = 60
 """Pause before a schedule that could not tick is tried again."""
+
+TAKEN_SECONDS = 1
+"""Pause before a schedule is tried again whose unique key an open transaction holds."""
+
+LOCK_MS = 50
+"""Longest time (ms) for which a tick waits for a unique key; a relay has other duties."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,8 @@ def tick(limit: int) -> list[Dispatch]:
     """Submit one job for each of up to `limit` due schedules, however many ticks they have missed.
 
     Their next tick is the first one after now. Schedules locked by another process are left to it.
-    A job that its `on_conflict` refuses is not made. Returns the dispatches.
+    A job that its `on_conflict` refuses is not made, and one whose unique key an open transaction holds is made later.
+    Returns the dispatches.
     """
     due = (
         select(Schedule)
@@ -161,13 +171,38 @@ def tick(limit: int) -> list[Dispatch]:
         session = Session(connection)
         moment = _now(connection)
         ready = [(one, job) for one in session.scalars(due) if (job := _advance(one, moment))]
-        made = store(connection, [job for _, job in ready])
+        made = _store(connection, [job for _, job in ready])
         for (schedule, _), one in zip(ready, made, strict=True):
-            if one.refusal is not None:
-                continue
-            schedule.last_run_at, schedule.last_job_id = moment, one.job_id
+            if one is None:
+                schedule.next_run_at = moment + timedelta(seconds=TAKEN_SECONDS)
+            elif one.refusal is None:
+                schedule.last_run_at, schedule.last_job_id = moment, one.job_id
         session.flush()
-    return [one.dispatch for one in made if one.dispatch]
+    return [one.dispatch for one in made if one and one.dispatch]
+
+
+def _store(connection: Connection, new: Sequence[NewJob]) -> list[Submitted | None]:
+    """Store these jobs; returns None for each whose unique key an open transaction holds, which may last."""
+    # Each key by itself, in a fixed order: two relays must not wait for each other (deadlock).
+    keyed = sorted(
+        (place for place, job in enumerate(new) if job.unique_key is not None),
+        key=lambda place: (new[place].type, new[place].unique_key),
+    )
+    free = [place for place, job in enumerate(new) if job.unique_key is None]
+    found: dict[int, Submitted | None] = {}
+    if free:
+        found.update(zip(free, store(connection, [new[place] for place in free]), strict=True))
+    if keyed:
+        connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
+    for place in keyed:
+        found[place] = None
+        try:
+            with connection.begin_nested():
+                [found[place]] = store(connection, [new[place]])
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+    return [found[place] for place in range(len(new))]
 
 
 def _advance(schedule: Schedule, moment: datetime) -> NewJob | None:

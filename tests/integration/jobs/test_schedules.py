@@ -11,7 +11,7 @@ import pytest
 from jobsvc import jobs
 from jobsvc.db.engine import transaction
 from jobsvc.errors import InvalidInput
-from jobsvc.jobs import schedules
+from jobsvc.jobs import registration, schedules
 from jobsvc.jobs.schedules import NewSchedule
 from tests.integration.factories import new, sql
 
@@ -55,6 +55,25 @@ def test_tick_makes_its_job_and_sets_the_next_time() -> None:
     assert schedule.last_job_id == dispatch.job_id
     assert schedule.last_run_at == jobs.get(dispatch.job_id).created_at
     assert schedules.tick(10) == []
+
+
+@pytest.mark.parametrize("on_conflict", ["return", "replace"])
+def test_key_of_an_open_transaction_delays_no_other_schedule(on_conflict: str) -> None:
+    registration.register()
+    put("taken", new_job=new(tags=["taken"], unique_key="k", on_conflict=on_conflict))
+    put("other", new_job=new(tags=["other"], unique_key="l"))
+    put("plain")
+    for name in ("taken", "other", "plain"):
+        make_due(name)
+    with ThreadPoolExecutor(1) as pool, transaction() as connection:
+        connection.exec_driver_sql("SELECT jobsvc_enqueue('TEST_JOB', '{}', '{\"uniqueKey\": \"k\"}')")
+        tick = pool.submit(schedules.tick, 10)
+        assert len(tick.result(timeout=15)) == 2
+        connection.rollback()
+    assert (len(jobs_of("other")), len(jobs_of("plain")), jobs_of("taken")) == (1, 1, [])
+    assert schedules.get("taken").last_job_id is None
+    make_due("taken")
+    assert [dispatch.job_id for dispatch in schedules.tick(10)] == jobs_of("taken")
 
 
 def test_missed_ticks_make_one_job() -> None:
