@@ -31,7 +31,7 @@ CHECK_SECONDS = 1.0
 """Seconds between two checks whether to stop."""
 
 GATHER_SECONDS = 0.02
-"""Minimum seconds between two calls of `on_enqueue`: any role of the database may notify, as often as it likes."""
+"""Pause after notifications, before the next are read: any role of the database may notify, as often as it likes."""
 
 MIN_CONNECTIONS = 3
 """Smallest JOBSVC_DB_CONNECTIONS with which one connection is used for listening."""
@@ -106,6 +106,7 @@ class Listener:
         payloads = subscription.wait(seconds)
         if "" in payloads:  # others are proofs, of any process
             self._on_enqueue()
+        if payloads:
             self._is_stopped.wait(GATHER_SECONDS)
         return payloads
 
