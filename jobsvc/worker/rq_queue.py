@@ -24,7 +24,7 @@ from jobsvc.worker.running import FinishedAttempt
 
 logger = logging.getLogger("jobsvc.worker")
 
-MANY = 4
+MANY = 10
 """Queue length from which on a worker prefetches."""
 
 PAUSES_SECONDS = 0.5
