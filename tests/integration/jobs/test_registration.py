@@ -17,6 +17,9 @@ TYPES = "SELECT name, queue, timeout, retry FROM job_types ORDER BY name"
 def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     sql("TRUNCATE job_types, served_queues")
     monkeypatch.setattr(registration, "_is_registered", False)
+    # Other tests of this process may have added handlers.
+    known = {name: registry._handlers[name] for name in ("HTTP_REQUEST", "TEST_JOB", handlers.DELIVERY)}
+    monkeypatch.setattr(registry, "_handlers", known)
 
 
 def test_types_are_registered_with_their_defaults_and_queues() -> None:
