@@ -1,7 +1,6 @@
 """`make run`: serves the API with granian, configured by the settings."""
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -23,6 +22,7 @@ from jobsvc.app import create_app
 from jobsvc.config import settings
 from jobsvc.dispatch.server_check import check_servers
 from jobsvc.execution.bootstrap import bootstrap
+from jobsvc.processes.forks import freeze_objects
 from jobsvc.processes.orphans import stop_gently, when_orphaned
 from jobsvc.processes.pid_one import leave_pid_one
 from jobsvc.processes.refusal import exit_on_error
@@ -132,8 +132,7 @@ def application() -> Adapter:
     """Create the application for granian's worker process."""
     app = create_app(WAITERS, has_commands=False)
     adapter = _Application(app, THREADS, WAITERS)
-    gc.collect()
-    gc.freeze()  # objects created so far stay; later collections skip them
+    freeze_objects()
     return adapter
 
 

@@ -1,6 +1,7 @@
 """Guards against processes that a handler forks: they must not act for the process that runs the attempt."""
 
 import contextlib
+import gc
 import itertools
 import os
 import signal
@@ -33,6 +34,15 @@ def guard(handlings: Mapping[int, tuple[Handling, Handling]], forget: Callable[[
     _owner, _forget, _is_guarded = os.getpid(), forget, True
     _handlings.clear()
     _handlings.update(handlings)
+
+
+def freeze_objects() -> None:
+    """Exclude all present objects from garbage collections, after a last one; forked processes share their memory.
+
+    Without this, the first full collection of each process takes 60 to 100 ms (measured), and copies that memory.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def be_main_process() -> None:

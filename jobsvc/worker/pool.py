@@ -19,6 +19,7 @@ from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.rq_names import to_rq
 from jobsvc.dispatch.server_check import check_servers
 from jobsvc.execution.bootstrap import bootstrap
+from jobsvc.processes.forks import freeze_objects
 from jobsvc.processes.orphans import descendants, when_orphaned
 from jobsvc.processes.pid_one import leave_pid_one
 from jobsvc.processes.timetable import POOL_SECONDS
@@ -81,11 +82,13 @@ def main() -> None:
     logs.set_up()
     check_servers()
     print("Worker Started", flush=True)
-    Pool(
+    pool = Pool(
         [to_rq(name) for name in settings().JOBSVC_QUEUES],
         connection=rq_redis.connect(),
         num_workers=settings().JOBSVC_WORKERS,
         worker_class=JobsvcWorker,
         queue_class=PausableQueue,
         serializer=rq_redis.SERIALIZER,
-    ).start(logging_level=logs.RQ_LEVEL)
+    )
+    freeze_objects()
+    pool.start(logging_level=logs.RQ_LEVEL)
