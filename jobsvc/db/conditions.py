@@ -31,6 +31,7 @@ LANE_OF_RATE_KEY = (
 )
 """What the withheld jobs of a rate key wait for: columns by which they are in lanes, without nulls."""
 
+PAUSED_QUEUES = "(SELECT name FROM queues WHERE paused_at IS NOT NULL)"
 IS_TO_DISPATCH = f"{IS_STARTABLE} AND (dispatched_at IS NULL OR dispatched_at < due_at)"
 AWAITS_HANDLER_AT = "9999-12-31 00:00:00+00"
 """`dispatched_at` of a job that a worker refused because it has no handler for its type; later than any real time."""

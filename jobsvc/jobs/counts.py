@@ -16,7 +16,7 @@ from jobsvc.db.conditions import IS_DISPATCHED, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, read_in_index_order
-from jobsvc.jobs.filters import HAS_INDEX_BY_ID, Filter, has_status
+from jobsvc.jobs.filters import FILTERED_COLUMNS, HAS_INDEX_BY_ID, Filter, has_status
 from jobsvc.jobs.payload_search import count_found, portions
 from jobsvc.states import Status
 
@@ -79,17 +79,7 @@ def _parts(wanted: Filter) -> dict[str, Select[Any]]:
 
 def bounded(*conditions: Any) -> Select[Any]:
     """Select MAX_COUNTED + 1 jobs; with the order of an index that fits the conditions, no more rows are read."""
-    columns: tuple[Any, ...] = (
-        Job.id,
-        Job.type,
-        Job.queue,
-        Job.status,
-        Job.tags,
-        Job.created_at,
-        Job.due_at,
-        Job.dispatched_at,
-    )
-    return select(*columns).where(*conditions).limit(MAX_COUNTED + 1)
+    return select(*FILTERED_COLUMNS).where(*conditions).limit(MAX_COUNTED + 1)
 
 
 def in_rq(queue: str | None) -> Select[Any]:

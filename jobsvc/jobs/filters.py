@@ -26,6 +26,19 @@ HAS_INDEX_BY_ID = tuple(status for status in Status if status not in (Status.PEN
 """The statuses that have a partial index on the id."""
 
 
+FILTERED_COLUMNS: tuple[Any, ...] = (
+    Job.id,
+    Job.type,
+    Job.queue,
+    Job.status,
+    Job.tags,
+    Job.created_at,
+    Job.due_at,
+    Job.dispatched_at,
+)
+"""The columns that a subquery of jobs needs for `Filter.conditions`, besides those of the error and the payload."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """Conditions on jobs, all of which must hold; an empty filter matches all but webhook deliveries.

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from jobsvc.db.conditions import IS_WITHHELD, LANE_OF_CONCURRENCY_KEY, LANE_OF_RATE_KEY
+from jobsvc.db.conditions import IS_WITHHELD, LANE_OF_CONCURRENCY_KEY, LANE_OF_RATE_KEY, PAUSED_QUEUES
 from jobsvc.db.models import Moment
 from jobsvc.jobs.slots import Lane
 
@@ -47,7 +47,6 @@ _NOT_NULL = {
 _COLUMNS_OF = {Kind.CONCURRENCY: LANE_OF_CONCURRENCY_KEY, Kind.RATE: LANE_OF_RATE_KEY}
 _TYPED = ", ".join(f"{name} {type_}" for name, type_ in _COLUMNS.items())
 _SELECTED = ", ".join(f"{expression} AS {name}" for name, expression in _NOT_NULL.items())
-_PAUSED = "(SELECT name FROM queues WHERE paused_at IS NOT NULL)"
 
 
 def _name(expression: str) -> str:
@@ -72,7 +71,8 @@ def _lanes_of(key: Kind, columns: Sequence[str]) -> Any:
             ) AS following
             WHERE steps < :most
         )
-        SELECT {key} AS key, {", ".join(_COLUMNS)}, steps, queue IN {_PAUSED} AS is_paused FROM step WHERE steps > 0
+        SELECT {key} AS key, {", ".join(_COLUMNS)}, steps, queue IN {PAUSED_QUEUES} AS is_paused
+        FROM step WHERE steps > 0
         """  # noqa: S608  # put together from constants
     ).bindparams(bindparam("lanes", type_=JSONB))
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import read_in_index_order
-from jobsvc.jobs.filters import HAS_INDEX_BY_ID, Filter, has_status
+from jobsvc.jobs.filters import FILTERED_COLUMNS, HAS_INDEX_BY_ID, Filter, has_status
 from jobsvc.states import Status
 
 MAX_ROWS = 10_000
@@ -122,18 +122,7 @@ def _rows(wanted: Filter, start: UUID | None, is_newest_first: bool) -> Any:
     order = Job.id.desc() if is_newest_first else Job.id
     beyond = [] if start is None else [Job.id < start if is_newest_first else Job.id > start]
     all_rows = (
-        select(
-            Job.id,
-            Job.type,
-            Job.queue,
-            Job.status,
-            Job.tags,
-            Job.created_at,
-            Job.due_at,
-            Job.dispatched_at,
-            Job.error,
-            Job.payload,
-        )
+        select(*FILTERED_COLUMNS, Job.error, Job.payload)
         .where(*wanted.id_range(), *beyond)
         .order_by(order)
         .limit(MAX_ROWS)

@@ -18,6 +18,7 @@ from jobsvc.db.conditions import (
     IS_TO_DISPATCH,
     IS_WITHHELD,
     IS_WITHHELD_BY_PAUSE,
+    PAUSED_QUEUES,
 )
 from jobsvc.db.engine import transaction
 from jobsvc.db.sql import read_in_index_order
@@ -107,9 +108,6 @@ class Situation:
         return self.expires_at is not None and self.expires_at <= self.now and self.last_outcome is None
 
 
-_PAUSED = "(SELECT name FROM queues WHERE paused_at IS NOT NULL)"
-
-
 def _count(condition: str, order: str) -> str:
     # Sorted, so that Postgres reads a range of a partial index from its newest end: the oldest has most dead entries.
     return f"(SELECT count(*) FROM (SELECT FROM jobs WHERE {condition} ORDER BY {order} DESC LIMIT :most) AS bounded)"  # noqa: S608  # put together from constants
@@ -125,9 +123,12 @@ _IN_RQ = _count(f"queue = job.queue AND {IS_IN_RQ}", "dispatched_at")
 _NOT_DISPATCHED = _count(f"{IS_TO_DISPATCH} AND {_IS_EARLIER}", "due_at")
 _OF_TYPE = _count(f"queue = job.queue AND type = job.type AND {AWAITS_HANDLER} AND {_IS_EARLIER}", "due_at")
 _OF_KEY = _count(
-    f"concurrency_key = job.concurrency_key AND queue NOT IN {_PAUSED} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at"
+    f"concurrency_key = job.concurrency_key AND queue NOT IN {PAUSED_QUEUES} AND {IS_WITHHELD} AND {_IS_EARLIER}",
+    "due_at",
 )
-_OF_RATE = _count(f"rate_key = job.rate_key AND queue NOT IN {_PAUSED} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at")
+_OF_RATE = _count(
+    f"rate_key = job.rate_key AND queue NOT IN {PAUSED_QUEUES} AND {IS_WITHHELD} AND {_IS_EARLIER}", "due_at"
+)
 _OF_PAUSE = _count(f"queue = job.queue AND {IS_WITHHELD_BY_PAUSE} AND {_IS_EARLIER}", "due_at")
 
 # Race: clock_timestamp(), since a job that the statement finds may have become due after its transaction began.
@@ -153,7 +154,7 @@ _read = text(
         (SELECT paused_at FROM queues WHERE name = job.queue) AS queue_paused_at,
         (
             SELECT count(*) FROM jobs WHERE concurrency_key = job.concurrency_key AND id <> job.id
-            AND job.place IS NOT NULL AND ({IS_RUNNING} OR ({IS_IN_RQ} AND queue NOT IN {_PAUSED}))
+            AND job.place IS NOT NULL AND ({IS_RUNNING} OR ({IS_IN_RQ} AND queue NOT IN {PAUSED_QUEUES}))
         ) AS slots,
         ARRAY(
             SELECT id FROM jobs WHERE concurrency_key = job.concurrency_key AND {IS_RUNNING}
@@ -165,15 +166,15 @@ _read = text(
             WHEN place = '{Place.NOT_DISPATCHED}' THEN {_IN_RQ} + {_NOT_DISPATCHED}
             WHEN place = '{Place.AWAITS_HANDLER}' THEN {_OF_TYPE}
             WHEN place = '{Place.WITHHELD}' AND {HAS_NO_KEY} THEN {_OF_PAUSE}
-            WHEN place = '{Place.WITHHELD}' AND concurrency_key IS NULL THEN {_OF_RATE}
+            WHEN place = '{Place.WITHHELD}' AND concurrency_key IS NULL THEN before_of_rate
             WHEN place = '{Place.WITHHELD}' THEN {_OF_KEY}
             ELSE 0
         END AS before,
-        CASE WHEN place = '{Place.WITHHELD}' AND rate_key IS NOT NULL THEN {_OF_RATE} ELSE 0 END AS before_of_rate,
+        before_of_rate,
         (
             SELECT coalesce(jsonb_object_agg(name, jobs), '{{}}') FROM unnest(:queues) AS other (name),
             LATERAL {_count(f"queue = other.name AND {IS_IN_RQ}", "dispatched_at")} AS counted (jobs)
-            WHERE name <> job.queue AND name NOT IN {_PAUSED} AND jobs > 0
+            WHERE name <> job.queue AND name NOT IN {PAUSED_QUEUES} AND jobs > 0
             AND due_at <= now AND place IN ('{Place.IN_RQ}', '{Place.NOT_DISPATCHED}')
         ) AS in_rq,
         (
@@ -184,7 +185,9 @@ _read = text(
                 WHERE job.open_dependencies IS NOT NULL ORDER BY n LIMIT {MOST_RUNNING}
             ) AS open
         ) AS dependencies
-    FROM job
+    FROM job, LATERAL (
+        SELECT CASE WHEN place = '{Place.WITHHELD}' AND rate_key IS NOT NULL THEN {_OF_RATE} ELSE 0 END
+    ) AS of_rate (before_of_rate)
     """  # noqa: S608
 ).bindparams(bindparam("id", type_=Uuid), bindparam("queues", type_=ARRAY(Text)), bindparam("most", type_=Integer))
 

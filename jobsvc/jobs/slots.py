@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Boolean, Connection, Double, Integer, Text, bindparam, text
 
-from jobsvc.db.conditions import IS_IN_RQ, IS_RUNNING
+from jobsvc.db.conditions import IS_IN_RQ, IS_RUNNING, PAUSED_QUEUES
 from jobsvc.db.models import Job
 from jobsvc.handlers.rate_limit import MAX_RATE_LIMIT
 
@@ -115,8 +115,7 @@ def lane_of(job: Any) -> Lane:
 
 
 # Jobs dispatched to a paused queue don't count: they can't start.
-_PAUSED = "(SELECT name FROM queues WHERE paused_at IS NOT NULL)"
-_IN_RQ = f"({IS_IN_RQ} AND queue NOT IN {_PAUSED} AND :is_dispatch)"
+_IN_RQ = f"({IS_IN_RQ} AND queue NOT IN {PAUSED_QUEUES} AND :is_dispatch)"
 
 _occupied = text(
     f"""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Integer, Text, Uuid, bindparam, select, text
 
-from jobsvc.db.conditions import AWAITS_HANDLER, IS_DISPATCHED
+from jobsvc.db.conditions import AWAITS_HANDLER, IS_DISPATCHED, PAUSED_QUEUES
 from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
 from jobsvc.jobs.admission import NO_HANDLER
@@ -36,7 +36,7 @@ _wanted = """
     FROM unnest(:queues) WITH ORDINALITY AS wanted_queue (name, place)
     CROSS JOIN unnest(:types) AS wanted_type (name)
 """
-_not_paused = "wanted_queue.name NOT IN (SELECT name FROM queues WHERE paused_at IS NOT NULL)"
+_not_paused = f"wanted_queue.name NOT IN {PAUSED_QUEUES}"
 
 _count = text(
     f"""
