@@ -95,7 +95,7 @@ def _take(connection: Connection, jobs: Sequence[Any]) -> list[Any]:
     """Return those of these jobs that get a slot, in their order; waits for slots that are free very soon."""
     waited = 0.0
     while True:
-        slots = _read_locked_slots(connection, {lane_of(job) for job in jobs})
+        slots = read_corrected_slots(connection, {lane_of(job) for job in jobs}, is_dispatch=False)
         taken = [job for job in jobs if slots.take(lane_of(job))]
         taken_ids = {job.id for job in taken}
         refused = {lane_of(job).rate for job in jobs if job.rate_key and job.id not in taken_ids}
@@ -105,11 +105,13 @@ def _take(connection: Connection, jobs: Sequence[Any]) -> list[Any]:
         connection.execute(select(func.pg_sleep(pause)))
 
 
-def _read_locked_slots(connection: Connection, lanes: Collection[Lane]) -> Slots:
-    slots = read_slots(connection, lanes, is_dispatch=False)
+def read_corrected_slots(connection: Connection, lanes: Collection[Lane], is_dispatch: bool) -> Slots:
+    """Return slots as `read_slots` does, after moving starts that are in the future to now, under their keys' locks."""
+    slots = read_slots(connection, lanes, is_dispatch)
     if ahead := {rate.key for rate, use in slots.rates.items() if use.is_ahead}:
+        lock(connection, (), ahead)
         correct_starts(connection, ahead)
-        slots = read_slots(connection, lanes, is_dispatch=False)
+        slots = read_slots(connection, lanes, is_dispatch)
     return slots
 
 

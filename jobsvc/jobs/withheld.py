@@ -11,11 +11,10 @@ from jobsvc.db.conditions import IS_WITHHELD
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
 from jobsvc.errors import StoreUnavailable
-from jobsvc.jobs.admission import lock
+from jobsvc.jobs.admission import read_corrected_slots
 from jobsvc.jobs.claims import Dispatch, by_due_time, claim, claim_due_jobs
 from jobsvc.jobs.lanes import Kind, read_candidates, read_lanes
-from jobsvc.jobs.rate_starts import correct_starts
-from jobsvc.jobs.slots import MOST_IN_RQ, Lane, Slots, read_slots
+from jobsvc.jobs.slots import MOST_IN_RQ, Lane, Slots
 
 MAX_LANES = 2000
 """Number of lanes that one call steps through, of all its keys; about 15 µs each."""
@@ -64,7 +63,7 @@ def claim_withheld(
                 found, cut = read_lanes(connection, kind, keys, most, after or {})
                 lanes |= found
                 reached |= cut
-        slots = _read_slots(connection, lanes)
+        slots = read_corrected_slots(connection, lanes, is_dispatch=True)
         chosen = _choose(connection, slots, lanes, limit)
         claimed = claim(connection, select(Job.id).where(Job.id.in_(chosen), text(IS_WITHHELD))) if chosen else []
     return Claimed(claimed, _waits(slots, lanes, {lane.rate_key for lane in chosen.values()}), reached)
@@ -102,21 +101,12 @@ def _choose(connection: Connection, slots: Slots, lanes: Iterable[Lane], limit: 
     candidates = read_candidates(connection, free)
     # Race: slots are read after the candidates. If another process has claimed some of them in between, it took the
     # longest due of the same jobs: either they are counted now, or the caller finds them locked or not withheld.
-    slots = _read_slots(connection, free)
+    slots = read_corrected_slots(connection, free, is_dispatch=True)
     chosen: dict[UUID, Lane] = {}
     for job_id, lane in candidates:
         if len(chosen) < limit and slots.take(lane):
             chosen[job_id] = lane
     return chosen
-
-
-def _read_slots(connection: Connection, lanes: Collection[Lane]) -> Slots:
-    slots = read_slots(connection, lanes, is_dispatch=True)
-    if ahead := {rate.key for rate, use in slots.rates.items() if use.is_ahead}:
-        lock(connection, (), ahead)
-        correct_starts(connection, ahead)
-        slots = read_slots(connection, lanes, is_dispatch=True)
-    return slots
 
 
 def _waits(slots: Slots, lanes: Iterable[Lane], claimed: Collection[str]) -> dict[str, Wait]:
