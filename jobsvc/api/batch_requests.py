@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from jobsvc.api.requests import EMPTY, JobRequest
+from jobsvc.api.fields import EMPTY
+from jobsvc.api.requests import JobRequest
 from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS
 from jobsvc.errors import Problem
 from jobsvc.jobs import MAX_DEPENDENCIES, Dependency, NewJob, in_order_of_dependencies

@@ -4,7 +4,6 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from jobsvc.config import settings
 from jobsvc.handlers import Handler
 from jobsvc.handlers.rate_limit import RateLimitPolicy
 from jobsvc.handlers.retry_policy import RetryPolicy
@@ -59,7 +58,7 @@ def dump_job_type(handler: Handler) -> JobTypeShown:
         "description": handler.description,
         "payloadSchema": handler.payload_schema(),
         "defaults": {
-            "queue": handler.queue or settings().default_queue,
+            "queue": handler.default_queue,
             "timeout": show_number(handler.timeout),
             "retry": _dump_retry(handler.retry),
             "rateLimit": _dump_rate_limit(handler.rate_limit),

@@ -103,7 +103,7 @@ def _queue(name: str) -> str:
 def _expected() -> list[tuple[str, str]]:
     """Return the (type, queue) series that exist from the start, so that a first event is seen as an increase."""
     known = [handlers.find(name) for name in handlers.names()]
-    return [(handler.name, handler.queue or settings().default_queue) for handler in known if handler]
+    return [(handler.name, handler.default_queue) for handler in known if handler]
 
 
 def _depths() -> Iterator[Metric]:

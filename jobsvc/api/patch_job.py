@@ -10,7 +10,6 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    ValidationError,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -18,9 +17,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from jobsvc import handlers
+from jobsvc.api.fields import NOT_BOTH_TIMES, Tag, check_queue, check_times, payload_problems, read_time
 from jobsvc.api.known_names import describe_known
-from jobsvc.api.requests import NOT_BOTH_TIMES, Tag, check_queue, read_time
-from jobsvc.api.validation import problems
 from jobsvc.config import settings
 from jobsvc.errors import InvalidInput, Problem
 from jobsvc.handlers import DELIVERY, Handler
@@ -61,8 +59,7 @@ class PatchJob(BaseModel):
 
     @model_validator(mode="after")
     def _has_one_time(self) -> "PatchJob":
-        if self.delay is not None and self.run_at is not None:
-            raise ValueError("give delay or runAt, not both")
+        check_times(self.delay, self.run_at)
         return self
 
     def changes(self, job_type: str) -> Changes:
@@ -75,14 +72,11 @@ class PatchJob(BaseModel):
         if "payload" in given:
             changes["payload"] = self._checked_payload(job_type)
         if "queue" in given:
-            changes["queue"] = self.queue or _handler(job_type, "queue").queue or settings().default_queue
+            changes["queue"] = self.queue or _handler(job_type, "queue").default_queue
         if given & {"delay", "run_at"}:
             changes["delay"], changes["run_at"] = self.delay, self.run_at
         if "retry" in given:
-            handler = _handler(job_type, "retry")
-            changes["retry_intervals"] = (
-                self.retry.over(handler.retry).intervals() if self.retry else handler.retry_intervals()
-            )
+            changes["retry_intervals"] = _handler(job_type, "retry").retry_intervals(self.retry)
         if "timeout" in given:
             changes["timeout"] = self.timeout or _handler(job_type, "timeout").timeout
         if "expires_in" in given:
@@ -94,11 +88,9 @@ class PatchJob(BaseModel):
     def _checked_payload(self, job_type: str) -> dict[str, Any]:
         if job_type == DELIVERY:
             raise InvalidInput([Problem("/payload", "the payload of a webhook's delivery can't be changed")])
-        handler, payload = _handler(job_type, "payload"), self.payload or {}
-        try:
-            handler.parse(payload)
-        except ValidationError as error:
-            raise InvalidInput(problems(error, payload, handler.payload_schema, "/payload")) from None
+        payload = self.payload or {}
+        if found := payload_problems(_handler(job_type, "payload"), payload):
+            raise InvalidInput(found)
         return payload
 
 

@@ -10,9 +10,9 @@ from flask import abort, request
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from jobsvc import strict_json
+from jobsvc.api.fields import Name, Tag, read_time
 from jobsvc.api.known_names import describe_known
 from jobsvc.api.proxy import quote_prefix
-from jobsvc.api.requests import Name, Tag, read_time
 from jobsvc.api.scopes import has_scope
 from jobsvc.api.validation import ID, Query
 from jobsvc.db.conditions import MAX_ERROR

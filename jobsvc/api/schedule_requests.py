@@ -13,7 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from jobsvc.api.requests import MAX_NAME, JobId, JobRequest
+from jobsvc.api.fields import MAX_NAME, JobId
+from jobsvc.api.requests import JobRequest
 from jobsvc.jobs import cron
 from jobsvc.jobs.schedules import NewSchedule
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_json
 
+from jobsvc.config import settings
 from jobsvc.errors import HandlerError
 from jobsvc.handlers.context import Context, Discard
 from jobsvc.handlers.rate_limit import RateLimitPolicy
@@ -52,6 +53,11 @@ class Handler:
         return self.is_async and not self.isolated
 
     @property
+    def default_queue(self) -> str:
+        """The queue of jobs that give none."""
+        return self.queue or settings().default_queue
+
+    @property
     def description(self) -> str | None:
         """The function's docstring."""
         return inspect.getdoc(self.function)
@@ -60,9 +66,15 @@ class Handler:
     def _fixed_intervals(self) -> list[float]:
         return self.retry.intervals()
 
-    def retry_intervals(self) -> list[float]:
-        """Return the retry intervals (seconds) of a new job that gives none; a backoff draws them for each call."""
-        return self._fixed_intervals if self.retry.backoff is None else self.retry.intervals()
+    def retry_policy(self, own: RetryPolicy | None) -> RetryPolicy:
+        """Return the retry policy of a job that gives `own`, with this handler's where that leaves something out."""
+        return own.over(self.retry) if own else self.retry
+
+    def retry_intervals(self, own: RetryPolicy | None = None) -> list[float]:
+        """Return the retry intervals (seconds) of a new job that gives `own`; a backoff draws them for each call."""
+        if own is None and self.retry.backoff is None:
+            return self._fixed_intervals
+        return self.retry_policy(own).intervals()
 
     def payload_schema(self) -> dict[str, Any]:
         """Return the payload's JSON Schema (2020-12); any object, if the annotation has no schema."""

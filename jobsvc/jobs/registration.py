@@ -61,7 +61,7 @@ def _store(connection: Connection) -> None:
 def _type_row(handler: Handler) -> dict[str, Any]:
     return {
         "name": handler.name,
-        "queue": handler.queue or settings().default_queue,
+        "queue": handler.default_queue,
         "timeout": handler.timeout,
         "retry": handler.retry.model_dump(exclude_none=True),
         "rate_limit": handler.rate_limit.model_dump() if handler.rate_limit else None,

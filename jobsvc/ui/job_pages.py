@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field
 
 from jobsvc import handlers, jobs
 from jobsvc.api.explain import explain
+from jobsvc.api.fields import Tag
 from jobsvc.api.queries import ListQuery, PageQuery
 from jobsvc.api.redis_view import recent_redis
-from jobsvc.api.requests import Tag
 from jobsvc.api.responses import dump_job_for_caller
 from jobsvc.api.scopes import has_scope
 from jobsvc.api.validation import query, read_id
