@@ -13,10 +13,9 @@ from jobsvc.errors import WrongState
 from jobsvc.jobs.claims import Dispatch
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.queries import Versions, load, require_version
-from jobsvc.jobs.releases import ended_with_dependents, release
+from jobsvc.jobs.releases import follow_ends
 from jobsvc.jobs.removal import find_blocked_by, forget_edges, remove_dependencies
 from jobsvc.jobs.retries import retry_these
-from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, MOVES, WAITING, Status
 
 CANCELLABLE = tuple(status for status in Status if Status.CANCELLED in MOVES[status])
@@ -55,8 +54,7 @@ def cancel_these(connection: Connection, job_ids: Sequence[UUID], among: Sequenc
         .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url, Job.has_dependents)
     )
     cancelled = connection.execute(counting(cancel, lambda job: Count(Event.DROPPED, job.status))).all()
-    announce(connection, [job.id for job in cancelled if job.webhook_url])
-    release(connection, ended_with_dependents(cancelled))
+    follow_ends(connection, cancelled)
     return {job.id: Status(job.status) for job in cancelled}
 
 

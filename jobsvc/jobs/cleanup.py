@@ -12,9 +12,8 @@ from jobsvc.db.sql import now, seconds
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.ids import first_id
 from jobsvc.jobs.queries import MAX_ATTEMPTS
-from jobsvc.jobs.releases import ended_with_dependents, release
+from jobsvc.jobs.releases import follow_ends
 from jobsvc.jobs.removal import forget_edges, is_not_needed
-from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, WAITING, Status
 
 SCANNED_PER_DELETED = 10
@@ -111,8 +110,7 @@ def _fail(connection: Connection, job_ids: Sequence[UUID]) -> None:
         .returning(Job.id, Job.status, Job.type, Job.queue, Job.webhook_url, Job.has_dependents)
     )
     expired = connection.execute(counting(fail, lambda job: Count(Event.DROPPED, job.status))).all()
-    announce(connection, [job.id for job in expired if job.webhook_url])
-    release(connection, ended_with_dependents(expired))
+    follow_ends(connection, expired)
 
 
 def _lift_expiry(connection: Connection, job_ids: Sequence[UUID]) -> None:

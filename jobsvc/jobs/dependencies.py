@@ -14,6 +14,7 @@ from sqlalchemy import ARRAY, Connection, Integer, Text, Uuid, bindparam, case, 
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, rows
 from jobsvc.errors import UnknownDependencies
+from jobsvc.jobs.edges import insert_edges
 from jobsvc.jobs.releases import CANCEL, FAILURES, Ended, cancel_dependents
 from jobsvc.states import ENDED, Status
 
@@ -113,23 +114,15 @@ _mark = text(
     "UPDATE jobs SET has_dependents = true WHERE id = ANY(CAST(:ids AS uuid[])) AND has_dependents IS NULL"
 ).bindparams(bindparam("ids", type_=ARRAY(Text)))
 
-_insert = text(
-    """
-    INSERT INTO dependencies (dependency_id, dependent_id, is_open)
-    SELECT * FROM unnest(CAST(:dependencies AS uuid[]), CAST(:dependents AS uuid[]), CAST(:open AS boolean[]))
-    """
-).bindparams(bindparam("dependencies", type_=ARRAY(Text)), bindparam("dependents", type_=ARRAY(Text)))
-
 
 def _insert_edges(connection: Connection, links: Iterable[NewLink], is_open: Mapping[UUID, Sequence[UUID]]) -> None:
     edges = [
-        (str(one), str(new.job_id), one in still_open)
+        (one, new.job_id, one in still_open)
         for new in links
         for still_open in [set(is_open[new.job_id])]
         for one in dict.fromkeys(new.depends_on)
     ]
-    dependencies, dependents, are_open = map(list, zip(*edges, strict=True))
-    connection.execute(_insert, {"dependencies": dependencies, "dependents": dependents, "open": are_open})
+    insert_edges(connection, edges)
 
 
 _linked = rows("linked", id=Uuid, depends_on=ARRAY(Uuid), open=Integer, status=Text)

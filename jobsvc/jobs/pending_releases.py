@@ -10,7 +10,8 @@ from sqlalchemy.orm import aliased
 from jobsvc.db.dependency_models import Dependency, PendingRelease
 from jobsvc.db.engine import retrying, transaction
 from jobsvc.db.models import Job
-from jobsvc.jobs.releases import Edge, Ended, release
+from jobsvc.jobs.edges import Edge
+from jobsvc.jobs.releases import Ended, release
 from jobsvc.states import ENDED, Status
 
 CHECKED = 10_000

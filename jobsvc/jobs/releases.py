@@ -28,6 +28,7 @@ from jobsvc.db.dependency_models import Dependency, PendingRelease
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, rows
 from jobsvc.jobs.counters import Count, Event, counting
+from jobsvc.jobs.edges import set_open
 from jobsvc.jobs.webhooks import announce
 from jobsvc.states import ENDED, Status
 
@@ -51,9 +52,6 @@ CANCEL, RUN = "cancel", "run"
 
 FAILURES = (Status.FAILED, Status.CANCELLED)
 
-Edge = tuple[UUID, UUID]
-"""The id of a dependency, and that of its dependent."""
-
 
 class Ended(NamedTuple):
     """A job that has ended. after: its dependents up to this id have been released; None if none has."""
@@ -66,6 +64,15 @@ class Ended(NamedTuple):
 def ended_with_dependents(changed: Iterable[Any]) -> list[Ended]:
     """Return those of the rows (id, status, has_dependents) that have ended and have dependents."""
     return [Ended(job.id, Status(job.status)) for job in changed if job.has_dependents and job.status in ENDED]
+
+
+def follow_ends(connection: Connection, changed: Sequence[Any]) -> None:
+    """Announce webhooks of jobs that have ended and release their dependents, in the transaction that ended them.
+
+    changed: rows, also of jobs that have not ended, with id, status, webhook_url and has_dependents.
+    """
+    announce(connection, [job.id for job in changed if job.webhook_url])
+    release(connection, ended_with_dependents(changed))
 
 
 def release(connection: Connection, ended: Sequence[Ended]) -> None:
@@ -188,17 +195,6 @@ def _count_down(connection: Connection, closed: Mapping[UUID, int]) -> None:
     """Reduce the open dependencies of BLOCKED jobs by these numbers; those with none left are released."""
     if closed:
         connection.execute(_count, {"rows": [{"id": str(id_), "number": n} for id_, n in closed.items()]})
-
-
-_edges = rows("edges", dependency=Uuid, dependent=Uuid)
-
-
-def set_open(connection: Connection, edges: Sequence[Edge], is_open: bool) -> None:
-    """Open or close these edges."""
-    if edges:
-        records = [{"dependency": str(one), "dependent": str(other)} for one, other in edges]
-        are_these = (Dependency.dependency_id == _edges.c.dependency, Dependency.dependent_id == _edges.c.dependent)
-        connection.execute(update(Dependency).where(*are_these).values(is_open=is_open), {"rows": records})
 
 
 def _postpone(connection: Connection, ended: Sequence[Ended]) -> None:

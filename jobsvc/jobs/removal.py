@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Uuid, delete, exists, select
+from sqlalchemy import Connection, Row, delete, exists, select
 from sqlalchemy.orm import aliased
 
 from jobsvc.db.dependency_models import Dependency
 from jobsvc.db.models import Job
-from jobsvc.db.sql import rows
 from jobsvc.jobs.dependencies import lock_jobs
+from jobsvc.jobs.edges import delete_edges
 from jobsvc.states import Status
 
 _dependent = aliased(Job, name="dependent")
@@ -43,13 +43,6 @@ def remove_dependencies(
     return connection.execute(removal).all() if ended else []
 
 
-_edges = rows("edges", dependency=Uuid, dependent=Uuid)
-
-
 def forget_edges(connection: Connection, removed: Iterable[Any]) -> None:
     """Delete what is stored about the dependencies of deleted jobs; their rows have id and depends_on."""
-    linked = {job.id: job.depends_on for job in removed if job.depends_on}
-    if linked:
-        records = [{"dependency": str(one), "dependent": str(id_)} for id_, some in linked.items() for one in some]
-        are_these = (Dependency.dependency_id == _edges.c.dependency, Dependency.dependent_id == _edges.c.dependent)
-        connection.execute(delete(Dependency).where(*are_these), {"rows": records})
+    delete_edges(connection, [(one, job.id) for job in removed for one in job.depends_on or ()])

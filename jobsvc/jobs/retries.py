@@ -17,7 +17,8 @@ from jobsvc.errors import UniqueKeyTaken
 from jobsvc.jobs.claims import Dispatch, as_dispatch
 from jobsvc.jobs.counters import Count, Event, counting
 from jobsvc.jobs.dependencies import first_failed, lock_jobs, open_dependencies
-from jobsvc.jobs.releases import CANCEL, Ended, reopen, set_open
+from jobsvc.jobs.edges import set_open
+from jobsvc.jobs.releases import CANCEL, Ended, reopen
 from jobsvc.states import Status
 
 
