@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from redis import Redis
+from redis.client import PubSubWorkerThread
 from rq import SimpleWorker
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -246,5 +247,6 @@ def test_attempt_leaves_no_thread_in_a_simple_worker() -> None:
     for payload in ({}, {"failAttempts": 1}):
         dispatch(payload=payload, retry_intervals=[])
     work()
-    # RQ's own thread for commands ends soon after its worker, the watchdog's would at the attempt's timeout of 180 s.
-    assert eventually(lambda: set(threading.enumerate()) <= before)
+    left = set(threading.enumerate()) - before
+    # RQ's own thread for commands may miss its stop, and then ends within the 60 s of its `get_message`.
+    assert [thread for thread in left if not isinstance(thread, PubSubWorkerThread)] == []
