@@ -6,7 +6,7 @@ BENCH_READY := bench/.venv/.installed
 DOCS_READY := .venv-docs/.installed
 # Postgres and Redis: those of DATABASE_URL and REDIS_URL (set, or in .env), else embedded ones.
 SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
-MIGRATE = $(BIN)/flask --app wsgi db upgrade
+JOBSVC = $(BIN)/python -m jobsvc
 # The version of htmx, the script library of the console. A test has the checksum of its file.
 HTMX = 4.0.1
 STATIC = jobsvc/ui/static
@@ -15,16 +15,16 @@ STATIC = jobsvc/ui/static
 .PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint format clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
-	@exec $(BIN)/python -m jobsvc.devservices up $$PPID
+	@exec $(JOBSVC) up --parent $$PPID
 
 run: $(READY)  ## run the API on http://localhost:3000
-	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python -m jobsvc.serve
+	@$(SERVICES) && $(JOBSVC) migrate && exec $(JOBSVC) api
 
 worker: $(READY)  ## run a worker
-	@$(SERVICES) && $(MIGRATE) && exec $(BIN)/python worker.py
+	@$(SERVICES) && $(JOBSVC) migrate && exec $(JOBSVC) worker
 
 demo: $(READY)  ## post jobs with curl to the running service
-	@PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+	@exec $(JOBSVC) demo
 
 example: $(READY)  ## run the example application in examples/shop
 	@exec $(BIN)/python -m examples.shop
@@ -36,7 +36,7 @@ services-down: $(READY)  ## stop the embedded servers
 	@$(BIN)/python -m jobsvc.devservices stop
 
 migrate: $(READY)  ## create or upgrade the tables
-	@$(SERVICES) && $(MIGRATE)
+	@$(SERVICES) && $(JOBSVC) migrate
 
 test: $(READY)  ## run the tests, against real servers
 	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Posts jobs with curl and watches them: one that waits for another and succeeds, one that fails twice first.
-# The service is that of HOST and PORT (set, or in .env) or of JOBSVC_URL; its key is KEY, or one of JOBSVC_API_KEYS.
+# `jobsvc demo` runs this with the URL of the service in JOBSVC_URL, and in KEY a key, if the service has keys.
 set -eu
 
 fail() {
@@ -9,11 +9,9 @@ fail() {
 }
 
 command -v curl >/dev/null || fail "curl is not installed"
-found=$(python -m jobsvc.devservices api) || exit 1
-eval "$found"
-url=${JOBSVC_URL:-$url}
+url=${JOBSVC_URL:-http://localhost:3000}
 url=${url%/}
-key=${KEY:-$key}
+key=${KEY:-}
 shown=${key:+ -H \"Authorization: Bearer \$KEY\"}
 
 # The key goes in by stdin, since everybody on this machine sees arguments.
@@ -22,7 +20,7 @@ call() {
         if [ -n "$key" ]; then curl -K - "$@"; else curl "$@"; fi
 }
 
-field() { python -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
+field() { "${PYTHON:-python3}" -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
 
 post() {
     echo "\$ curl -X POST $url/jobs$shown -H 'Content-Type: application/json' -d '$1'" >&2
@@ -49,8 +47,8 @@ watch() {
 
 case $(call -s -o /dev/null -w '%{http_code}' "$url/job-types" || true) in
 200) ;;
-000) fail "no service at $url: start one with \`make up\`, or set PORT, HOST or JOBSVC_URL" ;;
-401) fail "the service at $url needs a key that may write: KEY=... make demo" ;;
+000) fail "no service at $url: start one with \`jobsvc up\`, or set PORT, HOST or JOBSVC_URL" ;;
+401) fail "the service at $url needs a key that may write: KEY=... jobsvc demo" ;;
 403) fail "the service at $url refuses this machine, or this key" ;;
 503) fail "the service at $url can't reach Postgres now" ;;
 *) fail "what answers at $url is no jobsvc" ;;

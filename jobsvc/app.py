@@ -2,19 +2,15 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from werkzeug.routing import IntegerConverter
 
-from jobsvc import logs
+from jobsvc import locations, logs
 from jobsvc.config import settings
 from jobsvc.execution.bootstrap import bootstrap
 from jobsvc.processes.refusal import exit_on_error
-
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
-
 
 COMMANDS = {"db", "jobs"}
 """`flask` commands that don't serve requests; they report errors of Postgres and Redis themselves."""
@@ -88,7 +84,7 @@ def _add_commands(app: Flask) -> None:
     from jobsvc.db.models import Base
 
     app.cli.add_command(commands)
-    Migrate(app, Base, directory=str(MIGRATIONS))
+    Migrate(app, Base, directory=str(locations.migrations()))
 
 
 def _start(app: Flask, waiters: int, listens: bool) -> None:

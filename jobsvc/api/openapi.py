@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from werkzeug.routing import Rule
 
+from jobsvc import __version__
 from jobsvc.api.dashboard import is_dashboard
 from jobsvc.api.error_examples import example
 from jobsvc.api.job_schemas import name_alternatives, public_names, rename, title_of
@@ -103,7 +104,7 @@ def document(app: Flask) -> dict[str, Any]:
     refs = rename(refs, names)
     errors = {status for _, method, _, operation in described for status in _errors(operation, method)}
     groups = [{"name": name, "description": text} for name, text in GROUPS.items()]
-    spec = APISpec("jobsvc", "1", "3.1.0", info={"description": ABOUT}, tags=groups)
+    spec = APISpec("jobsvc", __version__, "3.1.0", info={"description": ABOUT}, tags=groups)
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     queries = {refs[operation.query]["$ref"].rpartition("/")[2] for *_, operation in described if operation.query}

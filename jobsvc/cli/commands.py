@@ -1,4 +1,4 @@
-"""`flask jobs …`: commands for people at a terminal and, with `--json`, for scripts.
+"""`jobsvc jobs …`, also `flask jobs …`: commands for people at a terminal and, with `--json`, for scripts.
 
 The commands use Postgres and Redis directly, not the API.
 """
@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from flask import has_app_context
 from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from redis import RedisError
 from sqlalchemy.exc import DBAPIError
@@ -63,8 +64,11 @@ def _with_cause(error: StoreUnavailable) -> str:
 
 
 @click.group("jobs", cls=_Jobs, epilog="Exit status: 0 done; 1 not found, refused or unavailable; 2 wrong usage.")
-def commands() -> None:
+@click.pass_context
+def commands(ctx: click.Context) -> None:
     """Show and change jobs and queues."""
+    if not has_app_context():  # started by `jobsvc`, whose context brings a function that makes the application
+        ctx.with_resource(ctx.obj().app_context())
     relay().stop()
     logging.getLogger("jobsvc.db").setLevel(logging.ERROR)  # the command's own error names the cause
     if isinstance(sys.stdout, io.TextIOWrapper):

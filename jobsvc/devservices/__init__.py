@@ -44,6 +44,12 @@ def check_settings() -> config.Settings:
     return config.check(**{variable: url for variable, url in PLACEHOLDERS.items() if variable not in given})
 
 
+def running_urls() -> dict[str, str]:
+    """Return the URLs of the embedded servers that run now, without those that are set. Raises ConfigError."""
+    check_settings()
+    return {one.variable: url for one in servers(given_urls()) if (url := one.running_url())}
+
+
 def start() -> tuple[dict[str, str], list[Server]]:
     """Start an embedded server for each URL that is not set.
 

@@ -1,21 +1,20 @@
-"""`python -m jobsvc.devservices start|stop|up [PARENT]|api`, used by the Makefile and the demo."""
+"""`python -m jobsvc.devservices start|stop|up [PARENT]`, used by the Makefile."""
 
 import sys
 from shlex import quote
 
-from jobsvc.devservices import ServiceError, check_settings, data_dir, start, stop
+from jobsvc.devservices import ServiceError, data_dir, start, stop
 from jobsvc.devservices.folder import Folder
-from jobsvc.devservices.up import Up
+from jobsvc.devservices.up import run_up
 from jobsvc.errors import JobsvcError
-from jobsvc.processes.pid_one import leave_pid_one
 from jobsvc.processes.refusal import refuse_start
 
 
 def main() -> None:
     """Run the command of the first argument.
 
-    `start` prints the URLs as `export` lines of a shell; `stop` stops the servers; `up` runs everything until Ctrl-C,
-    or until the process PARENT has exited; `api` prints the API's URL and a key with scope `write` as shell variables.
+    `start` prints the URLs as `export` lines of a shell; `stop` stops the servers; `up` does the same as `jobsvc up`,
+    until the process PARENT has exited.
     """
     try:
         match sys.argv[1:]:
@@ -31,15 +30,9 @@ def main() -> None:
                 Folder(data_dir()).check_unused()
                 print("stopped: " + (", ".join(stop()) or "no server was running"), file=sys.stderr)
             case ["up", *parent]:
-                leave_pid_one()
-                sys.exit(Up().run(*map(int, parent)))
-            case ["api"]:
-                settings = check_settings()
-                keys = [one.secret for one in settings.JOBSVC_API_KEYS if one.scope != "read"]
-                key = next((key for key in keys if not key.startswith("sha256:")), "")
-                print(f"url={quote(settings.address)} key={quote(key)}")
+                run_up(*map(int, parent))
             case _:
-                sys.exit("usage: python -m jobsvc.devservices start|stop|up [PARENT]|api")
+                sys.exit("usage: python -m jobsvc.devservices start|stop|up [PARENT]")
     except (ServiceError, JobsvcError) as error:
         refuse_start(str(error))
 

@@ -72,6 +72,11 @@ class Server(ABC):
             os.close(descriptor)
         return descriptor is None
 
+    def running_url(self) -> str | None:
+        """Return the URL of the server if it runs."""
+        state = self._state()
+        return self.url(state) if "pid" in state and self.runs() else None
+
     def start(self) -> tuple[str, bool]:
         """Start the server unless it runs; returns its URL, and whether this call started it. Raises ServiceError."""
         self.root.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from types import FrameType
+from typing import NoReturn
 
 from jobsvc import devservices
 from jobsvc.config import Settings
@@ -16,13 +17,25 @@ from jobsvc.devservices import PLACEHOLDERS, Server, ServiceError
 from jobsvc.devservices.children import Child, is_used_by_orphan, without_prefix
 from jobsvc.devservices.folder import Folder
 from jobsvc.devservices.watcher import Watcher
+from jobsvc.errors import JobsvcError
 from jobsvc.masking import mask_passwords
 from jobsvc.processes.orphans import stop_gently, when_orphaned
+from jobsvc.processes.pid_one import leave_pid_one
+from jobsvc.processes.refusal import refuse_start
 from jobsvc.processes.timetable import EXIT_SECONDS
 from jobsvc.servers.listening import check_port
 
 LAST_SECONDS = 2
 """Time for a child process to exit after its second SIGTERM; then it is killed."""
+
+
+def run_up(parent: int | None = None) -> NoReturn:
+    """Run everything until Ctrl-C, or until the process `parent` has exited; one line on stderr if it fails."""
+    leave_pid_one()
+    try:
+        sys.exit(Up().run(parent))
+    except (ServiceError, JobsvcError) as error:
+        refuse_start(str(error))
 
 
 class Up:
@@ -80,7 +93,7 @@ class Up:
         self._watcher = self._start_watcher(folder, embedded)
         urls, self._servers = devservices.start()
         os.environ.update(urls)
-        self._run("-m", "flask", "--app", "wsgi", "db", "upgrade")
+        self._run("-m", "jobsvc.migrate")
         if self._is_stopping:
             return
         self._start_programs(settings, self._watcher)

@@ -17,10 +17,8 @@ KEY = 'hunter2-"Zq9'
 
 
 def demo(**env: str) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["sh", "examples/demo.sh"], cwd=ROOT, env={**os.environ, "PATH": path, **env}, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "jobsvc", "demo"]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True)
 
 
 def test_up_with_a_taken_port_starts_nothing(tmp_path: Path) -> None:
