@@ -171,8 +171,10 @@ def release(job_ids: Iterable[UUID]) -> None:
 def release_due(job_ids: Iterable[UUID]) -> None:
     """Release the claims on the given jobs that are due and count as in RQ, but have no entry left there."""
     with transaction() as connection:
-        due = Job.id.in_(list(job_ids)), text(IS_IN_RQ), Job.due_at <= now()
-        connection.execute(update(Job).where(*due).values(dispatched_at=null()))
+        # SKIP LOCKED: a row's holder may keep it for long; a sweep finds the job if it is not dispatched again then.
+        due = select(Job.id).where(Job.id.in_(list(job_ids)), text(IS_IN_RQ), Job.due_at <= now())
+        unlocked = due.with_for_update(skip_locked=True).cte("unlocked")
+        connection.execute(update(Job).where(Job.id == unlocked.c.id).values(dispatched_at=null()))
 
 
 def seconds_to_next() -> float | None:

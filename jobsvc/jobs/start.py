@@ -4,7 +4,23 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Double, Text, Uuid, any_, bindparam, cast, func, null, select, update
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Double,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    func,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
 
 from jobsvc.db.engine import retrying, statement, transaction
 from jobsvc.db.models import Job
@@ -20,6 +36,9 @@ from jobsvc.states import Status
 
 CLOCK_SECONDS = 60
 """Age (seconds) at which a worker samples Postgres' clock again; the clocks drift by 30 ms at most in that time."""
+
+LOCK_MS = 300
+"""Longest wait (milliseconds) for a job that another transaction has locked, before the others start without it."""
 
 
 class StartedAttempt(NamedTuple):
@@ -51,9 +70,10 @@ _returned = {
     "waited": seconds_since(Job.due_at),
     "traceparent": Job.traceparent,
 }
+_is_given = Job.id == any_(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid)))
 _start: Any = (
     update(Job)
-    .where(Job.id == any_(cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Uuid))), *may_start)
+    .where(_is_given, *may_start)
     .values(
         status=Status.PROCESSING,
         attempts=Job.attempts + 1,
@@ -83,7 +103,11 @@ _is_served = _queues.is_(None) | (Job.queue == any_(_queues))
 _longest = cast(bindparam("longest", type_=Double), Double)
 _has_time = _longest.is_(None) | (Job.timeout <= _longest)
 _has_no_key = Job.concurrency_key.is_(None) & Job.rate_key.is_(None)
-_start_free = _counted(_start.where(_has_no_key, Job.queue.not_in(paused), _is_known, _is_served, _has_time))
+_fits = (_has_no_key, Job.queue.not_in(paused), _is_known, _is_served, _has_time)
+_limits_waiting = select(func.set_config("lock_timeout", str(LOCK_MS), True)).scalar_subquery().is_not(None)
+_start_free = _counted(_start.where(*_fits, _limits_waiting))
+_unlocked = select(Job.id).where(_is_given).with_for_update(skip_locked=True).cte("unlocked")
+_start_unlocked = _counted(_start.where(*_fits, Job.id.in_(select(_unlocked.c.id))))
 _start_admitted = _counted(_start)
 
 
@@ -101,15 +125,15 @@ def start(
     queues: the queues that the worker serves; None for any. longest: the longest timeout (seconds) that RQ's entry
     allows; None for any. RQ may have an entry from before the job was changed.
     lease_seconds: how long `worker` holds the jobs unless `renew` extends the lease.
-    Jobs that have ended, that another dispatch has started, or that don't fit the worker are skipped. Jobs of other
-    types, of paused queues, or of keys without a free slot are withheld.
+    Jobs that have ended, that another dispatch has started, that another transaction keeps locked, or that don't fit
+    the worker are skipped. Jobs of other types, of paused queues, or of keys without a free slot are withheld.
     Raises StoreUnavailable: jobs may have started.
     """
     by_text = {str(id_): id_ for id_ in job_ids}
     asked = {"by": worker, "lease": lease_seconds}
     fitting = {"types": None if types is None else list(types), "queues": queues, "longest": longest}
     with statement() as connection:
-        started = connection.execute(_start_free, {"ids": list(by_text), **fitting, **asked}).all()
+        started = _start_without_keys(connection, {"ids": list(by_text), **fitting, **asked})
         if not pgclock.is_fresh(CLOCK_SECONDS):  # for the child processes, which don't query Postgres
             learn_clock(connection)
     if len(started) < len(by_text):
@@ -117,6 +141,16 @@ def start(
         started = [*started, *_start_others(left, types, _conditions(queues, longest), asked)]
     # The columns come in the order of the fields (see above); by name they would take longer.
     return [StartedAttempt(by_text[id_], *rest) for id_, *rest in started]
+
+
+def _start_without_keys(connection: Connection, parameters: dict[str, Any]) -> Sequence[Any]:
+    try:
+        return connection.execute(_start_free, parameters).all()
+    except DBAPIError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+    # An application's transaction that replaced a job, for example. What it leaves is dispatched again.
+    return connection.execute(_start_unlocked, parameters).all()
 
 
 def _conditions(queues: Collection[str] | None, longest: float | None) -> list[ColumnElement[bool]]:

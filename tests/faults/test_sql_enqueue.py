@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import Ground, kill
 from tests.support.servers import ROOT, upgrade
 from tests.support.service import WORKERS, eventually
-from tests.support.sql_client import committed
+from tests.support.sql_client import application, committed, enqueue
 
 LONG_SWEEP = {"JOBSVC_SWEEP_SECONDS": "30"}
 TYPES = "SELECT name FROM job_types"
@@ -78,3 +78,20 @@ def test_process_that_starts_before_the_tables_logs_one_outage(ground: Ground) -
         assert process.output.count("Postgres: available again") == 1
     service.until(committed(service), "COMPLETED")
     assert service.alive(worker)
+
+
+@pytest.mark.parametrize("kind", sorted(WORKERS))
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_open_transaction_that_replaced_a_job_stalls_no_other_job(ground: Ground, kind: str, end: str) -> None:
+    service = ground.service
+    first = service.post(uniqueKey="k", payload={"result": "first"})
+    others = [service.post() for _ in range(3)]
+    with application(service) as connection:
+        assert enqueue(connection, uniqueKey="k", payload={"result": "second"}, onConflict="replace") == first
+        service.worker(kind)
+        for job_id in others:
+            service.until(job_id, "COMPLETED")
+        assert service.job(first)["status"] == "PENDING"
+        getattr(connection, end)()
+    job = service.until(first, "COMPLETED", timeout=30)
+    assert (job["result"], job["attempts"]) == ("second" if end == "commit" else "first", 1)
