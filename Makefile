@@ -39,7 +39,7 @@ migrate: $(READY)  ## create or upgrade the tables
 	@$(SERVICES) && $(JOBSVC) migrate
 
 test: $(READY)  ## run the tests, against real servers
-	@$(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0
 
 test-infra: $(READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra

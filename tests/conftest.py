@@ -1,17 +1,20 @@
 """Real servers for the whole run, and an empty database for each test that asks."""
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.support.servers import Servers, upgrade
+from tests.support.servers import TEMPLATE, Servers, make_template
 from tests.support.service import Service
 
 _servers: Servers | None = None
+_template: Path | None = None
 
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 """Variables by which `make test` would change the `make`s that tests start; those are to behave as a user's."""
@@ -33,20 +36,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
     With `-n`, each process that runs tests has servers, or databases, of its own.
     """
-    global _servers
+    global _servers, _template
     # SIGTERM ends a run as Ctrl-C does: fixtures stop what they have started. And a shell that
     # runs the tests in the background has them, and what they start, ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
-        return  # this process only hands the tests out
-    _servers = Servers()
-    os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
     for name in [name for name in os.environ if name.startswith("JOBSVC_") and name != "JOBSVC_DEV_DIR"]:
         del os.environ[name]
     for name in MAKE:
         os.environ.pop(name, None)
-    upgrade({})
+    if TEMPLATE not in os.environ:
+        _template = Path(tempfile.mkdtemp(prefix="jobsvc-template-"))
+        make_template(_template)
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # this process only hands the tests out
+    _servers = Servers()
+    os.environ |= {"DATABASE_URL": _servers.database_url, "REDIS_URL": _servers.redis_url}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,6 @@ def apart() -> Iterator[dict[str, str]]:
     """The environment of a service that shares no job with any other one's worker."""
     assert _servers is not None
     env = dict(zip(("DATABASE_URL", "REDIS_URL"), _servers.apart(), strict=True))
-    upgrade(env)
     yield env
     _servers.give_back(env["REDIS_URL"])
 
@@ -62,9 +66,7 @@ def apart() -> Iterator[dict[str, str]]:
 def fresh_database() -> str:
     """The URL of one more database for this module's tests, its tables made."""
     assert _servers is not None
-    url = _servers.database()
-    upgrade({"DATABASE_URL": url})
-    return url
+    return _servers.database()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -73,6 +75,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
         disconnect()
         _servers.stop()
+    if _template is not None:
+        shutil.rmtree(_template)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobsvc.devservices import Postgres, Server, Valkey
-from tests.support.servers import kill_server, upgrade
+from jobsvc.devservices import Server, Valkey
+from tests.support.servers import kill_server, start_copy
 from tests.support.service import Process, Service
 
 
@@ -17,15 +17,15 @@ class Ground:
     LEASE, SWEEP = 3.0, 0.5
 
     def __init__(self, folder: Path, **env: str) -> None:
-        self.postgres, self.valkey = Postgres(folder), Valkey(folder)
+        self.postgres, url = start_copy(folder)
+        self.valkey = Valkey(folder)
         self.env = {
-            "DATABASE_URL": self.postgres.start()[0],
+            "DATABASE_URL": url,
             "REDIS_URL": self.valkey.start()[0],
             "JOBSVC_LEASE_SECONDS": str(self.LEASE),
             "JOBSVC_SWEEP_SECONDS": str(self.SWEEP),
             **env,
         }
-        upgrade(self.env)
         self.service = Service(self.env)
 
     @property

@@ -1,6 +1,7 @@
 """The servers that tests run on: a database and a Redis database for them alone, and how one is killed."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -16,15 +17,45 @@ import psutil
 import psycopg2
 import redis
 
-from jobsvc.devservices import Postgres, Server, Valkey
+from jobsvc.devservices import PLACEHOLDERS, Postgres, Server, Valkey
 
 ROOT = Path(__file__).parents[2]
+
+TEMPLATE = "TEST_POSTGRES"
+"""The variable with the folder of a stopped Postgres that has the tables: made once for all processes of a run."""
 
 
 def upgrade(env: dict[str, str]) -> None:
     """Bring the tables of this environment's database up to date."""
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True)
+
+
+def make_template(folder: Path) -> None:
+    """Make the folder that TEMPLATE names. Its copies lose nothing when processes are killed, only when a host is."""
+    server = Postgres(folder)
+    upgrade({"DATABASE_URL": server.start()[0], "REDIS_URL": PLACEHOLDERS["REDIS_URL"]})
+    server.stop()
+    with (server.data / "postgresql.auto.conf").open("a") as file:
+        file.write("fsync = off\n")
+    os.environ[TEMPLATE] = str(folder)
+
+
+def start_copy(folder: Path) -> tuple[Postgres, str]:
+    """Start an embedded Postgres whose database has all tables; returns it and its URL."""
+    template, server = Path(os.environ[TEMPLATE]), Postgres(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", template / "postgres", server.data], check=True)
+    state = json.loads((template / "postgres.json").read_text())
+    (folder / "postgres.json").write_text(json.dumps({"password": state["password"]}))
+    url, _ = server.start()
+    renew_owner(url)
+    return server, url
+
+
+def renew_owner(url: str) -> None:
+    """Let the copy of a database be another one in the eyes of those who share a Redis with it."""
+    sql(url, "UPDATE deployment SET owner = gen_random_uuid()")
 
 
 def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -59,30 +90,46 @@ class Servers:
         self.embedded: list[Server] = []
         self._drops: list[Callable[[], Any]] = []
         self._taken: set[int] = set()
+        given = os.environ.get("DATABASE_URL")
         self._urls = (
-            os.environ.get("DATABASE_URL") or self.start(Postgres),
-            os.environ.get("REDIS_URL") or self.start(Valkey),
+            given or self._start_postgres(),
+            os.environ.get("REDIS_URL") or self._start_valkey(),
         )
+        # A database is copied only while nobody is connected to it.
+        self._maintenance, self._template = ("postgres", "") if given else ("template1", "postgres")
+        if given:
+            url = self._create("template1")
+            upgrade({"DATABASE_URL": url, "REDIS_URL": self._urls[1]})
+            self._template = url.rpartition("/")[2]
         self.database_url, self.redis_url = self.apart()
 
     def apart(self) -> tuple[str, str]:
-        """The URLs of another database, without tables, and of another, unused Redis database."""
+        """The URLs of another database, with empty tables, and of another, unused Redis database."""
         return self.database(), self._empty_redis(self._urls[1])
 
-    def start(self, kind: type[Server]) -> str:
-        server = kind(self.folder)
-        url, _ = server.start()
+    def database(self) -> str:
+        """The URL of another database, with empty tables."""
+        url = self._create(self._template)
+        renew_owner(url)
+        return url
+
+    def _start_postgres(self) -> str:
+        server, url = start_copy(self.folder)
         self.embedded.append(server)
         return url
 
-    def database(self) -> str:
-        """The URL of another database, without tables."""
+    def _start_valkey(self) -> str:
+        server = Valkey(self.folder)
+        self.embedded.append(server)
+        return server.start()[0]
+
+    def _create(self, template: str) -> str:
         url = self._urls[0]
         name = f"jobsvc_test_{uuid4().hex[:8]}"
         base, _, _ = url.replace("postgresql+psycopg2://", "postgresql://").rpartition("/")
 
-        maintenance = f"{base}/postgres"
-        sql(maintenance, f"CREATE DATABASE {name}")
+        maintenance = f"{base}/{self._maintenance}"
+        sql(maintenance, f"CREATE DATABASE {name} TEMPLATE {template}")
         # So that a test fails which would wait for itself.
         sql(maintenance, f"ALTER DATABASE {name} SET lock_timeout = '20s'")
         self._drops.append(lambda: sql(maintenance, f"DROP DATABASE {name} WITH (FORCE)"))
