@@ -1,14 +1,22 @@
-"""/metrics for Prometheus: counts stored in Postgres, so that every process reports the same values."""
+"""/metrics for Prometheus: read from Postgres and Redis, so that every process reports the same values."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from jobsvc import handlers, jobs
+from jobsvc import __version__, handlers, jobs
+from jobsvc.api.redis_view import recent_redis
+from jobsvc.api.responses import RedisState
 from jobsvc.config import settings
 from jobsvc.jobs import BOUNDS, Event
 from jobsvc.states import ENDED, WAITING, Status
@@ -25,6 +33,9 @@ class JobsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _events()
         yield from _depths()
+        yield _paused()
+        yield from _redis()
+        yield InfoMetricFamily("jobsvc_build", "The version of this process.", {"version": __version__})
 
     def describe(self) -> Iterator[Metric]:
         return iter(())  # else registering would query Postgres
@@ -107,27 +118,56 @@ def _expected() -> list[tuple[str, str]]:
 
 
 def _depths() -> Iterator[Metric]:
-    counts = Counter(
-        {(queue, status): 0 for queue in settings().JOBSVC_QUEUES for status in (*WAITING, Status.PROCESSING)}
-    )
-    oldest = dict.fromkeys(settings().JOBSVC_QUEUES, 0.0)
+    served = settings().JOBSVC_QUEUES
+    counts = Counter({(queue, status): 0 for queue in served for status in (*WAITING, Status.PROCESSING)})
+    oldest = dict.fromkeys(served, 0.0)
+    withheld, no_handler = (Counter(dict.fromkeys(served, 0)) for _ in range(2))
     for depth in jobs.depths():
         queue = _queue(depth.queue)
         counts[queue, Status(depth.status)] += depth.jobs
         oldest[queue] = max(oldest.get(queue, 0.0), depth.waited or 0.0)
-    holds = GaugeMetricFamily("jobsvc_queue_jobs", "Jobs that have not ended.", labels=("queue", "status"))
+        withheld[queue] += depth.withheld
+        no_handler[queue] += depth.no_handler
+    family = GaugeMetricFamily("jobsvc_queue_jobs", "Jobs that have not ended.", labels=("queue", "status"))
     for labels, count in counts.items():
-        holds.add_metric(labels, count)
-    age = GaugeMetricFamily(
-        "jobsvc_queue_oldest_seconds",
-        "Longest time that a job of the queue has been due, in seconds.",
-        labels=("queue",),
+        family.add_metric(labels, count)
+    yield family
+    yield _by_queue("queue_oldest_seconds", "Longest time that a job of the queue has been due, in seconds.", oldest)
+    yield _by_queue(
+        "queue_withheld_jobs",
+        "Due jobs that are not dispatched, since the queue is paused or a concurrency key or rate limit is full.",
+        withheld,
     )
-    for queue, seconds in oldest.items():
-        age.add_metric((queue,), seconds)
-    yield from (holds, age)
+    yield _by_queue("queue_no_handler_jobs", "Due jobs that a worker refused, since it has no handler.", no_handler)
     yield GaugeMetricFamily(
         "jobsvc_relay_lag_seconds",
         "Longest time that a job has been due without being enqueued in RQ, in seconds.",
         value=jobs.relay_lag(),
     )
+
+
+def _paused() -> Metric:
+    paused = jobs.paused_queues()
+    found = {queue: float(queue in paused) for queue in settings().JOBSVC_QUEUES}
+    return _by_queue("queue_paused", "1 if the queue is paused.", found)
+
+
+def _redis() -> Iterator[Metric]:
+    redis = recent_redis()
+    family = GaugeMetricFamily("jobsvc_redis", "1 for the state of Redis.", labels=("state",))
+    for state in get_args(RedisState):
+        family.add_metric((state,), state == redis.state)
+    yield family
+    if redis.state == "up":  # else unknown
+        counts = Counter(dict.fromkeys(settings().JOBSVC_QUEUES, 0))
+        for worker in redis.workers:
+            if not worker.is_lost:
+                counts.update({_queue(name) for name in worker.queues})
+        yield _by_queue("workers", "Live workers that serve the queue.", counts)
+
+
+def _by_queue(name: str, text: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"jobsvc_{name}", text, labels=("queue",))
+    for queue, value in values.items():
+        family.add_metric((queue,), value)
+    return family

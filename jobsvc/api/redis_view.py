@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from redis import RedisError
 from rq.suspension import is_suspended
 
+from jobsvc.api.responses import RedisState
 from jobsvc.config import settings
 from jobsvc.dispatch import rq_redis, rq_workers
 from jobsvc.dispatch.ownership import NamespaceTaken
@@ -20,11 +21,13 @@ CHECK_SECONDS = 1.0
 class RedisView:
     """The workers, also lost ones; none if Redis can't be used, which is then the `problem`, a sentence.
 
+    state: as /readyz shows it.
     is_suspended: True while `rq suspend` keeps all workers from taking jobs.
     """
 
     workers: Sequence[WorkerState] = ()
     problem: str | None = None
+    state: RedisState = "up"
     is_suspended: bool = False
 
 
@@ -35,10 +38,12 @@ def read_redis() -> RedisView:
         return RedisView(rq_workers.known(), is_suspended=bool(is_suspended(rq_redis.connection())))
     except NamespaceTaken:
         name = settings().JOBSVC_NAMESPACE
-        return RedisView(problem=f"The namespace {name} in Redis belongs to another database, so no job is dispatched.")
+        problem = f"The namespace {name} in Redis belongs to another database, so no job is dispatched."
+        return RedisView(problem=problem, state="taken")
     except RedisError:
         # The error's text may contain the address of the server.
-        return RedisView(problem="Redis can't be used, so no job is dispatched. New jobs are still accepted.")
+        problem = "Redis can't be used, so no job is dispatched. New jobs are still accepted."
+        return RedisView(problem=problem, state="down")
 
 
 recent_redis = reused(read_redis, lambda _: CHECK_SECONDS)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Executable, Row, func, select, text, union_all
 
-from jobsvc.db.conditions import IS_BLOCKED, IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
+from jobsvc.db.conditions import AWAITS_HANDLER_AT, IS_BLOCKED, IS_DISPATCHED, IS_RUNNING, IS_TO_DISPATCH
 from jobsvc.db.engine import transaction
 from jobsvc.db.models import Job
 from jobsvc.db.sql import now, seconds_since
@@ -38,15 +38,24 @@ def reused_if_slow(read: Callable[[], Result], slow_seconds: float | None = None
 
 @cached_if_slow
 def depths() -> Executable:
-    """Return rows of queue, status, jobs and `waited`: seconds since the longest due of them was due.
+    """Return rows of queue, status, numbers of jobs, and `waited`: seconds since the longest due of them was due.
 
+    The numbers: `jobs`; among them `withheld`, and `no_handler`, those that a worker refused for want of a handler.
     A queue and status may have several rows: each part is read from its own partial index.
     """
+    at = {"withheld": "infinity", "no_handler": AWAITS_HANDLER_AT}
     parts = []
     for condition in (IS_RUNNING, IS_BLOCKED, IS_TO_DISPATCH, IS_DISPATCHED):
         is_due = Job.due_at <= now() if condition in (IS_TO_DISPATCH, IS_DISPATCHED) else text("false")
         waited = seconds_since(func.min(Job.due_at).filter(is_due))
-        part = select(Job.queue, Job.status, func.count().label("jobs"), waited.label("waited"))
+        # Dispatched jobs alone: the column of others may have an older value.
+        numbers = [
+            func.count()
+            .filter(text(f"dispatched_at = '{moment}'" if condition == IS_DISPATCHED else "false"))
+            .label(name)
+            for name, moment in at.items()
+        ]
+        part = select(Job.queue, Job.status, func.count().label("jobs"), waited.label("waited"), *numbers)
         parts.append(part.where(text(condition)).group_by(Job.queue, Job.status))
     return union_all(*parts)
 
