@@ -11,8 +11,11 @@ JOBSVC = $(BIN)/python -m jobsvc
 HTMX = 4.0.1
 STATIC = jobsvc/ui/static
 
+# Each topic of deploy/ has a target of its own, such as `make lint-nginx`.
+LINT_DEPLOY = lint-systemd lint-kubernetes lint-prometheus lint-nginx lint-haproxy
+
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint format clean help
+.PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint lint-code lint-deploy $(LINT_DEPLOY) format clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(JOBSVC) up --parent $$PPID
@@ -68,8 +71,16 @@ vendor:  ## renew htmx in jobsvc/ui/static/; needs npm
 		install -m 644 "$$folder/package/LICENSE" $(STATIC)/htmx.LICENSE
 	@sha256sum $(STATIC)/htmx.min.js
 
-lint: $(READY)  ## check style, types and import layers
+lint: lint-code lint-deploy  ## check style, types, import layers, and the files in deploy/
+
+lint-code: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+lint-deploy: $(LINT_DEPLOY)
+
+# With systemd-analyze, kubectl, promtool (of Debian's prometheus), nginx and haproxy, where they are installed.
+$(LINT_DEPLOY): lint-%: $(READY)
+	@$(BIN)/python -m tests.deploy $*
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -6,19 +6,16 @@ members: Location, Link, redirects, the links and scripts of /docs and /rq/, the
 not write: several values, malformed ones.
 """
 
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.deploy import files
 from tests.support.browser import chromium
 from tests.support.http import basic, bearer, refused
-from tests.support.servers import ROOT
 from tests.support.service import Process, Service, eventually, free_port
 
 KEY = "k-admin"
@@ -141,35 +138,16 @@ def test_wrong_setting_is_refused_at_start(value: str) -> None:
         process.kill()
 
 
-CONF = """
-daemon off; pid {folder}/pid; error_log {folder}/error.log;
-events {{}}
-http {{
-    access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-    uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-    server {{
-        listen 127.0.0.1:{port} ssl; ssl_certificate {folder}/cert; ssl_certificate_key {folder}/key;
-        location /jobsvc/ {{ proxy_pass http://127.0.0.1:{behind}/; {headers} }}
-    }}
-}}
-"""
-
-
 @pytest.fixture(scope="module")
 def nginx(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the service behind nginx, with TLS and a prefix, by the very lines of docs/operations.md."""
-    for name in ("nginx", "openssl"):
-        if shutil.which(name) is None and not Path(f"/usr/sbin/{name}").exists():
-            pytest.skip(f"no {name} is installed")
+    """The URL of the service behind nginx, with TLS and a prefix, by deploy/nginx/jobsvc.conf."""
+    program = files.find("nginx")
+    if program is None or not files.find("openssl"):
+        pytest.skip("nginx or openssl is not installed")
     folder, port = tmp_path_factory.mktemp("nginx"), free_port(None)
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run([*command, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True)
-    page = (ROOT / "docs/operations.md").read_text()
-    lines = [line for line in page.splitlines() if line.strip().startswith("proxy_set_header")]
-    assert len(lines) == 5
-    text = CONF.format(folder=folder, port=port, behind=service.port, headers=" ".join(lines))
-    (folder / "conf").write_text(text)
-    process = Process(shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(folder / "conf"), "-e", str(folder / "e"))
+    files.certificate(folder)
+    config = files.nginx(folder, port, [f"127.0.0.1:{service.port}"] * 2)
+    process = Process(program, "-e", "stderr", "-c", str(config))
     url = f"https://localhost:{port}/jobsvc"
     try:
         eventually(lambda: answers(url) or process.popen.poll() is not None, 20)

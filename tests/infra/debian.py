@@ -15,6 +15,8 @@ PACKAGES = {
     "redis-sentinel": "redis-sentinel",
     "pgbouncer": "pgbouncer",
     "haproxy": "haproxy",
+    "nginx": "nginx",
+    "prometheus": "prometheus",
     "ip": "iproute2",
     "openssl": "openssl",
 }
