@@ -7,7 +7,7 @@ from functools import lru_cache
 from types import CodeType, TracebackType
 from typing import Any, Literal, NamedTuple
 
-from psycopg2.errors import InsufficientPrivilege, UndefinedTable
+from psycopg2.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
 from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -210,9 +210,9 @@ def _raise_for(error: Exception, caller: CodeType) -> None:
     code = getattr(error.orig, "pgcode", None) or ""
     if code in pgsession.CONFLICTS:
         raise StoreConflict("Postgres could not do this beside other requests; try again soon") from error
-    if isinstance(error.orig, UndefinedTable):
-        pgoutage.failed("the tables are missing; run `make migrate`", code, caller)
-        raise StoreUnavailable("The tables are missing; run `make migrate`") from error
+    if isinstance(error.orig, UndefinedTable | UndefinedColumn):  # not noticed at start if Postgres was unavailable
+        pgoutage.failed("the tables are missing, or older than this program; run `jobsvc migrate`", code, caller)
+        raise StoreUnavailable("The tables are missing, or older than this program; run `jobsvc migrate`") from error
     if isinstance(error.orig, InsufficientPrivilege):
         pgoutage.failed(pgoutage.cause_of(error), code, caller)
         raise StoreUnavailable("Postgres can't be used as it is set up; the log says why") from error

@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobsvc import jobs
 from jobsvc.db.engine import disconnect, engine
 from jobsvc.db.poolmode import REFUSED, pools_by_statement
+from jobsvc.db.revision import check_tables
 from jobsvc.dispatch import rq_redis
 from jobsvc.dispatch.ownership import NamespaceTaken
 from jobsvc.dispatch.rq_redis import ClusterRefused
@@ -19,16 +20,7 @@ def check_servers() -> None:
     Registers this process' job types in Postgres.
     An unavailable server is checked when it is first used; if unsuitable, it stays unavailable and the log says why.
     """
-    try:
-        with engine().begin():
-            pass
-    except WrongServer as error:
-        refuse_start(str(error))
-    except SQLAlchemyError:
-        if pools_by_statement():
-            refuse_start(REFUSED)
-    else:
-        jobs.register_at_start()
+    check_postgres()
     try:
         rq_redis.probe()
     except (ClusterRefused, NamespaceTaken) as error:
@@ -38,3 +30,17 @@ def check_servers() -> None:
     finally:
         disconnect()  # fork: child processes open their own connections
         rq_redis.connection().connection_pool.disconnect()
+
+
+def check_postgres() -> None:
+    """Exit as `check_servers` does if Postgres or its tables are unsuitable; else register this process' job types."""
+    try:
+        with engine().begin() as connection:
+            check_tables(connection)
+    except WrongServer as error:
+        refuse_start(str(error))
+    except SQLAlchemyError:
+        if pools_by_statement():
+            refuse_start(REFUSED)
+    else:
+        jobs.register_at_start()

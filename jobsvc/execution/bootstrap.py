@@ -4,9 +4,10 @@ from functools import lru_cache
 
 from rq.logutils import colorizer
 
-from jobsvc import handlers, jobs, logs, tracing
+from jobsvc import handlers, logs, tracing
 from jobsvc.config import settings
 from jobsvc.dispatch import ownership, rq_redis
+from jobsvc.dispatch.server_check import check_postgres
 from jobsvc.processes.refusal import exit_on_error
 
 
@@ -22,5 +23,5 @@ def bootstrap() -> None:
     logs.to_stderr()  # otherwise a stock worker uses RQ's log format, which escapes nothing
     colorizer.notty = True  # no colours: their codes would be escaped
     if ownership.is_rq_worker():  # other programs check both servers
-        jobs.register_at_start()
+        check_postgres()
         ownership.check_at_start(rq_redis.connection())

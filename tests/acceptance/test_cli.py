@@ -303,7 +303,11 @@ def test_errors_are_one_line() -> None:
     no_tables = os.environ["DATABASE_URL"].rpartition("/")[0] + "/postgres"
     unknown = str(uuid.uuid4())
     for arguments, env, line in [
-        (["list"], {"DATABASE_URL": no_tables}, "Error: The tables are missing; run `make migrate`"),
+        (
+            ["list"],
+            {"DATABASE_URL": no_tables},
+            "Error: The tables are missing, or older than this program; run `jobsvc migrate`",
+        ),
         (["list"], {"JOBSVC_SWEEP_SECONDS": "soon"}, "jobsvc: JOBSVC_SWEEP_SECONDS: "),
         (["show", unknown], {}, f"Error: no job has the id {unknown}"),
     ]:

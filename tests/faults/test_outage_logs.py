@@ -67,7 +67,6 @@ POSTGRES: dict[str, tuple[Callable[[], str], str]] = {
     "unknown host": (lambda: postgres_url(host="no-such-host.invalid", password=SECRET), "translate host name"),
     "wrong password": (lambda: postgres_url(password=SECRET), "password authentication failed"),
     "no such database": (lambda: postgres_url(dbname="missing"), 'database "missing" does not exist'),
-    "missing tables": (lambda: postgres_url(dbname="template1"), "42P01: the tables are missing"),
 }
 
 
