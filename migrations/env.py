@@ -1,6 +1,7 @@
 """How Alembic runs here: on jobsvc's engine, against its models. An error ends the program with one line."""
 
 import logging
+import time
 from typing import Any
 
 from alembic import context
@@ -27,6 +28,29 @@ logger = logging.getLogger("jobsvc.migrations")
 logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)  # it logs steps that are then rolled back
 
 LOCK = 0x6A6F6273  # any number that is ours; two programs may start, and migrate, at once
+LOCK_SECONDS = 2
+"""Longest wait for a lock of a table. Requests that come later wait behind it, for as long as another transaction,
+such as a dump, uses the table."""
+
+PAUSE_SECONDS = 5
+TRIES = 120
+"""About 10 to 14 minutes."""
+
+IN_USE = ("55P03", "40P01")
+"""SQLSTATEs: a lock was not available in time; deadlock."""
+
+
+def migrate_patiently() -> None:
+    """Call `migrate` again while other transactions use the tables."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            migrate()
+            return
+        except DBAPIError as error:
+            if not left or getattr(error.orig, "pgcode", None) not in IN_USE:
+                raise
+        logger.warning("tables: another transaction uses them, next try in %d s (%d left)", PAUSE_SECONDS, left)
+        time.sleep(PAUSE_SECONDS)
 
 
 def migrate() -> None:
@@ -41,6 +65,7 @@ def migrate() -> None:
         )
         with context.begin_transaction():
             connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
             context.run_migrations()
     for step in applied:
         logger.info("tables: %s %s", "upgraded to" if step.is_upgrade else "downgraded from", step.up_revision_id)
@@ -71,6 +96,6 @@ else:
     if current_app and "relay" in current_app.extensions:
         current_app.extensions["relay"].stop()  # a migration must not sweep or log outages
     try:
-        migrate()
+        migrate_patiently()
     except Exception as error:
         refuse(error)

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import psycopg2
+
 from tests.integration.factories import sql
 from tests.support.servers import ROOT
+from tests.support.service import Process, eventually
 
 
 def flask_db(*command: str) -> str:
@@ -52,5 +55,25 @@ def test_concurrent_migrations_do_not_collide() -> None:
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
     both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors
+
+
+def test_requests_do_not_wait_for_a_migration_that_waits_for_a_lock() -> None:
+    """A dump reads the tables for minutes; whoever comes after a waiting migration would wait as long."""
+    flask_db("downgrade", "0009")
+    reader = psycopg2.connect(os.environ["DATABASE_URL"])
+    reader.cursor().execute("SELECT count(*) FROM jobs")
+    migration = Process(sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade")
+    try:
+        eventually(lambda: sql("SELECT 1 FROM pg_locks WHERE relation = 'jobs'::regclass AND NOT granted"), 30)
+        sql("UPDATE jobs SET id = id")  # the tests' lock_timeout ends it if the migration waits on
+        assert migration.popen.poll() is None, migration.output
+        eventually(lambda: "tables: another transaction uses them, next try in 5 s" in migration.output)
+        reader.rollback()
+        assert migration.wait() == 0
+        assert "tables: upgraded to" in migration.output
+    finally:
+        migration.kill()
+        reader.close()
+        flask_db("upgrade")
