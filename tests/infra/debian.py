@@ -11,6 +11,9 @@ import pytest
 PACKAGES = {
     "initdb": "postgresql",
     "postgres": "postgresql",
+    "pg_dump": "postgresql",
+    "pg_restore": "postgresql",
+    "pg_basebackup": "postgresql",
     "redis-server": "redis-server",
     "redis-sentinel": "redis-sentinel",
     "pgbouncer": "pgbouncer",

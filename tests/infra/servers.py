@@ -16,6 +16,7 @@ import psycopg2
 import redis
 
 from tests.infra.debian import program
+from tests.support.servers import sql
 from tests.support.service import eventually, free_port
 
 USER = "nobody"
@@ -119,12 +120,19 @@ class Infrastructure:
     def postgres(self, *options: str, hba: str = "", folder: Path | None = None) -> str:
         """Start Postgres with an empty database `jobsvc`; returns its URL. `options` are as `ssl=on`."""
         folder = folder or self.folder("postgres")
-        data, port = folder / "data", free_port(None)
+        data = folder / "data"
         command = [program("initdb"), "-D", str(data), "-U", "jobsvc", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
         subprocess.run(command, check=True, capture_output=True, cwd=folder, **as_user())
         if hba or self.host != "127.0.0.1":
             with (data / "pg_hba.conf").open("a") as file:
                 file.write(hba or f"host all all {self.host}/24 trust\n")
+        url = self.start_postgres(folder, *options)
+        sql(self.postgres_socket.replace("/jobsvc?", "/postgres?"), "CREATE DATABASE jobsvc")
+        return url
+
+    def start_postgres(self, folder: Path, *options: str) -> str:
+        """Start Postgres on the data in this folder; returns the URL of the database `jobsvc` there."""
+        data, port = folder / "data", free_port(None)
         settings = [
             f"port={port}",
             f"listen_addresses={self.host}",
@@ -135,11 +143,6 @@ class Infrastructure:
         chosen = [part for one in settings for part in ("-c", one)]
         server = self.daemon(folder, program("postgres"), "-D", str(data), *chosen, stop_signal=signal.SIGINT)
         server.until(lambda: psycopg2.connect(host=str(folder), port=port, user="jobsvc", dbname="postgres").close())
-        with contextlib.closing(
-            psycopg2.connect(host=str(folder), port=port, user="jobsvc", dbname="postgres")
-        ) as connection:
-            connection.autocommit = True
-            connection.cursor().execute("CREATE DATABASE jobsvc")
         self.postgres_socket = f"postgresql://jobsvc@/jobsvc?host={folder}&port={port}"
         return f"postgresql://jobsvc@{self.host}:{port}/jobsvc"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -9,7 +10,7 @@ import redis
 from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT
+from tests.support.servers import ROOT, sql
 
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])
@@ -39,3 +40,13 @@ def test_jobs_live_with_the_documented_rights_in_redis(servers: Infrastructure, 
     with deployment(env, kind) as service:
         live(service)
         assert "NOPERM" not in service.api.output
+
+
+def test_url_with_several_hosts_uses_the_one_that_writes(servers: Infrastructure) -> None:
+    standby, writable = servers.postgres(), servers.postgres()
+    sql(standby, "ALTER DATABASE jobsvc SET default_transaction_read_only = on")
+    hosts = "&".join(f"host={urlsplit(url).hostname}:{urlsplit(url).port}" for url in (standby, writable))
+    url = f"postgresql://jobsvc@/jobsvc?{hosts}&target_session_attrs=read-write"
+    with deployment({"DATABASE_URL": url, "REDIS_URL": servers.redis()[0]}) as service:
+        service.until(service.post(), "COMPLETED")
+        assert sql(writable, "SELECT status FROM jobs") == [("COMPLETED",)]

@@ -17,7 +17,8 @@ import pytest
 
 from tests.infra.deployment import SHORT
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT, upgrade
+from tests.infra.versions import check_out
+from tests.support.servers import upgrade
 from tests.support.service import POOL, Service, eventually
 
 OLD = "aa214f0"
@@ -27,13 +28,7 @@ OLD = "aa214f0"
 @pytest.fixture
 def old_checkout(tmp_path: Path) -> Path:
     """The older version, in a folder of its own."""
-    archive = subprocess.run(["git", "archive", OLD], cwd=ROOT, capture_output=True)
-    if archive.returncode != 0:
-        pytest.skip(f"the commit {OLD} is not in this clone")
-    folder = tmp_path / "old"
-    folder.mkdir()
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
-    return folder
+    return check_out(OLD, tmp_path / "old")
 
 
 class Both:
