@@ -1,9 +1,12 @@
 # jobsvc. `make up` is all it takes; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-READY := .venv/.installed
-BENCH_READY := bench/.venv/.installed
-DOCS_READY := .venv-docs/.installed
+# Stamps of what is installed: what running needs, what tests and lint need, the peers of `make bench`, `make docs`.
+READY := .venv/.requirements-embedded
+DEV_READY := .venv/.requirements-dev
+BENCH_READY := bench/.venv/.requirements
+DOCS_READY := .venv-docs/.requirements-docs
+INSTALL = PYTHON=$(PYTHON) .ci/packages install
 # Postgres and Redis: those of DATABASE_URL and REDIS_URL (set, or in .env), else embedded ones.
 SERVICES = urls="$$($(BIN)/python -m jobsvc.devservices start)" && eval "$$urls"
 JOBSVC = $(BIN)/python -m jobsvc
@@ -15,7 +18,7 @@ STATIC = jobsvc/ui/static
 LINT_DEPLOY = lint-systemd lint-kubernetes lint-prometheus lint-nginx lint-haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint lint-code lint-deploy $(LINT_DEPLOY) format clean help
+.PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint lint-code lint-deploy $(LINT_DEPLOY) format lock clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(JOBSVC) up --parent $$PPID
@@ -41,22 +44,22 @@ services-down: $(READY)  ## stop the embedded servers
 migrate: $(READY)  ## create or upgrade the tables
 	@$(SERVICES) && $(JOBSVC) migrate
 
-test: $(READY)  ## run the tests, against real servers
+test: $(DEV_READY)  ## run the tests, against real servers
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0
 
-test-infra: $(READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
+test-infra: $(DEV_READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra
 
-properties: $(READY)  ## run 10,000 random steps of the state machine; STEPS=n SEED=n
+properties: $(DEV_READY)  ## run 10,000 random steps of the state machine; STEPS=n SEED=n
 	@STEPS=$(or $(STEPS),10000) $(BIN)/pytest -q tests/properties $(if $(SEED),--hypothesis-seed $(SEED))
 
-chaos: $(READY)  ## kill at random under load; JOBS=5000 RUNS=1 SEED=n
+chaos: $(DEV_READY)  ## kill at random under load; JOBS=5000 RUNS=1 SEED=n
 	@$(BIN)/python -m tests.chaos --jobs $(or $(JOBS),5000) --runs $(or $(RUNS),1) $(if $(SEED),--seed $(SEED))
 
 bench: $(BENCH_READY)  ## compare with peers; ROUNDS=3 QUICK=1 ONLY=drain OUT=folder
 	@bench/.venv/bin/python -m bench --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
-shots: $(READY)  ## take the screenshots of the console in docs/images/; needs Chromium
+shots: $(DEV_READY)  ## take the screenshots of the console in docs/images/; needs Chromium
 	@$(BIN)/python -m tests.shots
 
 docs: $(DOCS_READY)  ## build the documents as a site in site/, check links
@@ -73,42 +76,38 @@ vendor:  ## renew htmx in jobsvc/ui/static/; needs npm
 
 lint: lint-code lint-deploy  ## check style, types, import layers, and the files in deploy/
 
-lint-code: $(READY)
+lint-code: $(DEV_READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 lint-deploy: $(LINT_DEPLOY)
 
 # With systemd-analyze, kubectl, promtool (of Debian's prometheus), nginx and haproxy, where they are installed.
-$(LINT_DEPLOY): lint-%: $(READY)
+$(LINT_DEPLOY): lint-%: $(DEV_READY)
 	@$(BIN)/python -m tests.deploy $*
 
-format: $(READY)  ## format the code
+format: $(DEV_READY)  ## format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:  ## stop the servers; delete environments, data and caches
 	@test ! -e $(READY) || $(BIN)/python -m jobsvc.devservices stop
 	rm -rf .venv .venv-docs site bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
+lock: $(READY)  ## write the pins of all requirements files; UPGRADE=1 renews them
+	@.ci/packages lock $(if $(UPGRADE),--upgrade)
+
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
-$(READY): requirements.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobsvc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	@echo "jobsvc: setting up .venv, once" >&2
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt >&2
-	@touch $@
+$(READY): requirements-embedded.txt
+	@$(INSTALL) .venv $< $@
+
+$(DEV_READY): requirements-dev.txt
+	@$(INSTALL) .venv $< $@ $(READY)
 
 $(DOCS_READY): requirements-docs.txt
-	@echo "jobsvc: setting up .venv-docs, once" >&2
-	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
-	@.venv-docs/bin/python -m pip install -qq --disable-pip-version-check -r requirements-docs.txt >&2
-	@touch $@
+	@$(INSTALL) .venv-docs $< $@
 
-$(BENCH_READY): requirements.txt requirements-dev.txt bench/requirements.txt bench/node/package-lock.json
+$(BENCH_READY): bench/requirements.txt bench/node/package-lock.json
 	@command -v npm >/dev/null || { echo "bench: the original's stack needs Node 20 or newer, and npm" >&2; exit 1; }
-	@echo "jobsvc: setting up the peers, once" >&2
-	@test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
-	@bench/.venv/bin/python -m pip install -qq --disable-pip-version-check -r bench/requirements.txt >&2
 	@npm ci --prefix bench/node --silent --no-audit --no-fund >&2
-	@touch $@
+	@$(INSTALL) bench/.venv $< $@
