@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
 WATCH = """
@@ -30,6 +30,9 @@ TOO_WIDE = """
 
 BLOCKING = ("serious", "critical")
 """The impacts of axe-core's rules that fail a test."""
+
+COLOUR_RULES = ("color-contrast", "link-in-text-block")
+"""The rules of axe-core that judge by colours; by the others both themes of a page are the same."""
 
 
 def installed() -> str | None:
@@ -113,9 +116,12 @@ def confirm(page: Page, is_wanted: bool = True) -> None:
     expect(page.locator("#confirm")).to_be_hidden()
 
 
-def inaccessible(page: Page) -> list[str]:
-    """Return the serious and critical faults that axe-core finds in a page, each with its elements."""
-    found = Axe().run(page).response["violations"]
+def inaccessible(page: Page, *rules: str) -> list[str]:
+    """Return the serious and critical faults that axe-core finds by all or by these rules, each with its elements."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+    found = page.evaluate("async options => (await axe.run(options)).violations", options)
     return [
         f"{one['id']}: {[node['html'][:160] for node in one['nodes'][:3]]}"
         for one in found

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -101,14 +101,10 @@ def ids(console: Service, receiver: str, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def read(console: Service, visitor: Visitor, ids: dict[str, str]) -> Any:
     """A function that visits the page of a name of PAGES."""
-    pages: dict[str, Page] = {}
 
-    def visit(name: str, theme: Literal["light", "dark"] = "light") -> Page:
+    def visit(name: str) -> Page:
         if name.startswith("unknown"):
             visitor.expected.append("status of 404")
-        if theme not in pages:
-            pages[theme] = visitor.context(color_scheme=theme).new_page()
-        pages[theme].goto(f"{console.url}/ui/{PAGES[name].format(**ids)}")
-        return pages[theme]
+        return visitor.open(f"/ui/{PAGES[name].format(**ids)}")
 
     return visit

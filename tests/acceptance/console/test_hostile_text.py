@@ -25,8 +25,7 @@ def test_hostile_text_is_shown_as_text(read: Any, name: str) -> None:
     if name not in ("unknown page", "unknown job", "ticks", "new job", "type of a model", "new job of a model"):
         texts = page.locator("body").inner_text() + "".join(page.locator("textarea").all_inner_texts())
         assert "pwned()" in texts or name in ("no jobs", "older jobs", "queues", "webhooks"), texts
-    for details in page.locator("details").all():
-        details.evaluate("one => one.open = true")
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
     events = "one => ['mouseover', 'focus', 'load', 'error'].forEach(name => one.dispatchEvent(new Event(name)))"
     page.locator("main *").evaluate_all(f"all => all.forEach({events})")
     assert_no_element_of_a_job(page)

@@ -1,6 +1,6 @@
 """Every page of the console, full of hostile text, in both themes and at three widths."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from jobsvc.ui.console import init_app
 from tests.acceptance.console.pages import PAGES, assert_no_element_of_a_job
-from tests.support.browser import Visitor, inaccessible, too_wide
+from tests.support.browser import COLOUR_RULES, Visitor, inaccessible, too_wide
 from tests.support.service import Service
 
 WHOLE = {name: path for name, path in PAGES.items() if name != "ticks"}
@@ -26,27 +26,23 @@ def test_each_page_is_in_the_list() -> None:
     assert served - {"ui.static"} == visited
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", WHOLE)
-def test_page_is_accessible_and_no_wider_than_its_window(read: Any, name: str, theme: Literal["light", "dark"]) -> None:
-    page = read(name, theme)
-    for details in page.locator("details").all():
-        details.evaluate("one => one.open = true")
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 800})
-        assert too_wide(page) == [], width
-        if width != 768:
-            assert inaccessible(page) == [], width
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_page_has_one_heading_and_a_title(read: Any, name: str) -> None:
+def test_page_has_a_heading_is_accessible_and_no_wider_than_its_window(read: Any, name: str) -> None:
     page = read(name)
     assert page.locator("h1").count() == 1
     heading = page.locator("h1").inner_text()
     assert heading
     assert f"{heading} · jobsvc" in page.title()
     assert page.locator("#curl code, #command").first.text_content()
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert too_wide(page) == [], width
+        if width != 768:
+            page.emulate_media(color_scheme="light")
+            assert inaccessible(page) == [], width
+            page.emulate_media(color_scheme="dark")
+            assert inaccessible(page, *COLOUR_RULES) == [], width
 
 
 @pytest.mark.parametrize(
