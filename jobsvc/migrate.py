@@ -38,6 +38,7 @@ def migrate(new_owner: bool, take_namespace: bool) -> None:
     """Migrate the tables, and do what the options say; exits with one line on stderr if it fails."""
     with exit_on_error():
         settings()
+    logs.set_up()
     if newer := _newer_revision():
         print(f"jobsvc: the tables are newer than this program (revision {newer}), nothing is migrated")
     else:
@@ -45,7 +46,6 @@ def migrate(new_owner: bool, take_namespace: bool) -> None:
         Migrate(app, Base, directory=str(locations.migrations()))
         with app.app_context():
             upgrade()
-    logs.set_up()
     try:
         if new_owner:
             with transaction() as connection:

@@ -54,7 +54,7 @@ def migrate_patiently() -> None:
 
 
 def migrate() -> None:
-    """Run what Alembic was asked for, in one transaction, and log what that changed."""
+    """Run what Alembic was asked for, in one transaction, and log the new revision if that changed it."""
     applied: list[Any] = []
     with engine().connect() as connection:
         context.configure(
@@ -67,8 +67,9 @@ def migrate() -> None:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
             context.run_migrations()
-    for step in applied:
-        logger.info("tables: %s %s", "upgraded to" if step.is_upgrade else "downgraded from", step.up_revision_id)
+    for step in applied[-1:]:
+        grade = "upgraded" if step.is_upgrade else "downgraded"
+        logger.info("tables: %s to revision %s", grade, ", ".join(step.destination_revision_ids) or "none")
 
 
 def refuse(error: Exception) -> None:

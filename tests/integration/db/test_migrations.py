@@ -72,7 +72,7 @@ def test_requests_do_not_wait_for_a_migration_that_waits_for_a_lock() -> None:
         eventually(lambda: "tables: another transaction uses them, next try in 5 s" in migration.output)
         reader.rollback()
         assert migration.wait() == 0
-        assert "tables: upgraded to" in migration.output
+        assert "tables: upgraded to revision " in migration.output
     finally:
         migration.kill()
         reader.close()
