@@ -5,8 +5,10 @@ import sys
 import time
 
 from jobsvc.dispatch.duties import Duties
+from jobsvc.execution.bootstrap import bootstrap
 
 if __name__ == "__main__":
+    bootstrap()  # a sweep stores the handlers' types
     duties = Duties()
     duties.sweep()  # the first one compiles its statements
     times = []
