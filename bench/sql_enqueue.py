@@ -75,7 +75,7 @@ def execute(url: str, statement: Statement, seconds: float) -> int:
         count = 0
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
-            while time.perf_counter() < deadline:
+            while not count or time.perf_counter() < deadline:
                 cursor.execute(statement.sql)
                 count += 1
         return count
