@@ -31,7 +31,7 @@ SELECT uuidv7(at - now()),
             'message', 'the answer for ' || n / 40 %% 30 || ' was not understood' || chr(10) || repeat('detail ', 30),
             'attempt', 1) END
 FROM (SELECT n, n > %(rows)s * 0.96 AS waits, now() - interval '20 days' * (1 - n / %(rows)s::float) AS at
-      FROM generate_series(1::bigint, %(rows)s) AS n)
+      FROM generate_series(%(first)s::bigint, %(last)s) AS n)
 """
 ATTEMPTS = """
 INSERT INTO attempts (job_id, fence, number, worker, started_at, finished_at, outcome, error_type, error_message,
@@ -59,10 +59,14 @@ QUEUE = "INSERT INTO queues (name, paused_at) VALUES ('low', now())"
 ANALYZE = "VACUUM ANALYZE jobs, attempts, counter_history"
 
 
+BATCH = 500_000
+
+
 def fill(execute: Callable[..., Any], number: int) -> None:
     """Fill the empty tables. `execute` takes a statement, and its parameters by their names."""
     execute(QUEUE)
-    execute(JOBS, rows=number)
+    for first in range(1, number + 1, BATCH):
+        execute(JOBS, rows=number, first=first, last=min(first + BATCH - 1, number))
     execute(ATTEMPTS)
     execute(HISTORY)
     execute(ANALYZE)

@@ -73,10 +73,16 @@ class Program:
 
 
 class Environment:
-    """The servers in a temporary folder, and the running programs. A context manager."""
+    """The servers in a temporary folder, and the running programs. A context manager.
 
-    def __init__(self) -> None:
+    data: a folder in which the servers' data stays after the run; None: it is temporary, too.
+    """
+
+    postgres: Callable[[Path], Server] = Postgres
+
+    def __init__(self, data: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-bench-"))
+        self._data = data or self.folder / "servers"
         self.mark = uuid4().hex
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JOBSVC_", "DATABASE_URL", "REDIS_URL"))}
         self.env = {**inherited, "PYTHONPATH": str(ROOT), MARK: self.mark}
@@ -84,7 +90,7 @@ class Environment:
 
     def __enter__(self) -> "Environment":
         try:
-            self._base, self._redis_url = self._start(Postgres).rpartition("/")[0], self._start(Valkey)
+            self._base, self._redis_url = self._start(self.postgres).rpartition("/")[0], self._start(Valkey)
             self.env["REDIS_URL"] = self._redis_url
             self.redis = redis.Redis.from_url(self._redis_url, decode_responses=True)
             return self
@@ -100,8 +106,8 @@ class Environment:
             server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, kind: type[Server]) -> str:
-        server = kind(self.folder / "servers")
+    def _start(self, kind: Callable[[Path], Server]) -> str:
+        server = kind(self._data)
         self._servers.append(server)
         return server.start()[0]
 

@@ -11,13 +11,12 @@ TEMPLATE = "jobsvc_tables"
 
 def make_tables(environment: Environment) -> None:
     """The service's tables, made by its migrations."""
+    environment.make(TEMPLATE, lambda: migrate(environment))
 
-    def migrate() -> None:
-        environment.run(str(BIN / "flask"), "--app", "wsgi", "db", "upgrade", "-d", str(ROOT / "migrations")).succeed(
-            60
-        )
 
-    environment.make(TEMPLATE, migrate)
+def migrate(environment: Environment) -> None:
+    """Make the tables in `DATABASE_URL`."""
+    environment.run(str(BIN / "flask"), "--app", "wsgi", "db", "upgrade", "-d", str(ROOT / "migrations")).succeed(60)
 
 
 @dataclass
