@@ -1,4 +1,4 @@
-"""The child processes of `make up`, with prefixed output."""
+"""The child processes of `jobsvc up`, with prefixed output."""
 
 import contextlib
 import os
@@ -6,19 +6,21 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import IO
 
-import psutil
+READY = {"api": "jobsvc serves ", "worker": "Worker Started"}
+"""What each program prints when it has started."""
 
 
 class Child:
-    """A process in its own session, which Ctrl-C reaches only through `make up`; its output lines are prefixed."""
+    """A process in its own session, which Ctrl-C reaches only by `jobsvc up`; its output lines are prefixed."""
 
     def __init__(self, name: str, process: "subprocess.Popen[str]") -> None:
         self.name = name
         self.process = process
         self.is_stopping = False
-        self.serves = False
+        self.is_ready = False
         self._last_line = ""
         self._reader = threading.Thread(target=self._copy, args=(process.stdout,), daemon=True)
 
@@ -41,7 +43,7 @@ class Child:
     def _copy(self, lines: IO[str]) -> None:
         for line in lines:
             self._last_line = line.strip() or self._last_line
-            self.serves = self.serves or "jobsvc serves " in line
+            self.is_ready = self.is_ready or READY[self.name] in line
             with contextlib.suppress(OSError):  # the output was closed; the child must not block
                 print(f"{self.name:<6} | {line}", end="", flush=True)
 
@@ -68,21 +70,31 @@ class Child:
 
 def kill_session(leader: int) -> None:
     """Kill all processes of the session that this process leads or has led."""
-    for pid in psutil.pids():
+    for pid in _pids():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) == leader:
                 os.kill(pid, signal.SIGKILL)
 
 
-def is_used_by_orphan(port: int) -> bool:
-    """Return True if a program of a killed `make up` still listens on the port; it is about to end."""
-    with contextlib.suppress(psutil.Error):
-        for one in psutil.net_connections("inet"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
-                match psutil.Process(one.pid).cmdline():
-                    case [_, "-m", "jobsvc.devservices.program", parent, *_]:
-                        return not psutil.pid_exists(int(parent))
+def has_orphan() -> bool:
+    """Return True if the API of a killed `jobsvc up` still runs; it is about to end."""
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            match Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0"):
+                case [_, "-m", "jobsvc.devservices.program", parent, _, "api", *_]:
+                    if not Path(f"/proc/{parent}").exists():
+                        return True
     return False
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def print_line(line: str) -> None:
+    """Print a line of `jobsvc up` itself."""
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(f"jobsvc: {line}", flush=True)
 
 
 def without_prefix(line: str) -> str:

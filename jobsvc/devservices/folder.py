@@ -1,4 +1,4 @@
-"""Locks on the folder of the embedded servers: one `make up` at a time owns it."""
+"""Locks on the folder of the embedded servers: one `jobsvc up` at a time owns it."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from jobsvc.devservices.server import ServiceError, lock
 
 CLEANUP_SECONDS = 60
-"""Longest time until the processes of a killed `make up` have ended, not counting the time for its jobs."""
+"""Longest time until the processes of a killed `jobsvc up` have ended, not counting the time for its jobs."""
 
 LONGEST_JOBS_SECONDS = 600
 """The time for its jobs, for programs that don't know its settings."""
@@ -21,8 +21,8 @@ WRITING_SECONDS = 1
 class Folder:
     """The two locks of the folder `root`, each kept by a file descriptor as long as a process lives.
 
-    `up.lock` contains the process id of the `make up` that owns the folder. `watcher.lock` belongs to its watcher until
-    all processes that `make up` started have ended.
+    `up.lock` contains the process id of the `jobsvc up` that owns the folder. `watcher.lock` belongs to its watcher
+    until all processes that `jobsvc up` started have ended.
     """
 
     def __init__(self, root: Path) -> None:
@@ -35,7 +35,7 @@ class Folder:
         return self._root.exists()
 
     def take(self, jobs_seconds: float) -> None:
-        """Own the folder from now on; waits for the processes of a killed `make up`. Safe to call twice.
+        """Own the folder from now on; waits for the processes of a killed `jobsvc up`. Safe to call twice.
 
         jobs_seconds: the time that their jobs have to end. Raises ServiceError if another process owns the folder.
         """
@@ -51,14 +51,14 @@ class Folder:
         self._wait(jobs_seconds)
 
     def check_unused(self) -> None:
-        """Wait for the processes of a killed `make up`. Raises ServiceError if a running one owns the folder."""
+        """Wait for the processes of a killed `jobsvc up`. Raises ServiceError if a running one owns the folder."""
         if self.exists:
             what = "nothing was stopped: stop it by Ctrl-C there, and its servers with it"
             os.close(self._lock_up("runs in this folder", what))
             self._wait()
 
     def wait_for_watcher(self) -> None:
-        """Wait for the processes of a killed `make up`, if no running one owns the folder. Raises ServiceError."""
+        """Wait for the processes of a killed `jobsvc up`, if no running one owns the folder. Raises ServiceError."""
         if self.exists and (descriptor := lock(self._root / "up.lock")) is not None:
             os.close(descriptor)
             self._wait()
@@ -73,7 +73,7 @@ class Folder:
     def _lock_up(self, state: str, advice: str) -> int:
         descriptor = lock(self._root / "up.lock")
         if descriptor is None:
-            raise ServiceError(f"make up {state} ({self._owner()}), and {advice}")
+            raise ServiceError(f"jobsvc up {state} ({self._owner()}), and {advice}")
         return descriptor
 
     def _wait(self, jobs_seconds: float = LONGEST_JOBS_SECONDS) -> None:
@@ -81,10 +81,10 @@ class Folder:
         deadline = time.monotonic() + jobs_seconds + CLEANUP_SECONDS
         while (descriptor := lock(self._root / "watcher.lock")) is None:
             if not is_announced:
-                print("jobsvc: the last make up was killed; waiting for its processes to end", file=sys.stderr)
+                print("jobsvc: the last jobsvc up was killed; waiting for its processes to end", file=sys.stderr)
                 is_announced = True
             if time.monotonic() > deadline:
-                raise ServiceError("the processes of a killed make up have not ended")
+                raise ServiceError("the processes of a killed jobsvc up have not ended")
             time.sleep(0.05)
         os.close(descriptor)
 

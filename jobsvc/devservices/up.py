@@ -1,4 +1,4 @@
-"""`make up`: servers, migrations, API and worker in one terminal; Ctrl-C ends them all."""
+"""`jobsvc up`: servers, migrations, API and worker in one terminal; Ctrl-C ends them all."""
 
 import contextlib
 import os
@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from jobsvc import devservices
 from jobsvc.config import Settings
 from jobsvc.devservices import PLACEHOLDERS, Server, ServiceError
-from jobsvc.devservices.children import Child, is_used_by_orphan, without_prefix
+from jobsvc.devservices.children import has_orphan, kill_session, print_line, without_prefix
 from jobsvc.devservices.folder import Folder
+from jobsvc.devservices.handler_files import HandlerFiles, delete_bytecode
+from jobsvc.devservices.programs import LAST_SECONDS, Programs
 from jobsvc.devservices.watcher import Watcher
-from jobsvc.errors import JobsvcError
+from jobsvc.errors import ConfigError, JobsvcError
 from jobsvc.masking import mask_passwords
 from jobsvc.processes.orphans import stop_gently, when_orphaned
 from jobsvc.processes.pid_one import leave_pid_one
@@ -25,8 +28,14 @@ from jobsvc.processes.refusal import refuse_start
 from jobsvc.processes.timetable import EXIT_SECONDS
 from jobsvc.servers.listening import check_port
 
-LAST_SECONDS = 2
-"""Time for a child process to exit after its second SIGTERM; then it is killed."""
+LOAD_HANDLERS = ("-c", "import jobsvc.rqsettings")
+"""Arguments of Python for a program that loads the handlers, and fails if it can't."""
+
+LOAD_SECONDS = 60
+"""Longest time for changed handlers to be loaded."""
+
+SHOWN = 3
+"""Maximum number of changed files that a line names."""
 
 
 def run_up(parent: int | None = None) -> NoReturn:
@@ -39,10 +48,11 @@ def run_up(parent: int | None = None) -> NoReturn:
 
 
 class Up:
-    """One `make up`: its child processes and servers. A watcher ends them if this process is killed."""
+    """One `jobsvc up`: its programs and servers. A watcher ends them if this process is killed."""
 
     def __init__(self) -> None:
-        self._children: list[Child] = []
+        self._programs: Programs | None = None
+        self._files: HandlerFiles | None = None
         self._servers: list[Server] = []
         self._watcher: Watcher | None = None
         self._running: subprocess.Popen[str] | None = None
@@ -60,18 +70,19 @@ class Up:
             when_orphaned(parent, stop_gently)
         try:
             self._start()
-            while not self._is_stopping:
-                if ended := [child for child in self._children if not child.is_running()]:
-                    raise ServiceError(f"the {ended[0].name} ended by itself: {ended[0].why_it_ended()}")
+            while not self._is_stopping and self._programs and self._files:
+                self._programs.check()
+                if changed := self._files.changed():
+                    self._reload(changed)
                 time.sleep(0.1)
             return 0
         finally:
             self._stop()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._programs:
+            self._programs.signal(again=self._is_stopping)
         self._is_stopping = True
-        for child in self._children:
-            child.stop()
         if self._running:
             self._running.terminate()
 
@@ -81,10 +92,13 @@ class Up:
         given = devservices.given_urls()
         os.environ.update(given)
         embedded = devservices.servers(given)
+        for server in embedded:
+            server.wheel()  # raises before anything is started
         folder = Folder(devservices.data_dir()) if embedded else None
         if folder and folder.exists:
             folder.take(self._stop_seconds)
-        self._run("-c", "import jobsvc.rqsettings", **{**PLACEHOLDERS, **given})  # checks the handlers
+        self._files = HandlerFiles(settings.JOBSVC_HANDLERS)
+        self._run(*LOAD_HANDLERS, variables=PLACEHOLDERS | given)
         if self._is_stopping:
             return
         self._wait_for_port(settings)
@@ -96,17 +110,23 @@ class Up:
         self._run("-m", "jobsvc.migrate")
         if self._is_stopping:
             return
-        self._start_programs(settings, self._watcher)
-        if not self._is_stopping and all(child.is_running() for child in self._children):
+        self._programs = Programs(self._watcher)
+        self._start_programs(settings, self._programs)
+        if not self._is_stopping and self._programs.all_run():
             masked = {name: mask_passwords(url.partition("?")[0]) for name, url in given.items()}
             print(_banner(settings, {**urls, **masked}), flush=True)
 
     def _wait_for_port(self, settings: Settings) -> None:
-        """Wait while a program of a killed `make up` uses the port. Raises ConfigError if another program does."""
+        """Wait while the API of a killed `jobsvc up` may use the port. Raises ConfigError if another program does."""
         deadline = time.monotonic() + self._stop_seconds
-        while is_used_by_orphan(settings.PORT) and time.monotonic() < deadline and not self._is_stopping:
-            time.sleep(0.1)
-        check_port(settings.host_address, settings.PORT)
+        while not self._is_stopping:
+            try:
+                check_port(settings.host_address, settings.PORT)
+                break
+            except ConfigError:
+                if time.monotonic() > deadline or not has_orphan():
+                    raise
+                time.sleep(0.1)
 
     def _start_watcher(self, folder: Folder | None, embedded: Sequence[Server]) -> Watcher:
         """Start a watcher for the servers that will be started here, also if their start is interrupted."""
@@ -119,24 +139,36 @@ class Up:
                 watcher.add_server(server.name)
         return watcher
 
-    def _start_programs(self, settings: Settings, watcher: Watcher) -> None:
+    def _start_programs(self, settings: Settings, programs: Programs) -> None:
         """Start the API and the worker; wait until the API answers, one of them ends, or a signal comes."""
-        for name, program in (("api", "serve"), ("worker", "worker")):
-            arguments = ("-m", "jobsvc.devservices.program", str(os.getpid()), str(watcher.pid), program)
-            child = Child.start(name, *arguments)
-            self._children.append(child)
-            watcher.add_program(child.process.pid)
-        api = self._children[0]
-        while not (api.serves and _answers(settings.host_address, settings.PORT)):
-            if self._is_stopping or not all(child.is_running() for child in self._children):
+        api = programs.start("api")
+        programs.start("worker")
+        while not (api.is_ready and _answers(settings.host_address, settings.PORT)):
+            if self._is_stopping or not programs.all_run():
                 return
             time.sleep(0.05)
 
-    def _run(self, *arguments: str, **variables: str) -> None:
-        """Run Python with these arguments until it exits, or a signal comes. Raises ServiceError with its last line."""
+    def _reload(self, changed: Sequence[Path]) -> None:
+        """Restart the programs, unless the handlers can't be loaded; then one line says why."""
+        delete_bytecode(changed)
+        names = ", ".join(os.path.relpath(path) for path in changed[:SHOWN]) + (" …" if len(changed) > SHOWN else "")
+        try:
+            self._run(*LOAD_HANDLERS, seconds=LOAD_SECONDS)
+        except ServiceError as error:
+            print_line(f"{names} changed, but is not used yet: {error}")
+            return
+        if self._programs and not self._is_stopping:
+            print_line(f"{names} changed: the API and the worker restart")
+            self._programs.restart(lambda: self._is_stopping)
+
+    def _run(self, *arguments: str, seconds: float | None = None, variables: Mapping[str, str] = {}) -> None:
+        """Run Python with these arguments until it exits, or a signal comes.
+
+        Raises ServiceError with its last line, or if it still runs after `seconds`.
+        """
         self._running = process = subprocess.Popen(
             [sys.executable, *arguments],
-            env={**os.environ, **variables},
+            env=os.environ | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -148,32 +180,28 @@ class Up:
             self._watcher.add_program(process.pid)
         if self._is_stopping:
             process.terminate()  # race: the signal came before `_running` was set
-        out, errors = process.communicate()
-        self._running = None
+        try:
+            out, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            kill_session(process.pid)
+            process.communicate()
+            raise ServiceError(f"the handlers were not loaded within {seconds} s") from None
+        finally:
+            self._running = None
         if process.returncode and not self._is_stopping:
             lines = [line for line in errors.split("\n") + out.split("\n") if line.strip()]
             ours = [line for line in lines if line.startswith("jobsvc: ")] or lines
             raise ServiceError(without_prefix(ours[-1]) if ours else f"exit status {process.returncode}: {arguments}")
 
     def _stop(self) -> None:
-        for child in self._children:
-            if not child.is_stopping:
-                child.stop()
-        for seconds in (self._stop_seconds, LAST_SECONDS):
-            deadline = time.monotonic() + seconds
-            while any(child.is_running() for child in self._children) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            for child in self._children:
-                child.stop()
-        for child in self._children:
-            child.kill_session()
+        if self._programs:
+            self._programs.stop(self._stop_seconds)
         for server in reversed(self._servers):
             server.stop()
         if self._watcher:
             self._watcher.end()
-        if self._children or self._servers:
-            with contextlib.suppress(OSError):  # the terminal may be closed
-                print("jobsvc: all stopped", flush=True)
+        if self._programs or self._servers:
+            print_line("all stopped")
 
 
 def _banner(settings: Settings, urls: dict[str, str]) -> str:

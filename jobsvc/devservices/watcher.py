@@ -1,4 +1,4 @@
-"""The watcher: a process that ends the programs and servers of a `make up` that was killed."""
+"""The watcher: a process that ends the programs and servers of a `jobsvc up` that was killed."""
 
 import contextlib
 import os
@@ -6,9 +6,8 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from functools import cached_property
-
-import psutil
 
 from jobsvc.devservices import ServiceError, servers
 from jobsvc.devservices.children import kill_session
@@ -18,7 +17,7 @@ END_SECONDS = 10
 
 
 class Watcher:
-    """The watcher as seen by `make up`. It is no child of it, and has its own session."""
+    """The watcher as seen by `jobsvc up`. It is no child of it, and has its own session."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -66,7 +65,7 @@ class Watcher:
             select.select([self._process.stdout], [], [], END_SECONDS)  # it is closed when the watcher exits
 
     def _send(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # the watcher was killed, which does no harm while `make up` lives
+        with contextlib.suppress(OSError):  # the watcher was killed, which does no harm while `jobsvc up` lives
             print(line, file=self._process.stdin, flush=True)
 
 
@@ -77,13 +76,14 @@ def main(stop_seconds: float) -> None:
     if os.fork():
         os._exit(0)
     print(os.getpid(), flush=True)
-    programs: list[psutil.Process] = []
+    programs: dict[int, int] = {}  # by process id, a file descriptor that means this process even after it ended
     names: list[str] = []
     for line in sys.stdin:
         match line.split():
             case ["program", pid]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    programs.append(psutil.Process(int(pid)))
+                with contextlib.suppress(ProcessLookupError):
+                    programs[int(pid)] = os.pidfd_open(int(pid))
+                _forget_ended(programs)
             case ["server", name]:
                 names.append(name)
             case ["done"]:
@@ -94,16 +94,28 @@ def main(stop_seconds: float) -> None:
             with contextlib.suppress(ServiceError):
                 server.stop()
     with contextlib.suppress(OSError):  # the terminal may be closed
-        print("jobsvc: make up was killed; its programs and servers are stopped", file=sys.stderr, flush=True)
+        print("jobsvc: jobsvc up was killed; its programs and servers are stopped", file=sys.stderr, flush=True)
 
 
-def _end_programs(programs: list[psutil.Process], stop_seconds: float) -> None:
-    for program in programs:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            program.terminate()
-    psutil.wait_procs(programs, timeout=stop_seconds)
-    for program in programs:
-        kill_session(program.pid)
+def _forget_ended(programs: dict[int, int]) -> None:
+    for pid, descriptor in list(programs.items()):
+        if _has_ended(descriptor, 0):
+            os.close(programs.pop(pid))
+
+
+def _has_ended(descriptor: int, seconds: float) -> bool:
+    """Return True if the process has ended, or ends within this time."""
+    return bool(select.select([descriptor], [], [], max(seconds, 0))[0])
+
+
+def _end_programs(programs: dict[int, int], stop_seconds: float) -> None:
+    for descriptor in programs.values():
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+    deadline = time.monotonic() + stop_seconds
+    for pid, descriptor in programs.items():
+        _has_ended(descriptor, deadline - time.monotonic())
+        kill_session(pid)
 
 
 if __name__ == "__main__":

