@@ -1,5 +1,6 @@
 """The files of deploy/, changed so that they run on this machine: other addresses, ports and certificates."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ API_HOST = re.compile(r"192\.0\.2\.1[12]:3000")
 """The API hosts that the files name."""
 
 AROUND_NGINX = """
-daemon off; pid {folder}/pid; error_log stderr;
+daemon off; pid {folder}/pid; error_log stderr; {user}
 events {{}}
 http {{
     access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
@@ -63,7 +64,9 @@ def nginx(folder: Path, port: int, apis: list[str]) -> Path:
         "/etc/ssl/jobsvc/key.pem": str(folder / "key.pem"),
     }
     path = folder / "nginx.conf"
-    path.write_text(AROUND_NGINX.format(folder=folder, site=_at(apis, _replaced(NGINX.read_text(), changes))))
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers can't write to the folder
+    site = _at(apis, _replaced(NGINX.read_text(), changes))
+    path.write_text(AROUND_NGINX.format(folder=folder, user=user, site=site))
     return path
 
 

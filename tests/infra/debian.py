@@ -22,6 +22,9 @@ PACKAGES = {
     "prometheus": "prometheus",
     "ip": "iproute2",
     "openssl": "openssl",
+    "systemd-analyze": "systemd",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
 }
 """The Debian package that brings each program."""
 

@@ -44,7 +44,6 @@ class Proxied:
         self.client = httpx.Client(
             base_url=self.url, verify=ssl.create_default_context(cafile=certificate), headers=bearer(KEY), timeout=60
         )
-        eventually(self.answers, 30)
 
     def answers(self) -> bool:
         assert self.proxy.popen.poll() is None, self.proxy.output
@@ -65,8 +64,11 @@ def proxied(
     request: pytest.FixtureRequest, apart: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Proxied]:
     made = Proxied(request.param, tmp_path_factory.mktemp(request.param), apart)
-    yield made
-    made.close()
+    try:
+        eventually(made.answers, 30)
+        yield made
+    finally:
+        made.close()
 
 
 def test_job_is_posted_and_waited_for_under_the_prefix(proxied: Proxied) -> None:
