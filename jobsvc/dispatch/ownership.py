@@ -30,8 +30,8 @@ class NamespaceTaken(RedisError):
     def __init__(self) -> None:
         super().__init__(
             f"JOBSVC_NAMESPACE: {settings().JOBSVC_NAMESPACE} belongs to the jobs of another database in this Redis; "
-            "use another namespace, or take it over with `python -m jobsvc.migrate --take-namespace`; for a copy of "
-            "a database, first `python -m jobsvc.migrate --new-owner` gives it an id of its own"
+            "use another namespace, or take it over with `jobsvc migrate --take-namespace`; for a copy of "
+            "a database, first `jobsvc migrate --new-owner` gives it an id of its own"
         )
 
 
