@@ -225,7 +225,8 @@ def _is_passing(error: DBAPIError, code: str) -> bool:
     """Return True if a later try may succeed, by PostgreSQL's error codes."""
     if code.startswith("54"):  # program_limit_exceeded: the data is too large
         return False
-    return error.connection_invalidated or code == pgoutage.READ_ONLY or isinstance(error, OperationalError)
+    is_standby = code in (pgoutage.READ_ONLY, pgoutage.NO_UNLOGGED_TABLE)
+    return error.connection_invalidated or is_standby or isinstance(error, OperationalError)
 
 
 def _forget_pool() -> None:

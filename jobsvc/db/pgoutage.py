@@ -21,6 +21,9 @@ logger = logging.getLogger("jobsvc.db")
 READ_ONLY = "25006"
 """SQLSTATE of a write on a standby (in a failover, before its promotion), or with read-only transactions."""
 
+NO_UNLOGGED_TABLE = "0A000"
+"""SQLSTATE of a statement on the counters on a standby, which has no unlogged tables."""
+
 DISK_FULL = "53100"
 """SQLSTATE of a write on a full disk. A smaller write may still succeed."""
 

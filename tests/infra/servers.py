@@ -146,6 +146,30 @@ class Infrastructure:
         self.postgres_socket = f"postgresql://jobsvc@/jobsvc?host={folder}&port={port}"
         return f"postgresql://jobsvc@{self.host}:{port}/jobsvc"
 
+    def standby(self, database_url: str) -> str:
+        """Start a standby of this Postgres, which replicates from it; returns its URL."""
+        folder, port, source = self.folder("standby"), free_port(None), urlsplit(database_url)
+        data = folder / "data"
+        command = [program("pg_basebackup"), "-R", "-c", "fast", "-D", str(data), "-d", database_url]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, **as_user())
+        options = [f"port={port}", f"listen_addresses={self.host}", f"unix_socket_directories={folder}"]
+        chosen = [part for one in options for part in ("-c", one)]
+        server = self.daemon(folder, program("postgres"), "-D", str(data), *chosen, stop_signal=signal.SIGINT)
+        url = database_url.replace(f":{source.port}/", f":{port}/")
+        server.until(lambda: psycopg2.connect(url).close())
+        return url
+
+    def nginx(self, blocks: str, port: int) -> str:
+        """Start nginx with these blocks of its `http` context, which listen on `port`; returns the URL."""
+        folder = self.folder("nginx")
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        text = f"pid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{paths}{blocks}\n}}\n"
+        config = self.file(folder, "nginx.conf", text)
+        server = self.daemon(folder, program("nginx"), "-c", str(config), "-e", "stderr", "-g", "daemon off;")
+        server.until(lambda: self.connects(port))
+        return f"http://{self.host}:{port}"
+
     def redis(self, *options: str, port: int | None = None) -> tuple[str, Daemon]:
         """Start Redis; returns its URL and the server, which also listens on `redis.sock` in its folder."""
         folder, port = self.folder("redis"), port or free_port(None)
