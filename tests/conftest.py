@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import redis
@@ -15,6 +16,19 @@ from tests.support.service import Service
 
 _servers: Servers | None = None
 _template: Path | None = None
+
+FIRST = (
+    (
+        "tests/rq/",
+        "tests/properties/",
+        "tests/acceptance/console/test_many_jobs",
+        "tests/faults/test_handler_processes",
+    ),
+    ("tests/acceptance/console/", "tests/faults/"),
+    ("tests/acceptance/",),
+    ("tests/integration/",),
+)
+"""Files in the order in which `-n` runs them: long ones first. Those of the console compute, those of faults wait."""
 
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 """Variables by which `make test` would change the `make`s that tests start; those are to behave as a user's."""
@@ -29,6 +43,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path == INFRA and not any(one.resolve().is_relative_to(INFRA) for one in named):
         return True
     return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n`, order files so that no process runs a long one alone at the end."""
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        file = item.nodeid.partition("::")[0]
+        number = next((number for number, starts in enumerate(FIRST) if file.startswith(starts)), len(FIRST))
+        return number, crc32(file.encode())
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=place)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -88,10 +88,10 @@ def test_unknown_names_and_an_empty_service_have_no_series(service: Service) -> 
     ("window", "step", "count"),
     [(3600, 60, 60), (7200, 60, 120), (7201, 900, 9), (604800, 900, 672), (30, 60, 1), (100, 60, 2), (60, 3600, 1)],
 )
-def test_windows_are_covered_by_whole_steps(service: Service, window: int, step: int, count: int) -> None:
-    service.post(delay=60)
-    found = read(service, window=window, step=step)
-    assert [len(one["accepted"]) for one in found["series"]] == [count]
+def test_windows_are_covered_by_whole_steps(api: Service, window: int, step: int, count: int) -> None:
+    api.post(delay=60)
+    found = read(api, window=window, step=step)
+    assert {len(one["accepted"]) for one in found["series"]} == {count}
     start, end = (datetime.fromisoformat(found[name]) for name in ("from", "to"))
     assert (end - start).total_seconds() == count * step
     assert start.timestamp() % step == 0
@@ -119,14 +119,14 @@ def test_windows_are_covered_by_whole_steps(service: Service, window: int, step:
         ("by", "by=type"),
     ],
 )
-def test_bad_parameters_are_refused(service: Service, parameter: str, query: str) -> None:
-    reply = service.client.get(f"/stats?{query}")
+def test_bad_parameters_are_refused(api: Service, parameter: str, query: str) -> None:
+    reply = api.client.get(f"/stats?{query}")
     refused(reply, 422)
     assert [one["parameter"] for one in reply.json()["errors"]] == [parameter]
 
 
-def test_error_names_the_allowed_steps(service: Service) -> None:
-    [error] = service.client.get("/stats?window=7201").json()["errors"]
+def test_error_names_the_allowed_steps(api: Service) -> None:
+    [error] = api.client.get("/stats?window=7201").json()["errors"]
     assert "a multiple of 900" in error["detail"]
 
 
