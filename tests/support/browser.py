@@ -103,7 +103,7 @@ class Visitor:
     def check(self) -> None:
         """Fail if a page has done what none may do."""
         faults = [one for one in self.faults if not any(re.search(pattern, one) for pattern in self.expected)]
-        assert faults == []
+        assert not faults, faults
 
     def close(self) -> None:
         for context in self._contexts:
