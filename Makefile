@@ -18,7 +18,7 @@ STATIC = jobsvc/ui/static
 LINT_DEPLOY = lint-systemd lint-kubernetes lint-prometheus lint-nginx lint-haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo example test test-infra properties chaos bench shots docs vendor lint lint-code lint-deploy $(LINT_DEPLOY) format lock clean help
+.PHONY: up run worker services services-down migrate demo example test test-infra test-image properties chaos bench shots docs vendor lint lint-code lint-image lint-deploy $(LINT_DEPLOY) format lock clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(JOBSVC) up --parent $$PPID
@@ -50,6 +50,9 @@ test: $(DEV_READY)  ## run the tests, against real servers
 test-infra: $(DEV_READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra
 
+test-image: $(DEV_READY)  ## build the image with buildah and run it; needs root and Debian
+	@$(BIN)/pytest tests/image
+
 properties: $(DEV_READY)  ## run 10,000 random steps of the state machine; STEPS=n SEED=n
 	@STEPS=$(or $(STEPS),10000) $(BIN)/pytest -q tests/properties $(if $(SEED),--hypothesis-seed $(SEED))
 
@@ -74,10 +77,13 @@ vendor:  ## renew htmx in jobsvc/ui/static/; needs npm
 		install -m 644 "$$folder/package/LICENSE" $(STATIC)/htmx.LICENSE
 	@sha256sum $(STATIC)/htmx.min.js
 
-lint: lint-code lint-deploy  ## check style, types, import layers, and the files in deploy/
+lint: lint-code lint-image lint-deploy  ## check style, types, import layers, the image, and the files in deploy/
 
 lint-code: $(DEV_READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+lint-image: $(DEV_READY)
+	$(BIN)/hadolint Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 lint-deploy: $(LINT_DEPLOY)
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
@@ -18,7 +18,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the subcommands."""
-        return ["up", "api", "worker", "migrate", "jobs", "demo"]
+        return ["up", "api", "worker", "migrate", "jobs", "health", "demo"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the subcommand with this name."""
@@ -93,6 +93,20 @@ def migrate(new_owner: bool, take_namespace: bool) -> None:
     from jobsvc import migrate
 
     migrate.migrate(new_owner, take_namespace)
+
+
+@main.command()
+@click.argument("program", required=False, type=click.Choice(["api", "worker"]))
+def health(program: Literal["api", "worker"] | None) -> None:
+    """Check the API or the worker on this host.
+
+    PROGRAM is api or worker; in a container, by default the one that runs there. The exit status is 1 if the API does
+    not answer, or if fewer than JOBSVC_WORKERS processes of the worker send heartbeats. An unavailable Postgres or
+    Redis is no failure, since a restart would not mend that.
+    """
+    from jobsvc.health import check
+
+    check(program)
 
 
 @main.command()

@@ -33,16 +33,16 @@ FIRST = (
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 """Variables by which `make test` would change the `make`s that tests start; those are to behave as a user's."""
 
-INFRA = Path(__file__).parent / "infra"
-"""Tests against servers that Debian ships: run where they are named, by `make test-infra`."""
+NAMED_ONLY = {Path(__file__).parent / "infra", Path(__file__).parent / "image"}
+"""Tests against servers that Debian ships, and of the image: run by `make test-infra` and `make test-image`."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out tests/infra unless an argument names it, or a file of it."""
+    """Leave out a folder of NAMED_ONLY unless an argument names it, or a file of it."""
+    if collection_path not in NAMED_ONLY:
+        return None
     named = [config.invocation_params.dir / one.split("::")[0] for one in config.args]
-    if collection_path == INFRA and not any(one.resolve().is_relative_to(INFRA) for one in named):
-        return True
-    return None
+    return None if any(one.resolve().is_relative_to(collection_path) for one in named) else True
 
 
 @pytest.hookimpl(trylast=True)
