@@ -2,19 +2,21 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobsvc.config import Settings
 from jobsvc.handlers import registry
 from jobsvc.handlers.builtin.webhook import sign
-from tests.support.documents import CHECKED, PAGES, Reader, blocks
+from tests.support.documents import CHECKED, PAGES, Reader, blocks, run_program
 from tests.support.servers import ROOT
 from tests.support.service import STOCK, Service
 
@@ -108,6 +110,57 @@ def test_webhook_receiver_accepts_a_signed_message_once(
         assert client.post("/hooks", data=body, headers=headers).status_code == 204
     assert client.post("/hooks", data=body + b" ", headers=headers).status_code == 401
     assert capsys.readouterr().out == "job.completed 7\n"
+
+
+VERIFY = {
+    "js": (
+        "\nconst job = await",
+        """
+for (const { secret, headers, body } of CASES) {
+  try { console.log(verifyWebhook(secret, headers, body).type); } catch (error) { console.log(error.message); }
+}
+""",
+    ),
+    "go": (
+        "func main()",
+        """
+func main() {
+	var cases []struct{ Secret, Body string; Headers map[string]string }
+	check(json.Unmarshal([]byte(`CASES`), &cases))
+	for _, one := range cases {
+		headers := http.Header{}
+		for name, value := range one.Headers {
+			headers.Set(name, value)
+		}
+		if err := verifyWebhook(one.Secret, headers, []byte(one.Body)); err != nil {
+			fmt.Println(err)
+		} else {
+			fmt.Println("job.completed")
+		}
+	}
+}
+""",
+    ),
+}
+"""For each language: where the page's program begins to send requests, and what is run instead."""
+
+
+@pytest.mark.parametrize("language", VERIFY)
+def test_shown_verification_accepts_only_signed_webhooks(language: str) -> None:
+    key, other = secrets.token_bytes(32), secrets.token_bytes(32)
+    body, now = b'{"type":"job.completed"}', int(time.time())
+
+    def case(at: int = now, signed: bytes = body, secret: bytes = key) -> dict[str, Any]:
+        signature = sign([other, key], "1", at, signed)
+        headers = {"webhook-id": "1", "webhook-timestamp": str(at), "webhook-signature": signature}
+        return {"secret": f"whsec_{base64.b64encode(secret).decode()}", "headers": headers, "body": body.decode()}
+
+    cases = json.dumps([case(), case(at=now - 400), case(signed=body + b" "), case(secret=b"x" * 32)])
+    [block] = [block for block in blocks(ROOT / "docs/clients.md") if block.language == language]
+    start, instead = VERIFY[language]
+    output = run_program(language, block.text.partition(start)[0] + instead.replace("CASES", cases))
+    unsigned = "no signature by this secret"
+    assert output is None or output.splitlines() == ["job.completed", "the webhook is too old", unsigned, unsigned]
 
 
 def test_readme_is_short() -> None:

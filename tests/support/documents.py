@@ -7,8 +7,10 @@ needs some that a test has not.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +20,17 @@ from tests.support.servers import ROOT
 from tests.support.service import Service
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-CHECKED = ("sh", "console", "python", "json", "sql")
+CHECKED = ("sh", "console", "python", "json", "sql", "js", "go")
 """The languages of the blocks that are run or parsed."""
+
+PROGRAMS = {
+    "js": ("main.mjs", "node main.mjs", "node --check main.mjs"),
+    "go": ("main.go", "go run main.go", "gofmt -e"),
+}
+"""The file of a program in another language, and the commands that run and parse it. Go is not installed everywhere."""
+
+PROGRAM_SECONDS = 200.0
+"""Time for such a program: Go compiles its library first."""
 
 EXAMPLE_URL = "http://localhost:3000"
 SECONDS = 30.0
@@ -80,10 +91,33 @@ def parse(block: Block) -> None:
         json.loads(block.text)
     elif block.language == "python":
         compile(block.text, str(block), "exec")
+    elif block.language in PROGRAMS:
+        run_program(block.language, block.text, is_parsed_only=True)
     elif block.language != "sql":  # Postgres checks that
         text = block.text if block.language == "sh" else "\n".join(command for command, _ in commands(block))
         checked = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True)
         assert checked.returncode == 0, f"{block}: {checked.stderr}"
+
+
+def run_program(language: str, text: str, *, is_parsed_only: bool = False) -> str | None:
+    """Run or parse a program; returns its output, None if the language is not installed here. Fails if that fails."""
+    name, run, check = PROGRAMS[language]
+    command = (check if is_parsed_only else run).split()
+    if shutil.which(command[0]) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_text(text)
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            input=text,  # gofmt takes a part of a program only from there
+            env={**os.environ, "GO111MODULE": "off"},
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_SECONDS,
+        )
+    assert done.returncode == 0, f"{language}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 class Reader:
@@ -104,7 +138,9 @@ class Reader:
             done = self._run_sql(block.text)
             assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
         elif block.language == "python":
-            exec(compile(block.text, str(block), "exec"), self.names)
+            exec(compile(self._with_url(block.text), str(block), "exec"), self.names)
+        elif block.language in PROGRAMS:
+            run_program(block.language, self._with_url(block.text))
         elif block.language == "sh":
             shell = self._run(block.text)
             assert shell.returncode == 0, f"{block}: {shell.stdout}{shell.stderr}"
@@ -124,10 +160,11 @@ class Reader:
                 raise AssertionError(f"{block}: {command}\nshown: {expected}\nfound: {shell.stdout}{shell.stderr}")
             time.sleep(0.1)
 
+    def _with_url(self, text: str) -> str:
+        return text.replace(EXAMPLE_URL, self._service.url)
+
     def _run(self, command: str) -> subprocess.CompletedProcess[str]:
-        command = command.replace(EXAMPLE_URL, self._service.url).replace(
-            ".venv/bin/", f"{Path(sys.executable).parent}/"
-        )
+        command = self._with_url(command).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
         command = _ID.sub(lambda shown: self._ids.get(shown[0], shown[0]), command)
         return subprocess.run(
             ["bash", "-c", PRELUDE + command],
