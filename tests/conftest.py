@@ -22,6 +22,7 @@ FIRST = (
         "tests/rq/",
         "tests/properties/",
         "tests/acceptance/console/test_many_jobs",
+        "tests/faults/test_chaos",
         "tests/faults/test_handler_processes",
     ),
     ("tests/acceptance/console/", "tests/faults/"),

@@ -10,6 +10,7 @@ and workers of other applications, pickled or broken; and an answer of Redis tha
 """
 
 import contextlib
+import functools
 import hashlib
 import pickle
 import re
@@ -70,14 +71,12 @@ def leave_oddities(connection: Any) -> None:
     connection.hset("rq:worker:broken", mapping=fields)
 
 
+@functools.cache
 def rules() -> list[tuple[str, set[str]]]:
     """The path and the methods of every rule of the app."""
     script = "from wsgi import app\nfor r in app.url_map.iter_rules(): print(r.rule, *(r.methods or ()))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return [(path, set(methods)) for path, *methods in (line.split() for line in done.stdout.splitlines())]
-
-
-RULES = rules()
 
 
 def snapshot(service: Service) -> dict[str, str]:
@@ -125,7 +124,7 @@ def test_get_head_and_options_change_nothing(service: Service) -> None:
     asked = 0
     refused(service.client.get("/rq/requeue/jobsvc.default"), 405)
     before = settled(service)
-    for path, _ in RULES:
+    for path, _ in rules():
         for url in filled(path, values):
             for method in ("GET", "HEAD", "OPTIONS"):
                 reply = service.client.request(method, url, headers={"Prefer": "wait=0"}, timeout=10)
@@ -154,7 +153,7 @@ def test_invalid_arguments_are_404_without_a_traceback(service: Service) -> None
     usual = {"job_id": "missing", "queue_name": "jobsvc.default", "registry_name": "queued", "instance_number": "0"}
     usual |= {"order": "asc", "page": "1", "per_page": "8", "filename": "css/main.css"}
     logged = len(service.api.output)
-    for path, methods in RULES:
+    for path, methods in rules():
         if not path.startswith("/rq"):
             continue
         for odd_one in re.findall(r"<(?:\w+:)?(\w+)>", path):
