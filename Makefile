@@ -18,7 +18,7 @@ STATIC = jobsvc/ui/static
 LINT_DEPLOY = lint-systemd lint-kubernetes lint-prometheus lint-nginx lint-haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo example test test-infra test-image properties chaos bench shots docs vendor lint lint-code lint-image lint-deploy $(LINT_DEPLOY) format lock clean help
+.PHONY: up run worker services services-down migrate demo example test test-infra test-image test-pythons properties chaos bench shots docs vendor lint lint-code lint-image lint-deploy $(LINT_DEPLOY) format lock clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(JOBSVC) up --parent $$PPID
@@ -52,6 +52,9 @@ test-infra: $(DEV_READY)  ## run the tests with PgBouncer, Sentinel, TLS from De
 
 test-image: $(DEV_READY)  ## build the image with buildah and run it; needs root and Debian
 	@$(BIN)/pytest tests/image
+
+test-pythons: $(DEV_READY)  ## run a quick part of the tests on the other Pythons from 3.11 to 3.13
+	@.ci/pythons
 
 properties: $(DEV_READY)  ## run 10,000 random steps of the state machine; STEPS=n SEED=n
 	@STEPS=$(or $(STEPS),10000) $(BIN)/pytest -q tests/properties $(if $(SEED),--hypothesis-seed $(SEED))
@@ -96,7 +99,7 @@ format: $(DEV_READY)  ## format the code
 
 clean:  ## stop the servers; delete environments, data and caches
 	@test ! -e $(READY) || $(BIN)/python -m jobsvc.devservices stop
-	rm -rf .venv .venv-docs site bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
+	rm -rf .venv .venv-* site bench/.venv bench/node/node_modules .jobsvc .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
 
 lock: $(READY)  ## write the pins of all requirements files; UPGRADE=1 renews them
 	@.ci/packages lock $(if $(UPGRADE),--upgrade)

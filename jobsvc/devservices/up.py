@@ -105,11 +105,15 @@ class Up:
         if folder:
             folder.take(self._stop_seconds)
         self._watcher = self._start_watcher(folder, embedded)
+        if stopped := [server.name for server in embedded if not server.runs()]:
+            print_line(f"starting {' and '.join(stopped)}, data in {devservices.data_dir()}")
         urls, self._servers = devservices.start()
         os.environ.update(urls)
+        print_line("migrating the tables")
         self._run("-m", "jobsvc.migrate")
         if self._is_stopping:
             return
+        print_line("starting the API and a worker")
         self._programs = Programs(self._watcher)
         self._start_programs(settings, self._programs)
         if not self._is_stopping and self._programs.all_run():

@@ -73,7 +73,9 @@ def test_up_serves_everything_and_leaves_no_process(make, env: dict[str, str]) -
     eventually(lambda: '"status":"COMPLETED"' in curl(f"{url}/jobs/{job_id}"))
     assert "RQ dashboard" in curl(f"{url}/rq/")
     assert '"name":"jobsvc.default"' in curl(f"{url}/rq/0/data/queues.json")
-    for line in ("jobsvc is up", f"{url}/jobs", f"{url}/rq/", "postgresql://", "redis://", "worker | Worker Started"):
+    for line in ("jobsvc: starting postgres and valkey", "jobsvc: migrating the tables", "jobsvc is up"):
+        assert line in up.output
+    for line in (f"{url}/jobs", f"{url}/rq/", "postgresql://", "redis://", "worker | Worker Started"):
         assert line in up.output
     assert running(env) == ["postgres", "valkey"]
     up.signal(signal.SIGINT)
@@ -192,6 +194,8 @@ def test_help_lists_the_commands() -> None:
         "services-down",
         "migrate",
         "lint",
+        "lock",
+        "test-pythons",
         "format",
         "clean",
     ):
