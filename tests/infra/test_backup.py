@@ -47,7 +47,7 @@ def test_restored_postgres_with_an_emptied_redis_goes_on(
     url, (redis_url, _) = servers.postgres(), servers.redis()
     env = {**SHORT, "DATABASE_URL": url, "REDIS_URL": redis_url, "JOBSVC_HANDLERS": HANDLERS}
     migrate(env)
-    original, restored = Version(env), None
+    original = restored = Version(env)
     try:
         service = original.start()
         states = EveryState(service, tmp_path)
@@ -73,8 +73,9 @@ def test_restored_postgres_with_an_emptied_redis_goes_on(
             assert [one["outcome"] for one in service.attempts(job_id)] == ["lost", "completed"]
     finally:
         for version in (original, restored):
-            if version:
-                version.close()
+            version.close()
+    for output in restored.outputs:
+        assert "Traceback" not in output, output
     starts = Counter(line.split()[0] for line in states.notes.read_text().splitlines())
     assert {starts[job_id] for job_id in states.paused} == {2}  # they ran before the loss, too
     assert {starts[job_id] for job_id in states.once} <= {1, 2}

@@ -109,6 +109,8 @@ def test_upgrade_and_rollback_under_load_lose_nothing(env: dict[str, str], tmp_p
         traffic.stop()
         for version in (old, new):
             version.close()
+    for output in (*old.outputs, *new.outputs):
+        assert "Traceback" not in output, output
     assert traffic.cut == []
     assert set(traffic.refused) <= {503}, traffic.refused
     for path, ids in ((tmp_path / "traffic", accepted), (states.notes, states.once)):
