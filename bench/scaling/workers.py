@@ -10,7 +10,7 @@ from bench.jobsvc_stacks import Jobsvc
 from bench.scaling.meter import CONNECTIONS, Meter, difference, table
 from bench.scaling.servers import ScalingEnvironment
 
-IDLE_SECONDS = 20
+IDLE_SECONDS = 15
 POOL = 20
 """Connections that PgBouncer opens to Postgres."""
 
@@ -47,7 +47,7 @@ def _measure(environment: ScalingEnvironment, number: int, jobs: int, is_pooled:
         environment.env["DATABASE_URL"] = url
         eventually(lambda: program.check() or environment.redis.scard("rq:workers") >= number, "all are up", 300, 0.1)
         up = time.perf_counter() - began
-        time.sleep(3 * 2)  # three sweeps
+        time.sleep(6)  # three sweeps
         idle, pid = _idle(meter, program.popen.pid), program.popen.pid
         connections = _connections(environment, meter)
         environment.sql("DELETE FROM queues")
