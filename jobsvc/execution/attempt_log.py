@@ -96,6 +96,11 @@ class _Keeper(logging.Handler):
     def createLock(self) -> None:  # noqa: N802
         self.lock = None  # see AttemptLog
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Add the record; from Python 3.13 on, the method of the base class needs a lock."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         log = _log_of_thread()
         if log is None or record.name.partition(".")[0] in OUR_OWN:
