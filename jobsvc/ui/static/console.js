@@ -24,7 +24,7 @@ function notify(text, isError = false, link = "") {
 }
 
 // Live refresh: not in a hidden tab, and not while a question is open.
-const refresh = () => htmx.trigger("#main", "refresh");
+const refresh = () => window.htmx?.trigger("#main", "refresh"); // undefined until a slow page has loaded
 // Groups of failures change their order: none moves under the pointer.
 const refreshIfSeen = () => document.hidden || find("dialog[open], .groups tr:hover") || refresh();
 const timer = setInterval(refreshIfSeen, REFRESH_MS);

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.browser import Visitor
 from tests.support.service import Service
@@ -144,3 +144,14 @@ def test_theme_follows_the_system_until_it_is_switched(visitor: Visitor) -> None
     page.goto(f"{visitor.url}/ui/jobs")
     assert page.evaluate(shade) == light
     assert visitor.open("/ui/", color_scheme="light").evaluate(shade) == light
+
+
+def test_page_causes_no_error_before_its_scripts_are_loaded(console: Service, visitor: Visitor) -> None:
+    page = visitor.context().new_page()
+    held: list[Route] = []
+    page.route("**/htmx.min.js", lambda route: held.append(route))
+    page.goto(f"{console.url}/ui/", wait_until="commit")
+    expect(page.locator("h1")).to_be_visible()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # which refreshes the page
+    held[0].continue_()
+    page.wait_for_function("'htmx' in window")
