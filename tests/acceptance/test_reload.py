@@ -108,9 +108,8 @@ def test_broken_file_is_reported_and_what_runs_goes_on(up: Up) -> None:
 
 def test_program_that_fails_at_its_start_is_started_once_for_each_change(up: Up) -> None:
     up.write("failing", FAILS_AT_START)
-    line = (
-        "did not start, and starts again when a file changes: JOBSVC_HANDLERS: work.py, line 13: RuntimeError: no start"
-    )
+    why = "JOBSVC_HANDLERS: work.py, line 12: RuntimeError: no start"
+    line = f" did not start, and starts again when a file changes: {why}\n"
     eventually(lambda: up.output.count(line) == 2, 60)
     up.write("mended")
     eventually(lambda: up.runs("mended"), 90)
