@@ -62,7 +62,7 @@ def find_alerts(redis: RedisView, queues: Sequence[QueueCounts]) -> list[str]:
     """Return a sentence for each problem, the most important first."""
     found = [redis.problem] if redis.problem else []
     if not redis.problem and all(worker.is_lost for worker in redis.workers):
-        found.append("No worker is running: jobs are accepted, and wait. Start one with `make worker`.")
+        found.append("No worker is running: jobs are accepted, and wait. Start one with `jobsvc worker`.")
     if redis.is_suspended:
         found.append("All workers are suspended; `rq resume` lets them take jobs again.")
     for queue in queues:

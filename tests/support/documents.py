@@ -36,7 +36,9 @@ EXAMPLE_URL = "http://localhost:3000"
 SECONDS = 30.0
 """Time for a command, and for a job to reach the state that a page shows."""
 
-PRELUDE = 'set -e\ncurl() { command curl -sS --fail-with-body -m 60 "$@"; }\n'
+PRELUDE = (
+    'set -e\ncurl() { command curl -sS --fail-with-body -m 60 "$@"; }\njobsvc() { .venv/bin/python -m jobsvc "$@"; }\n'
+)
 _FENCE = re.compile(r"^```(\w*)$(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- test: (.*) -->\n\Z")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -164,10 +166,10 @@ class Reader:
         return text.replace(EXAMPLE_URL, self._service.url)
 
     def _run(self, command: str) -> subprocess.CompletedProcess[str]:
-        command = self._with_url(command).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        command = self._with_url(PRELUDE + command).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
         command = _ID.sub(lambda shown: self._ids.get(shown[0], shown[0]), command)
         return subprocess.run(
-            ["bash", "-c", PRELUDE + command],
+            ["bash", "-c", command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
