@@ -39,7 +39,7 @@ def measure(commit: str) -> tuple[float, float, float]:
     subprocess.run(["git", "checkout", "-q", commit], cwd=folder, check=True)
     env = {**os.environ, "PORT": str(PORT), "PIP_NO_CACHE_DIR": "1", "UV_NO_CACHE": "1", "JOBSVC_DEV_DIR": ".jobsvc"}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    up = subprocess.Popen(["make", "up"], cwd=folder, env=env, stdout=sys.stderr)
+    up = subprocess.Popen(["make", "up"], cwd=folder, env=env, stdout=sys.stderr, start_new_session=True)
     try:
         while not answers():
             if up.poll() is not None or time.monotonic() - started > LONGEST_SECONDS:
@@ -48,7 +48,7 @@ def measure(commit: str) -> tuple[float, float, float]:
         seconds = time.monotonic() - started
         files = [path.lstat() for path in (folder / ".venv").rglob("*")]
     finally:
-        up.send_signal(signal.SIGINT)
+        os.killpg(up.pid, signal.SIGTERM)  # a shell lets programs in its background ignore SIGINT
         up.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     shutil.rmtree(folder)
