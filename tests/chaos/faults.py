@@ -70,12 +70,26 @@ def injection(kind: str, deployment: Deployment, random: Random) -> Injection | 
     return one if has_target else None
 
 
+def _kill(pids: Iterable[int]) -> None:
+    """Kill these processes, and wait until they are dead: on a busy machine they run on for a while."""
+    kill(pids)
+    while any(_runs(pid) for pid in pids):
+        time.sleep(0.005)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _kill_one(candidates: Iterable[psutil.Process], random: Random, injection: Injection) -> bool:
     pids = sorted(process.pid for process in candidates)
     if pids:
         injection.lost.add(random.choice(pids))
         injection.at = time.time()  # finding them took a while
-        kill(injection.lost)
+        _kill(injection.lost)
     return bool(pids)
 
 
@@ -121,6 +135,7 @@ def _machine(deployment: Deployment, random: Random, injection: Injection, pool:
     injection.lost |= set(pool.tree())
     injection.at = time.time()
     while left := pool.tree():
+        injection.lost |= set(left)  # some may have been forked meanwhile
         kill(left)
         pool.popen.poll()
     injection.heal_after, injection.heal = random.uniform(0, 1), lambda: deployment.replace(pool)
