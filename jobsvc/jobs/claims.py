@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, case, func, null, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal, null, select, text, update
 
 from jobsvc.db.conditions import IS_IN_RQ, IS_WITHHELD_BY_PAUSE
 from jobsvc.db.engine import retrying, transaction
@@ -53,6 +53,11 @@ _is_dispatched = Job.dispatched_at >= Job.due_at
 _is_not_dispatched = Job.dispatched_at.is_(None) | (Job.dispatched_at < Job.due_at)
 
 
+def _is_served(queue: str) -> ColumnElement[bool]:
+    # A constant, not the column: Postgres checks it once, and reads no row of a paused queue, however many wait.
+    return literal(queue).not_in(paused)
+
+
 class DueJobs(NamedTuple):
     """Due jobs that were claimed, and the keys of others, which are withheld until they are claimed by their keys."""
 
@@ -83,7 +88,7 @@ def claim_resumed(queue: str, limit: int) -> list[Dispatch]:
     """Claim up to `limit` jobs that were withheld while this queue was paused; none if it still is."""
     withheld = select(Job.id).where(text(IS_WITHHELD_BY_PAUSE), Job.queue == queue)
     with transaction() as connection:
-        return claim(connection, withheld.where(Job.queue.not_in(paused)).order_by(Job.due_at).limit(limit))
+        return claim(connection, withheld.where(_is_served(queue)).order_by(Job.due_at).limit(limit))
 
 
 @retrying
@@ -98,7 +103,7 @@ def claim_missing(queue: str, head: UUID | None, grace_seconds: float, limit: in
     at_head = select(Job.dispatched_at).where(Job.id == head, _waits, Job.queue == queue)
     served_until = now() if head is None else at_head.scalar_subquery()
     missing = select(Job.id).where(_waits, _is_dispatched, Job.queue == queue)
-    missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), Job.queue.not_in(paused))
+    missing = missing.where(Job.dispatched_at < served_until - seconds(grace_seconds), _is_served(queue))
     with transaction() as connection:
         return claim(connection, missing.order_by(Job.dispatched_at).limit(limit))
 

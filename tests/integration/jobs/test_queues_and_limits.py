@@ -17,6 +17,7 @@ from jobsvc.jobs import admission, stats
 from jobsvc.states import Outcome, Status
 from tests.integration.factories import LEASE, make_due, new, outcome, sql, submit
 from tests.integration.locking import in_parallel, waits_for_a_lock
+from tests.integration.plans import blocks_read
 from tests.support.service import eventually
 
 HIGH = ["high", "default", "low"]
@@ -103,6 +104,16 @@ def test_due_jobs_of_a_paused_queue_wait_for_resume() -> None:
     assert [jobs.get(job_id).status for job_id in (failed.job_id, later)] == [Status.RETRYING, Status.SCHEDULED]
     jobs.resume("default")
     assert len(jobs.claim_resumed("default", 10)) == 2
+
+
+def test_sweep_reads_no_jobs_of_a_paused_queue() -> None:
+    jobs.submit([new()] * 2000)
+    sql("UPDATE jobs SET due_at = now() - interval '60 s', dispatched_at = now() - interval '60 s'")
+    jobs.pause("default")
+    assert blocks_read(lambda: jobs.claim_missing("default", None, 15, 10)) < 20
+    sql("UPDATE jobs SET dispatched_at = 'infinity'")
+    sql("ANALYZE jobs")
+    assert blocks_read(lambda: jobs.claim_resumed("default", 10)) < 20
 
 
 def test_jobs_lost_during_a_pause_are_dispatched_after_resume() -> None:
