@@ -1,7 +1,6 @@
-"""nginx in front of several deployments, with the blocks of docs/scaling.md: read replicas, and cells."""
+"""nginx in front of several deployments, with the files of deploy/nginx for that: read replicas, and cells."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 
 import httpx
@@ -15,14 +14,13 @@ from tests.support.service import Service, eventually, free_port
 BEHIND_PROXY = {"JOBSVC_TRUST_PROXY": "1", "JOBSVC_ALLOW_ANONYMOUS": "1"}
 
 
-def blocks(heading: str, first: Service, second: Service, port: int) -> str:
-    """Return the block of nginx under a heading, with the ports of these services and of nginx."""
-    _, _, text = (ROOT / "docs/scaling.md").read_text().partition(f"## {heading}\n")
-    [block, *_] = re.findall(r"^```nginx\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+def blocks(name: str, first: Service, second: Service, port: int) -> str:
+    """Return this file of deploy/nginx, with the ports of these services and of nginx."""
+    text = (ROOT / "deploy/nginx" / name).read_text()
     for shown, real in (("3000", port), ("3001", first.port), ("3002", second.port)):
-        assert f"127.0.0.1:{shown};" in block or f"127.0.0.1:{shown} " in block
-        block = block.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{real}")
-    return block
+        assert f"127.0.0.1:{shown}" in text
+        text = text.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{real}")
+    return text
 
 
 @contextlib.contextmanager
@@ -43,7 +41,7 @@ def test_lists_and_job_pages_come_from_a_replica(servers: Infrastructure) -> Non
         standby = servers.standby(url)
         with api({**env, "DATABASE_URL": standby, "JOBSVC_UI": "off"}) as replica:
             port = free_port(None)
-            client = httpx.Client(base_url=servers.nginx(blocks("Read replicas", primary, replica, port), port))
+            client = httpx.Client(base_url=servers.nginx(blocks("replicas.conf", primary, replica, port), port))
             new = client.post("/jobs", json={}).raise_for_status().json()["jobId"]
             assert client.get(f"/jobs/{new}").status_code == 200  # at once, from either
             eventually(lambda: client.get(f"/jobs/{new}").json()["status"] == "COMPLETED")
@@ -75,7 +73,7 @@ def test_cells_are_reached_by_a_header_or_a_prefix(servers: Infrastructure) -> N
     acme = {**env, "DATABASE_URL": f"{first.rpartition('/')[0]}/acme", "JOBSVC_NAMESPACE": "acme"}
     with deployment(env) as one, deployment(acme) as two:
         port = free_port(None)
-        client = httpx.Client(base_url=servers.nginx(blocks("Cells", one, two, port), port))
+        client = httpx.Client(base_url=servers.nginx(blocks("cells.conf", one, two, port), port))
         for service, path, headers in (
             (one, "/jobs", {}),
             (two, "/jobs", {"X-Tenant": "acme"}),
