@@ -24,6 +24,7 @@ from jobsvc import jobs
 from jobsvc.jobs.serialize import dump_attempts, dump_job
 from jobsvc.states import Outcome
 from tests.integration.factories import outcome, sql, started, submit
+from tests.support import servers
 from tests.support.servers import ROOT
 from tests.support.service import eventually
 
@@ -300,7 +301,9 @@ def test_unavailable_postgres_is_one_line(command: list[str]) -> None:
 
 
 def test_errors_are_one_line() -> None:
-    no_tables = os.environ["DATABASE_URL"].rpartition("/")[0] + "/postgres"
+    url, name = os.environ["DATABASE_URL"], f"empty_{uuid.uuid4().hex}"
+    servers.sql(url, f"CREATE DATABASE {name} TEMPLATE template0")
+    no_tables = f"{url.rpartition('/')[0]}/{name}"
     unknown = str(uuid.uuid4())
     for arguments, env, line in [
         (
