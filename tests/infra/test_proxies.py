@@ -134,9 +134,21 @@ def test_console_works_in_a_browser_under_the_prefix(proxied: Proxied) -> None:
     assert faults == []
 
 
-def test_host_that_was_killed_costs_no_request(proxied: Proxied) -> None:
+def test_host_that_was_killed_costs_no_request_but_one_under_way(proxied: Proxied) -> None:
     """Last: the second API process is killed."""
     proxied.apis[1].api.kill()
-    for _ in range(20):
-        reply = proxied.client.post("/jobs", json={"delay": 3600})
-        assert reply.status_code == 202, reply.text
+    accepted, failures = 0, []
+    for number in range(20):
+        for _ in range(2):  # a kept connection may end just as the proxy sends a request: it must not repeat a POST
+            key = {"Idempotency-Key": f"killed-{number}"}
+            try:
+                reply = proxied.client.post("/jobs", json={"delay": 3600}, headers=key)
+            except httpx.RemoteProtocolError as error:  # so HAProxy shows it
+                failures.append(str(error))
+                continue
+            if reply.status_code == 202:
+                accepted += 1
+                break
+            failures.append(reply.text)
+    assert accepted == 20
+    assert len(failures) <= 1, failures
