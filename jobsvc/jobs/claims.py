@@ -178,8 +178,7 @@ def release_due(job_ids: Iterable[UUID]) -> None:
     with transaction() as connection:
         # SKIP LOCKED: a row's holder may keep it for long; a sweep finds the job if it is not dispatched again then.
         due = select(Job.id).where(Job.id.in_(list(job_ids)), text(IS_IN_RQ), Job.due_at <= now())
-        unlocked = due.with_for_update(skip_locked=True).cte("unlocked")
-        connection.execute(update(Job).where(Job.id == unlocked.c.id).values(dispatched_at=null()))
+        _claim_rows(connection, due, null())
 
 
 def seconds_to_next() -> float | None:
