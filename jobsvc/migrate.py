@@ -1,6 +1,5 @@
 """`jobsvc migrate`: migrates the tables, and can change the owner of a namespace in Redis."""
 
-import argparse
 from contextlib import suppress
 from uuid import uuid4
 
@@ -18,20 +17,6 @@ from jobsvc.db.revision import is_newer, read_revision
 from jobsvc.dispatch import ownership, rq_redis
 from jobsvc.errors import JobsvcError, WrongServer
 from jobsvc.processes.refusal import exit_on_error, refuse_start
-
-
-def main() -> None:
-    """Run the command with the arguments of `python -m jobsvc.migrate`."""
-    parser = argparse.ArgumentParser(prog="python -m jobsvc.migrate", description="Bring the tables up to date.")
-    parser.add_argument(
-        "--new-owner", action="store_true", help="give the database an id of its own, after it was copied"
-    )
-    parser.add_argument(
-        "--take-namespace",
-        action="store_true",
-        help="make this database the owner of JOBSVC_NAMESPACE in Redis; other databases' processes stop using it",
-    )
-    migrate(**vars(parser.parse_args()))
 
 
 def migrate(new_owner: bool, take_namespace: bool) -> None:
@@ -67,4 +52,6 @@ def _newer_revision() -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    from jobsvc import command
+
+    command.migrate(prog_name="python -m jobsvc.migrate")
