@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,27 @@ from standardwebhooks.webhooks import Webhook
 
 from jobsvc.client import ENDED, ApiError, Client, Job, NewJob, NoResponse, WebhookError, verify_webhook
 from tests.acceptance.test_webhooks import NEW, OLD, Receiver
+from tests.support.http import LocalHandler, LocalServer
 from tests.support.servers import ROOT
 from tests.support.service import Service, eventually, free_port, page_server, serving
 
 KEY = "client-key-of-this-test"
 
 
-class Proxy(ThreadingHTTPServer):
+class Proxy(LocalServer):
     """Passes requests on. Each fault is for one request: `cut` passes it on and closes the connection without
     the response, a number is the status of a response with Retry-After that this proxy sends itself."""
 
-    daemon_threads = True
-
     def __init__(self, service: Service) -> None:
-        super().__init__(("127.0.0.1", 0), Passing)
+        super().__init__(Passing)
         self.service = service
         self.faults: list[str | int] = []
         self.keys: list[str | None] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class Passing(BaseHTTPRequestHandler):
+class Passing(LocalHandler):
     server: Proxy
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))

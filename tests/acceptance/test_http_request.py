@@ -2,32 +2,26 @@
 
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from tests.acceptance.test_lifecycle import seconds
+from tests.support.http import LocalHandler, LocalServer
 from tests.support.service import Service, serving
 
 
-class Target(ThreadingHTTPServer):
+class Target(LocalServer):
     """A server whose answers a test chooses by path; it keeps what it was sent."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(Answers)
         self.seen: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(LocalHandler):
     server: Target
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

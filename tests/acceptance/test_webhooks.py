@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -10,7 +9,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.acceptance.test_bad_input import post
-from tests.support.http import refused
+from tests.support.http import LocalHandler, LocalServer, refused
 from tests.support.service import Service, eventually, serving
 
 OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -26,16 +25,13 @@ class Seen(NamedTuple):
         return dict(Webhook(secret).verify(self.body, self.headers))
 
 
-class Receiver(ThreadingHTTPServer):
+class Receiver(LocalServer):
     """Keeps what it was sent, and gives the answers (status, headers) that a test has put in, then 204."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(Answers)
         self.seen: list[Seen] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def reported(self, count: int = 1) -> list[Seen]:
         """Return the received requests once there are `count`."""
@@ -44,11 +40,8 @@ class Receiver(ThreadingHTTPServer):
         return self.seen
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(LocalHandler):
     server: Receiver
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

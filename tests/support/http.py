@@ -1,6 +1,7 @@
-"""HTTP in tests: credentials, and the check of a problem."""
+"""HTTP in tests: credentials, the check of a problem, and servers that a test runs itself."""
 
 import base64
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -25,3 +26,20 @@ def bearer(key: str) -> dict[str, str]:
 
 def basic(key: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"anyone:{key}".encode()).decode()}
+
+
+class LocalServer(ThreadingHTTPServer):
+    """A server on a free port of this machine, for `serving`."""
+
+    daemon_threads = True
+
+    def __init__(self, handler: "type[LocalHandler]") -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class LocalHandler(BaseHTTPRequestHandler):
+    """Answers the requests of a LocalServer, and prints nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
