@@ -104,9 +104,8 @@ def _make_base() -> None:
     for folder in NOT_IN_SLIM:
         shutil.rmtree(root / folder)
         (root / folder).mkdir()
-    sources = f"deb {MIRROR} {suite} {suite}-updates main\n".replace(f" {suite}-updates", "")
-    sources += f"deb {MIRROR} {suite}-updates main\ndeb {SECURITY} {suite}-security main\n"
-    (root / "etc/apt/sources.list").write_text(sources)
+    sources = (f"{MIRROR} {suite}", f"{MIRROR} {suite}-updates", f"{SECURITY} {suite}-security")
+    (root / "etc/apt/sources.list").write_text("".join(f"deb {one} main\n" for one in sources))
     container = buildah("from", "scratch")
     buildah("copy", container, str(root), "/")
     buildah("commit", "--rm", container, name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -52,6 +53,7 @@ class Network:
 
     def remove(self) -> None:
         self._ip("netns", "del", self.name)
+        shutil.rmtree(self.folder)
 
     def _ip(self, *arguments: str) -> None:
         subprocess.run([program("ip"), *arguments], check=True, capture_output=True)
