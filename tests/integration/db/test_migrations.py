@@ -60,7 +60,7 @@ def test_concurrent_migrations_do_not_collide() -> None:
 
 
 def test_requests_do_not_wait_for_a_migration_that_waits_for_a_lock() -> None:
-    """A dump reads the tables for minutes; whoever comes after a waiting migration would wait as long."""
+    """A dump reads the tables for minutes. Requests behind a waiting migration would wait as long."""
     flask_db("downgrade", "0009")
     reader = psycopg2.connect(os.environ["DATABASE_URL"])
     reader.cursor().execute("SELECT count(*) FROM jobs")
