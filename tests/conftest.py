@@ -11,6 +11,7 @@ from zlib import crc32
 import pytest
 import redis
 
+from tests.support.launcher import stop_launcher
 from tests.support.servers import TEMPLATE, Servers, make_template
 from tests.support.service import Service
 
@@ -98,6 +99,7 @@ def fresh_database() -> str:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    stop_launcher()
     if _servers is not None:
         from jobsvc.db.engine import disconnect
 

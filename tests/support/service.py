@@ -24,6 +24,7 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
 from jobsvc.servers import sentinel
+from tests.support.launcher import RQ, Launched, can_launch, launcher
 from tests.support.servers import ROOT, sql
 
 T = TypeVar("T")
@@ -88,13 +89,18 @@ class Process:
     ) -> None:
         self.log = Path(tempfile.mkstemp(prefix="jobsvc-log-", dir=folder)[1])
         self._keep_log = folder is not None
+        environment = {**os.environ, **(env or {})}
+        self.popen: subprocess.Popen[bytes] | Launched
+        if can_launch(command, environment):
+            self.popen = launcher().start(command, environment, cwd, self.log)
+            return
         with self.log.open("w") as out:
             self.popen = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env=environment,
                 cwd=cwd,
                 start_new_session=True,
             )
@@ -141,7 +147,7 @@ def _sessions() -> Iterator[tuple[int, int]]:
 
 
 POOL = (sys.executable, "worker.py")
-STOCK = (str(Path(sys.executable).parent / "rq"), "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-s")
+STOCK = (RQ, "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-s")
 WORKERS = {"pool": POOL, "stock": STOCK}
 
 
