@@ -45,7 +45,7 @@ migrate: $(READY)  ## create or upgrade the tables
 	@$(SERVICES) && $(JOBSVC) migrate
 
 test: $(DEV_READY)  ## run the tests, against real servers
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-infra: $(DEV_READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra

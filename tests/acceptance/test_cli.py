@@ -25,7 +25,7 @@ from jobsvc.jobs.serialize import dump_attempts, dump_job
 from jobsvc.states import Outcome
 from tests.integration.factories import outcome, sql, started, submit
 from tests.support import servers
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT, run_program
 from tests.support.service import eventually
 
 QUEUE = "terminal"  # no worker serves it
@@ -37,15 +37,7 @@ QUIET = {"JOBSVC_QUEUES": QUEUE, "TERM": "xterm", "REDIS_URL": "redis://127.0.0.
 
 
 def cli(*arguments: str | bytes, env: dict[str, str] | None = None, say: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*FLASK, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **ENV, **(env or {})},
-        input=say,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_program(*FLASK, *arguments, env={**ENV, **(env or {})}, say=say)
 
 
 def answer(*arguments: str, **more: Any) -> str:
@@ -283,8 +275,7 @@ for given in sys.argv[1:]:
 
 def test_wrong_usage_exits_with_2() -> None:
     given = [json.dumps([os.fsdecode(argument) for argument in arguments]) for arguments in WRONG]
-    command = [sys.executable, "-c", IN_TURN, *given]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ENV}, capture_output=True, text=True, timeout=60)
+    done = run_program(sys.executable, "-c", IN_TURN, *given, env=ENV)
     assert len(done.stdout.splitlines()) == len(WRONG), done.stderr
     for arguments, line in zip(WRONG, done.stdout.splitlines(), strict=True):
         code, out, err = json.loads(line)

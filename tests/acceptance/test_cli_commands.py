@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import uuid
 from typing import Any
@@ -14,7 +13,7 @@ from jobsvc import jobs
 from jobsvc.jobs.serialize import dump_job
 from tests.acceptance.test_cli import ENV, IN_TURN, QUEUE, answer, cli, completed_job, failed_job, objects, status
 from tests.integration.factories import sql, submit
-from tests.support.servers import ROOT
+from tests.support.launcher import run_program
 from tests.support.service import Service
 
 COMMANDS = [
@@ -38,14 +37,7 @@ COMMANDS = [
 
 def in_turn(*commands: list[str], **env: str) -> list[tuple[int, str, str]]:
     """Run the commands one after the other in one process; returns the exit code, output and errors of each."""
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN, *map(json.dumps, commands)],
-        cwd=ROOT,
-        env={**os.environ, **ENV, "COLUMNS": "80", **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_program(sys.executable, "-c", IN_TURN, *map(json.dumps, commands), env={**ENV, "COLUMNS": "80", **env})
     assert len(done.stdout.splitlines()) == len(commands), done.stderr
     return [(code, out, err) for code, out, err in map(json.loads, done.stdout.splitlines())]
 

@@ -20,7 +20,7 @@ from standardwebhooks.webhooks import Webhook
 from jobsvc.client import ENDED, ApiError, Client, Job, NewJob, NoResponse, WebhookError, verify_webhook
 from tests.acceptance.test_webhooks import NEW, OLD, Receiver
 from tests.support.http import LocalHandler, LocalServer
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, eventually, free_port, page_server, serving
 
 KEY = "client-key-of-this-test"

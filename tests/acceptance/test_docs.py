@@ -17,7 +17,7 @@ from jobsvc.config import Settings
 from jobsvc.handlers import registry
 from jobsvc.handlers.builtin.webhook import sign
 from tests.support.documents import CHECKED, PAGES, Reader, blocks, run_program
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import STOCK, Service
 
 README = (ROOT / "README.md").read_text()

@@ -9,7 +9,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import ROOT
+from tests.support.servers import sql
 from tests.support.service import Process, eventually
 
 STOCK = 12

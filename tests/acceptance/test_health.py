@@ -1,13 +1,11 @@
 """`jobsvc health`, as a probe runs it beside the API and the worker."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.launcher import run_program
 from tests.support.service import Process, Service, eventually, free_port
 
 
@@ -20,20 +18,16 @@ def site(apart: dict[str, str]) -> Iterator[Service]:
 
 @pytest.fixture
 def worker(site: Service) -> Iterator[Process]:
-    yield site.worker()
+    worker = site.worker()
+    yield worker
+    worker.popen.terminate()  # a killed one counts until it has missed heartbeats
+    worker.wait()
     site.kill_workers()
 
 
 def health(site: Service, *program: str, **env: str) -> tuple[int, str]:
     """Return the exit status and what was printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "jobsvc", "health", *program],
-        cwd=ROOT,
-        env={**os.environ, **site.env, **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_program(sys.executable, "-m", "jobsvc", "health", *program, env={**site.env, **env})
     return done.returncode, done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from jobsvc.devservices import Postgres, Valkey
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually, free_port
 
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.deploy.expressions import Expression, all_of_them
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service
 
 OPERATIONS = ROOT / "docs/operations.md"

@@ -26,7 +26,7 @@ import pytest
 from rq import Queue
 
 from tests.support.http import refused
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, eventually
 
 ODD = ["a.b", "<script>", "x:y", "..x", "%00", "%2F", "%0A", "%ff", "ü", "a b", "-1", "0", "00", "1e3", "x", "9" * 30]

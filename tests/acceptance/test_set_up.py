@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually
 from tests.unit.test_requirements import pins
 

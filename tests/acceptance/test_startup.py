@@ -23,7 +23,8 @@ import pytest
 from jobsvc.devservices import Postgres, Valkey
 from jobsvc.errors import ConfigError
 from jobsvc.servers.listening import check_port
-from tests.support.servers import ROOT, sql, upgrade
+from tests.support.launcher import ROOT
+from tests.support.servers import sql, upgrade
 from tests.support.service import POOL, STOCK, Process, Service, eventually, free_port
 
 SECRET = "hunter2-Zq9"

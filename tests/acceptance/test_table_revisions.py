@@ -1,11 +1,10 @@
 """Tables of another revision than the program's: refused if they are missing or older, used if they are newer."""
 
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.servers import ROOT, sql, upgrade
+from tests.support.launcher import run_program
+from tests.support.servers import sql, upgrade
 from tests.support.service import POOL, STOCK, Service, eventually
 
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
@@ -18,14 +17,8 @@ PROGRAMS = {
 }
 
 
-def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def downgrade(env: dict[str, str], revision: str) -> None:
-    done = run(*FLASK, "db", "downgrade", revision, env=env)
+    done = run_program(*FLASK, "db", "downgrade", revision, env=env)
     assert done.returncode == 0, done.stderr
 
 
@@ -36,7 +29,7 @@ def test_missing_and_older_tables_are_refused_in_one_line(apart: dict[str, str])
     ):
         downgrade(apart, revision)
         with ThreadPoolExecutor(2) as pool:
-            for done in pool.map(lambda program: run(*PROGRAMS[program], env=apart), programs):
+            for done in pool.map(lambda program: run_program(*PROGRAMS[program], env=apart), programs):
                 assert done.returncode > 0
                 assert done.stderr.startswith(f"jobsvc: DATABASE_URL: the tables are {says}")
                 assert done.stderr.endswith("run `jobsvc migrate`\n")
@@ -47,7 +40,7 @@ def test_missing_and_older_tables_are_refused_in_one_line(apart: dict[str, str])
 def test_tables_of_the_next_version_are_used_and_not_migrated(apart: dict[str, str]) -> None:
     [(before,)] = sql(apart["DATABASE_URL"], "SELECT version_num FROM alembic_version")
     sql(apart["DATABASE_URL"], "UPDATE alembic_version SET version_num = '9999'")
-    done = run(*MIGRATE, env=apart)
+    done = run_program(*MIGRATE, env=apart)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "jobsvc: the tables are newer than this program (revision 9999), nothing is migrated\n"
     service = Service(apart)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from tests.acceptance.test_startup import UP, refused
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually, free_port
 
 KEY = 'hunter2-"Zq9'

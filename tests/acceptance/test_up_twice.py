@@ -19,7 +19,7 @@ import pytest
 
 from jobsvc.devservices import Postgres, Valkey
 from tests.acceptance.test_startup import UP
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually, free_port
 
 Make = Callable[..., Process]

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 
 def test_short_chaos_run_keeps_every_promise() -> None:

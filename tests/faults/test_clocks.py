@@ -28,7 +28,7 @@ import pytest
 
 from tests.acceptance.test_webhooks import NEW, Receiver
 from tests.support.clocks import HostClock, has_compiler
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, serving
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="gcc, which makes the shifted clock, is missing")

@@ -13,7 +13,7 @@ from rq.job import JobStatus
 from rq.registry import StartedJobRegistry
 
 from tests.faults.conftest import Ground
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, eventually
 
 

@@ -1,8 +1,6 @@
 """GET /jobs/:id/explain, from outside: every reason, with the fields that it promises."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +11,7 @@ import pytest
 from tests.acceptance.test_queues import pause, resume
 from tests.faults.conftest import Ground
 from tests.support.http import refused
-from tests.support.servers import ROOT
+from tests.support.launcher import run_program
 from tests.support.service import Service, eventually
 
 OTHER_TYPES = "tests.support.handlers.basic,tests.support.handlers.types"
@@ -279,9 +277,9 @@ def test_command_explains_a_job_by_the_end_of_its_id(service: Service) -> None:
     job_id = service.post(delay=3600)
 
     def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "flask", "--app", "wsgi", "jobs", "explain", *arguments]
-        env = {**os.environ, **service.env}
-        return subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        return run_program(
+            sys.executable, "-m", "flask", "--app", "wsgi", "jobs", "explain", *arguments, env=service.env
+        ).stdout
 
     lines = run(job_id[-8:]).splitlines()
     assert [line.split()[0] for line in lines] == ["SCHEDULED", "due-later", "no-worker", "next"]

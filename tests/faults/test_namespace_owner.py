@@ -4,18 +4,16 @@ The members of the class: a process that starts (the API, the pool, a stock work
 worker, a stock worker), Redis wiped, and Redis unavailable at the start.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobsvc.devservices import Valkey
 from tests.conftest import fresh_database
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import run_program
+from tests.support.servers import sql
 from tests.support.service import STOCK, Service, eventually
 
 OWNER = "SELECT owner FROM deployment"
@@ -44,12 +42,8 @@ def other(service: Service) -> dict[str, str]:
     return {**env, "DATABASE_URL": fresh_database()}
 
 
-def run(*command: str, env: dict[str, str]) -> Any:
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
-
-
 def migrate(option: str, env: dict[str, str]) -> None:
-    done = run(sys.executable, "-m", "jobsvc.migrate", option, env=env)
+    done = run_program(sys.executable, "-m", "jobsvc.migrate", option, env=env)
     assert done.returncode == 0, done.stderr
 
 
@@ -57,7 +51,7 @@ def migrate(option: str, env: dict[str, str]) -> None:
 def test_deployment_with_another_database_refuses_to_start(service: Service, other: dict[str, str], kind: str) -> None:
     before = service.redis().get(KEY)
     assert before is not None
-    done = run(*STARTS[kind], env=other)
+    done = run_program(*STARTS[kind], env=other)
     assert done.returncode != 0
     [line] = [line for line in done.stderr.splitlines() if "JOBSVC_NAMESPACE" in line]
     assert "--new-owner" in line
@@ -112,7 +106,7 @@ def test_copied_database_gets_a_new_id(service: Service) -> None:
     sql(copy["DATABASE_URL"], "UPDATE deployment SET owner = %s", original)
     migrate("--new-owner", copy)
     assert sql(copy["DATABASE_URL"], OWNER) != [(original,)]
-    assert run(*STARTS["API"], env=copy).returncode != 0
+    assert run_program(*STARTS["API"], env=copy).returncode != 0
 
 
 def test_redis_unavailable_at_the_start_is_checked_later(

@@ -9,7 +9,7 @@ from rq.command import send_kill_horse_command, send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from tests.faults.conftest import Ground
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, eventually
 
 RQ = Path(sys.executable).parent / "rq"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Ground, kill
-from tests.support.servers import ROOT, upgrade
+from tests.support.launcher import ROOT
+from tests.support.servers import upgrade
 from tests.support.service import WORKERS, eventually
 from tests.support.sql_client import application, committed, enqueue
 

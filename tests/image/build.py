@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.infra.debian import program
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 CACHE = Path("/var/tmp/jobsvc-image")
 """Holds the base, and the layers of the last builds, from one run to the next. To start anew, delete it."""

@@ -16,7 +16,7 @@ from tests.image.build import Image
 from tests.image.containers import Container
 from tests.image.topology import Topology, read_compose, seconds
 from tests.support.documents import blocks, commands
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import eventually
 
 WORK = """

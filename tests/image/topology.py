@@ -14,7 +14,7 @@ from jobsvc.devservices import Postgres, Valkey
 from tests.image.build import Image
 from tests.image.containers import Container, Network
 from tests.infra.debian import program
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\?)(.*?))?\}")

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.infra.debian import program
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually
 
 BOOT = Path(__file__).with_name("boot_systemd.sh")

@@ -10,7 +10,8 @@ import redis
 from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import ROOT
+from tests.support.servers import sql
 
 
 @pytest.mark.parametrize("kind", ["pool", "stock"])

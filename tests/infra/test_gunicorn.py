@@ -15,7 +15,7 @@ import pytest
 
 from tests.infra.packages import install
 from tests.infra.wsgi import STREAM_HEADERS, Site
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import POOL, Process, eventually
 
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:{port}")

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from jobsvc import __version__
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import ROOT
+from tests.support.servers import sql
 from tests.support.service import Process, eventually, free_port
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import free_port
 
 

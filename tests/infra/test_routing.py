@@ -8,7 +8,8 @@ import psycopg2
 
 from tests.infra.deployment import deployment
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import ROOT
+from tests.support.servers import sql
 from tests.support.service import Service, eventually, free_port
 
 BEHIND_PROXY = {"JOBSVC_TRUST_PROXY": "1", "JOBSVC_ALLOW_ANONYMOUS": "1"}

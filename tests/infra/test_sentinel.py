@@ -21,7 +21,7 @@ from tests.infra.debian import program
 from tests.infra.deployment import deployment
 from tests.infra.scenario import live
 from tests.infra.servers import Daemon, Infrastructure, infrastructure
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, eventually, free_port
 
 PASSWORD, SENTINEL_PASSWORD = "p@ss:w/o#rd%", "s&cret?"

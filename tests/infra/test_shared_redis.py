@@ -16,7 +16,7 @@ from rq import Queue
 
 from tests.infra.deployment import deployment
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service, eventually
 
 THEIRS = 10_000

@@ -6,7 +6,7 @@ import sys
 
 from tests.infra.deployment import deployment
 from tests.infra.servers import Infrastructure
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually
 from tests.support.sql_client import committed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import POOL, Service, eventually
 
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 import rq
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 CACHE = ROOT / ".jobsvc" / f"rq-{rq.__version__}"
 FILES = ["worker", "worker_pool", "worker_registration", "commands", "executions"]

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.shots.scene import Scene
 from tests.support.browser import Visitor, installed, launched
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 FOLDER = ROOT / "docs" / "images"
 WIDTH = 1280

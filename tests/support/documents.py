@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobsvc.devservices import Postgres
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import Service
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -19,13 +19,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 MODULES = (
+    "flask.cli",
+    "flask_migrate",
+    "granian.server.mp",
+    "jobsvc.api.dashboard",
+    "jobsvc.api.job_watcher",
+    *(f"jobsvc.api.routes.{name}" for name in ("events", "jobs", "queues", "schedules", "stats", "system")),
+    "jobsvc.api.server.adapter",
     "jobsvc.app",
+    "jobsvc.cli.commands",
+    "jobsvc.command",
     "jobsvc.dispatch.relay",
+    "jobsvc.ui.console",
     "jobsvc.worker.pool",
     "rq.cli",
-    "granian.server.mp",
 )
 """Modules that are loaded before a fork. None reads the environment when it is imported."""
 
@@ -91,11 +101,11 @@ class Launcher:
         assert self._process.stdout
         self._process.stdout.read(1)  # it listens
 
-    def start(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> Launched:
-        """Start a program in a session of its own, without input, its output in this file."""
+    def start(self, args: Sequence[str], env: Mapping[str, str], cwd: Path, *files: Path | str) -> Launched:
+        """Start a program in a session of its own; `files` are its standard input, output and errors."""
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)
-        connection.sendall(json.dumps([args, dict(env), str(cwd), str(log)]).encode() + b"\n")
+        connection.sendall(json.dumps([args, dict(env), str(cwd), *map(str, files)]).encode() + b"\n")
         return Launched(args, connection)
 
     def stop(self) -> None:
@@ -121,6 +131,30 @@ def can_launch(args: Sequence[str], env: Mapping[str, str]) -> bool:
     return given == ours and (is_python or args[0] == RQ)
 
 
+def run_program(
+    *command: str | bytes, env: Mapping[str, str], say: str = "", cwd: Path | str = ROOT, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end as `subprocess.run` does; `env` is added to this process' environment.
+
+    Raises subprocess.TimeoutExpired, after it has killed the program.
+    """
+    args, environment = [os.fsdecode(one) for one in command], {**os.environ, **env}
+    if not can_launch(args, environment):
+        return subprocess.run(
+            args, env=environment, input=say, cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False
+        )
+    with tempfile.TemporaryDirectory(prefix="jobsvc-run-") as folder:
+        files = [Path(folder, name) for name in ("in", "out", "errors")]
+        for file, text in zip(files, (say, "", ""), strict=True):
+            file.write_text(text)
+        program = launcher().start(args, environment, Path(cwd), *files)
+        try:
+            status = program.wait(timeout)
+        finally:
+            program.kill()
+        return subprocess.CompletedProcess(args, status, files[1].read_text(), files[2].read_text())
+
+
 def main(path: str) -> None:
     """Fork a program for each connection, until standard input is closed."""
     for name in MODULES:
@@ -137,6 +171,7 @@ def main(path: str) -> None:
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
+            listener.close()
             keep(connection)
         connection.close()
 
@@ -144,10 +179,11 @@ def main(path: str) -> None:
 def keep(connection: socket.socket) -> None:
     """Start the program that this connection asks for; in this process, wait for its end and tell the status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    args, env, cwd, log = json.loads(connection.makefile().readline())
+    args, env, cwd, *files = json.loads(connection.makefile().readline())
     pid = os.fork()
     if pid == 0:
-        become(args, env, cwd, log)
+        connection.close()
+        become(args, env, cwd, files)
         sys.exit()
     with contextlib.suppress(OSError):  # the test may not wait
         connection.sendall(b"%d\n" % pid)
@@ -155,13 +191,14 @@ def keep(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def become(args: Sequence[str], env: Mapping[str, str], cwd: str, log: str) -> None:
+def become(args: Sequence[str], env: Mapping[str, str], cwd: str, files: Sequence[str]) -> None:
     """Run this program in this process, as `python` would."""
     os.setsid()
     os.chdir(cwd)
-    for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY), (2, log, os.O_WRONLY)):
-        os.dup2(os.open(name, flags | os.O_APPEND), number)
-    os.closerange(3, 100)
+    for number, name in enumerate(files):
+        file = os.open(name, os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY)
+        os.dup2(file, number)
+        os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(env)
@@ -171,6 +208,7 @@ def become(args: Sequence[str], env: Mapping[str, str], cwd: str, log: str) -> N
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif kind == "-c":
         sys.path[0], sys.argv = "", ["-c", *rest[1:]]
+        sys.modules["__main__"] = ModuleType("__main__")
         exec(compile(rest[0], "<string>", "exec"), sys.modules["__main__"].__dict__)
     else:
         sys.path[0], sys.argv = str(Path(kind).resolve().parent), [kind, *rest]

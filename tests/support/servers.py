@@ -18,8 +18,7 @@ import psycopg2
 import redis
 
 from jobsvc.devservices import PLACEHOLDERS, Postgres, Server, Valkey
-
-ROOT = Path(__file__).parents[2]
+from tests.support.launcher import run_program
 
 TEMPLATE = "TEST_POSTGRES"
 """The variable with the folder of a stopped Postgres that has the tables: made once for all processes of a run."""
@@ -27,8 +26,7 @@ TEMPLATE = "TEST_POSTGRES"
 
 def upgrade(env: dict[str, str]) -> None:
     """Bring the tables of this environment's database up to date."""
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, capture_output=True)
+    run_program(sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade", env=env).check_returncode()
 
 
 def make_template(folder: Path) -> None:

@@ -18,14 +18,13 @@ from socketserver import BaseServer
 from typing import Any, TypeVar
 
 import httpx
-import psutil
 import redis
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
 from jobsvc.servers import sentinel
-from tests.support.launcher import RQ, Launched, can_launch, launcher
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import ROOT, RQ, Launched, can_launch, launcher
+from tests.support.servers import sql
 
 T = TypeVar("T")
 
@@ -92,7 +91,7 @@ class Process:
         environment = {**os.environ, **(env or {})}
         self.popen: subprocess.Popen[bytes] | Launched
         if can_launch(command, environment):
-            self.popen = launcher().start(command, environment, cwd, self.log)
+            self.popen = launcher().start(command, environment, cwd, os.devnull, self.log, self.log)
             return
         with self.log.open("w") as out:
             self.popen = subprocess.Popen(
@@ -111,7 +110,7 @@ class Process:
 
     def tree(self) -> list[int]:
         """The ids of the processes of this one's session, itself included, that live."""
-        return [pid for pid, session in _sessions() if session == self.popen.pid]
+        return [pid for pid, (_, session) in running_processes().items() if session == self.popen.pid]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal as a terminal would, to the whole foreground group."""
@@ -122,28 +121,31 @@ class Process:
 
     def kill(self) -> None:
         """Kill it with everything that it started, also what has a session of its own."""
-        children: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.popen.pid).children(recursive=True)
+        pid, before = self.popen.pid, running_processes()
+        below = {pid}
+        while found := {one for one, (parent, session) in before.items() if parent in below or session == pid} - below:
+            below |= found
         self.popen.kill()  # first, so that it starts nothing again
         self.popen.wait()
-        for process in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        while left := self.tree():
-            for pid in left:
+        while below:
+            for one in below - {pid}:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(one, signal.SIGKILL)
+            below = set(self.tree())
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
 
 
-def _sessions() -> Iterator[tuple[int, int]]:
-    """(pid, session id) of every process that lives, zombies left out."""
-    for process in psutil.process_iter(["status"]):
-        with contextlib.suppress(ProcessLookupError):
-            if process.info["status"] != psutil.STATUS_ZOMBIE:
-                yield process.pid, os.getsid(process.pid)
+def running_processes() -> dict[int, tuple[int, int]]:
+    """(parent, session) of every process that lives, by its id, zombies left out; psutil takes 50 ms for that."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent, _, session, *_ = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                if state != "Z":
+                    found[int(name)] = int(parent), int(session)
+    return found
 
 
 POOL = (sys.executable, "worker.py")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 MAX_MODULE_LINES = 250
 

@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SERVICE = PROJECT["project"]["dependencies"]

@@ -1,7 +1,7 @@
 """The revision that the program needs."""
 
 from jobsvc.db.revision import REVISION
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 
 def test_program_needs_the_newest_migration() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 SAY = {
     "stillborn": "a child process that crashes as it starts",

@@ -12,7 +12,8 @@ import psycopg2
 import pytest
 
 from tests.integration.factories import submit
-from tests.support.servers import ROOT, sql
+from tests.support.launcher import ROOT
+from tests.support.servers import sql
 from tests.support.service import eventually
 
 LOCK = """

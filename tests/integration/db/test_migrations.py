@@ -7,19 +7,12 @@ import sys
 import psycopg2
 
 from tests.integration.factories import sql
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT, run_program
 from tests.support.service import Process, eventually
 
 
 def flask_db(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "db", *command],
-        cwd=ROOT,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(sys.executable, "-m", "flask", "--app", "wsgi", "db", *command, env={})
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -23,7 +23,7 @@ from jobsvc.dispatch import rq_cleanup, rq_redis
 from jobsvc.dispatch.duties import BATCH, Duties
 from jobsvc.states import Status
 from tests.integration.factories import dispatches, lapse, new, sql
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 from tests.support.service import eventually
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from tests.support.servers import ROOT
+from tests.support.launcher import ROOT
 
 STATIC = ROOT / "jobsvc" / "ui" / "static"
 
