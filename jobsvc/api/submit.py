@@ -46,7 +46,7 @@ def accept_jobs(new: Sequence[NewJob], store: Callable[[Sequence[NewJob]], list[
 def job_reply(submitted: Sequence[Submitted]) -> tuple[int, dict[str, Any]]:
     """Return status and body of the response to POST /jobs: 200 if another unfinished job has the uniqueKey."""
     [job] = submitted
-    return 202 if job.is_new else 200, {"jobId": str(job.job_id)}
+    return 202 if job.is_new else 200, {"jobId": job.id}
 
 
 def job_headers(job_id: str, root_path: str = "") -> dict[str, str]:

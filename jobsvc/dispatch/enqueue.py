@@ -78,7 +78,7 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
                 (later if one.wait > 0 else due).append(one)
             pipeline.sadd(Queue.redis_queues_keys, queue.key)
             if due:
-                ids = [str(one.job_id) for one in due]
+                ids = [one.id for one in due]
                 pipeline.zrem(scheduled, *ids)
                 pipeline.zrem(failed, *ids)  # a job retried by hand
                 _write(due, JobStatus.QUEUED, queue, pipeline)
@@ -86,7 +86,7 @@ def push(batch: Sequence[Dispatch], connection: Redis) -> None:
             if later:
                 _write(later, JobStatus.SCHEDULED, queue, pipeline)
                 # RQ counts whole seconds; rounded up, the job doesn't start early.
-                pipeline.zadd(scheduled, {str(one.job_id): math.ceil(one.due_at.timestamp()) for one in later})
+                pipeline.zadd(scheduled, {one.id: math.ceil(one.due_at.timestamp()) for one in later})
         pipeline.execute()
 
 
@@ -94,7 +94,7 @@ def not_queued(batch: Sequence[Dispatch], connection: Redis) -> list[Dispatch]:
     """Filter out jobs that RQ has already queued in their queue by itself (its scheduler, or an immediate retry)."""
     with connection.pipeline(transaction=False) as pipeline:
         for one in batch:
-            pipeline.hmget(RQJob.key_for(str(one.job_id)), "status", "origin")
+            pipeline.hmget(RQJob.key_for(one.id), "status", "origin")
         queued = JobStatus.QUEUED.value.encode()
         found = zip(batch, pipeline.execute(), strict=True)
         return [one for one, shown in found if shown != [queued, to_rq(one.queue).encode()]]
@@ -105,22 +105,22 @@ def _change_entries(batch: Sequence[Dispatch], connection: Redis) -> list[Dispat
     replaced = [one for one in batch if one.change is EntryChange.REPLACE]
     with connection.pipeline(transaction=False) as pipeline:
         for one in replaced:
-            pipeline.hmget(RQJob.key_for(str(one.job_id)), "status", "origin")
+            pipeline.hmget(RQJob.key_for(one.id), "status", "origin")
         for one, (status, origin) in zip(replaced, pipeline.execute(), strict=True):
             for name in settings().JOBSVC_QUEUES:
-                pipeline.zrem(_registries(name, connection)[0], str(one.job_id))
+                pipeline.zrem(_registries(name, connection)[0], one.id)
             if status == JobStatus.QUEUED.value.encode() and origin and len(replaced) <= MAX_LREM:
-                pipeline.lrem(Queue.redis_queue_namespace_prefix + origin.decode(), 0, str(one.job_id))
+                pipeline.lrem(Queue.redis_queue_namespace_prefix + origin.decode(), 0, one.id)
         pipeline.execute()
     for one in batch:
         if one.change is EntryChange.UPDATE:
-            connection.transaction(partial(_update, one), RQJob.key_for(str(one.job_id)))
+            connection.transaction(partial(_update, one), RQJob.key_for(one.id))
     return [one for one in batch if one.change is not EntryChange.UPDATE]
 
 
 def _update(dispatch: Dispatch, pipeline: Pipeline) -> None:
     """Write timeout and retries to the job's hash, unless RQ has none."""
-    key = RQJob.key_for(str(dispatch.job_id))
+    key = RQJob.key_for(dispatch.id)
     exists = pipeline.exists(key)
     options = _plan(dispatch.type, dispatch.timeout, dispatch.retry_intervals)
     left = options["retry"].intervals if options["retry"] else []
@@ -181,7 +181,7 @@ def _write(batch: Sequence[Dispatch], status: JobStatus, queue: Queue, pipeline:
     """Write what RQ's enqueue_many or schedule_job would write, but faster: common fields are built once."""
     alike: dict[tuple[str, float, tuple[float, ...]], list[str]] = defaultdict(list)
     for one in batch:
-        alike[one.type, one.timeout, tuple(one.retry_intervals)].append(str(one.job_id))
+        alike[one.type, one.timeout, tuple(one.retry_intervals)].append(one.id)
     time = utcformat(now())
     times = ("created_at", time, "enqueued_at", time) if status == JobStatus.QUEUED else ("created_at", time)
     for plan, group in alike.items():

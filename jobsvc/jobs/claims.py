@@ -36,7 +36,7 @@ class Dispatch(NamedTuple):
     change: None for a job that has no entry in RQ, or another dispatch of the same plan.
     """
 
-    job_id: UUID
+    id: str
     type: str
     queue: str
     timeout: float
@@ -46,6 +46,11 @@ class Dispatch(NamedTuple):
     is_claimed: bool = True
     traceparent: str | None = None
     change: EntryChange | None = None
+
+    @property
+    def job_id(self) -> UUID:
+        """The id as a UUID, made at each call."""
+        return UUID(self.id)
 
 
 _waits = Job.status.in_(STARTABLE)
@@ -150,7 +155,7 @@ def by_due_time(dispatches: Iterable[Dispatch]) -> list[Dispatch]:
 def as_dispatch(job: Any) -> Dispatch:
     """Return the dispatch of a row that has a job's columns and `wait` (seconds until it is due)."""
     return Dispatch(
-        job_id=job.id,
+        id=str(job.id),
         type=job.type,
         queue=job.queue,
         timeout=job.timeout,

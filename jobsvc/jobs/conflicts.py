@@ -31,14 +31,19 @@ class OnConflict(StrEnum):
 class Submitted(NamedTuple):
     """A submitted job's id and its dispatch; the dispatch is None if RQ need not be changed, or the job can't start.
 
-    If another unfinished job has the unique key, job_id is that job's. is_new: False then. refusal: why the submitted
+    If another unfinished job has the unique key, the id is that job's. is_new: False then. refusal: why the submitted
     job was refused, else None.
     """
 
-    job_id: UUID
+    id: str
     dispatch: Dispatch | None
     is_new: bool = True
     refusal: str | None = None
+
+    @property
+    def job_id(self) -> UUID:
+        """The id as a UUID, made at each call."""
+        return UUID(self.id)
 
 
 def accepted(submitted: Sequence[Submitted]) -> list[Submitted]:
@@ -72,16 +77,16 @@ def settle(connection: Connection, new: Mapping[int, NewJob], found: dict[int, S
         match job.on_conflict:
             case OnConflict.REJECT:
                 refusal = f"the unfinished job {holder} has the uniqueKey"
-                found[place] = Submitted(holder, None, is_new=False, refusal=refusal)
+                found[place] = Submitted(str(holder), None, is_new=False, refusal=refusal)
             case OnConflict.REPLACE if holder in amended:
-                found[place] = Submitted(holder, dispatches.pop(holder, None), is_new=False)
+                found[place] = Submitted(str(holder), dispatches.pop(holder, None), is_new=False)
             case OnConflict.REPLACE if holder in started:
                 refusal = f"the job {holder}, which has the uniqueKey, has started, so it can't be replaced"
-                found[place] = Submitted(holder, None, is_new=False, refusal=refusal)
+                found[place] = Submitted(str(holder), None, is_new=False, refusal=refusal)
             case OnConflict.REPLACE:
                 pass  # race: it has ended since
             case _:
-                found[place] = Submitted(holder, None, is_new=False)
+                found[place] = Submitted(str(holder), None, is_new=False)
 
 
 def _key(job: NewJob) -> tuple[str, str | None]:

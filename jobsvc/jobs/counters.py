@@ -74,10 +74,13 @@ _TOTALS = (*_LABELS, "number", "seconds")
 _this_minute: ColumnElement[Any] = literal_column("date_bin('1 min', now(), 'epoch')")
 
 
-def counting(statement: Any, count: Callable[[Any], Count]) -> Select[Any]:
+def counting(
+    statement: Any, count: Callable[[Any], Count], shown: Callable[[Any], Select[Any]] | None = None
+) -> Select[Any]:
     """Return the statement, extended to count the rows that it returns.
 
-    The rows must have `type` and `queue`. `count` maps their columns to a Count.
+    The rows must have `type` and `queue`. `count` maps their columns to a Count, `shown` to what is returned instead of
+    all of them.
     """
     moved = statement.cte("moved")
     wanted = count(moved.c)
@@ -87,7 +90,8 @@ def counting(statement: Any, count: Callable[[Any], Count]) -> Select[Any]:
     labels = (event, moved.c.type, moved.c.queue, wanted.status, le)
     sums = select(*labels, func.count(), func.sum(wanted.seconds), _this_minute).group_by(text("1, 2, 3, 4, 5"))
     counted = insert(counters).from_select((*_TOTALS, "minute"), sums)
-    return select(moved).add_cte(counted.cte("counted"))
+    returned = select(moved) if shown is None else shown(moved.c)
+    return returned.add_cte(counted.cte("counted"))
 
 
 def read_counters() -> Sequence[Any]:

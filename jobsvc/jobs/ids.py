@@ -4,7 +4,6 @@ import os
 import threading
 from contextlib import suppress
 from datetime import datetime
-from struct import unpack
 from uuid import UUID
 
 from sqlalchemy import Connection, func, select
@@ -19,8 +18,8 @@ UNITS = 4096
 MAX_LEAD = 1000 * UNITS
 """Ids keep rising while the estimated time falls by less than this, 1 s. A larger one means a clock set back."""
 
-_VERSION_AND_VARIANT = 0x7 << 76 | 0b10 << 62
-_RANDOM_BITS = (1 << 62) - 1
+_WITH_VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
+"""Sets the variant, the two highest bits, in a byte."""
 
 
 class _Source:
@@ -47,19 +46,22 @@ class _Source:
 _source = _Source()
 
 
-def make_ids(connection: Connection, count: int) -> list[UUID]:
+def make_ids(connection: Connection, count: int) -> list[str]:
     """Make ids for new jobs, in rising order, by Postgres' clock.
 
-    Queries Postgres' time over `connection` if the last sample is older than FRESH_SECONDS.
+    As text: to make a UUID and its text takes four times as long. Queries Postgres' time over `connection` if the last
+    sample is older than FRESH_SECONDS.
     """
     if not pgclock.is_fresh():
         learn_clock(connection)
     first = _source.take(count)
-    ids = []
-    for unit, random in enumerate(unpack(f"{count}Q", os.urandom(8 * count)), first):
-        time_bits = (unit // UNITS) << 80 | (unit % UNITS) << 64
-        ids.append(UUID(int=time_bits | _VERSION_AND_VARIANT | random & _RANDOM_BITS))
-    return ids
+    random = bytearray(os.urandom(8 * count))
+    random[::8] = random[::8].translate(_WITH_VARIANT)
+    tails = random.hex()
+    return [
+        f"{unit >> 28:08x}-{unit >> 12 & 0xFFFF:04x}-7{unit % UNITS:03x}-{tails[at : at + 4]}-{tails[at + 4 : at + 16]}"
+        for unit, at in zip(range(first, first + count), range(0, 16 * count, 16), strict=True)
+    ]
 
 
 def first_id(at: float) -> UUID:

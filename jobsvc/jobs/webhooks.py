@@ -45,7 +45,7 @@ def announce(connection: Connection, job_ids: Iterable[UUID]) -> list[UUID]:
     for first in range(0, len(ids), AT_ONCE):
         some = ids[first : first + AT_ONCE]
         new_ids = make_ids(connection, len(some))
-        pairs = [{"id": str(id_), "delivery": str(new_id)} for id_, new_id in zip(some, new_ids, strict=True)]
+        pairs = [{"id": str(id_), "delivery": new_id} for id_, new_id in zip(some, new_ids, strict=True)]
         announced = connection.execute(_name_delivery, {"rows": pairs}).all()
         if announced:
             connection.execute(_insert, [_delivery_of(job) for job in announced])
