@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from jobsvc.config import settings
-from jobsvc.db import pgoutage
+from jobsvc.db import pgoutage, prepared_statements
 from jobsvc.errors import StoreConflict, WrongServer
 
 P = ParamSpec("P")
@@ -113,7 +113,7 @@ def _execute_again(cursor: Any, statement: str, parameters: Any, context: Any = 
     tries = 1
     while True:
         try:
-            cursor.execute(statement, parameters)
+            prepared_statements.execute(cursor, statement, parameters, context)
             return
         except Error as error:
             if error.pgcode not in CONFLICTS or tries == MAX_TRIES:

@@ -136,7 +136,7 @@ def _storing(statement: Insert) -> Select[Any]:
             job.due_at, job.wait, job.is_claimed, func.array_agg(job.id, type_=ARRAY(Text)).label("ids")
         ).group_by(job.due_at, job.wait, job.is_claimed),
     )
-    return storing
+    return storing.execution_options(is_prepared=True)
 
 
 _all_new = select(*_columns.values())
