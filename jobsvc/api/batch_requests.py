@@ -9,10 +9,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic_core import PydanticCustomError
 
 from jobsvc.api.fields import EMPTY
-from jobsvc.api.requests import JobRequest
-from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS
+from jobsvc.api.requests import JobRequest, plain_job
+from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS, read
 from jobsvc.errors import Problem
 from jobsvc.jobs import MAX_DEPENDENCIES, Dependency, NewJob, in_order_of_dependencies
+
+MAX_JOBS = 1000
+"""Largest number of jobs in a request."""
 
 MAX_SHOWN = 10
 """Largest number of refs that an error message names."""
@@ -46,7 +49,7 @@ class BatchRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    jobs: Annotated[list[BatchJob], Field(min_length=1, max_length=1000)]
+    jobs: Annotated[list[BatchJob], Field(min_length=1, max_length=MAX_JOBS)]
 
     @field_validator("jobs")
     @classmethod
@@ -80,6 +83,16 @@ class BatchRequest(BaseModel):
         """Return the jobs to store, with the defaults of their handlers, and positions in place of refs."""
         positions = self._positions()
         return [job.resolve(positions) for job in self.jobs]
+
+
+def read_batch(value: Any) -> list[NewJob]:
+    """Return the jobs in this body of POST /jobs/batch. Raises InvalidInput."""
+    given = value.get("jobs") if isinstance(value, dict) and len(value) == 1 else None
+    if isinstance(given, list) and 0 < len(given) <= MAX_JOBS:
+        plain = [job for one in given if (job := plain_job(one))]
+        if len(plain) == len(given):
+            return plain
+    return read(BatchRequest, value).resolve()
 
 
 def _wrong_names(jobs: list[BatchJob], positions: dict[str, int]) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from threading import Lock
 from typing import Any, Protocol
@@ -43,6 +44,7 @@ def network_of(address: str) -> str:
     return address
 
 
+@lru_cache(maxsize=1024)
 def _read(text: str) -> str:
     """Return an address without the brackets and port that some proxies add; "" if the text is no address."""
     text = text.strip()

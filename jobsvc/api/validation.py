@@ -29,14 +29,11 @@ def body(schema: type[Schema]) -> Schema:
 
     Aborts with 400, 413 and 415; raises NotJson and InvalidInput.
     """
-    return read(schema, _json())
+    return read(schema, json_body())
 
 
 def read(schema: type[Schema], value: Any) -> Schema:
-    """Return a JSON value as this model. Raises InvalidInput."""
-    unstorable = list(islice(strict_json.unstorable(value), MAX_PROBLEMS))
-    if unstorable:
-        raise InvalidInput(unstorable)
+    """Return a storable JSON value as this model. Raises InvalidInput."""
     if not isinstance(value, dict):
         raise InvalidInput([Problem("", "the body must be an object")])
     try:
@@ -50,8 +47,15 @@ def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     return schema.model_json_schema()
 
 
-def _json() -> Any:
-    """Return the request's parsed body; `{}` without one."""
+def check_storable(value: Any) -> Any:
+    """Return a JSON value if Postgres can store it. Raises InvalidInput."""
+    if found := list(islice(strict_json.unstorable(value), MAX_PROBLEMS)):
+        raise InvalidInput(found)
+    return value
+
+
+def json_body() -> Any:
+    """Return the request's body as a storable JSON value; `{}` without one. Aborts and raises as `body`."""
     raw = _whole_body()
     if not raw:
         return {}
@@ -60,7 +64,7 @@ def _json() -> Any:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         abort(415, "Send the body as application/json.")
-    return strict_json.parse(raw)
+    return check_storable(strict_json.parse(raw))
 
 
 def _whole_body() -> bytes:

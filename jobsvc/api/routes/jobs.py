@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request, url_for
 
 from jobsvc import handlers, jobs
 from jobsvc.api import actions, prefer_wait
-from jobsvc.api.batch_requests import BatchRequest
+from jobsvc.api.batch_requests import BatchRequest, read_batch
 from jobsvc.api.etag import expected_versions, polled
 from jobsvc.api.explain import explain
 from jobsvc.api.explanation import Explanation
@@ -26,7 +26,7 @@ from jobsvc.api.responses import (
     dump_job_for_caller,
 )
 from jobsvc.api.submit import Accepted, accept, job_headers, job_reply, relay
-from jobsvc.api.validation import body, query, read_id
+from jobsvc.api.validation import body, json_body, query, read_id
 from jobsvc.dispatch.duties import Duty
 from jobsvc.errors import InvalidInput, Problem, UniqueKeyConflict, UnknownDependencies
 from jobsvc.jobs.serialize import JobShown, dump_attempts
@@ -98,9 +98,9 @@ def create_job() -> Accepted:
 )
 def create_jobs() -> Accepted:
     """Create many jobs: all of them or none. A `ref` lets others of them depend on a job, which makes a workflow."""
-    new = body(BatchRequest).resolve()
+    new = read_batch(json_body())
     try:
-        return accept(new, lambda submitted: (202, {"jobIds": [str(job.job_id) for job in submitted]}))
+        return accept(new, lambda submitted: (202, {"jobIds": [job.id for job in submitted]}))
     except UniqueKeyConflict as error:
         error.problems = [Problem(f"/jobs/{place}", refusal) for place, refusal in error.refusals.items()]
         raise
