@@ -15,7 +15,7 @@ from bench.peers import store
 from bench.results import Results
 from bench.workloads import Workloads
 
-COMPARED = ("drain", "sleep", "accept", "batch", "start")
+COMPARED = ("drain", "sleep", "accept", "batch", "steady", "start")
 ALONE = ("workflow", "rate", "sql", "async", "growth", "console")
 """Sections of the service alone, without its peers."""
 
@@ -50,7 +50,7 @@ def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
         print(
             f"bench: others keep this machine busy (load average {busy:.1f}): rates and ratios mean little", flush=True
         )
-    with Environment() as environment:
+    with Environment(given=os.environ) as environment:
         jobsvc_stacks.make_tables(environment)
         environment.make("peers", lambda: environment.sql(store.TABLE))
         chosen_competitors = Competitors.untuned()
@@ -58,7 +58,7 @@ def measure(chosen: argparse.Namespace, results: Results) -> list[str]:
             print("what suits the peers", flush=True)
             chosen_competitors = Competitors.tuned(environment, min(chosen.seconds, 3))
         results.notes.append(chosen_competitors.described())
-        workloads = Workloads(environment, results, chosen_competitors, chosen.seconds, chosen.rounds)
+        workloads = Workloads(environment, results, chosen_competitors, chosen.seconds, chosen.rounds, chosen.quick)
         for section in chosen.only:
             print(section, flush=True)
             if section in COMPARED:

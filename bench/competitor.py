@@ -52,6 +52,12 @@ class Competitor(ABC):
 class WithApi(Competitor):
     """A competitor that accepts jobs by HTTP."""
 
+    times: ClassVar[str] = """
+        SELECT extract(epoch FROM updated_at)::float8 - (payload->>'at')::float8
+        FROM job WHERE status = 'COMPLETED' AND (payload->>'at')::float8 >= %(began)s
+    """
+    """Returns the seconds from `at` until the end of each job that ended, of those with an `at` from `began` on."""
+
     @abstractmethod
     def serve(self, environment: Environment) -> tuple[Program, int]:
         """Start the API; returns its port too."""

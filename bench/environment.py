@@ -9,13 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psutil
 import psycopg2
+import psycopg2.errors
 import redis
 
 from jobsvc.devservices import Postgres, Server, Valkey
@@ -76,11 +78,15 @@ class Environment:
     """The servers in a temporary folder, and the running programs. A context manager.
 
     data: a folder in which the servers' data stays after the run; None: it is temporary, too.
+    given: may have DATABASE_URL and REDIS_URL, of servers that are used instead.
     """
 
     postgres: Callable[[Path], Server] = Postgres
 
-    def __init__(self, data: Path | None = None) -> None:
+    def __init__(self, data: Path | None = None, given: Mapping[str, str] | None = None) -> None:
+        self._given = given or {}
+        self._made: set[str] = set()
+        self._may_flush = False
         self.folder = Path(tempfile.mkdtemp(prefix="jobsvc-bench-"))
         self._data = data or self.folder / "servers"
         self.mark = uuid4().hex
@@ -90,9 +96,12 @@ class Environment:
 
     def __enter__(self) -> "Environment":
         try:
-            self._base, self._redis_url = self._start(self.postgres).rpartition("/")[0], self._start(Valkey)
-            self.env["REDIS_URL"] = self._redis_url
-            self.redis = redis.Redis.from_url(self._redis_url, decode_responses=True)
+            self._base = self._given.get("DATABASE_URL", "").replace("+psycopg2", "") or self._start(self.postgres)
+            self.env["REDIS_URL"] = self._given.get("REDIS_URL") or self._start(Valkey)
+            self.redis = redis.Redis.from_url(self.env["REDIS_URL"], decode_responses=True)
+            if self.redis.dbsize():
+                raise BenchError("REDIS_URL: this database has keys, which a run would delete; give an empty one")
+            self._may_flush = True
             return self
         except BaseException:
             self.__exit__()
@@ -102,6 +111,10 @@ class Environment:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C would leave servers running
         self.clear()
+        if self._given and self._may_flush:
+            self.redis.flushdb()
+            for name in self._made:
+                self._drop(name)
         for server in reversed(self._servers):
             server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -148,41 +161,72 @@ class Environment:
     def fresh(self, template: str) -> None:
         """Stop all programs, empty Redis, and set `DATABASE_URL` to a new copy of this template."""
         self.clear()
-        self.redis.flushall()
-        eventually(self._aof_is_rewritten, "Valkey rewrites its file of its own accord")
-        self.redis.bgrewriteaof()
-        eventually(self._aof_is_rewritten, "Valkey rewrites its file")
-        self._admin("DROP DATABASE IF EXISTS bench WITH (FORCE)")
-        self._admin(f"CREATE DATABASE bench TEMPLATE {template}")
-        self._admin("CHECKPOINT")
-        self.env["DATABASE_URL"] = f"{self._base}/bench"
+        self.redis.flushdb()
+        if self.redis.config_get("appendonly").get("appendonly") == "yes":
+            eventually(self._aof_is_rewritten, "Redis rewrites its file of its own accord")
+            self.redis.bgrewriteaof()
+            eventually(self._aof_is_rewritten, "Redis rewrites its file")
+        self._create("bench", self._name(template))
+        with contextlib.suppress(psycopg2.errors.InsufficientPrivilege):
+            self._admin("CHECKPOINT")
+        self.env["DATABASE_URL"] = self._url("bench")
 
     def _aof_is_rewritten(self) -> bool:
         state = self.redis.info("persistence")
         return not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
-    def make(self, name: str, fill: Callable[[], object], template: str = "template1") -> None:
+    def make(self, name: str, fill: Callable[[], object], template: str | None = None) -> None:
         """Make a database for `fresh` or `use`: `fill` does so in `DATABASE_URL`."""
-        self._admin(f"CREATE DATABASE {name} TEMPLATE {template}")
-        self.env["DATABASE_URL"] = f"{self._base}/{name}"
+        self._create(name, self._name(template) if template else "template1")
+        self.env["DATABASE_URL"] = self._url(name)
         fill()
 
     def use(self, name: str) -> None:
         """Stop all programs, empty Redis, and set `DATABASE_URL` to this database, as it is."""
         self.clear()
-        self.redis.flushall()
-        self.env["DATABASE_URL"] = f"{self._base}/{name}"
+        self.redis.flushdb()
+        self.env["DATABASE_URL"] = self._url(name)
+
+    def _name(self, name: str) -> str:
+        """Return the database's name on the server; on a given one it can't be that of a database of others."""
+        return f"jobsvc_bench_{name}" if "DATABASE_URL" in self._given else name
+
+    def _url(self, name: str) -> str:
+        return urlsplit(self._base)._replace(path=f"/{self._name(name)}").geturl()
+
+    def _create(self, name: str, template: str) -> None:
+        self._drop(name)
+        self._made.add(name)
+        self._admin(f"CREATE DATABASE {self._name(name)} TEMPLATE {template}")
+
+    def _drop(self, name: str) -> None:
+        self._admin(f"DROP DATABASE IF EXISTS {self._name(name)} WITH (FORCE)")
 
     def _admin(self, statement: str) -> None:
-        query(f"{self._base}/postgres", statement)
+        query(self._base, statement)
 
     def sql(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Execute a statement in the competitor's database."""
         return query(self.env["DATABASE_URL"], statement, parameters or None)
 
     def servers(self) -> dict[str, psutil.Process]:
-        """The servers' processes by name."""
-        return {one.name: psutil.Process(one._process.pid) for one in self._servers if one._process is not None}
+        """The servers' processes by name, without those of other machines."""
+        found = {one.name: psutil.Process(one._process.pid) for one in self._servers if one._process is not None}
+        with contextlib.suppress(psutil.Error):
+            if "REDIS_URL" in self._given:
+                found["valkey"] = _process(self.redis.info("server")["process_id"], "redis", "valkey")
+            if "DATABASE_URL" in self._given:
+                with contextlib.closing(psycopg2.connect(self._base)) as connection:
+                    found["postgres"] = _process(connection.get_backend_pid(), "postgres").parent()
+        return found
+
+
+def _process(pid: int, *names: str) -> psutil.Process:
+    """Return the process if it is a server of one of these names. Raises psutil.NoSuchProcess."""
+    process = psutil.Process(pid)
+    if not process.name().startswith(names):
+        raise psutil.NoSuchProcess(pid)
+    return process
 
 
 def query(url: str, statement: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:

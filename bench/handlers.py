@@ -21,6 +21,15 @@ def note_start(payload: NoteStart, ctx: Context) -> None:
         file.write(f"{ctx.job_id} {now}\n")
 
 
+class Sent(BaseModel):
+    at: float
+
+
+@handler("SENT")
+def sent(payload: Sent) -> None:
+    """Do nothing. `at` is the time at which the job was to be sent, in seconds since 1970."""
+
+
 class Sleep(BaseModel):
     seconds: float
 

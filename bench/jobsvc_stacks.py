@@ -28,6 +28,10 @@ class Jobsvc(WithApi):
     """Jobs at once of each worker process; None: as it comes."""
 
     template = TEMPLATE
+    times = """
+        SELECT extract(epoch FROM finished_at)::float8 - (payload->>'at')::float8
+        FROM jobs WHERE finished_at IS NOT NULL AND (payload->>'at')::float8 >= %(began)s
+    """
 
     def serve(self, environment: Environment) -> tuple[Program, int]:
         return environment.serve(sys.executable, "-m", "jobsvc.serve", JOBSVC_HANDLERS="bench.handlers")

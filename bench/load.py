@@ -8,13 +8,17 @@ import json
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.environment import BenchError
 
 MAX_BATCH = 1000
+
+LATE = 1.0
+"""Delay in seconds at which `post_at` stops."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +118,29 @@ def post(port: int, path: str, body: bytes, *, connections: int, seconds: float 
         for client in clients.values():
             client.socket.close()
     return Load(len(times) / took, sorted(times))
+
+
+def post_at(port: int, rate: float, seconds: float, *, connections: int, body: Callable[[float], bytes]) -> int:
+    """POST jobs at a fixed rate, each as soon as a connection is free; returns how many were answered.
+
+    body: returns the body for the time (seconds since 1970) at which the job is to be sent. Stops once it is LATE
+    seconds behind. Raises Refused.
+    """
+    clients = {client.socket.fileno(): client for client in (Client(port) for _ in range(connections))}
+    free, sent, answered, number = deque(clients.values()), 0, 0, int(rate * seconds)
+    began = time.time()
+    with select.epoll() as poll:
+        for fileno in clients:
+            poll.register(fileno, select.EPOLLIN)
+        while answered < sent or (sent < number and time.time() < began + sent / rate + LATE):
+            while free and sent < number and (at := began + sent / rate) <= time.time() < at + LATE:
+                free.popleft().send(request("/jobs", body(at)))
+                sent += 1
+            pause = max(began + sent / rate - time.time(), 0) if free and sent < number else LATE
+            for fileno, _ in poll.poll(pause):
+                if clients[fileno].receive() is not None:
+                    free.append(clients[fileno])
+                    answered += 1
+    for client in clients.values():
+        client.socket.close()
+    return answered

@@ -21,7 +21,8 @@ def describe(environment: Environment) -> list[str]:
     """The machine, the servers, and everybody's versions, a line each."""
     [[postgres]] = environment.sql("SELECT current_setting('server_version')")
     settings = {row[0]: row[1] for row in environment.sql("SELECT name, setting FROM pg_settings")}
-    valkey = environment.redis.info("server")
+    server = environment.redis.info("server")
+    redis = f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
     append = environment.redis.config_get("append*")
     locked = json.loads((ROOT / "bench/node/package-lock.json").read_text())["packages"]
     node = subprocess.run([NODE, "--version"], capture_output=True, text=True, check=True).stdout.strip()
@@ -29,8 +30,7 @@ def describe(environment: Environment) -> list[str]:
         f"{os.cpu_count()} cores, {_cpu()}, {psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()}",
         f"PostgreSQL {postgres}, fsync {settings['fsync']}, synchronous_commit {settings['synchronous_commit']}, "
         f"shared_buffers {int(settings['shared_buffers']) * 8 // 1024} MB",
-        f"Valkey {valkey.get('valkey_version', valkey['redis_version'])}, appendonly {append['appendonly']}, "
-        f"appendfsync {append['appendfsync']}",
+        f"{redis}, appendonly {append['appendonly']}, appendfsync {append['appendfsync']}",
         f"Python {platform.python_version()}; " + ", ".join(f"{name} {version(name)}" for name in PYTHON_PACKAGES),
         f"Node {node.removeprefix('v')}; "
         + ", ".join(f"{name} {locked[f'node_modules/{name}']['version']}" for name in NODE_PACKAGES),

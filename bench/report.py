@@ -38,7 +38,7 @@ def _workers(of: str) -> tuple[Column, ...]:
     return (
         Column(f"{of}.cpu_workers", "CPU s / 1,000: workers", 2),
         Column(f"{of}.cpu_postgres", "Postgres", 2),
-        Column(f"{of}.cpu_valkey", "Valkey", 2),
+        Column(f"{of}.cpu_valkey", "Redis", 2),
         Column(f"{of}.processes", "processes"),
         Column(f"{of}.pss", "memory MB (PSS, all)"),
         Column(f"{of}.largest", "largest (RSS)"),
@@ -53,7 +53,7 @@ def _api(of: str) -> tuple[Column, ...]:
         Column(f"{of}.queued_rate", "jobs/s until all are in Redis"),
         Column(f"{of}.cpu_api", "CPU s / 1,000: API", 2),
         Column(f"{of}.cpu_postgres", "Postgres", 2),
-        Column(f"{of}.cpu_valkey", "Valkey", 2),
+        Column(f"{of}.cpu_valkey", "Redis", 2),
         Column(f"{of}.pss", "memory MB (PSS, all)"),
         Column(f"{of}.largest", "largest (RSS)"),
     )
@@ -78,6 +78,12 @@ TABLES = (
         "POST /jobs/batch, 1,000 jobs a request, 4 connections",
         "The Node API writes one INSERT of many rows and calls `addBulk`. The times are a request's.",
         _api("batch"),
+    ),
+    Table(
+        "steady",
+        "Steady state: the highest rate at which 99 of 100 posted jobs are completed within 100 ms",
+        "20 connections post for 30 s while workers run. A job's time starts when it was to be sent.",
+        (Column("steady.rate", "jobs/s"), Column("steady.p50", "p50 ms", 1), Column("steady.p99", "p99 ms", 1)),
     ),
     Table(
         "start",
@@ -174,9 +180,7 @@ def write(folder: Path, results: Results, goals: Sequence[Goal], command: str, d
     """RESULTS.md, and a plot of each table that has figures."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        "# Results of `make bench`",
-        "",
-        f"`{command}`:",
+        f"# Results of `make bench`\n\n`{command}`:",
         "every figure is from this one run, on one machine and the same servers, each competitor in turn, in reverse",
         "order every second round. Tables show medians; a ratio is the median of the rounds' ratios.",
         "",

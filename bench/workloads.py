@@ -6,11 +6,12 @@ from typing import TypeVar
 
 from bench import usage
 from bench.accept import Accept, accept, accept_batches, start_times
-from bench.competitor import Competitor
+from bench.competitor import Competitor, WithApi
 from bench.competitors import Competitors
 from bench.drain import Drain, drain
 from bench.environment import BenchError, Environment
 from bench.results import Results
+from bench.steady import WHOLE_SECONDS, steady
 
 SLEEP_MS = 10
 C = TypeVar("C", bound=Competitor)
@@ -25,6 +26,7 @@ class Workloads:
     chosen_competitors: Competitors
     seconds: float
     rounds: int
+    quick: bool = False
 
     def drain(self) -> None:
         """Jobs that do nothing."""
@@ -47,6 +49,17 @@ class Workloads:
             self.chosen_competitors.http_apis(),
             lambda one: self._write_accept(one.name, "batch", accept_batches(self.environment, one, self.seconds)),
         )
+
+    def steady(self) -> None:
+        """POST /jobs, with workers that complete the jobs."""
+
+        def measure(one: WithApi) -> str:
+            seen = steady(self.environment, one, self.seconds, self.seconds if self.quick else WHOLE_SECONDS)
+            for name, value in (("rate", seen.rate), ("p50", 1000 * seen.p50), ("p99", 1000 * seen.p99)):
+                self.results.write(f"steady.{name}", one.name, value)
+            return f"{seen.rate:,.0f} jobs/s, p50 {1000 * seen.p50:.1f} ms, p99 {1000 * seen.p99:.1f} ms"
+
+        self._in_turn(self.chosen_competitors.http_apis(), measure)
 
     def start(self) -> None:
         """From POST to the handler."""

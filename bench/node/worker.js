@@ -9,6 +9,7 @@ const handlers = {
   TEST_JOB: async ({ payload }) => {
     if (payload.durationMs) await sleep(payload.durationMs);
   },
+  SENT: async () => {},
   NOTE_START: async ({ id, payload }) => {
     fs.appendFileSync(payload.path, `${id} ${Date.now() / 1000}\n`);
   },

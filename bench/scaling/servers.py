@@ -42,7 +42,7 @@ class ScalingEnvironment(Environment):
 
     def keep(self, name: str, fill: Callable[[], object], template: str) -> bool:
         """Use this database if it is in the folder, else make and fill it; returns True if it was filled."""
-        self.env["DATABASE_URL"] = f"{self._base}/postgres"
+        self.env["DATABASE_URL"] = self._url("postgres")
         is_new = not self.sql("SELECT 1 FROM pg_database WHERE datname = %(name)s", name=name)
         if is_new:
             self._admin(f"DROP DATABASE IF EXISTS {name}_draft")
