@@ -58,8 +58,11 @@ def steady(environment: Environment, competitor: WithApi, seconds: float, whole:
         rate = (good * bad) ** 0.5 if good and bad else 1.5 * rate if good else rate / 2
         if rate < 1:
             raise BenchError(f"{competitor.name} completes no job in time")
+    lowest = good / 2
     while not (found := trial(good, whole)):
-        good /= PRECISION
+        good *= 0.95
+        if good < lowest:
+            raise BenchError(f"{competitor.name} does not hold half of the rate that it reached in {seconds:g} s")
     competitor.pace = int(found.rate)
     environment.clear()
     return found
