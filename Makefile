@@ -18,7 +18,7 @@ STATIC = jobsvc/ui/static
 LINT_DEPLOY = lint-systemd lint-kubernetes lint-prometheus lint-nginx lint-haproxy
 
 .DEFAULT_GOAL := help
-.PHONY: up run worker services services-down migrate demo example test test-infra test-image test-pythons properties chaos bench shots docs vendor lint lint-code lint-image lint-deploy $(LINT_DEPLOY) format lock clean help
+.PHONY: up run worker services services-down migrate demo example test test-slow test-infra test-image test-pythons properties chaos bench shots docs vendor lint lint-code lint-image lint-deploy $(LINT_DEPLOY) format lock clean help
 
 up: $(READY)  ## run servers, migrations, API and worker; Ctrl-C stops all
 	@exec $(JOBSVC) up --parent $$PPID
@@ -44,8 +44,11 @@ services-down: $(READY)  ## stop the embedded servers
 migrate: $(READY)  ## create or upgrade the tables
 	@$(SERVICES) && $(JOBSVC) migrate
 
-test: $(DEV_READY)  ## run the tests, against real servers
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+test: $(DEV_READY)  ## run the tests but the slow ones, against real servers
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m "not slow" -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+test-slow: $(DEV_READY)  ## run the slow tests: RQ's own, faults with every kind of worker, ...
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-infra: $(DEV_READY)  ## run the tests with PgBouncer, Sentinel, TLS from Debian
 	@$(BIN)/pytest tests/infra

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -32,6 +32,12 @@ FIRST = (
 )
 """Files in the order in which `-n` runs them: long ones first. Those of the console compute, those of faults wait."""
 
+OTHER_WORKERS = {"threads", "shared", "stock"}
+"""Kinds of workers besides the default: several jobs at once in a process, and RQ's own."""
+
+WORKER_PARAMETERS = ("kind", "site", "live", "worker")
+"""Names of the parameters and fixtures that choose the worker."""
+
 MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 """Variables by which `make test` would change the `make`s that tests start; those are to behave as a user's."""
 
@@ -47,9 +53,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if any(one.resolve().is_relative_to(collection_path) for one in named) else True
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n`, order files so that no process runs a long one alone at the end."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what is slow before `-m` chooses. With `-n`, order files so that no process runs a long one at the end."""
+    mark_other_workers(items)
+    yield
 
     def place(item: pytest.Item) -> tuple[int, int]:
         file = item.nodeid.partition("::")[0]
@@ -58,6 +66,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     if hasattr(config, "workerinput"):
         items.sort(key=place)
+
+
+def mark_other_workers(items: list[pytest.Item]) -> None:
+    """Mark a fault's variants with OTHER_WORKERS as slow, if it has variants with the default worker."""
+    faults = [item for item in items if item.nodeid.startswith("tests/faults/")]
+    has_other = {item: not OTHER_WORKERS.isdisjoint(workers_of(item)) for item in faults}
+    by_default = {item.nodeid.partition("[")[0] for item in faults if not has_other[item]}
+    for item in faults:
+        if has_other[item] and item.nodeid.partition("[")[0] in by_default:
+            item.add_marker(pytest.mark.slow)
+
+
+def workers_of(item: pytest.Item) -> Iterable[str]:
+    """The kinds of workers that a parametrized test runs with."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return [str(params[name]) for name in WORKER_PARAMETERS if name in params]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -172,8 +172,7 @@ def _submit_keyed(new: Sequence[NewJob]) -> list[Submitted]:
 
 
 def _submit_freely(new: Sequence[NewJob]) -> list[Submitted]:
-    # Without unique keys and dependencies one statement is enough.
-    with statement() as connection:
+    with statement() as connection:  # enough without unique keys and dependencies
         return store(connection, new, is_alone=True)
 
 
@@ -192,8 +191,7 @@ _submit_one = GroupCommit(_submit_freely)
 def store(connection: Connection, new: Sequence[NewJob], is_alone: bool = False) -> list[Submitted]:
     """Store new jobs like `submit`, in the caller's transaction. Dispatch nothing before it is committed.
 
-    Jobs that were refused are among the returned ones; see `accepted`.
-    is_alone: True if each statement is its own transaction.
+    Jobs that were refused are among the returned ones; see `accepted`. is_alone: each statement is a transaction.
     """
     ids = make_ids(connection, len(new))
     if has_links := not is_alone and any(job.depends_on for job in new):

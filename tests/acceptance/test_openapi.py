@@ -187,6 +187,7 @@ def test_responses_match_the_document(stack: Service) -> None:
     assert list(stack.client.get("/job-types").json()) == list(JobTypesReply.__annotations__)
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_nothing(guarded: Service) -> None:
     """Every check there is, on what the document allows and on what it doesn't, and along its links."""
     run = ("run", f"{guarded.url}/openapi.json", "-H", f"Authorization: Bearer {KEY}", "--checks", "all")

@@ -22,6 +22,8 @@ from tests.acceptance.test_startup import UP
 from tests.support.launcher import ROOT
 from tests.support.service import Process, eventually, free_port
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Process]
 
 
