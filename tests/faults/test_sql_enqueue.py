@@ -83,6 +83,7 @@ def test_process_that_starts_before_postgres_and_the_tables_logs_each_outage_onc
     # The outage of Postgres, and that of the tables if a connection worked before.
     eventually(lambda: _outages(service.api.output) in ([1, 1], [2, 2]), 30)
     eventually(lambda: "Postgres: available again" in worker.output, 30)
+    eventually(lambda: ground.sql("SELECT 1 FROM job_types WHERE name = 'TEST_JOB'"))
     service.until(committed(service), "COMPLETED")
     assert service.alive(worker)
 
