@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -33,25 +34,41 @@ class Executor(ThreadPoolExecutor):
         super().__init__(EXECUTOR_THREADS, "asyncio")
         self.abandoned = 0
         """Calls of ended attempts that still run."""
+        self._unfinished = 0
+        self._counting = Lock()
 
     def submit(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Submit a call as ThreadPoolExecutor does; it belongs to the attempt of the current context."""
         future = super().submit(call, *args, **kwargs)
         if leftovers := current_leftovers.get():
             leftovers.calls.add(future)
+        self._count(unfinished=1)
+        future.add_done_callback(lambda _: self._count(unfinished=-1))
+        self._start_threads()
         return future
 
     def abandon(self, call: "Future[Any]") -> None:
         """Cancel a call; if it runs already, have another thread for other calls until it ends."""
         if not call.cancel():
-            self._add_threads(1)
-            call.add_done_callback(lambda _: self._add_threads(-1))
+            self._count(abandoned=1)
+            call.add_done_callback(lambda _: self._count(abandoned=-1))
+            self._start_threads()
 
-    def _add_threads(self, number: int) -> None:
-        with self._shutdown_lock:
-            self.abandoned += number
+    def _count(self, unfinished: int = 0, abandoned: int = 0) -> None:
+        with self._counting:
+            self._unfinished += unfinished
+            self.abandoned += abandoned
             self._max_workers = EXECUTOR_THREADS + self.abandoned
-            if number > 0 and not self._work_queue.empty():
+
+    def _start_threads(self) -> None:
+        """Start the threads that unfinished calls need.
+
+        Python 3.11 counts a thread as idle after each call, although it may take the next one, and then starts none.
+        """
+        with self._shutdown_lock:
+            while len(self._threads) < min(self._unfinished, self._max_workers):
+                while self._idle_semaphore.acquire(timeout=0):
+                    pass
                 self._adjust_thread_count()
 
 

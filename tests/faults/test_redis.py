@@ -185,7 +185,7 @@ def test_idle_worker_can_be_stopped_without_redis(ground: Ground, outage: str) -
     service = ground.service
     pool = service.worker()
     with OUTAGES[outage](ground):
-        eventually(lambda: said(pool, "unavailable"))
+        eventually(lambda: said(pool, "unavailable") and said(service.api, "unavailable"))
         pool.signal(signal.SIGTERM)
         assert pool.wait(10) == 0
         eventually(lambda: not pool.tree())
