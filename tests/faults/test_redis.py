@@ -104,6 +104,7 @@ def said(process: Process, what: str) -> list[str]:
 
 def assert_no_fuss(service: Service) -> None:
     """Check that each process logged begin and end of the outage at most once, and RQ nothing."""
+    eventually(lambda: said(service.api, "available again"))
     assert said(service.api, "unavailable") == said(service.api, "available again") == ["jobsvc.relay:"]
     for process in service.processes:
         for what in ("unavailable", "available again"):
