@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from jobsvc.api.fields import EMPTY
 from jobsvc.api.requests import JobRequest, plain_job
-from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS, read
+from jobsvc.api.validation import ID, INNER, MAX_PROBLEMS, check_storable, read_storable
 from jobsvc.errors import Problem
 from jobsvc.jobs import MAX_DEPENDENCIES, Dependency, NewJob, in_order_of_dependencies
 
@@ -87,12 +87,13 @@ class BatchRequest(BaseModel):
 
 def read_batch(value: Any) -> list[NewJob]:
     """Return the jobs in this body of POST /jobs/batch. Raises InvalidInput."""
+    check_storable(value)
     given = value.get("jobs") if isinstance(value, dict) and len(value) == 1 else None
     if isinstance(given, list) and 0 < len(given) <= MAX_JOBS:
         plain = [job for one in given if (job := plain_job(one))]
         if len(plain) == len(given):
             return plain
-    return read(BatchRequest, value).resolve()
+    return read_storable(BatchRequest, value).resolve()
 
 
 def _wrong_names(jobs: list[BatchJob], positions: dict[str, int]) -> Iterator[Problem]:

@@ -33,7 +33,12 @@ def body(schema: type[Schema]) -> Schema:
 
 
 def read(schema: type[Schema], value: Any) -> Schema:
-    """Return a storable JSON value as this model. Raises InvalidInput."""
+    """Return a JSON value as this model. Raises InvalidInput, also if Postgres can't store the value."""
+    return read_storable(schema, check_storable(value))
+
+
+def read_storable(schema: type[Schema], value: Any) -> Schema:
+    """Return a JSON value that `check_storable` has accepted as this model. Raises InvalidInput."""
     if not isinstance(value, dict):
         raise InvalidInput([Problem("", "the body must be an object")])
     try:
@@ -55,7 +60,7 @@ def check_storable(value: Any) -> Any:
 
 
 def json_body() -> Any:
-    """Return the request's body as a storable JSON value; `{}` without one. Aborts and raises as `body`."""
+    """Return the request's parsed body; `{}` without one. Aborts with 400, 413 and 415; raises NotJson."""
     raw = _whole_body()
     if not raw:
         return {}
@@ -64,7 +69,7 @@ def json_body() -> Any:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         abort(415, "Send the body as application/json.")
-    return check_storable(strict_json.parse(raw))
+    return strict_json.parse(raw)
 
 
 def _whole_body() -> bytes:

@@ -14,7 +14,7 @@ from jobsvc.api import actions
 from jobsvc.api.patch_job import PatchJob
 from jobsvc.api.requests import JobRequest
 from jobsvc.api.submit import relay, submit
-from jobsvc.api.validation import check_storable, known_queue, read
+from jobsvc.api.validation import known_queue, read
 from jobsvc.cli import options, render
 from jobsvc.cli.body_options import job_fields, patch_fields
 from jobsvc.cli.options import find_job, print_json
@@ -40,7 +40,7 @@ def enqueue(body: dict[str, Any], wait: float | None, as_json: bool) -> None:
 
     TYPE is a job type, PAYLOAD a JSON object. With --wait the exit status is 1 unless the job is COMPLETED.
     """
-    [job] = submit([read(JobRequest, check_storable(body)).resolve()])
+    [job] = submit([read(JobRequest, body).resolve()])
     if not as_json:
         click.echo(str(job.job_id))
     ended = None

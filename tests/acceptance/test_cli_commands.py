@@ -132,6 +132,8 @@ def test_update_changes_what_its_options_give() -> None:
     wrong = cli("update", str(one), "--delay", "-1")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "/delay" in wrong.stderr
+    unstorable = cli("update", str(one), "--payload", '{"result": "\\u0000"}')
+    assert (unstorable.returncode, unstorable.stderr) == (2, "Error: /payload/result: contains U+0000\n")
     done = completed_job()
     refusal = cli("update", str(done), "--delay", "1")
     assert (refusal.returncode, refusal.stderr.startswith("Error: the job was COMPLETED; ")) == (1, True)

@@ -13,7 +13,7 @@ from jobsvc.api.auth import surely_may_write
 from jobsvc.api.headers import JSON_HEADERS
 from jobsvc.api.requests import DEFAULT_TYPE, JobRequest, plain_job
 from jobsvc.api.submit import job_headers, job_reply
-from jobsvc.api.validation import check_storable, read
+from jobsvc.api.validation import check_storable, read_storable
 from jobsvc.errors import JobsvcError
 from jobsvc.jobs import NewJob, Submitted
 
@@ -52,7 +52,7 @@ def parse(body: bytes) -> NewJob | None:
         value = strict_json.parse(body)
         if not isinstance(value, dict) or "uniqueKey" in value or not _is_checked_quickly(value.get("type")):
             return None
-        job = plain_job(check_storable(value)) or read(JobRequest, value).resolve()
+        job = plain_job(check_storable(value)) or read_storable(JobRequest, value).resolve()
         return None if job.depends_on else job
     except JobsvcError:
         return None
