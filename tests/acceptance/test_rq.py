@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
-from tests.support.launcher import ROOT
+from tests.support.launcher import ROOT, RQ
 from tests.support.service import Service, eventually
 
 
@@ -126,9 +126,8 @@ def test_unreadable_job_fails_and_stops_no_worker(stack: Service) -> None:
 
 
 def test_rq_info_shows_queues_and_workers(stack: Service) -> None:
-    rq = Path(sys.executable).parent / "rq"
     shown: Any = subprocess.run(
-        [rq, "info", "-c", "jobsvc.rqsettings"], cwd=ROOT, capture_output=True, text=True, check=True
+        [RQ, "info", "-c", "jobsvc.rqsettings"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert " workers, " in shown
     assert "0 workers" not in shown

@@ -4,7 +4,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.launcher import run_program
-from tests.support.servers import sql, upgrade
+from tests.support.servers import flask_db, sql, upgrade
 from tests.support.service import POOL, STOCK, Service, eventually
 
 FLASK = (sys.executable, "-m", "flask", "--app", "wsgi")
@@ -17,17 +17,12 @@ PROGRAMS = {
 }
 
 
-def downgrade(env: dict[str, str], revision: str) -> None:
-    done = run_program(*FLASK, "db", "downgrade", revision, env=env)
-    assert done.returncode == 0, done.stderr
-
-
 def test_missing_and_older_tables_are_refused_in_one_line(apart: dict[str, str]) -> None:
     for revision, says, programs in (
         ("0010", "older than this program (revision 0010, it needs ", PROGRAMS),
         ("base", "missing; ", ["api", "worker"]),
     ):
-        downgrade(apart, revision)
+        flask_db("downgrade", revision, env=apart)
         with ThreadPoolExecutor(2) as pool:
             for done in pool.map(lambda program: run_program(*PROGRAMS[program], env=apart), programs):
                 assert done.returncode > 0
@@ -59,7 +54,7 @@ def test_tables_lost_while_processes_run_are_one_outage(apart: dict[str, str]) -
         worker = service.worker()
         service.until(service.post(), "COMPLETED")
         for revision in ("0009", "base"):
-            downgrade(apart, revision)
+            flask_db("downgrade", revision, env=apart)
             for _ in range(3):
                 reply = service.client.post("/jobs", json={"delay": 1})
                 assert reply.status_code == 503

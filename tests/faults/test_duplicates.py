@@ -1,7 +1,6 @@
 """A job that RQ and the relays deliver twice runs once."""
 
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from rq.job import JobStatus
 from rq.registry import StartedJobRegistry
 
 from tests.faults.conftest import Ground
-from tests.support.launcher import ROOT
+from tests.support.launcher import ROOT, RQ
 from tests.support.service import Service, eventually
 
 
@@ -128,9 +127,8 @@ def test_rq_requeue_of_a_failed_job_runs_nothing(service: Service, notes: Path) 
     service.worker()
     job_id = service.post("NOTE", {"path": str(notes), "fails": 9}, retry={"max": 0})
     eventually(lambda: service.rq_places(job_id) == ["failed"])
-    rq = str(Path(sys.executable).parent / "rq")
     url = service.env["REDIS_URL"]
-    command = [rq, "requeue", "-u", url, "-S", "json", "--queue", "jobsvc.default", job_id]
+    command = [RQ, "requeue", "-u", url, "-S", "json", "--queue", "jobsvc.default", job_id]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     is_through(service)
     assert runs(notes) == {job_id: 1}

@@ -1,6 +1,5 @@
 """Promise 7: Postgres restarted, killed, or its connections cut. The API says 503 and recovers; outcomes are kept."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import Ground, kill
+from tests.support.launcher import RQ
 from tests.support.service import Process, eventually
 
 
@@ -181,8 +181,7 @@ def impatient_worker(ground: Ground, job_id: str) -> Process:
     service = ground.service
     eventually(lambda: service.rq_places(job_id) == ["queue"])
     service.redis().hset(f"rq:job:{job_id}", "timeout", 5 - 60)
-    rq = str(Path(sys.executable).parent / "rq")
-    command = (rq, "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-w", "jobsvc.worker.JobsvcWorker")
+    command = (RQ, "worker", "-c", "jobsvc.rqsettings", "-S", "json", "-w", "jobsvc.worker.JobsvcWorker")
     return service.run(*command, "--job-monitoring-interval", "1")
 
 

@@ -1,7 +1,6 @@
 """RQ's own commands, given to a worker that is busy."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,8 @@ from rq.command import send_kill_horse_command, send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from tests.faults.conftest import Ground
-from tests.support.launcher import ROOT
+from tests.support.launcher import ROOT, RQ
 from tests.support.service import Service, eventually
-
-RQ = Path(sys.executable).parent / "rq"
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """SQL enqueue and outages: of Postgres at start and later, and of whole processes."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Ground, kill
-from tests.support.launcher import ROOT
-from tests.support.servers import upgrade
+from tests.support.servers import flask_db, upgrade
 from tests.support.service import WORKERS, eventually
 from tests.support.sql_client import application, committed, enqueue
 
@@ -71,8 +68,7 @@ def test_process_that_starts_before_postgres_and_the_tables_logs_each_outage_onc
     service = ground.service
     kill(service.api)
     service.processes.clear()
-    downgrade = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "downgrade", "0010"]
-    subprocess.run(downgrade, cwd=ROOT, env={**os.environ, **ground.env}, check=True, capture_output=True)
+    flask_db("downgrade", "0010", env=ground.env)
     ground.postgres.stop()
     service.api = service.run(sys.executable, "-m", "jobsvc.serve")
     worker = service.worker()

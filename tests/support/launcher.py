@@ -1,4 +1,4 @@
-"""Starts the service's programs by forking a process that has imported their modules: a third of the CPU time.
+"""Starts the service's programs by forking a process that has imported their modules: a quarter of the CPU time.
 
 Run as a module, this is that process: it gets one request per connection, and answers it with the program's id and,
 later, with its wait status.
@@ -52,12 +52,11 @@ class Launched:
     """What tests use of `subprocess.Popen`, for a program that the launcher has started."""
 
     def __init__(self, args: Sequence[str], connection: socket.socket) -> None:
-        self.args, self.returncode = args, None
+        self.args = args
+        self.returncode: int | None = None
         self._replies = connection.makefile("r")
         self._connection = connection
         self.pid = int(self._replies.readline())
-
-    returncode: int | None
 
     def poll(self) -> int | None:
         """Return the exit status as `subprocess.Popen` does, None until the program has ended."""
@@ -124,7 +123,7 @@ def stop_launcher() -> None:
 
 
 def can_launch(args: Sequence[str], env: Mapping[str, str]) -> bool:
-    """Return True for a Python program that a fork may stand for."""
+    """Return True for a Python program that can be forked: no variable of READ_AT_START differs from this process'."""
     given = {name: value for name, value in env.items() if name.startswith(READ_AT_START)}
     ours = {name: value for name, value in os.environ.items() if name.startswith(READ_AT_START)}
     is_python = args[0] == sys.executable and (args[1] in ("-m", "-c") or args[1].endswith(".py"))

@@ -26,7 +26,14 @@ TEMPLATE = "TEST_POSTGRES"
 
 def upgrade(env: dict[str, str]) -> None:
     """Bring the tables of this environment's database up to date."""
-    run_program(sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade", env=env).check_returncode()
+    flask_db("upgrade", env=env)
+
+
+def flask_db(*command: str, env: dict[str, str] | None = None) -> str:
+    """Run `flask db` on this environment's database, which must succeed; returns what it printed."""
+    done = run_program(sys.executable, "-m", "flask", "--app", "wsgi", "db", *command, env=env or {})
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def make_template(folder: Path) -> None:

@@ -7,14 +7,9 @@ import sys
 import psycopg2
 
 from tests.integration.factories import sql
-from tests.support.launcher import ROOT, run_program
+from tests.support.launcher import ROOT
+from tests.support.servers import flask_db
 from tests.support.service import Process, eventually
-
-
-def flask_db(*command: str) -> str:
-    done = run_program(sys.executable, "-m", "flask", "--app", "wsgi", "db", *command, env={})
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 def test_models_and_migrations_agree() -> None:
