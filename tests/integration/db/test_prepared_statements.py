@@ -38,6 +38,13 @@ def run() -> tuple[str, float]:
         return tuple(found)
 
 
+def test_statement_known_to_be_prepared_is_only_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second PREPARE would be an error in Postgres' log each time."""
+    run()
+    monkeypatch.setattr(prepared_statements, "DuplicatePreparedStatement", ())
+    assert [run()[1] for _ in range(3)] == [2.5] * 3
+
+
 def test_statement_is_prepared_once_for_a_connection() -> None:
     assert [run() for _ in range(3)] == [("50% of it's % %(what)s", 2.5)] * 3
     assert prepared() == 1

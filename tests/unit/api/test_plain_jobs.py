@@ -12,6 +12,7 @@ from jobsvc.handlers.builtin import http_request, test_job, webhook
 
 __all__ = ["http_request", "test_job", "webhook"]
 
+MESSAGE = {"type": "job.completed", "timestamp": "2026-01-31T12:00:00Z", "data": {}}
 PLAIN: list[dict[str, Any]] = [
     {},
     {"type": "TEST_JOB", "payload": {"durationMs": 5, "result": {"a": [1]}}},
@@ -22,7 +23,7 @@ OTHERS: list[Any] = [
     {"type": "TEST_JOB", "delay": 5},
     {"type": "TEST_JOB", "tags": ["a"], "uniqueKey": "a"},
     {"type": "NOPE"},
-    {"type": "WEBHOOK"},
+    {"type": "WEBHOOK", "payload": {"url": "https://example.com/", "body": MESSAGE}},
     {"type": None},
     {"type": ["TEST_JOB"]},
     {"queue": "nope"},
